@@ -1,0 +1,65 @@
+# Two commands matter: `make study` and `make test`. Both install what they need into .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+# DVC's stages call `python`: the environment's comes first
+export PATH := $(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help install study test lint format ui lock licences clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 10
+
+install: $(INSTALLED) ## the locked dependencies, in .venv
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and f"rnngrad needs Python 3.11, 3.12 or 3.13, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
+	@$(BIN)/dvc repro
+	@cat reports/answer.txt
+	@echo "report: file://$(abspath reports/report.html)"
+
+test: $(INSTALLED) ## the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff, pyright and the rule which room may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/pyright
+
+format: $(INSTALLED) ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+ui: $(INSTALLED) ## MLflow on the results, at http://127.0.0.1:5000
+	@$(BIN)/python pipeline/publish.py
+	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
+	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(abspath mlflow.db)} --port $(or $(PORT),5000)
+
+# torch names its own CUDA packages exactly; leaving them out lets CPU builds of torch install
+GPU_PACKAGES := $(foreach p,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl \
+  nvidia-cuda-cupti nvidia-cuda-crt nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
+  nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton,--no-emit-package $(p))
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra study --extra dev \
+	  --constraint constraints.txt $(GPU_PACKAGES) --no-annotate --no-header \
+	  --output-file requirements.lock pyproject.toml
+
+licences: $(INSTALLED) ## renew THIRD_PARTY.md, the licence of every locked package
+	@{ printf '# Licences of the locked dependencies\n\nMade by `make licences`; none of them is part of this repository. UNKNOWN: the package states its licence only in a file (huey: MIT, skops: MIT).\n\n'; \
+	  $(BIN)/pip-licenses --from=mixed --format=markdown --order=license \
+	  --ignore-packages rnngrad pip setuptools | tr -s ' -'; } > THIRD_PARTY.md
+
+clean: ## remove what runs made; the reports and the environment stay
+	rm -rf build mlflow.db mlruns mlartifacts reports/curves.csv

@@ -1,0 +1,17 @@
+"""Stage 1: get the comments of data.source as build/comments.parquet."""
+
+from rnngrad.params import read_params
+from rnngrad.stage import run_stage, whole
+
+
+def main() -> None:
+    from rnngrad.data.sources import read_comments
+
+    comments = read_comments(read_params())
+    with whole("build/comments.parquet") as path:
+        comments.to_parquet(path, index=False)
+    print(f"{len(comments):,} comments ({comments.attrs['source']}) -> build/comments.parquet")
+
+
+if __name__ == "__main__":
+    run_stage(main)

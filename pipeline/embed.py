@@ -1,0 +1,23 @@
+"""Stage 3: write the sample as tokens and the vectors of its words into build/embed."""
+
+from rnngrad.params import read_params
+from rnngrad.stage import run_stage, whole
+
+
+def main() -> None:
+    from rnngrad.data.embedding import embed_sample
+    from rnngrad.data.tables import read_table
+
+    params = read_params().embed
+    embedding = embed_sample(read_table("build/sample.parquet", "sample"), params)
+    with whole("build/embed") as folder:
+        embedding.save(folder)
+    card = embedding.card
+    print(
+        f"{card['vocabulary']:,} words, vectors ({card['vectors']}) for "
+        f"{card['coverage_of_tokens']:.1%} of the tokens -> build/embed"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

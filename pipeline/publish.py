@@ -1,0 +1,37 @@
+"""Stage 7: show the result in MLflow; nothing to do where it is shown already.
+
+    python pipeline/publish.py
+
+Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root.
+"""
+
+from pathlib import Path
+
+from rnngrad.params import read_params
+from rnngrad.stage import run_stage
+
+BUILD, REPORTS = Path("build"), Path("reports")
+
+
+def main() -> None:
+    params = read_params()
+
+    from rnngrad.study.results import load_results
+    from rnngrad.tracking import publish, tracking_uri
+
+    results = load_results(BUILD, params)
+    cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
+    numbers: list[Path] = []
+    for cell in results.cells:
+        cards.append(BUILD / "train" / cell / "model_card.json")
+        numbers += (BUILD / "train" / cell).glob("*.csv")
+        numbers += (BUILD / "probe" / cell).glob("*.csv")
+    pages = [REPORTS / name for name in ("report.html", "report.md", "metrics.json")]
+    figures = sorted((REPORTS / "figures").glob("*.svg"))
+    uri = tracking_uri()
+    done = publish(results, [*cards, *numbers], [*cards, *pages, *figures], uri)
+    print(f"{'published to' if done else 'already in'} MLflow at {uri}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,43 @@
+"""How far back do gradients reach in recurrent networks?
+
+The public names below live in `rnngrad.probe`, which needs torch. They are resolved on first use
+(PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnngrad.probe import (
+        Diagnosis,
+        JacobianCurves,
+        LossGradientCurves,
+        diagnose,
+        jacobian_curves,
+        jacobian_curves_of_step,
+        loss_gradient_curves,
+        lyapunov_exponents,
+        weight_gradient_parts,
+    )
+
+__all__ = [
+    "Diagnosis",
+    "JacobianCurves",
+    "LossGradientCurves",
+    "diagnose",
+    "jacobian_curves",
+    "jacobian_curves_of_step",
+    "loss_gradient_curves",
+    "lyapunov_exponents",
+    "weight_gradient_parts",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("rnngrad.probe"), name)
+    raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

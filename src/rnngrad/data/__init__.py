@@ -1,0 +1,1 @@
+"""Comments, sampling, words and word vectors: stages 1 to 3 of the pipeline."""

@@ -1,0 +1,100 @@
+"""Comments and 0/1 labels from a CSV file.
+
+Comments may hold slurs and personal data: no message from here repeats a word of one.
+"""
+
+import gzip
+import re
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.errors import InputError
+
+TEXT = "comment_text"
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+
+def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
+    """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text.
+
+    Raises:
+        InputError: the file is missing, empty, broken, no CSV, or lacks a column.
+    """
+    try:
+        with warnings.catch_warnings():
+            # rows longer than the header would lose their last fields
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, na_filter=False, index_col=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; correct data.path") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(
+            f"{path}: no column {' or '.join(missing)}; it has {_names(table)}; "
+            "rename a column, or set data.label to the one with the labels"
+        )
+    if table.empty:
+        raise InputError(f"{path}: a header but no rows; give a file with comments")
+    return pd.DataFrame({column: table[column] for column in columns})
+
+
+def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
+    """Read a file of comments.
+
+    Args:
+        path: a CSV file, .csv or .csv.gz, with a header.
+        label: the column of labels, beside the column ``comment_text``.
+
+    Returns:
+        ``text`` (str) and ``label`` (int8, 0 or 1), all rows in the file's order, those with an
+        empty text included.
+
+    Raises:
+        InputError: as :func:`read_csv`, or a label is not 0 or 1.
+    """
+    table = read_csv(path, [TEXT, label])
+    given = table[label].to_list()
+    labels = np.array([LABELS.get(value.strip(), -1) for value in given], dtype=np.int8)
+    wrong = np.flatnonzero(labels == -1)
+    if len(wrong):
+        raise InputError(
+            f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} "
+            f"{_what(given[wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
+            "correct it, or set data.label"
+        )
+    return pd.DataFrame({"text": table[TEXT], "label": labels})
+
+
+def _what(value: str) -> str:
+    # a number is safe to show; text may be part of a comment, if the wrong column was named
+    if not value.strip():
+        return "is empty"
+    return f"is {value}" if re.fullmatch(r"[-+\d.eE]{1,20}", value) else "is text"
+
+
+def _names(table: pd.DataFrame) -> str:
+    # without a header, the first comment stands in its place
+    shown = [
+        name if re.fullmatch(r"\w{1,40}", name) else f"one without a proper name (column {place})"
+        for place, name in enumerate(map(str, table.columns), start=1)
+    ]
+    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+
+
+def _place(error: Exception) -> str:
+    found = re.search(r"(?:line|row) (\d+)", str(error))
+    return f" (near line {found[1]})" if found else ""

@@ -1,0 +1,195 @@
+"""Batches of embedded comments of similar length."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.errors import InputError
+
+Padding = Literal["pre", "post", "none"]
+
+
+class Batch(NamedTuple):
+    """B comments, D features, T steps.
+
+    Attributes:
+        inputs: (B, T, D) float32, the word vectors with zero rows as padding.
+        lengths: (B,) int64, the step (counted from 1) after which the state is read.
+        labels: (B,) float32, 0 or 1.
+        shared_prefix: number of zero steps that come before ``inputs`` in every comment. They are
+            the same for all, so nobody needs to compute them B times.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    labels: Tensor
+    shared_prefix: int
+
+
+class CommentBatches(Dataset[Batch]):
+    """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
+
+    Args:
+        sample: the tokenised comments.
+        vectors: (V + 1, D) float32, row 0 zeros.
+        comments: (n,) positions in ``sample`` that this dataset consists of.
+        padding: ``pre`` puts zeros in front up to ``max_length``, ``post`` behind, and the network
+            runs over them unmasked; ``none`` reads each comment's state at its last real word.
+        max_length: words kept of a comment, its last ones (as Keras' pad_sequences does).
+    """
+
+    def __init__(
+        self,
+        sample: TokenizedSample,
+        vectors: NDArray[np.float32],
+        comments: NDArray[np.int64],
+        padding: Padding,
+        max_length: int,
+    ) -> None:
+        self.sample = sample
+        self.vectors = vectors
+        self.comments = comments
+        self.padding: Padding = padding
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.comments)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) words of each comment, as many as are kept of it."""
+        return np.minimum(self.sample.lengths[self.comments], self.max_length)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        chosen = self.comments[positions]
+        words = [self.sample.tokens_of(i)[-self.max_length :] for i in chosen]
+        longest = max(len(w) for w in words)
+        T = self.max_length if self.padding == "post" else longest
+        tokens = np.zeros((len(words), T), dtype=np.int64)
+        for row, w in zip(tokens, words, strict=True):
+            if self.padding == "pre":
+                row[T - len(w) :] = w
+            else:
+                row[: len(w)] = w
+        lengths = [len(w) for w in words] if self.padding == "none" else [T] * len(words)
+        return Batch(
+            inputs=torch.from_numpy(self.vectors[tokens]),
+            lengths=torch.tensor(lengths),
+            labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),
+            shared_prefix=self.max_length - longest if self.padding == "pre" else 0,
+        )
+
+
+class SimilarLengths(Sampler[list[int]]):
+    """Batches of comments of similar length, in random order, another one each epoch.
+
+    Comments are sorted by a length that is jittered by some 5%, cut into batches, and the batches
+    shuffled. A batch then costs its own longest comment, not the longest of the corpus. The order
+    depends on ``seed`` and the epoch alone, so an interrupted training resumes exactly.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = np.argsort(self.lengths * np.exp(0.05 * rng.standard_normal(len(self.lengths))))
+        batches = [
+            order[start : start + self.batch_size].tolist()
+            for start in range(0, len(order), self.batch_size)
+        ]
+        rng.shuffle(batches)
+        # a generator starts at the first batch: resuming, Lightning asks for the iterator before it
+        # tells the epoch
+        yield from batches
+
+
+class InOrder(Sampler[list[int]]):
+    """Consecutive comments from the shortest to the longest: for evaluation."""
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int) -> None:
+        self.order = np.argsort(lengths, kind="stable")
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.order), self.batch_size):
+            yield self.order[start : start + self.batch_size].tolist()
+
+
+class CommentData(pl.LightningDataModule):
+    """The three splits of a tokenised sample as loaders of :class:`Batch`."""
+
+    def __init__(
+        self,
+        sample: TokenizedSample,
+        vectors: NDArray[np.float32],
+        *,
+        padding: Padding,
+        max_length: int | None,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.seed = seed
+        self.splits = {
+            split: CommentBatches(
+                sample, vectors, sample.indices_of(split), padding, sample.max_length(max_length)
+            )
+            for split in ("train", "validation", "test")
+        }
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        batches = self.splits["train"]
+        order = SimilarLengths(batches.lengths(), self.batch_size, self.seed)
+        return DataLoader(batches, sampler=order, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order("validation")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order("test")
+
+    def _in_order(self, split: str) -> DataLoader[Batch]:
+        batches = self.splits[split]
+        return DataLoader(
+            batches, sampler=InOrder(batches.lengths(), 4 * self.batch_size), batch_size=None
+        )
+
+    def predicted_comments(self) -> NDArray[np.int64]:
+        """Positions in the sample of the test comments, in the order of their predictions."""
+        batches = self.splits["test"]
+        return batches.comments[InOrder(batches.lengths(), self.batch_size).order]
+
+
+def load_embedding(folder: Path) -> tuple[TokenizedSample, NDArray[np.float32]]:
+    """The tokenised sample and its (V + 1, D) word vectors, as the embed stage wrote them.
+
+    Raises:
+        InputError: a file is missing or holds something else.
+    """
+    path = folder / "vectors.npy"
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no word vectors; run the embed stage") from error
+    return TokenizedSample.load(folder / "tokens.npz"), vectors

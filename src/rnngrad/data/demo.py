@@ -1,0 +1,159 @@
+"""The demo corpus: generated comments on the editing of an encyclopedia, friendly and hostile.
+
+It stands in for the real comments where those cannot be had, and unlike them it knows where a
+hostile comment says what makes it hostile. What it shares with them: the distribution of the word
+counts, a Zipf vocabulary with topics, newlines, quotes and commas, labels that are partly wrong.
+Every word between blanks is exactly one token under the Keras rules.
+"""
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.data.lexicon import (
+    ADJECTIVES,
+    FUNCTION_WORDS,
+    NOUNS,
+    PHRASES,
+    TELLING_WORDS,
+    vocabulary,
+)
+from rnngrad.params import DemoParams
+
+VOCABULARY_SIZE = 6000
+TOPICS = 20
+TOPIC_BOOST = 15.0
+"""How many times likelier a topic's own words are in a comment on that topic."""
+
+QUANTILES = {
+    0.0: 1, 0.005: 3, 0.02: 4, 0.05: 6, 0.1: 8, 0.25: 17, 0.5: 36, 0.75: 75, 0.9: 149,
+    0.95: 225, 0.975: 352, 0.99: 618, 0.995: 732, 0.999: 856, 1.0: 1402,
+}  # fmt: skip
+"""Word counts of the first 20,000 real comments (Jigsaw train.csv): share of comments to count."""
+LONGEST = 1403
+"""The longest of those comments, in words; one demo comment has this many."""
+
+WITH_NEWLINES = 0.59
+WITH_QUOTES = 0.32
+# a lone telling word in a friendly comment, so that no single word settles the class
+DECOYS = 0.08
+# a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
+ANYWHERE = 0.05
+
+
+def demo_comments(params: DemoParams) -> pd.DataFrame:
+    """Generate the corpus of ``params``, the same for the same parameters.
+
+    Returns:
+        ``text`` (str), ``label`` (int8; 1 is hostile, as many as 0) and ``telling_words`` (int32
+        arrays: 0-based positions, sorted, of the words of the hostile phrases), one row per
+        comment. A comment whose label was flipped keeps its words and their positions.
+    """
+    rng = np.random.default_rng(params.seed)
+    size = params.comments_per_class
+    hostile = rng.permuted(np.repeat([False, True], size))
+    comments = _Writer(rng).comments(rng.permuted(real_word_counts(2 * size)), hostile)
+    texts, telling = zip(*comments, strict=True)
+    return pd.DataFrame(
+        {
+            "text": pd.Series(texts, dtype="str"),
+            "label": (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8),
+            "telling_words": pd.Series(telling, dtype=object),
+        }
+    )
+
+
+def real_word_counts(size: int) -> np.ndarray:
+    """Word counts (int64, ascending) of ``size`` comments at even steps of the real quantiles."""
+    shares = (np.arange(size) + 0.5) / size
+    logs = np.interp(shares, list(QUANTILES), np.log(list(QUANTILES.values())))
+    counts = np.rint(np.exp(logs)).astype(np.int64)
+    counts[-1] = LONGEST
+    return counts
+
+
+def _flips(hostile: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    # as many in both classes: the labels stay balanced
+    flips = np.zeros(len(hostile), dtype=bool)
+    for group in (False, True):
+        members = np.flatnonzero(hostile == group)
+        flips[rng.permutation(members)[: round(noise * len(members))]] = True
+    return flips
+
+
+class _Writer:
+    """Writes comments with one vocabulary, whose word frequencies depend on the topic."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.words = np.array(vocabulary(VOCABULARY_SIZE, rng), dtype=object)
+        zipf = 1 / (np.arange(VOCABULARY_SIZE) + 2.7)
+        # function words belong to no topic
+        topics = rng.integers(TOPICS, size=len(zipf))
+        topics[: len(FUNCTION_WORDS)] = -1
+        laws = zipf * np.where(topics == np.arange(TOPICS)[:, None], TOPIC_BOOST, 1.0)
+        self.cumulative = np.cumsum(laws, axis=1) / laws.sum(axis=1, keepdims=True)
+
+    def comments(self, counts: np.ndarray, hostile: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        return [self.comment(int(n), bool(h)) for n, h in zip(counts, hostile, strict=True)]
+
+    def comment(self, count: int, hostile: bool) -> tuple[str, np.ndarray]:
+        """One comment of ``count`` words and the positions of its telling words."""
+        law = self.cumulative[self.rng.integers(TOPICS)]
+        # cumulative sums may end just below 1
+        ranks = np.minimum(np.searchsorted(law, self.rng.random(count)), len(law) - 1)
+        words = list(self.words[ranks])
+        if hostile:
+            self._insult(words)
+        elif self.rng.random() < DECOYS:
+            words[self.rng.integers(count)] = self.rng.choice((*ADJECTIVES, *NOUNS))
+            return self._punctuated(words), np.empty(0, dtype=np.int32)
+        telling = [place for place, word in enumerate(words) if word in TELLING_WORDS]
+        return self._punctuated(words), np.array(telling, dtype=np.int32)
+
+    def _insult(self, words: list[str]) -> None:
+        # one phrase is common even in long comments: accuracy against distance needs those
+        phrases = 1 if self.rng.random() < 0.4 else 1 + min(6, self.rng.poisson(len(words) / 60))
+        share = 1.0 if self.rng.random() < ANYWHERE else 0.7
+        for _ in range(phrases):
+            phrase = self._phrase()[-len(words) :]
+            last = max(int(share * len(words)) - len(phrase), 0)
+            start = self.rng.integers(last + 1)
+            words[start : start + len(phrase)] = phrase
+
+    def _phrase(self) -> list[str]:
+        filled = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
+        phrase = PHRASES[self.rng.integers(len(PHRASES))]
+        return [str(self.rng.choice(filled[part])) if part in filled else part for part in phrase]
+
+    def _punctuated(self, words: list[str]) -> str:
+        """Join words with blanks, sentences, commas, quotes and newlines; none adds a word."""
+        count = len(words)
+        ends = self.rng.random(count) < 1 / 14
+        ends[-1] = True
+        marks = np.where(ends, self.rng.choice([".", ".", ".", "!", "?"], count), "")
+        marks[~ends & (self.rng.random(count) < 0.08)] = ","
+        starts = np.append(True, ends[:-1])
+        opened, closed = self._quoted(count)
+        breaks = self._breaks(ends)
+        return "".join(
+            f"{quote}{word.capitalize() if first else word}{mark}{unquote}{gap}"
+            for quote, word, first, mark, unquote, gap in zip(
+                opened, words, starts, marks, closed, breaks, strict=True
+            )
+        )
+
+    def _quoted(self, count: int) -> tuple[list[str], list[str]]:
+        opened, closed = [""] * count, [""] * count
+        if self.rng.random() < WITH_QUOTES:
+            start = int(self.rng.integers(count))
+            opened[start] = closed[min(start + int(self.rng.integers(4)), count - 1)] = '"'
+        return opened, closed
+
+    def _breaks(self, ends: np.ndarray) -> list[str]:
+        gaps = [" "] * (len(ends) - 1) + [""]
+        if len(ends) > 1 and self.rng.random() < WITH_NEWLINES:
+            candidates = np.flatnonzero(ends[:-1])
+            chosen = candidates[self.rng.random(len(candidates)) < 0.3]
+            for place in chosen if len(chosen) else self.rng.integers(len(ends) - 1, size=1):
+                gaps[place] = "\n\n" if self.rng.random() < 0.5 else "\n"
+        return gaps

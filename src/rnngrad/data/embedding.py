@@ -1,0 +1,116 @@
+"""Stage 3: the sample as tokens, and a vector for each word of its vocabulary."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.data.corpus_vectors import corpus_vectors
+from rnngrad.data.glove import fetch_glove
+from rnngrad.data.tokenized import SPLITS, TokenizedSample
+from rnngrad.data.tokens import build_vocabulary, encode, tokenize
+from rnngrad.data.vector_file import read_vectors
+from rnngrad.errors import InputError
+from rnngrad.params import EmbedParams
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A tokenised sample, the vectors of its words and what they cover.
+
+    Attributes:
+        sample: the comments that have tokens, in the order of the sample.
+        vectors: (vocabulary + 1, dimensions) float32; zero rows: 0, the padding, and words
+            without a vector.
+        card: coverage and sizes, in plain numbers.
+    """
+
+    sample: TokenizedSample
+    vectors: np.ndarray
+    card: dict
+
+    def save(self, folder: Path) -> None:
+        """Write tokens.npz, vectors.npy and card.json into a new folder."""
+        folder.mkdir(parents=True)
+        self.sample.save(folder / "tokens.npz")
+        np.save(folder / "vectors.npy", self.vectors)
+        (folder / "card.json").write_text(json.dumps(self.card, indent=2, sort_keys=True) + "\n")
+
+
+def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
+    """Tokenise a sample and give each word of its vocabulary a vector.
+
+    Args:
+        sample: ``text``, ``label``, ``split``, ``telling_distance``.
+        params: the section ``embed`` of params.yaml. With ``vocabulary: train`` only words of
+            the training split are known, and only its comments train ``vectors: corpus``.
+
+    Raises:
+        InputError: nothing to embed, or the vectors cannot be had or do not fit.
+    """
+    comments = [tokenize(text) for text in sample["text"]]
+    is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
+    known = [comment for comment, use in zip(comments, is_known, strict=True) if use]
+    vocabulary = build_vocabulary(known)
+    tokenized = _tokenized(sample, [encode(comment, vocabulary) for comment in comments])
+    source, vectors = _vectors(known, vocabulary, params)
+    card = {
+        **_coverage(comments, vocabulary, vectors),
+        "comments": len(tokenized),
+        "comments_without_tokens": len(sample) - len(tokenized),
+        "longest_comment": tokenized.max_length(),
+        "vectors": source,
+    }
+    return Embedding(tokenized, vectors, card)
+
+
+def _tokenized(sample: pd.DataFrame, encoded: Sequence[np.ndarray]) -> TokenizedSample:
+    lengths = np.array([len(comment) for comment in encoded], dtype=np.int64)
+    # no step, no state to read: a comment without tokens is left out, and the card counts it
+    kept = lengths > 0
+    for split in SPLITS:
+        if not (kept & (sample["split"] == split)).any():
+            raise InputError(
+                f"build/sample.parquet: no comment of the {split} split has a token; "
+                "give more comments (sample.per_class)"
+            )
+    return TokenizedSample(
+        tokens=np.concatenate(encoded),
+        offsets=np.append(0, np.cumsum(lengths[kept])),
+        labels=sample["label"].to_numpy(np.int8)[kept],
+        splits=sample["split"].to_numpy("U10")[kept],
+        telling_distance=sample["telling_distance"].to_numpy(np.float32, na_value=np.nan)[kept],
+    )
+
+
+def _vectors(
+    known: Sequence[Sequence[str]], vocabulary: dict[str, int], params: EmbedParams
+) -> tuple[str, np.ndarray]:
+    if params.vectors == "corpus":
+        encoded = [encode(comment, vocabulary) for comment in known]
+        return "corpus", corpus_vectors(encoded, len(vocabulary), params.dimensions)
+    path = fetch_glove(params.dimensions) if params.vectors == "glove" else Path(params.path or "")
+    # the name alone: a folder would tell machines apart
+    return path.name, read_vectors(path, vocabulary, params.dimensions)
+
+
+def _coverage(
+    comments: Sequence[Sequence[str]], vocabulary: dict[str, int], vectors: np.ndarray
+) -> dict:
+    # over all words of the sample: one that is not in the vocabulary has no vector either
+    norms = np.linalg.norm(vectors, axis=1)
+    covered = {word for word, number in vocabulary.items() if norms[number] > 0}
+    tokens = [token for comment in comments for token in comment]
+    types = set(tokens)
+    return {
+        "coverage_of_tokens": sum(token in covered for token in tokens) / len(tokens),
+        "coverage_of_types": len(covered & types) / len(types),
+        "dimensions": vectors.shape[1],
+        "mean_norm": float(norms[norms > 0].mean()),
+        "tokens": len(tokens),
+        "types": len(types),
+        "vocabulary": len(vocabulary),
+    }

@@ -1,0 +1,132 @@
+"""Downloads: checked against their sha256, from the first mirror that works, kept in a cache."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+
+from rnngrad.errors import InputError
+from rnngrad.stage import whole
+
+ATTEMPTS = 3
+# seconds to connect, and between two pieces
+TIMEOUT = 30
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One place to get a file from.
+
+    Attributes:
+        url: what to download.
+        name: the file's name in the cache.
+        sha256: of that file.
+        size: of that file, in bytes.
+        archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
+        archive_sha256: of the zip file, where it is known.
+    """
+
+    url: str
+    name: str
+    sha256: str
+    size: int
+    archive: str | None = None
+    archive_sha256: str | None = None
+
+
+def cache_folder() -> Path:
+    """Where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
+    return Path(os.environ.get("RNNGRAD_CACHE") or pooch.os_cache("rnngrad"))
+
+
+def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
+    """The file of the first mirror that can give it, from the cache where it is there already.
+
+    A broken or corrupt download is tried again, then the next mirror is. Nothing that is not
+    whole and right stays in the cache.
+
+    Raises:
+        InputError: no mirror works. It names each with its reason, and where to put the file by
+            hand.
+    """
+    folder = cache_folder()
+    for mirror in mirrors:
+        if _is_right(folder / mirror.name, mirror.sha256):
+            return folder / mirror.name
+    # its announcements repeat the progress bar
+    pooch.get_logger().setLevel("WARNING")
+    reasons = []
+    for mirror in mirrors:
+        try:
+            return _from(mirror, folder, attempts)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            reasons.append(f"{mirror.url} ({_reason(error)})")
+    wanted = mirrors[0]
+    raise InputError(
+        f"{wanted.name} cannot be downloaded from {' or '.join(reasons)}; try again, or put the "
+        f"file ({wanted.size:,} bytes, sha256 {wanted.sha256[:12]}…) at {folder / wanted.name}"
+    )
+
+
+def _from(mirror: Mirror, folder: Path, attempts: int) -> Path:
+    if mirror.archive is None:
+        return _download(mirror.url, mirror.name, mirror.sha256, folder, attempts)
+    archive = _download(mirror.url, mirror.archive, mirror.archive_sha256, folder, attempts)
+    try:
+        return _extract(archive, mirror, folder)
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        # without a known hash only its content shows that it is wrong; it must not be kept
+        archive.unlink()
+        raise
+
+
+def _download(url: str, name: str, sha256: str | None, folder: Path, attempts: int) -> Path:
+    # pooch writes beside the target and renames when the hash is right
+    store = pooch.create(
+        folder, base_url="", registry={name: sha256}, urls={name: url}, retry_if_failed=attempts - 1
+    )
+    bar = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**16)
+    return Path(store.fetch(name, downloader=bar))  # type: ignore[arg-type]
+
+
+def _extract(archive: Path, mirror: Mirror, folder: Path) -> Path:
+    with whole(folder / mirror.name) as path:
+        with (
+            zipfile.ZipFile(archive) as members,
+            members.open(mirror.name) as member,
+            path.open("wb") as file,
+        ):
+            shutil.copyfileobj(member, file)
+        if not _is_right(path, mirror.sha256):
+            raise ValueError(f"the hash of {mirror.name} in {archive.name} does not match")
+    return folder / mirror.name
+
+
+def _is_right(path: Path, sha256: str) -> bool:
+    return path.is_file() and pooch.file_hash(str(path)) == sha256
+
+
+def _reason(error: Exception) -> str:
+    # requests puts addresses, ports and nested causes into its messages
+    match error:
+        case requests.HTTPError() if error.response is not None:
+            return f"HTTP status {error.response.status_code}"
+        case requests.Timeout():
+            return "no answer in time"
+        case requests.exceptions.ChunkedEncodingError():
+            return "cut short"
+        case requests.RequestException():
+            return "no connection"
+        case zipfile.BadZipFile():
+            return "not a zip file"
+        case KeyError():
+            return "the zip file has no such member"
+        case ValueError():
+            return "wrong checksum"
+        case _:
+            return getattr(error, "strerror", None) or type(error).__name__

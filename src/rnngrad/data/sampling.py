@@ -1,0 +1,155 @@
+"""Stage 2: a balanced sample, the filler in place of the last words, and the splits."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.data.tokenized import SPLITS
+from rnngrad.errors import InputError
+from rnngrad.params import SampleParams
+
+QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+def replaced_count(words: int, fraction: float) -> int:
+    """How many of a comment's ``words`` words become the filler: floor(``fraction`` * ``words``).
+
+    At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
+    question published wrote ``x[-0:] = []`` there, which emptied it.
+    """
+    # the decimal as it is written: in floating point, 0.29 * 100 is just below 29
+    return int(Fraction(repr(fraction)) * words)
+
+
+def with_filler(text: str, fraction: float, filler: str) -> str:
+    """``text`` with its last words replaced by ``filler``, joined by single blanks.
+
+    Words are what blanks, tabs and newlines separate.
+    """
+    words = text.split()
+    kept = len(words) - replaced_count(len(words), fraction)
+    return " ".join(words[:kept] + [filler] * (len(words) - kept))
+
+
+def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFrame:
+    """Draw as many comments of each class, replace their last words, split them by class.
+
+    Args:
+        comments: ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
+        params: the section ``sample`` of params.yaml.
+
+    Returns:
+        In random order: ``text`` (replaced), ``label`` (int8), ``split`` ("train", "validation" or
+        "test") and ``telling_distance`` (Int32): the number of words after the last telling word
+        that the filler has left; missing where there is none or none is recorded.
+
+    Raises:
+        InputError: too few comments in a class, or in a split.
+    """
+    rng = np.random.default_rng(params.seed)
+    labels = comments["label"].to_numpy(np.int8)
+    # a comment without a word gives a network nothing to read
+    usable = word_counts(comments["text"]) > 0
+    size = _per_class(np.bincount(labels[usable], minlength=2), params.per_class)
+    chosen = [
+        rng.permutation(np.flatnonzero(usable & (labels == label)))[:size] for label in (0, 1)
+    ]
+    order = rng.permutation(2 * size)
+    drawn = comments.iloc[np.concatenate(chosen)[order]]
+    return pd.DataFrame(
+        {
+            "text": [with_filler(t, params.replace_fraction, params.filler) for t in drawn["text"]],
+            "label": drawn["label"].astype("int8"),
+            "split": np.tile(_splits(size, params), 2)[order],
+            "telling_distance": _telling_distances(drawn, params.replace_fraction),
+        },
+        index=drawn.index,
+    )
+
+
+def word_counts(texts: Iterable[str]) -> np.ndarray:
+    """(n,) int64, the words of each text."""
+    return np.array([len(text.split()) for text in texts], dtype=np.int64)
+
+
+def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams) -> dict:
+    """What the comments and the sample are made of, in plain numbers."""
+    given, words = word_counts(comments["text"]), word_counts(sample["text"])
+    replaced = np.array([replaced_count(int(n), params.replace_fraction) for n in words])
+    labels, splits = sample["label"].to_numpy(), sample["split"].to_numpy()
+    distances = sample["telling_distance"].dropna().to_numpy(np.int64)
+    return {
+        "source": comments.attrs["source"],
+        "given": {
+            **_summary(comments["label"].to_numpy(), given),
+            "without_words": int((given == 0).sum()),
+        },
+        "sample": _summary(labels, words),
+        "filler": {
+            "word": params.filler,
+            "fraction": params.replace_fraction,
+            "words_replaced": int(replaced.sum()),
+            "comments_left_whole": int((replaced == 0).sum()),
+        },
+        "splits": {split: _class_counts(labels[splits == split]) for split in SPLITS},
+        "telling_distance": {"comments": len(distances), **_statistics(distances)},
+    }
+
+
+def _per_class(counts: np.ndarray, wanted: int | None) -> int:
+    rarest = int(counts.argmin())
+    if counts[rarest] == 0:
+        raise InputError(
+            f"the comments have none of class {rarest} and {counts[1 - rarest]} of the other; "
+            "give data with both classes"
+        )
+    if wanted is not None and counts[rarest] < wanted:
+        raise InputError(
+            f"sample.per_class asks for {wanted} comments of each class, but class {rarest} has "
+            f"{counts[rarest]}; lower it, or set it to null to take as many as there are"
+        )
+    return wanted or int(counts[rarest])
+
+
+def _splits(size: int, params: SampleParams) -> list[str]:
+    validation, test = round(params.validation * size), round(params.test * size)
+    sizes = {"train": size - validation - test, "validation": validation, "test": test}
+    for split, count in sizes.items():
+        if count < 1:
+            raise InputError(
+                f"{size} comments of each class leave none for the {split} split; "
+                "give more comments or change sample.validation and sample.test"
+            )
+    return [split for split, count in sizes.items() for _ in range(count)]
+
+
+def _telling_distances(drawn: pd.DataFrame, fraction: float) -> pd.Series:
+    distances = [pd.NA] * len(drawn)
+    if "telling_words" in drawn:
+        for row, (count, places) in enumerate(
+            zip(word_counts(drawn["text"]).tolist(), drawn["telling_words"], strict=True)
+        ):
+            left = places[places < count - replaced_count(count, fraction)]
+            distances[row] = count - 1 - int(left[-1]) if len(left) else pd.NA
+    return pd.Series(distances, index=drawn.index, dtype="Int32")
+
+
+def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
+    return {
+        "comments": len(labels),
+        "classes": _class_counts(labels),
+        "words": _statistics(counts),
+    }
+
+
+def _class_counts(labels: np.ndarray) -> dict[str, int]:
+    return {str(label): int((labels == label).sum()) for label in (0, 1)}
+
+
+def _statistics(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    quantiles = {name: round(float(np.quantile(values, q)), 2) for name, q in QUANTILES.items()}
+    return {"mean": round(float(values.mean()), 2), **quantiles, "max": int(values.max())}

@@ -1,0 +1,71 @@
+"""The sample as numbers: what training and probe read. Needs NumPy only."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile
+
+import numpy as np
+
+from rnngrad.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TokenizedSample:
+    """``n`` comments as tokens, one behind the other without padding.
+
+    Attributes:
+        tokens: (total,) int32, rows of the vectors; from 1 on, since row 0 is the padding.
+        offsets: (n + 1,) int64; comment ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``, not empty.
+        labels: (n,) int8, 0 or 1.
+        splits: (n,) str, "train", "validation" or "test".
+        telling_distance: (n,) float32, tokens after the last telling word; NaN where unknown.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    telling_distance: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of comments."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each comment."""
+        return np.diff(self.offsets)
+
+    def tokens_of(self, comment: int) -> np.ndarray:
+        """(length,) int32, the tokens of one comment; a view."""
+        return self.tokens[self.offsets[comment] : self.offsets[comment + 1]]
+
+    def indices_of(self, split: str) -> np.ndarray:
+        """(m,) int64, the comments of a split, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+    def max_length(self, limit: int | None = None) -> int:
+        """``limit``, or where it is None the tokens of the longest comment."""
+        return int(self.lengths.max()) if limit is None else limit
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file, byte for byte the same for the same sample."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+        """
+        try:
+            # opened here: np.load leaves a file open that it cannot read
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(f"{path}: no tokenised sample; run the embed stage") from error

@@ -1,0 +1,122 @@
+"""Word vectors from a file in GloVe's text format.
+
+A line is a word and its numbers, separated by single blanks, in UTF-8; the file may begin with a
+header line "words dimensions" (word2vec's text format) and may be gzipped.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from rnngrad.errors import InputError
+
+
+def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.ndarray:
+    """Read the vectors of a vocabulary's words; the file is read line by line and checked whole.
+
+    Args:
+        path: a text file, gzipped if it ends in .gz.
+        vocabulary: row, from 1, of each word.
+        dimensions: numbers per vector.
+
+    Returns:
+        (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
+        have are zero. Of a word that it has twice, the last vector counts.
+
+    Raises:
+        InputError: the file is missing, broken or empty, or a line has another number of
+            dimensions or something that is no finite number; it names the line.
+    """
+    vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
+    found = 0
+    # a number beyond float32 becomes infinite, and is then refused as such
+    with np.errstate(over="ignore"):
+        for number, word, values in _lines(path, dimensions):
+            # every line is converted: a broken one is reported whichever words the sample has
+            vector = _vector(path, number, values)
+            if word in vocabulary:
+                vectors[vocabulary[word]] = vector
+                found += 1
+    if not found:
+        raise InputError(
+            f"{path}: none of the sample's {len(vocabulary)} words has a vector in it; "
+            "set embed.path to vectors of the comments' language"
+        )
+    return vectors
+
+
+def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
+    promised = read = number = 0
+    for number, line in _decoded(path):
+        fields = line.split(" ")
+        if number == 1 and _is_header(fields):
+            promised = int(fields[0])
+            _check_dimensions(path, int(fields[1]), dimensions)
+            continue
+        if not read:
+            _check_dimensions(path, len(fields) - 1, dimensions)
+        elif len(fields) - 1 != dimensions:
+            raise InputError(
+                f"{path}: line {number}: {len(fields) - 1} numbers in place of {dimensions}; "
+                "correct the line, or get the file again if it ends there"
+            )
+        read += 1
+        yield number, fields[0], fields[1:]
+    if read < max(promised, 1):
+        raise InputError(
+            f"{path}: ends after line {number} with {read} of {promised} vectors; get it again"
+            if promised
+            else f"{path}: has no vectors; set embed.path to a file of word vectors"
+        )
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with _opened(path) as file:
+            # bytes end lines at newlines only; words may hold other separators
+            for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
+                yield number, line.rstrip(b"\r\n").decode()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; correct embed.path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: line {number}: not UTF-8; save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: broken or cut short as a gzip file after line {number}; get it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _is_header(fields: list[str]) -> bool:
+    return len(fields) == 2 and all(field.isdecimal() for field in fields)
+
+
+def _check_dimensions(path: Path, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise InputError(
+            f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "
+            f"set embed.dimensions to {found}, or embed.path to another file"
+        )
+
+
+def _vector(path: Path, number: int, values: list[str]) -> np.ndarray:
+    try:
+        vector = np.array(values, dtype=np.float32)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: line {number}: text in place of a number; correct the line"
+        ) from error
+    if not np.isfinite(vector).all():
+        raise InputError(f"{path}: line {number}: a number is not finite; correct the line")
+    return vector

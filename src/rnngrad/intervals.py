@@ -1,0 +1,27 @@
+"""Means with honest intervals."""
+
+import math
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(TypedDict):
+    """A mean with the ends of its confidence interval; the ends are null for a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean, for a handful of seeds."""
+    mean = round(float(np.mean(values)), 6)
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * float(
+        np.std(values, ddof=1) / math.sqrt(len(values))
+    )
+    return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}

@@ -1,0 +1,1 @@
+"""The trained networks of the study: initialisers, the classifier, its training, its weights."""

@@ -1,0 +1,46 @@
+"""What a trained cell leaves on disk."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from rnngrad.intervals import mean_interval
+from rnngrad.models.training import TrainedSeed
+from rnngrad.models.weights import weight_file
+from rnngrad.params import TrainParams
+
+
+def write_results(
+    folder: Path, cell: str, params: TrainParams, trained: Sequence[TrainedSeed]
+) -> None:
+    """Write weights, epoch history, test predictions, metrics and the model card of one cell."""
+    folder.mkdir()
+    for seed, result in zip(params.seeds, trained, strict=True):
+        torch.save(result.initial, weight_file(folder, "init", seed))
+        torch.save(result.trained, weight_file(folder, "trained", seed))
+    history = pd.concat([result.history for result in trained])
+    history[["seed", "epoch", "split", "loss", "accuracy"]].to_csv(
+        folder / "history.csv", index=False, float_format="%.6f"
+    )
+    predictions = pd.concat([result.predictions for result in trained])
+    predictions[["seed", "comment", "label", "probability"]].to_csv(
+        folder / "predictions.csv", index=False, float_format="%.6f"
+    )
+    tests = {metric: [result.test[metric] for result in trained] for metric in trained[0].test}
+    metrics = {metric: mean_interval(values) for metric, values in tests.items()}
+    _write_json(folder / "metrics.json", metrics)
+    card = {
+        "cell": cell,
+        "parameters": sum(value.numel() for value in trained[0].initial.values()),
+        "settings": params.model_dump(),
+        "test": {"per_seed": tests, "over_seeds": metrics},
+        "test_comments": len(trained[0].predictions),
+    }
+    _write_json(folder / "model_card.json", card)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,153 @@
+"""params.yaml as frozen, typed objects: the one configuration of the study."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from rnngrad.errors import InputError
+
+Cell = Literal["rnn", "lstm", "gru"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Section(BaseModel):
+    # strict: a number in quotes is a slip, not a number
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DemoParams(_Section):
+    comments_per_class: Annotated[int, Field(ge=20)]
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)]
+    seed: Seed
+
+
+class DataParams(_Section):
+    source: Literal["demo", "jigsaw", "csv"]
+    path: str | None
+    label: str
+    demo: DemoParams
+
+    @model_validator(mode="after")
+    def _csv_has_a_path(self) -> Self:
+        if self.source == "csv" and not self.path:
+            raise ValueError("source csv needs data.path, the CSV file to read")
+        return self
+
+
+class SampleParams(_Section):
+    per_class: Annotated[int, Field(ge=1)] | None
+    replace_fraction: Fraction
+    filler: Annotated[str, Field(pattern=r"^\S+$")]
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _some_training_split_is_left(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave something to train on (sum below 1)")
+        return self
+
+
+class EmbedParams(_Section):
+    vectors: Literal["corpus", "glove", "file"]
+    path: str | None
+    dimensions: Annotated[int, Field(ge=1)]
+    vocabulary: Literal["sample", "train"]
+    padding: Literal["pre", "post", "none"]
+    max_length: Annotated[int, Field(ge=1)] | None
+
+    @model_validator(mode="after")
+    def _file_has_a_path(self) -> Self:
+        if self.vectors == "file" and not self.path:
+            raise ValueError("vectors file needs embed.path, the vectors file to read")
+        return self
+
+
+class TrainParams(_Section):
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    hidden: Annotated[int, Field(ge=1)]
+    initializer: Literal["keras", "torch"]
+    forget_bias: float
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    clip_norm: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from one another")
+        return self
+
+
+class ProbeParams(_Section):
+    comments: Annotated[int, Field(ge=1)]
+    initial_state: Literal["uniform", "zero"]
+    spectral_steps: Annotated[int, Field(ge=2)]
+    seed: Seed
+
+
+class Params(_Section):
+    data: DataParams
+    sample: SampleParams
+    embed: EmbedParams
+    train: TrainParams
+    cells: Annotated[dict[Cell, dict[str, Any]], Field(min_length=1)]
+    probe: ProbeParams
+
+    def train_of(self, cell: str) -> TrainParams:
+        """The training settings of ``cell``: the shared ones with its own block on top."""
+        block = self.cells.get(cell)  # type: ignore[arg-type]
+        if block is None:
+            raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
+        try:
+            return TrainParams.model_validate(self.train.model_dump() | block)
+        except ValidationError as error:
+            # raised again under this cell's name: pydantic would say "train" for both
+            raise InputError(_first_error(error, prefix=("cells", cell))) from error
+
+
+def read_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or a key is unknown, missing or ill-typed.
+            One line that names file and key.
+    """
+    try:
+        # YAML 1.2, as DVC reads it: 1e-3 is a number
+        content = YAML(typ="safe", pure=True).load(Path(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    try:
+        params = Params.model_validate(content)
+        for cell in params.cells:
+            params.train_of(cell)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_error(error)}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return params
+
+
+def _first_error(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
+    # an unknown key comes first: it explains the missing one beside it
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in (*prefix, *first["loc"]) if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove it or correct its name"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in {"missing", "value_error"} else f", got {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,252 @@
+"""What the user handed over, checked and brought into one form.
+
+Everything downstream sees time-second batches (b, t, d), float64 weights, one cell per layer and
+lengths. Nothing is copied to float64 here but the weights: inputs are converted chunk by chunk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rnngrad.errors import InputError
+from rnngrad.probe.cells import GRU, LSTM, RNN
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A module and a batch. `h` and `c` are initial states (layer, b, H)."""
+
+    cells: tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]
+    inputs: Tensor
+    h: Tensor
+    c: Tensor | None
+    lengths: Tensor
+    dtype: torch.dtype  # the module's own
+    batched: bool
+    batch_first: bool
+
+    @property
+    def batch(self) -> int:
+        return self.inputs.shape[0]
+
+    @property
+    def steps(self) -> int:
+        return self.inputs.shape[1]
+
+    @property
+    def hidden(self) -> int:
+        return self.h.shape[-1]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        return self.cells[0].states
+
+    def layer_index(self, layer: int) -> int:
+        count = len(self.cells)
+        check_integer(layer, "layer")
+        if not -count <= layer < count:
+            raise InputError(f"layer={layer}: the module has {count} layer(s); use 0..{count - 1}")
+        return layer % count
+
+    def state_rows(self, state: str) -> slice:
+        """Which of the rows [h; c] of a Jacobian the name `state` means."""
+        H = self.hidden
+        if state not in ("h", "c", "full"):
+            raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
+        if state == "c" and "c" not in self.states:
+            kind = type(self.cells[0]).__name__
+            raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
+        if state == "full":
+            return slice(0, H * len(self.states))
+        return slice(0, H) if state == "h" else slice(H, 2 * H)
+
+    def like_output(self, gradient: Tensor, name: str) -> Tensor:
+        """A tensor shaped like the module's output, as (b, t, H)."""
+        tensor = batch_first(gradient, self.batched, self.batch_first, name)
+        expected = (self.batch, self.steps, self.hidden)
+        if tuple(tensor.shape) != expected:
+            raise InputError(
+                f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
+                f"the module's output {expected}"
+            )
+        check_finite(tensor, name, ("example", "step", "unit"))
+        return tensor
+
+
+def problem_of(
+    module: nn.Module,
+    inputs: Tensor,
+    initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
+    lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+) -> Problem:
+    """Check everything; raise one clear line otherwise."""
+    rnn = _supported(module)
+    cells = _cells(rnn)
+    x = batch_first(inputs, None, rnn.batch_first, "inputs")
+    batched = inputs.dim() == 3
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
+    if x.shape[2] != rnn.input_size:
+        raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
+    if x.device != cells[0].weight_hh.device:
+        raise InputError(f"inputs are on {x.device}, the module on {cells[0].weight_hh.device}")
+    check_finite(x, "inputs", ("example", "step", "feature"))
+    h, c = _initial_state(rnn, initial_state, len(x), batched, x.device)
+    return Problem(
+        cells=cells,
+        inputs=x.detach(),
+        h=h,
+        c=c,
+        lengths=_lengths(lengths, x.shape[0], x.shape[1]),
+        dtype=rnn.weight_hh_l0.dtype,  # pyright: ignore[reportArgumentType]
+        batched=batched,
+        batch_first=rnn.batch_first,
+    )
+
+
+def _supported(module: nn.Module) -> nn.RNNBase:
+    if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
+        raise TypeError(
+            f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
+            "for any other step function use rnngrad.jacobian_curves_of_step"
+        )
+    if module.bidirectional:
+        raise InputError(
+            "bidirectional modules are not supported: probe each direction as a module of its own, "
+            "the backward one on torch.flip(inputs, time)"
+        )
+    if module.proj_size:
+        raise InputError(
+            "proj_size > 0 is not supported: write the step and use rnngrad.jacobian_curves_of_step"
+        )
+    if module.dropout and module.training and module.num_layers > 1:
+        raise InputError("the module drops out between layers: call module.eval() first")
+    return module
+
+
+def _cells(rnn: nn.RNNBase) -> tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]:
+    for name, weight in flat_weights(rnn).items():
+        check_finite(weight, name, ("row", "column"))
+    layers = range(rnn.num_layers)
+    if isinstance(rnn, nn.RNN):
+        return tuple(RNN(*_layer(rnn, layer), rnn.nonlinearity) for layer in layers)
+    if isinstance(rnn, nn.GRU):
+        return tuple(GRU(*_layer(rnn, layer)) for layer in layers)
+    return tuple(LSTM(*_layer(rnn, layer)) for layer in layers)
+
+
+def flat_weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
+    """The weights that the module multiplies with, by torch's flat names.
+
+    Attributes, not parameters: of a parametrized module (weight_norm, orthogonal) the parameters
+    are something else, and what is computed from them is what has to be finite.
+    """
+    kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if rnn.bias else ()))
+    names = [f"{kind}_l{layer}" for layer in range(rnn.num_layers) for kind in kinds]
+    return {name: getattr(rnn, name) for name in names}
+
+
+def _layer(rnn: nn.RNNBase, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def weight(name: str) -> Tensor:
+        return getattr(rnn, f"{name}_l{layer}").detach().double()
+
+    w_ih, w_hh = weight("weight_ih"), weight("weight_hh")
+    if not rnn.bias:
+        zero = torch.zeros_like(w_hh[:, 0])
+        return w_ih, w_hh, zero, zero
+    return w_ih, w_hh, weight("bias_ih"), weight("bias_hh")
+
+
+def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) -> Tensor:
+    """(b, t, d) from what module.forward takes or returns."""
+    if isinstance(tensor, PackedSequence):
+        raise TypeError(
+            f"{name} is a PackedSequence: unpack it with torch.nn.utils.rnn.pad_packed_sequence "
+            "and pass lengths="
+        )
+    check_floating(tensor, name)
+    dims = (2, 3) if batched is None else (3,) if batched else (2,)
+    if tensor.dim() not in dims:
+        raise InputError(
+            f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
+            "(time, batch, features) or unbatched (time, features), like the module"
+        )
+    if tensor.dim() == 2:
+        return tensor.unsqueeze(0)
+    return tensor if first else tensor.transpose(0, 1)
+
+
+def _initial_state(
+    rnn: nn.RNNBase,
+    state: Tensor | tuple[Tensor, Tensor] | None,
+    batch: int,
+    batched: bool,
+    device: torch.device,
+) -> tuple[Tensor, Tensor | None]:
+    lstm = isinstance(rnn, nn.LSTM)
+    shape = (rnn.num_layers, batch, rnn.hidden_size)
+    if state is None:
+        zero = torch.zeros(shape, dtype=torch.float64, device=device)
+        return zero, zero if lstm else None
+    if lstm != isinstance(state, tuple | list) or (lstm and len(state) != 2):
+        wanted = "a pair (h_0, c_0)" if lstm else "one tensor h_0"
+        raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
+    names = ("h_0", "c_0") if lstm else ("h_0",)
+    parts = state if lstm else (state,)
+    checked = [_one_state(s, n, shape, batched) for s, n in zip(parts, names, strict=True)]  # pyright: ignore[reportArgumentType]
+    return checked[0].to(device), checked[1].to(device) if lstm else None
+
+
+def _one_state(state: Tensor, name: str, shape: tuple[int, ...], batched: bool) -> Tensor:
+    check_floating(state, name)
+    expected = shape if batched else (shape[0], shape[2])
+    if tuple(state.shape) != expected:
+        raise InputError(f"{name} has shape {tuple(state.shape)}, expected {expected}")
+    check_finite(state, name, ("layer", "example", "unit") if batched else ("layer", "unit"))
+    return state.detach().double().reshape(shape)
+
+
+def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, steps: int) -> Tensor:
+    if lengths is None:
+        return torch.full((batch,), steps)
+    try:
+        tensor = torch.as_tensor(lengths).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers, got {tensor.dtype}")
+    if tuple(tensor.shape) != (batch,):
+        raise InputError(f"lengths has shape {tuple(tensor.shape)}, expected ({batch},)")
+    wrong = ((tensor < 1) | (tensor > steps)).nonzero()
+    if len(wrong):
+        b = int(wrong[0])
+        raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{steps}")
+    return tensor.long()
+
+
+def check_integer(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+
+
+def check_floating(tensor: Tensor, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point, got {tensor.dtype}: embed or convert it first"
+        )
+
+
+def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
+    bad = ~torch.isfinite(tensor.detach())
+    if not bad.any():
+        return
+    where = bad.nonzero()[0].tolist()
+    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
+    value = tensor.detach()[tuple(where)].item()
+    raise InputError(f"{name} contains {value} at {place}; clean it first")

@@ -1,0 +1,176 @@
+"""J_t = M_t M_(t-1) ... M_1 for a chunk of examples, at every t, whatever its size.
+
+Two ways to take a step. The quick one keeps one power of two per example, folded into the factors
+of the next step, and is one batched matrix product in the tangents' dtype. It is exact to that
+dtype as long as all rows of J (state units) are of comparable size. Before a row could underflow
+relative to the others, and whenever a step would overflow, the step is taken again with one scale
+per row in float64 (`ScaledRows`), until the rows have come together again.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnngrad.probe.cells import Cell, OneStep
+from rnngrad.probe.scaled import ZERO, ScaledRows, exponent_of, power_of_two
+
+# A row this far (in powers of two) below the largest, or below 1 after the step, leaves the quick
+# way; float32 ends at 2**-126, and the squares in its norm at half of that.
+SPREAD_LIMIT = 50
+SPREAD_BACK = 30  # and it returns once the rows are this close again
+GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
+GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
+FACTOR_SPREAD = 25  # rows, factors and weights together stay above 2**-126
+# Below this many units a float32 product is no faster than a float64 one, only less accurate.
+FLOAT32_FROM = 96
+
+
+class Tangents(NamedTuple):
+    """J_t of the running examples: mantissas (n, rows, k), row norms (n, rows), exponents (n,).
+
+    Exponents of float32 tangents need not be integers.
+    """
+
+    J: Tensor
+    norms: Tensor
+    exponent: Tensor
+    scaled: ScaledRows | None = None  # the same with one exponent per row, where J needs that
+
+    def read(self, rows: slice | Tensor) -> "Tangents":
+        """Some of the rows, on a scale of their own.
+
+        On the scale of all rows those of one state are lost where the other state is far above it.
+        """
+        if self.scaled is None:
+            return Tangents(self.J[:, rows], self.norms[:, rows], self.exponent)
+        return Tangents.of(self.scaled.read(rows))
+
+    @classmethod
+    def of(cls, scaled: ScaledRows) -> "Tangents":
+        J, exponent = scaled.aligned()
+        return cls(J, scaled.norms(exponent), exponent, scaled)
+
+
+def identity(rows: int, state_rows: slice) -> Tensor:
+    """d(h, c)_0 / d(state)_0: (rows, k)."""
+    return torch.eye(rows, dtype=torch.float64)[:, state_rows]
+
+
+def propagate(
+    cell: Cell, steps: Iterator[OneStep], start: Tensor, running: list[int], dtype: torch.dtype
+) -> Iterator[Tangents]:
+    """The tangents after every step, from `start` (rows, k) or (b, rows, k)."""
+    run = _Propagation(cell, start, running[0], dtype)
+    for n, one in zip(running, steps, strict=True):
+        yield run.step(one, n)
+
+
+class _Propagation:
+    """Buffers and scales of one chunk."""
+
+    def __init__(self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype) -> None:
+        device = cell.weight_hh.device
+        self.cell, self.dtype = cell, dtype
+        self.w = cell.weight_hh.to(dtype).unflatten(0, (cell.gates, -1)).contiguous()
+        self.J = start.to(device, dtype).expand(batch, -1, -1).contiguous()
+        self.out = torch.empty_like(self.J)
+        self.work = self.J.new_empty(batch, self.J.shape[1], self.w.shape[-1])
+        self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.shift = torch.zeros_like(self.exponent)
+        self.dither, self.taken = 1.0, 0
+        self.lost: dict[str, Tensor] = {}
+        self.rows: ScaledRows | None = None
+
+    def step(self, one: OneStep, n: int) -> Tangents:
+        one = one.first(n)
+        if self.rows is None:
+            tangents = self._quick(one, n)
+            if tangents is not None:
+                return tangents
+            J, norm_exponent = self.J[:n].double() / self.dither, self.exponent[:n].unsqueeze(1)
+            self.dither = 1.0
+            self.rows = ScaledRows.of(J, norm_exponent.expand(J.shape[:2]))
+        return self._scaled(one, n, self.rows)
+
+    def _quick(self, one: OneStep, n: int) -> Tangents | None:
+        dither = self._next_dither()
+        scaled = self._rounded(one, n, dither / self.dither)
+        out = self.out[:n]
+        self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
+        norms = torch.linalg.vector_norm(out, dim=-1).double()
+        top = norms.amax(dim=1)
+        if not (bool((top < GROWTH_LIMIT).all()) and self._nothing_lost(one, out, norms)):
+            return None
+        self.J, self.out, self.dither = self.out, self.J, dither
+        self.exponent[:n] += self.shift[:n]
+        self.shift[:n] = torch.where(top == 0, 0, exponent_of(top))
+        return Tangents(out, norms, self.exponent[:n].double() - math.log2(dither))
+
+    def _next_dither(self) -> float:
+        """A factor in [1, 2) that the mantissas carry, another one after every step.
+
+        On constant inputs V = sum_g diag(mix_g) W_g is the same at every step, and so would be the
+        rounding of its entries: 1e-5 in 1,000 steps. With another factor they are rounded anew.
+        """
+        if self.dtype == torch.float64:
+            return 1.0
+        self.taken += 1
+        return 1 + self.taken * GOLDEN % 1
+
+    def _nothing_lost(self, one: OneStep, out: Tensor, norms: Tensor) -> bool:
+        """No row is so small that it, or the next, could underflow; a zero row is a true zero."""
+        # the clamp: where all rows shrink in one step, none is small beside the others
+        small = norms <= norms.amax(dim=1, keepdim=True).clamp(min=1) * 2.0**-SPREAD_LIMIT
+        if not bool(small.any()):
+            return True
+        if bool((small & (out != 0).any(dim=-1)).any()):
+            return False
+        # nothing as large as the rows, factors and weights can be here multiplies to zero
+        return _moderate(self.w) and all(_moderate(v) for v in one if v is not None)
+
+    def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
+        """The factors in the tangents' dtype with 2**-shift and the dither folded in.
+
+        `through` acts on rows that already carry the shift. On constant inputs (padding) a factor
+        is the same at every step, and rounding it would shift the curve by 1e-5 in 1,000 steps;
+        the ratio lost at one step is therefore handed to the next.
+        """
+        scale = power_of_two(-self.shift[:n]).to(self.dtype).unsqueeze(1)
+        mix = self._diffused("mix", one.mix * dither, n) * scale.unsqueeze(2)
+        keep = None if one.keep is None else self._diffused("keep", one.keep * dither, n) * scale
+        through = None if one.through is None else self._diffused("through", one.through, n)
+        return OneStep(mix, mix, keep, through)
+
+    def _diffused(self, name: str, factor: Tensor, n: int) -> Tensor:
+        if self.dtype == torch.float64:
+            return factor
+        # relative, so that a gate that suddenly closes does not inherit the open gate's remainder
+        exact = factor * self.lost[name][:n] if name in self.lost else factor
+        rounded = exact.to(self.dtype)
+        # nor a closed gate's, which is no rounding error: below `tiny` digits are missing
+        tiny = torch.finfo(self.dtype).tiny
+        self.lost[name] = torch.where(rounded.abs() < tiny, 1.0, exact / rounded)
+        return rounded
+
+    def _scaled(self, one: OneStep, n: int, rows: ScaledRows) -> Tangents:
+        rows = ScaledRows(rows.mantissa[:n], rows.exponent[:n])
+        self.rows = rows = self.cell.scaled_tangents(one, rows)
+        tangents = Tangents.of(rows)
+        J, _, exponent, _ = tangents
+        zero = rows.exponent <= ZERO // 2
+        lowest = torch.where(zero, exponent.unsqueeze(1), rows.exponent).amin(dim=1)
+        if bool((exponent - lowest < SPREAD_BACK).all()):
+            self.J[:n].copy_(J)
+            self.exponent[:n] = torch.where(zero.all(dim=1), 0, exponent)
+            self.shift[:n] = 0
+            self.rows = None
+        return tangents
+
+
+def _moderate(x: Tensor) -> bool:
+    """Are all entries of x that are not zero within 2**FACTOR_SPREAD of 1?"""
+    size, limit = x[x != 0].abs(), 2.0**FACTOR_SPREAD
+    return bool(((size > 1 / limit) & (size < limit)).all())

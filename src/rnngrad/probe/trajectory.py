@@ -1,0 +1,128 @@
+"""Run the layers of a problem, a few examples at a time, and keep what the one-step maps need."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnngrad.errors import InputError
+from rnngrad.probe.cells import STABLE, Cell, DerivativeForms, OneStep, Trajectory
+from rnngrad.probe.problem import Problem
+
+TRAJECTORY_BYTES = 256 * 2**20  # per chunk of examples
+BLOCK = 32  # steps whose derivative factors are made at once
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some examples of a problem, longest first, and how many of them are still running at t."""
+
+    rows: Tensor  # (b,) positions in the problem's batch
+    lengths: Tensor  # (b,) descending
+
+    @property
+    def steps(self) -> int:
+        return int(self.lengths[0])
+
+    def running(self) -> list[int]:
+        """How many examples have a step t, for t = 0 .. steps - 1."""
+        longer = self.lengths.unsqueeze(0) > torch.arange(self.steps).unsqueeze(1)
+        return longer.sum(dim=1).tolist()
+
+
+def chunks(problem: Problem, layers: int, bytes_per_example: int) -> Iterator[Chunk]:
+    """The batch in chunks of similar length that fit the memory they are given.
+
+    `bytes_per_example`: what the caller holds per example besides the trajectory of `layers`
+    layers; the chunk aims at 8 MiB of that, which stays in cache.
+    """
+    order = torch.argsort(problem.lengths, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        steps = int(problem.lengths[order[start]])
+        size = min(
+            max(1, TRAJECTORY_BYTES // (layers * trajectory_bytes(problem, steps))),
+            max(1, 8 * 2**20 // bytes_per_example),
+        )
+        rows = order[start : start + size]
+        yield Chunk(rows, problem.lengths[rows])
+        start += size
+
+
+def trajectory_bytes(problem: Problem, steps: int) -> int:
+    """Float64 trajectory of one example and layer: a (gates), q or c, h, and the layer's input."""
+    return 8 * steps * ((problem.cells[0].gates + 3) * problem.hidden + problem.inputs.shape[2])
+
+
+class LayerRun(NamedTuple):
+    """One layer, its input (t, b, d) and what it went through."""
+
+    cell: Cell
+    x: Tensor
+    path: Trajectory
+
+
+def run_layers(
+    problem: Problem, chunk: Chunk, last: int, dtype: torch.dtype = torch.float64
+) -> Iterator[LayerRun]:
+    """Layers 0 .. last in turn, in `dtype`.
+
+    Raises:
+        InputError: the forward pass overflows in float64. In a narrower dtype it may; that is for
+            the caller to judge.
+    """
+    x = problem.inputs[chunk.rows, : chunk.steps].to(dtype).transpose(0, 1)
+    for layer, cell in enumerate(problem.cells[: last + 1]):
+        cell = in_dtype(cell, dtype)
+        h = problem.h[layer, chunk.rows].to(dtype)
+        c = None if problem.c is None else problem.c[layer, chunk.rows].to(dtype)
+        path = cell.run(x, h, c)
+        if dtype == torch.float64:
+            _check_overflow(path, chunk, layer)
+        yield LayerRun(cell, x, path)
+        x = path.h[1:]
+
+
+def _check_overflow(path: Trajectory, chunk: Chunk, layer: int) -> None:
+    """Padding beyond an example's length may hold anything."""
+    bad = _overflown(path.a) | _overflown(path.h[1:])
+    if path.c is not None:
+        bad |= _overflown(path.c[1:])
+    bad &= torch.arange(chunk.steps).unsqueeze(1) < chunk.lengths.unsqueeze(0)
+    if not bad.any():
+        return
+    t, k = bad.nonzero()[0].tolist()
+    raise InputError(
+        f"the forward pass overflows float64 in layer {layer}, example {int(chunk.rows[k])}, "
+        f"step {t + 1} (steps from 1): there is no state to take a derivative of; "
+        "scale weights, inputs or initial state down"
+    )
+
+
+def _overflown(x: Tensor) -> Tensor:
+    """(t, b): is any unit inf or NaN? Without a copy of x."""
+    low, high = x.aminmax(dim=-1)
+    return ~(torch.isfinite(low) & torch.isfinite(high)).cpu()
+
+
+def run_layer(
+    problem: Problem, chunk: Chunk, layer: int, dtype: torch.dtype = torch.float64
+) -> LayerRun:
+    """Layer `layer` alone: of the lower ones only the outputs are kept, while they are needed."""
+    return deque(run_layers(problem, chunk, layer, dtype), maxlen=1).pop()
+
+
+def in_dtype(cell: Cell, dtype: torch.dtype) -> Cell:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return replace(cell, **{name: getattr(cell, name).to(dtype) for name in names})
+
+
+def one_steps(cell: Cell, path: Trajectory, forms: DerivativeForms = STABLE) -> Iterator[OneStep]:
+    """The derivative factors of every step in turn, made in blocks."""
+    for start in range(0, len(path.a), BLOCK):
+        block = cell.one_step(path, slice(start, start + BLOCK), forms)
+        for t in range(len(block.mix)):
+            yield block.at(t)

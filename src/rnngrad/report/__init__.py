@@ -1,0 +1,1 @@
+"""From result files to figures and a page that a person reads."""

@@ -1,0 +1,56 @@
+"""One look for all figures: Okabe and Ito's colours, which colour-blind readers can tell apart."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+INK = "#24292f"
+GRID = "#c9ced4"
+COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
+NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+WEIGHTS = {"init": "untrained", "trained": "trained"}
+
+# The limits of float32 as log10: the smallest normal number and the smallest denormal one.
+FLOAT32_NORMAL = -37.93
+FLOAT32_DENORMAL = -44.85
+
+_RC: dict[Any, Any] = {
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "rnngrad",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw within this context; nobody else's matplotlib settings are touched."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text, byte for byte the same for the same data."""
+    buffer = io.StringIO()
+    with figure_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

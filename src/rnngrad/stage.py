@@ -1,0 +1,49 @@
+"""What every pipeline stage shares: one-line errors and outputs that appear whole or not at all."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rnngrad.errors import InputError
+
+
+def run_stage(main: Callable[..., None], *arguments: str) -> None:
+    """Call ``main(*arguments)``; turn bad input into one line on stderr and exit status 1.
+
+    Ctrl-C exits with status 130, without a traceback; DVC then leaves the stage undone.
+    """
+    try:
+        main(*arguments)
+    except InputError as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write a file or folder to; rename it when the block succeeds.
+
+    A block that fails leaves nothing behind, so that no reader ever sees half an output.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # the suffixes stay last: writers choose their format by them
+    unfinished = target.with_name(f".unfinished-{target.name}")
+    _remove(unfinished)
+    try:
+        yield unfinished
+        _remove(target)
+        unfinished.rename(target)
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

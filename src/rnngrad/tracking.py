@@ -1,0 +1,190 @@
+"""MLflow as a view of the result files: one parent run per result, one child per cell and seed.
+
+The files are the truth (DVC's), so publishing is idempotent: a result that is already there, by the
+checksum of its files, is left alone; one that was published by halves is published anew.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from ruamel.yaml import YAML
+
+from rnngrad.errors import InputError
+from rnngrad.study.results import Results
+
+EXPERIMENT = "rnngrad"
+RESULT = "rnngrad.result"
+BATCH = 1000  # what one log_batch call may carry
+
+for noisy in ("alembic", "mlflow"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+
+
+def _root() -> Path:
+    # DVC names the root: stages of an experiment may run in a copy of the repository elsewhere, and
+    # their results belong into the same database
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def result_checksum(files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of the files that a result consists of."""
+    checksum = hashlib.sha256()
+    for path in sorted(files):
+        checksum.update(f"{path.as_posix()}\0".encode() + path.read_bytes())
+    return checksum.hexdigest()
+
+
+def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str) -> bool:
+    """Publish a result unless it is there already.
+
+    Args:
+        results: what the stages found.
+        files: the numbers; their checksum says whether two results are the same.
+        artifacts: cards, figures and pages to attach. They may be drawn anew without making
+            another result of the same numbers.
+        uri: an MLflow tracking URI.
+
+    Returns:
+        Whether anything was published.
+
+    Raises:
+        InputError: the tracking server or database cannot be used.
+    """
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = _experiment(client)
+        checksum = result_checksum(files)
+        known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
+        if any(run.info.status == "FINISHED" and _is_parent(run) for run in known):
+            return False
+        for run in known:
+            client.delete_run(run.info.run_id)
+        _publish(client, experiment, results, artifacts, checksum)
+    except MlflowException as error:
+        raise InputError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
+    return True
+
+
+def _experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return found.experiment_id
+    # beside the default database, wherever the stage runs; a server knows its own place
+    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
+    return client.create_experiment(EXPERIMENT, artifact_location=own)
+
+
+def _is_parent(run: Run) -> bool:
+    return "mlflow.parentRunId" not in run.data.tags
+
+
+def _publish(
+    client: MlflowClient, experiment: str, results: Results, artifacts: list[Path], checksum: str
+) -> None:
+    params = results.params
+    name = f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
+    tags = {RESULT: checksum, "mlflow.runName": name} | _provenance()
+    parent = client.create_run(experiment, tags=tags).info.run_id
+    flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
+    _log(
+        client,
+        parent,
+        params={str(key): value for key, value in flat.items()},
+        metrics=_overview(results),
+    )
+    for path in artifacts:
+        client.log_artifact(parent, path, path.parent.as_posix())
+    for cell in results.cells:
+        train = params.train_of(cell)
+        for seed in train.seeds:
+            tags = {
+                RESULT: checksum,
+                "mlflow.parentRunId": parent,
+                "mlflow.runName": f"{cell} seed {seed}",
+            }
+            child = client.create_run(experiment, tags=tags).info.run_id
+            settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
+            metrics = [*_epochs(results, cell, seed), *_test(results, cell, seed)]
+            curves = _curves(results, cell, seed)
+            _log(client, child, params=settings, metrics=[*metrics, *curves])
+            client.set_terminated(child)
+    client.set_terminated(parent)
+
+
+def _log(client: MlflowClient, run: str, params: dict[str, Any], metrics: list[Metric]) -> None:
+    client.log_batch(run, params=[Param(key, str(value)) for key, value in params.items()])
+    for batch in _batches(metrics):
+        client.log_batch(run, metrics=batch, synchronous=True)
+
+
+def _batches(metrics: list[Metric]) -> Iterator[list[Metric]]:
+    for start in range(0, len(metrics), BATCH):
+        yield metrics[start : start + BATCH]
+
+
+def _metric(name: str, value: float, step: int = 0) -> Metric:
+    return Metric(name, value, int(time.time() * 1000), step)
+
+
+def _overview(results: Results) -> list[Metric]:
+    return [
+        _metric(f"{cell}_test_{name}", interval["mean"])
+        for cell in results.cells
+        for name, interval in results.metrics[cell].items()
+    ]
+
+
+def _epochs(results: Results, cell: str, seed: int) -> list[Metric]:
+    rows = results.history.query("cell == @cell and seed == @seed")
+    return [
+        _metric(f"{row.split}_{name}", getattr(row, name), row.epoch)
+        for row in cast("Any", rows.itertuples())
+        for name in ("loss", "accuracy")
+    ]
+
+
+def _test(results: Results, cell: str, seed: int) -> list[Metric]:
+    per_seed = results.model_cards[cell]["test"]["per_seed"]
+    place = results.params.train_of(cell).seeds.index(seed)
+    return [_metric(f"test_{name}", values[place]) for name, values in per_seed.items()]
+
+
+def _curves(results: Results, cell: str, seed: int) -> list[Metric]:
+    rows = results.curves.query("cell == @cell and seed == @seed")
+    return [
+        _metric(f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step)
+        for row in cast("Any", rows.itertuples())
+        # an exact zero has no logarithm that MLflow could keep: its points are left out
+        if math.isfinite(row.log10_mean)
+    ]
+
+
+def _provenance() -> dict[str, str]:
+    """The git commit, and DVC's checksum of every output so far, where there are such."""
+    tags = {}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if commit.returncode == 0:
+        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    lock = Path("dvc.lock")
+    if lock.exists():
+        for stage in YAML(typ="safe").load(lock)["stages"].values():
+            tags |= {f"dvc.{out['path']}": out["md5"] for out in stage.get("outs", [])}
+    return tags

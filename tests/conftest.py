@@ -1,0 +1,50 @@
+"""Small models' settings and made-up samples that tests of several rooms share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.params import TrainParams
+
+
+@pytest.fixture(scope="session")
+def make_train_params() -> Callable[..., TrainParams]:
+    """TrainParams of a tiny model; keywords override."""
+
+    def make(**changes: Any) -> TrainParams:
+        settings = {
+            "seeds": [3],
+            "hidden": 6,
+            "initializer": "keras",
+            "forget_bias": 1.0,
+            "epochs": 4,
+            "batch_size": 8,
+            "learning_rate": 0.02,
+            "clip_norm": None,
+        }
+        return TrainParams.model_validate(settings | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> Callable[..., tuple[TokenizedSample, np.ndarray]]:
+    """Comments of the given lengths, every word its own, and random (V + 1, D) vectors."""
+
+    def make(lengths: list[int], splits: list[str], D: int) -> tuple[TokenizedSample, np.ndarray]:
+        n, V = len(lengths), sum(lengths)
+        sample = TokenizedSample(
+            tokens=np.arange(1, V + 1, dtype=np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            labels=(np.arange(n) % 2).astype(np.int8),
+            splits=np.resize(splits, n),
+            telling_distance=np.full(n, np.nan, dtype=np.float32),
+        )
+        vectors = np.random.default_rng(0).standard_normal((V + 1, D)).astype(np.float32)
+        vectors[0] = 0
+        return sample, vectors
+
+    return make

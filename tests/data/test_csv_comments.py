@@ -1,0 +1,105 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from rnngrad.data.csv_comments import read_csv_comments
+from rnngrad.errors import InputError
+
+SECRET = "hushhush"
+GOOD = 'id,comment_text,toxic\n1,"a, ""b""\nc",0\n2,,1\n3,NA,1\n4,nan,0\n'
+
+
+@pytest.mark.parametrize("name", ["comments.csv", "comments.csv.gz"])
+def test_comments_are_read_as_they_are(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(GOOD.encode()) if name.endswith("gz") else GOOD.encode())
+    comments = read_csv_comments(path, "toxic")
+    # an empty text, NA and nan are texts like any other
+    assert comments["text"].tolist() == ['a, "b"\nc', "", "NA", "nan"]
+    assert comments["label"].tolist() == [0, 1, 1, 0]
+    assert comments["label"].dtype == np.int8
+
+
+def test_labels_may_be_written_as_decimals_and_with_blanks(tmp_path):
+    path = tmp_path / "comments.csv"
+    path.write_text("comment_text,toxic\na,1.0\nb, 0\nc,0.0\n")
+    assert read_csv_comments(path, "toxic")["label"].tolist() == [1, 0, 0]
+
+
+def test_another_label_column(tmp_path):
+    path = tmp_path / "comments.csv"
+    path.write_text("insult,comment_text,toxic\n1,a,0\n0,b,1\n")
+    assert read_csv_comments(path, "insult")["label"].tolist() == [1, 0]
+
+
+def rows(*labels):
+    return "comment_text,toxic\n" + "".join(f"{SECRET},{label}\n" for label in labels)
+
+
+BAD = {
+    "empty": (b"", "the file is empty; give a CSV with a header"),
+    "blank": (b"\n\n", "the file is empty"),
+    "header only": (rows(), "a header but no rows"),
+    "no text": (
+        b"id,text,toxic\n1,a,0\n",
+        "no column comment_text; it has id, text, toxic; rename",
+    ),
+    "no label": (b"id,comment_text\n1,a\n", "no column toxic; it has id, comment_text; rename"),
+    "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has one without a proper name"),
+    "many columns": (
+        ",".join(f"c{i}" for i in range(12)) + "\n",
+        "it has c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
+    ),
+    "no header": (f"{SECRET} you,0\nfine,1\n", r"it has one without a proper name \(column 1\), 0"),
+    "label 2": (
+        rows(0, 1, 2, 3),
+        r"data row 3 \(the header not counted\): label in column toxic is 2, "
+        r"not 0 or 1 \(2 such rows\); correct it, or set data.label",
+    ),
+    "label -1": (rows(0, -1), "data row 2 .*is -1, not 0 or 1"),
+    "label text": (rows(0, SECRET), "data row 2 .*label in column toxic is text, not 0 or 1"),
+    "label empty": (rows(0, ""), "data row 2 .*is empty, not 0 or 1"),
+    "no last field": (f"comment_text,toxic\na,0\n{SECRET}\n", "data row 2 .*is empty"),
+    "a field too many": (
+        f"comment_text,toxic\na,0\n{SECRET},{SECRET},0\n",
+        r"not a valid CSV file \(near line 3\)",
+    ),
+    "fields too many": (f"comment_text,toxic\n{SECRET},0,{SECRET}\n", "not a valid CSV file"),
+    "open quote": (f'comment_text,toxic\na,0\n"{SECRET},1\nb,0\n', "not a valid CSV file"),
+    "binary": (bytes(range(128, 256)) * 20, "not UTF-8 text; save it as CSV in UTF-8"),
+    "latin-1": (rows(0, 1).replace("u", "ü").encode("latin-1"), "not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_named_and_none_of_its_comments(tmp_path, case):
+    content, message = BAD[case]
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message) as caught:
+        read_csv_comments(path, "toxic")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [GOOD.encode(), gzip.compress(GOOD.encode() * 50)[:60], gzip.compress(b"a" * 99)[:-4]],
+)
+def test_a_broken_gzip_file(tmp_path, content):
+    path = tmp_path / "bad.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.csv\.gz: broken or cut short as a gzip file"):
+        read_csv_comments(path, "toxic")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: no such file; correct data\.path"):
+        read_csv_comments(tmp_path / "none.csv", "toxic")
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        read_csv_comments(tmp_path, "toxic")

@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnngrad.data.embedding import embed_sample
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.errors import InputError
+from rnngrad.params import EmbedParams
+
+FILE = "the 3 4\na 0 1\nb 0 2\n"
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text(FILE)
+
+    def make(**changed):
+        defaults = {
+            "vectors": "file",
+            "path": str(path),
+            "dimensions": 2,
+            "vocabulary": "sample",
+            "padding": "pre",
+            "max_length": None,
+            "seed": 1,
+        }
+        known = {key: defaults[key] for key in defaults if key in EmbedParams.model_fields}
+        return EmbedParams(**(known | changed))
+
+    return make
+
+
+def table(*rows):
+    texts, splits = zip(*rows, strict=True)
+    return pd.DataFrame(
+        {
+            "text": texts,
+            "label": np.array([i % 2 for i in range(len(rows))], dtype=np.int8),
+            "split": splits,
+            "telling_distance": pd.array([None, 2, 0, None, 1][: len(rows)], dtype="Int32"),
+        }
+    )
+
+
+SAMPLE = table(
+    ("A the THE", "train"), ("b, zz", "test"), ("the, b the", "validation"), ("...", "train")
+)
+
+
+def test_tokens_vectors_and_card(params):
+    found = embed_sample(SAMPLE, params())
+    # the: 4, b: 2, a and zz: 1
+    assert found.vectors.tolist() == [[0, 0], [3, 4], [0, 2], [0, 1], [0, 0]]
+    sample = found.sample
+    assert [sample.tokens_of(i).tolist() for i in range(3)] == [[3, 1, 1], [2, 4], [1, 2, 1]]
+    assert sample.labels.tolist() == [0, 1, 0]
+    assert sample.splits.tolist() == ["train", "test", "validation"]
+    np.testing.assert_array_equal(sample.telling_distance, np.array([np.nan, 2, 0]))
+    assert found.card == {
+        "comments": 3,
+        "comments_without_tokens": 1,
+        "coverage_of_tokens": 7 / 8,
+        "coverage_of_types": 3 / 4,
+        "dimensions": 2,
+        "longest_comment": 3,
+        "mean_norm": pytest.approx(8 / 3),
+        "tokens": 8,
+        "types": 4,
+        "vectors": "vectors.txt",
+        "vocabulary": 4,
+    }
+
+
+def test_dtypes(params):
+    found = embed_sample(SAMPLE, params())
+    sample = found.sample
+    arrays = (sample.tokens, sample.offsets, sample.labels, sample.telling_distance, found.vectors)
+    assert [array.dtype.name for array in arrays] == [
+        "int32",
+        "int64",
+        "int8",
+        "float32",
+        "float32",
+    ]
+
+
+def test_words_outside_the_training_split_are_left_out(params):
+    rows = [("a the", "train"), ("b the", "test"), ("zz a", "validation"), ("b", "test")]
+    found = embed_sample(table(*rows), params(vocabulary="train"))
+    assert found.vectors.tolist() == [[0, 0], [0, 1], [3, 4]]
+    sample = found.sample
+    assert [sample.tokens_of(i).tolist() for i in range(3)] == [[1, 2], [2], [1]]
+    card = found.card
+    assert (card["vocabulary"], card["types"], card["comments_without_tokens"]) == (2, 4, 1)
+    assert card["coverage_of_tokens"] == 4 / 7
+
+
+@pytest.mark.parametrize("vocabulary", ["sample", "train"])
+def test_corpus_vectors_learn_from_the_known_comments_only(params, vocabulary):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefgh"), size=12)) for _ in range(60)]
+    splits = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+
+    def vectors(texts):
+        sample = pd.DataFrame({"text": texts, "label": np.int8(0), "split": splits})
+        sample["telling_distance"] = pd.array([pd.NA] * 60, dtype="Int32")
+        chosen = params(vectors="corpus", path=None, dimensions=3, vocabulary=vocabulary)
+        return embed_sample(sample, chosen).vectors
+
+    # "a a a" changes no rank in the vocabulary: a comes first anyway
+    texts[:40] = ["a a a a a a " + text for text in texts[:40]]
+    first, second = vectors(texts), vectors([*texts[:50], *["a a a"] * 10])
+    assert np.array_equal(first, second) == (vocabulary == "train")
+
+
+def test_the_folder_gives_back_what_was_embedded(params, tmp_path):
+    found = embed_sample(SAMPLE, params())
+    found.save(tmp_path / "build" / "embed")
+    names = sorted(path.name for path in (tmp_path / "build" / "embed").iterdir())
+    assert names == ["card.json", "tokens.npz", "vectors.npy"]
+    loaded = TokenizedSample.load(tmp_path / "build" / "embed" / "tokens.npz")
+    np.testing.assert_array_equal(loaded.tokens, found.sample.tokens)
+    text = (tmp_path / "build" / "embed" / "card.json").read_text()
+    assert json.loads(text) == found.card
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "train"), ("b", "test")], "no comment of the validation split has a token"),
+        (
+            [("a", "train"), ("b", "validation"), ("!?", "test")],
+            "no comment of the test split has a token",
+        ),
+    ],
+)
+def test_a_split_without_tokens(params, rows, message):
+    with pytest.raises(InputError, match=message):
+        embed_sample(table(*rows), params())
+
+
+def test_glove_has_a_hundred_dimensions(params):
+    with pytest.raises(InputError, match=r"glove has 100 dimensions, but embed\.dimensions is 2"):
+        embed_sample(SAMPLE, params(vectors="glove", path=None))

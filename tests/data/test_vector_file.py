@@ -1,0 +1,101 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from rnngrad.data.vector_file import read_vectors
+from rnngrad.errors import InputError
+
+VOCABULARY = {"the": 1, "a": 2, "none": 3, "it's": 4}
+GOOD = "a 1 2 3\nthe 0.5 -1e-2 4.25\nother 7 8 9\nit's 0 0 1\n"
+EXPECTED = [[0, 0, 0], [0.5, -0.01, 4.25], [1, 2, 3], [0, 0, 0], [0, 0, 1]]
+
+
+def write(tmp_path, content, name="vectors.txt"):
+    data = content if isinstance(content, bytes) else content.encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["vectors.txt", "vectors.txt.gz"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        "4 3\n" + GOOD,
+        GOOD.rstrip("\n"),
+        GOOD.replace("\n", "\r\n"),
+        # the last vector of a word counts
+        "a 9 9 9\n" + GOOD,
+        # a line ends at newlines only
+        GOOD.replace("other", "oth\u2028er\x85\u00a0\x1c"),
+    ],
+    ids=["plain", "header", "no newline at the end", "CRLF", "twice", "odd white space"],
+)
+def test_vectors_of_the_vocabulary(tmp_path, name, content):
+    vectors = read_vectors(write(tmp_path, content, name), VOCABULARY, 3)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, np.array(EXPECTED, dtype=np.float32))
+
+
+BAD = {
+    "dimensions": ("a 1 2\nb 1 2\n", "has vectors of 2 numbers, but embed.dimensions is 3; set"),
+    "header": ("2 50\na 1 2 3\n", "has vectors of 50 numbers, but embed.dimensions is 3; set"),
+    "too few": ("a 1 2 3\nb 1 2\nc 1 2 3\n", "line 2: 2 numbers in place of 3; correct the line"),
+    "too many": ("a 1 2 3\nb 1 2 3 4\n", "line 2: 4 numbers in place of 3"),
+    "two blanks": ("a 1 2 3\nb  1 2 3\n", "line 2: 4 numbers in place of 3"),
+    "blank line": ("a 1 2 3\n\nb 1 2 3\n", "line 2: 0 numbers in place of 3"),
+    "text": ("a 1 2 3\nb 1 x 3\n", "line 2: text in place of a number; correct the line"),
+    "text in a word not needed": ("a 1 2 3\nother 1 x 3\n", "line 2: text in place of a number"),
+    "text, first line": ("a 1 x 3\n", "line 1: text in place of a number"),
+    "nan": ("a 1 2 3\nb 1 nan 3\n", "line 2: a number is not finite; correct the line"),
+    "inf": ("a 1 2 3\nb 1 -inf 3\n", "line 2: a number is not finite"),
+    "beyond float32": ("a 1 2 3\nb 1 1e99 3\n", "line 2: a number is not finite"),
+    "cut last line": (
+        "a 1 2 3\nthe 1 2 3\nb 1",
+        "line 3: 1 numbers in place of 3; correct the line, or get the file again if it ends there",
+    ),
+    "fewer than promised": (
+        "9 3\na 1 2 3\n",
+        "ends after line 2 with 1 of 9 vectors; get it again",
+    ),
+    "header only": ("9 3\n", "ends after line 1 with 0 of 9 vectors"),
+    "empty": ("", "has no vectors; set embed.path to a file of word vectors"),
+    "other words": ("x 1 2 3\ny 1 2 3\n", "none of the sample's 4 words has a vector in it"),
+    "not UTF-8": (b"a 1 2 3\n\xff 1 2 3\n", "line 2: not UTF-8; save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_named_with_its_line(tmp_path, case):
+    content, message = BAD[case]
+    path = write(tmp_path, content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_vectors(path, VOCABULARY, 3)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gzip_file_cut_short(tmp_path):
+    path = write(tmp_path, "".join(f"w{i} {i} {i * i} {i**3}\n" for i in range(5000)), "v.txt.gz")
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(InputError, match=r"broken or cut short as a gzip file after line \d+; get"):
+        read_vectors(path, VOCABULARY, 3)
+
+
+def test_a_text_file_that_is_called_gz(tmp_path):
+    path = tmp_path / "v.txt.gz"
+    path.write_text(GOOD)
+    with pytest.raises(InputError, match="broken or cut short as a gzip file after line 0"):
+        read_vectors(path, VOCABULARY, 3)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.txt: no such file; correct embed\.path"):
+        read_vectors(tmp_path / "none.txt", VOCABULARY, 3)
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        read_vectors(tmp_path, VOCABULARY, 3)

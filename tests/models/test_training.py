@@ -1,0 +1,114 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from rnngrad.data.datamodule import CommentData
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.errors import InputError
+from rnngrad.models.training import EpochHistory, TrainedSeed, train_seed
+from rnngrad.models.weights import load_classifier, weight_file
+from rnngrad.params import TrainParams
+
+D = 5
+# Lightning's advice; pytest shows what the stage itself ignores
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty.*"),
+]
+
+
+@pytest.fixture
+def params(make_train_params: Callable[..., TrainParams]) -> TrainParams:
+    return make_train_params(hidden=8)
+
+
+@pytest.fixture
+def data() -> CommentData:
+    """120 comments of 2 to 12 words whose label is whether word 1 occurs in them."""
+    rng = np.random.default_rng(0)
+    comments = [rng.integers(2, 20, n) for n in rng.integers(2, 13, 120)]
+    labels = np.arange(120) % 2
+    for comment, label in zip(comments, labels, strict=True):
+        if label:
+            comment[rng.integers(len(comment))] = 1
+    sample = TokenizedSample(
+        tokens=np.concatenate(comments).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum([len(c) for c in comments])]).astype(np.int64),
+        labels=labels.astype(np.int8),
+        splits=np.repeat(["train", "validation", "test"], [80, 20, 20]),
+        telling_distance=np.full(120, np.nan, dtype=np.float32),
+    )
+    vectors = rng.standard_normal((21, D)).astype(np.float32)
+    vectors[0] = 0
+    return CommentData(sample, vectors, padding="pre", max_length=20, batch_size=8, seed=3)
+
+
+def assert_same(a: TrainedSeed, b: TrainedSeed) -> None:
+    for name, value in a.trained.items():
+        torch.testing.assert_close(value, b.trained[name], rtol=0, atol=0)
+    pd.testing.assert_frame_equal(a.history, b.history)
+    pd.testing.assert_frame_equal(a.predictions, b.predictions)
+
+
+def test_training_learns_and_repeats_to_the_last_bit(
+    data: CommentData, params: TrainParams, tmp_path: Path
+) -> None:
+    first = train_seed("lstm", 3, data, params.model_copy(update={"epochs": 12}), tmp_path / "a")
+    loss = first.history.query("split == 'train'")["loss"]
+    assert loss.iloc[-1] < 0.6 * loss.iloc[0]
+    assert set(first.test) == {"loss", "accuracy", "auroc", "f1"}
+    assert not torch.equal(first.initial["head.weight"], first.trained["head.weight"])
+    again = train_seed("lstm", 3, data, params.model_copy(update={"epochs": 12}), tmp_path / "b")
+    assert_same(first, again)
+
+
+def test_a_killed_training_resumes_to_the_same_result(
+    data: CommentData, params: TrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_seed("rnn", 3, data, params, tmp_path / "whole")
+    record = EpochHistory.on_train_epoch_end
+
+    def die(self: EpochHistory, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("killed in the third epoch")
+        record(self, trainer, module)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(EpochHistory, "on_train_epoch_end", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_seed("rnn", 3, data, params, tmp_path / "stopped")
+    assert (tmp_path / "stopped" / "last.ckpt").exists()
+    resumed = train_seed("rnn", 3, data, params, tmp_path / "stopped")
+    assert resumed.history["epoch"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert_same(whole, resumed)
+
+
+def test_weights_survive_the_file(data: CommentData, params: TrainParams, tmp_path: Path) -> None:
+    trained = train_seed("gru", 3, data, params, tmp_path / "run").trained
+    path = weight_file(tmp_path, "trained", 3)
+    torch.save(trained, path)
+    model = load_classifier(path, "gru", D, params)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
+    wider = params.model_copy(update={"hidden": 9})
+    with pytest.raises(InputError, match=r"trained-3.pt: recurrent.weight_ih_l0 has shape"):
+        load_classifier(path, "gru", D, wider)
+    with pytest.raises(InputError, match="has shape"):
+        load_classifier(path, "lstm", D, params)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights", b"PK\x03\x04"])
+def test_a_file_without_weights_is_named(
+    content: bytes | None, params: TrainParams, tmp_path: Path
+) -> None:
+    path = tmp_path / "init-1.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"init-1.pt: .* train it") as caught:
+        load_classifier(path, "rnn", D, params)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,124 @@
+"""Small problems as data, and the routes through autograd that the probe is held against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CELLS: dict[str, tuple[Callable[..., nn.RNNBase], dict[str, Any]]] = {
+    "rnn_tanh": (nn.RNN, {}),
+    "rnn_relu": (nn.RNN, {"nonlinearity": "relu"}),
+    "gru": (nn.GRU, {}),
+    "lstm": (nn.LSTM, {}),
+}
+FEATURES = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    cell: str
+    layers: int = 1
+    bias: bool = True
+    batch_first: bool = True
+    seed: int = 0
+    steps: int = 24
+    hidden: int = 4
+    batch: int = 2
+
+    def __str__(self) -> str:
+        return "-".join(str(v) for v in vars(self).values())
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Float64 module, inputs in its layout, non-zero initial states (layer, b, H)."""
+
+    module: nn.RNNBase
+    inputs: Tensor
+    h: Tensor
+    c: Tensor
+
+    @property
+    def initial_state(self) -> Any:
+        return (self.h, self.c) if isinstance(self.module, nn.LSTM) else self.h
+
+    @property
+    def time_first(self) -> Tensor:
+        return self.inputs.transpose(0, 1) if self.module.batch_first else self.inputs
+
+
+def make(case: Case, dtype: torch.dtype = torch.float64) -> Instance:
+    generator = torch.Generator().manual_seed(case.seed)
+    kind, options = CELLS[case.cell]
+    with torch.random.fork_rng():
+        torch.manual_seed(case.seed)
+        module = kind(
+            FEATURES,
+            case.hidden,
+            num_layers=case.layers,
+            bias=case.bias,
+            batch_first=case.batch_first,
+            **options,
+        ).to(dtype)
+    x = torch.randn(case.steps, case.batch, FEATURES, generator=generator, dtype=torch.float64)
+    shape = (case.layers, case.batch, case.hidden)
+    h = torch.randn(shape, generator=generator, dtype=torch.float64)
+    c = torch.randn(shape, generator=generator, dtype=torch.float64)
+    inputs = x.transpose(0, 1) if case.batch_first else x
+    return Instance(module, inputs.to(dtype), h.to(dtype), c.to(dtype))
+
+
+def autograd_jacobians(instance: Instance, state: str, layer: int = -1) -> Tensor:
+    """d s_t / d s_0 of the module itself, run step by step: (b, t, rows, columns)."""
+    lstm = isinstance(instance.module, nn.LSTM)
+    hidden = instance.module.hidden_size
+    x = instance.time_first
+
+    def states(s0: Tensor) -> Tensor:
+        h, c = instance.h.clone(), instance.c.clone()
+        if state in ("h", "full"):
+            h[layer] = s0[:, :hidden]
+        if state in ("c", "full") and lstm:
+            c[layer] = s0[:, -hidden:]
+        found = []
+        for t in range(len(x)):
+            xt = x[t : t + 1]
+            xt = xt.transpose(0, 1) if instance.module.batch_first else xt
+            if lstm:
+                h, c = instance.module(xt, (h, c))[1]
+                parts = {"h": h[layer], "c": c[layer], "full": torch.cat((h[layer], c[layer]), -1)}
+                found.append(parts[state])
+            else:
+                h = instance.module(xt, h)[1]
+                found.append(h[layer])
+        # examples do not see each other: the sum over them keeps their Jacobians apart
+        return torch.stack(found).sum(dim=1)
+
+    parts = {"h": instance.h[layer], "c": instance.c[layer]}
+    parts["full"] = torch.cat((parts["h"], parts["c"]), -1) if lstm else parts["h"]
+    jacobian = torch.autograd.functional.jacobian(states, parts[state].clone(), vectorize=True)
+    assert isinstance(jacobian, Tensor)
+    return jacobian.permute(2, 0, 1, 3)
+
+
+def log10_statistics(J: Tensor) -> dict[str, Tensor]:
+    return {
+        "log10_frobenius": torch.linalg.matrix_norm(J).log10(),
+        "log10_column_sum": J.sum(dim=-2).abs().mean(dim=-1).log10(),
+        "log10_spectral": torch.linalg.matrix_norm(J, ord=2).log10(),
+    }
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters())
+
+
+def set_weights(module: nn.RNNBase, **values: Tensor | float) -> None:
+    """Zero everything, then fill the parameters named."""
+    with torch.no_grad():
+        for name, parameter in weights(module).items():
+            parameter.zero_()
+            if name in values:
+                parameter += torch.as_tensor(values[name], dtype=parameter.dtype)

@@ -1,0 +1,222 @@
+"""Every bad input is one clear line."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import rnngrad
+from rnngrad.errors import InputError
+
+X = torch.zeros(2, 5, 3)
+
+
+def lstm(**options) -> nn.LSTM:
+    return nn.LSTM(3, 4, batch_first=True, **options)
+
+
+def gru(**options) -> nn.GRU:
+    return nn.GRU(3, 4, batch_first=True, **options)
+
+
+def with_nan(module: nn.RNNBase, name: str, value: float = float("nan")) -> nn.RNNBase:
+    with torch.no_grad():
+        getattr(module, name)[2, 1] = value
+    return module
+
+
+class Unbounded(nn.Module):
+    """A parametrization that computes NaN from finite parameters."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight / (weight - weight)
+
+
+def parametrized() -> nn.RNNBase:
+    module = gru()
+    parametrize.register_parametrization(module, "weight_hh_l0", Unbounded(), unsafe=True)
+    return module
+
+
+def x_with(value: float) -> torch.Tensor:
+    x = X.clone()
+    x[1, 3, 2] = value
+    return x
+
+
+INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
+    "feature size": (
+        lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(2, 5, 4)),
+        "inputs have 4 features, the module expects 3",
+    ),
+    "dimensions": (
+        lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(5)),
+        "inputs has 1 dimensions; expected (batch, time, features)",
+    ),
+    "empty batch": (
+        lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(0, 5, 3)),
+        "hold no example or no step",
+    ),
+    "no steps": (
+        lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(2, 0, 3)),
+        "hold no example or no step",
+    ),
+    "state shape": (
+        lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 3, 4)),
+        "h_0 has shape (1, 3, 4), expected (1, 2, 4)",
+    ),
+    "cell state shape": (
+        lambda: rnngrad.jacobian_curves(lstm(), X, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))),
+        "c_0 has shape (1, 2, 5), expected (1, 2, 4)",
+    ),
+    "unbatched state for a batch": (
+        lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 4)),
+        "h_0 has shape (1, 4), expected (1, 2, 4)",
+    ),
+    "NaN input": (
+        lambda: rnngrad.jacobian_curves(lstm(), x_with(float("nan"))),
+        "inputs contains nan at example 1, step 3, feature 2",
+    ),
+    "inf input": (
+        lambda: rnngrad.lyapunov_exponents(lstm(), x_with(float("inf"))),
+        "inputs contains inf at example 1, step 3, feature 2",
+    ),
+    "NaN weight": (
+        lambda: rnngrad.diagnose(with_nan(lstm(num_layers=2), "weight_hh_l1"), X),
+        "weight_hh_l1 contains nan at row 2, column 1",
+    ),
+    "inf weight": (
+        lambda: rnngrad.jacobian_curves(with_nan(gru(), "weight_ih_l0", float("-inf")), X),
+        "weight_ih_l0 contains -inf at row 2, column 1",
+    ),
+    "NaN in a computed weight": (
+        lambda: rnngrad.jacobian_curves(parametrized(), X),
+        "weight_hh_l0 contains",
+    ),
+    "NaN state": (
+        lambda: rnngrad.jacobian_curves(gru(), X, torch.full((1, 2, 4), float("nan"))),
+        "h_0 contains nan at layer 0, example 0, unit 0",
+    ),
+    "cell state of a GRU": (
+        lambda: rnngrad.jacobian_curves(gru(), X, state="c"),
+        'state="c": a GRU has no cell state; use state="h"',
+    ),
+    "unknown state": (lambda: rnngrad.jacobian_curves(gru(), X, state="x"), "state='x': use"),
+    "unknown layer": (
+        lambda: rnngrad.jacobian_curves(gru(), X, layer=1),
+        "layer=1: the module has 1 layer(s)",
+    ),
+    "unknown statistic": (
+        lambda: rnngrad.jacobian_curves(gru(), X, statistics=("norm",)),
+        "use some of frobenius, column_sum, spectral",
+    ),
+    "no statistic": (lambda: rnngrad.jacobian_curves(gru(), X, statistics=()), "use some of"),
+    "zero length": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=[5, 0]),
+        "lengths[1] = 0: must lie in 1..5",
+    ),
+    "length beyond": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=[6, 5]),
+        "lengths[0] = 6: must lie in 1..5",
+    ),
+    "number of lengths": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=[5]),
+        "lengths has shape (1,), expected (2,)",
+    ),
+    "spectral steps": (
+        lambda: rnngrad.jacobian_curves(gru(), X, spectral_steps=[0]),
+        "spectral_steps must lie in 1..5",
+    ),
+    "bidirectional": (
+        lambda: rnngrad.jacobian_curves(lstm(bidirectional=True), X),
+        "probe each direction as a module of its own",
+    ),
+    "projection": (
+        lambda: rnngrad.jacobian_curves(lstm(proj_size=2), X),
+        "use rnngrad.jacobian_curves_of_step",
+    ),
+    "dropout": (
+        lambda: rnngrad.jacobian_curves(lstm(num_layers=2, dropout=0.5), X),
+        "call module.eval() first",
+    ),
+    "output gradient": (
+        lambda: rnngrad.loss_gradient_curves(lstm(), X, torch.zeros(2, 5, 3)),
+        "output_gradient has (batch, time, hidden) = (2, 5, 3), the module's output (2, 5, 4)",
+    ),
+    "NaN output gradient": (
+        lambda: rnngrad.loss_gradient_curves(lstm(), X, torch.full((2, 5, 4), float("nan"))),
+        "output_gradient contains nan at example 0, step 0, unit 0",
+    ),
+}
+
+TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
+    "integer inputs": (
+        lambda: rnngrad.jacobian_curves(lstm(), X.long()),
+        "inputs must be floating point, got torch.int64: embed or convert it first",
+    ),
+    "array": (
+        lambda: rnngrad.jacobian_curves(lstm(), X.numpy()),  # pyright: ignore[reportArgumentType]
+        "inputs must be a torch tensor, got ndarray",
+    ),
+    "another module": (
+        lambda: rnngrad.jacobian_curves(nn.LSTMCell(3, 4), X),
+        "for any other step function use rnngrad.jacobian_curves_of_step",
+    ),
+    "packed": (
+        lambda: rnngrad.jacobian_curves(lstm(), pack_padded_sequence(X, [5, 5], batch_first=True)),  # pyright: ignore[reportArgumentType]
+        "pad_packed_sequence and pass lengths=",
+    ),
+    "tensor for an LSTM": (
+        lambda: rnngrad.jacobian_curves(lstm(), X, torch.zeros(1, 2, 4)),
+        "initial_state of a LSTM is a pair (h_0, c_0)",
+    ),
+    "pair for a GRU": (
+        lambda: rnngrad.jacobian_curves(gru(), X, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))),
+        "initial_state of a GRU is one tensor h_0",
+    ),
+    "lengths": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=torch.tensor([5.0, 5.0])),
+        "lengths must be integers",
+    ),
+    "lengths that are no numbers": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=["a", "b"]),  # pyright: ignore[reportArgumentType]
+        "lengths must be integers, one per example, got ['a', 'b']",
+    ),
+    "layer": (
+        lambda: rnngrad.jacobian_curves(gru(), X, layer=True),
+        "layer must be an int, got bool",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INPUT_ERRORS)
+def test_input_errors(name: str):
+    call, message = INPUT_ERRORS[name]
+    with pytest.raises(InputError) as error:
+        call()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", TYPE_ERRORS)
+def test_type_errors(name: str):
+    call, message = TYPE_ERRORS[name]
+    with pytest.raises(TypeError) as error:
+        call()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_dropout_is_fine_in_eval_mode_and_in_one_layer():
+    rnngrad.jacobian_curves(lstm(num_layers=2, dropout=0.5).eval(), X)
+
+
+def test_half_precision_modules_are_computed_in_float64():
+    module = gru().bfloat16()
+    exact = gru().double()
+    exact.load_state_dict(module.state_dict())
+    found = rnngrad.jacobian_curves(module, X.bfloat16()).log10_frobenius
+    assert (found == rnngrad.jacobian_curves(exact, X.double()).log10_frobenius).all()

@@ -1,0 +1,235 @@
+"""Verdicts, and what naive autograd really returns."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from probe_problems import Case, make, set_weights, weights
+from torch import Tensor, nn
+
+import rnngrad
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    """Subnormal float32 results become zero; checked, and switched back."""
+    assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
+    try:
+        assert (torch.full((4,), TINY) * 0.5 == 0).all(), "flush-to-zero did not take effect"
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+    assert (torch.full((4,), TINY) * 0.5 != 0).all()
+
+
+def autograd_column_sums(module: nn.RNNBase, x: Tensor, state: str, steps: list[int]) -> np.ndarray:
+    """grad(s_t.sum(), s_0).abs().mean() of the module itself, step by step: (batch, len(steps))."""
+    shape = (1, len(x), module.hidden_size)
+    h = torch.zeros(shape, dtype=x.dtype, requires_grad=state == "h")
+    c = torch.zeros(shape, dtype=x.dtype, requires_grad=state == "c")
+    start, found = h if state == "h" else c, []
+    now: tuple[Tensor, Tensor] | tuple[Tensor] = (h, c)
+    for t in range(max(steps)):
+        xt = x[:, t : t + 1]
+        now = module(xt, now)[1] if isinstance(module, nn.LSTM) else (module(xt, now[0])[1],)
+        if t + 1 in steps:
+            end = now[0] if state == "h" else now[-1]
+            (gradient,) = torch.autograd.grad(end.sum(), start, retain_graph=True)
+            found.append(gradient[0].double().abs().mean(dim=1))
+    return torch.stack(found, dim=1).numpy()
+
+
+def fading(cell: str) -> tuple[nn.RNNBase, Tensor, str]:
+    """Falls below float32 within 200 steps."""
+    torch.manual_seed(0)
+    kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
+    module = kind(4, 12, batch_first=True)
+    if cell == "lstm":
+        with torch.no_grad():
+            weights(module)["bias_ih_l0"][12:24] = 0.3
+    return module, torch.randn(2, 500, 4), "c" if cell == "lstm" else "h"
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_naive_autograd_returns_what_the_diagnosis_says(cell: str):
+    module, x, state = fading(cell)
+    found = rnngrad.diagnose(module, x, state=state)
+    assert {"alive", "decayed", "underflow"} <= set(found.verdict.flat)
+    first = int(np.nanmin(found.first_steps("underflow")))
+    steps = sorted({1, 10, 40, first - 10, *range(first - 4, first + 12), first + 60, 500})
+    columns = np.array(steps) - 1
+    gradual = autograd_column_sums(module, x, state, steps)
+    with flushing():
+        flushed = autograd_column_sums(module, x, state, steps)
+    normal = flushed > 100 * TINY
+    assert normal.any()
+    assert (~normal).any()
+    for actual, said in ((gradual, found.naive), (flushed, found.naive_flushed)):
+        np.testing.assert_allclose(said[:, columns][normal], actual[normal], rtol=1e-3)
+    # subnormal numbers lose digits; what is said of them is their size
+    assert ((gradual == 0) == (found.naive[:, columns] == 0)).mean() > 0.95
+    assert ((flushed == 0) == (found.naive_flushed[:, columns] == 0)).mean() > 0.9
+    assert (flushed[found.verdict[:, columns] == "underflow"] <= TINY).all()
+    true = found.log10_column_sum[:, columns]
+    assert (true[:, -1] < -45).all()
+
+
+def single_factor(factor: float, steps: int) -> tuple[nn.LSTM, Tensor]:
+    """A cell path that multiplies by the same forget gate at every step."""
+    module = nn.LSTM(1, 3, batch_first=True)
+    bias = torch.zeros(12)
+    bias[3:6] = math.log(factor / (1 - factor))
+    set_weights(module, bias_ih_l0=bias)
+    return module, torch.zeros(1, steps, 1)
+
+
+@pytest.mark.parametrize(("factor", "step"), [(0.5, 127), (0.7311, 279), (0.9, 829), (0.95, 1703)])
+def test_first_step_below_the_smallest_normal_number(factor: float, step: int):
+    module, x = single_factor(factor, step + 3)
+    found = rnngrad.diagnose(module, x, state="c")
+    # a column sum is a mean over columns that hold one factor each: the product itself
+    assert found.first_steps("underflow").tolist() == [step]
+    np.testing.assert_allclose(found.decades_per_step, math.log10(factor), rtol=1e-6)
+    assert found.horizon[0] == math.ceil(math.log(0.1) / math.log(factor))
+
+
+def test_false_plateau_under_gradual_underflow():
+    """0.9 times the smallest subnormal number rounds to itself: float32 never reaches zero."""
+    module, x = single_factor(0.9, 1200)
+    found = rnngrad.diagnose(module, x, state="c")
+    assert found.naive[0, -1] == found.naive[0, -100] > 0
+    assert found.naive[0, -1] < 1e-43
+    assert found.naive_flushed[0, -1] == 0
+    actual = autograd_column_sums(module, x, "c", [1100, 1200])
+    np.testing.assert_array_equal(actual[0], found.naive[0, [1099, 1199]])
+    assert "0 from step 829" in str(found)
+    assert f"{found.naive[0, -1]:.2g} at the end" in str(found)
+
+
+def test_structural_zero():
+    module = nn.RNN(1, 4, nonlinearity="relu", batch_first=True)
+    set_weights(module, weight_hh_l0=0.9 * torch.eye(4), weight_ih_l0=1.0)
+    x = torch.ones(2, 30, 1)
+    x[1, 20] = -100
+    found = rnngrad.diagnose(module, x)
+    assert (found.verdict[0] == "alive").all()
+    assert found.verdict[1].tolist() == ["alive"] * 20 + ["structural"] * 10
+    assert (found.log10_frobenius[1, 20:] == -np.inf).all()
+    assert np.isnan(found.first_steps("structural")[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "drive", "expected"),
+    [
+        (torch.float32, 12.0, "saturated"),
+        (torch.float64, 12.0, "decayed"),
+        (torch.float64, 24.0, "saturated"),
+        (torch.float32, 0.0, "alive"),
+    ],
+)
+def test_saturated(dtype: torch.dtype, drive: float, expected: str):
+    """1 - tanh(x)^2 is 0 from x ~ 10 in float32, ~ 20 in float64; 1 / cosh(x)^2 is not."""
+    module = nn.RNN(1, 3, batch_first=True)
+    set_weights(module, weight_hh_l0=torch.eye(3), bias_ih_l0=drive)
+    x = torch.zeros(1, 6, 1)
+    found = rnngrad.diagnose(module, x, dtype=dtype)
+    assert found.verdict[0, -1] == expected
+    assert np.isfinite(found.log10_frobenius).all()
+    actual = autograd_column_sums(module.to(dtype), x.to(dtype), "h", [6])
+    assert (actual == 0).all() == (expected == "saturated")
+
+
+def test_underflow_where_signs_cancel():
+    """Columns of W_hh that sum to zero: the norm says when the product has left float32."""
+    torch.manual_seed(0)
+    W = torch.randn(16, 16)
+    W -= W.mean(dim=0, keepdim=True)
+    module = nn.RNN(2, 16, batch_first=True, bias=False)
+    set_weights(module, weight_hh_l0=W * 0.5 / torch.linalg.matrix_norm(W, 2))
+    found = rnngrad.diagnose(module, torch.zeros(1, 300, 2))
+    assert found.verdict[0, -1] == "underflow"
+    assert found.log10_frobenius[0, -1] < -150
+    below = found.log10_frobenius[0] < math.log10(TINY)
+    assert (found.verdict[0, below] == "underflow").all()
+    # and before that the product is still there, whatever its column sums are
+    between = (found.naive_flushed[0] == 0) & ~below
+    assert between.any()
+    assert (found.verdict[0, between] == "decayed").all()
+
+
+@pytest.mark.parametrize(("cancelled", "verdict"), [(4.92, "underflow"), (5.08, "decayed")])
+def test_limit_of_cancellation(cancelled: float, verdict: str):
+    """One step whose column sums cancel to 10^-cancelled of its norm, both since their start:
+    that of the norm is log10(2) / 2, that of the column sum 0."""
+    rest = 10**-cancelled
+    module = nn.RNN(1, 2, nonlinearity="relu", batch_first=True).double()
+    W = 1e-34 * torch.tensor([[1, 0], [rest - 1, rest]], dtype=torch.float64)
+    set_weights(module, weight_hh_l0=W, bias_ih_l0=1.0)
+    found = rnngrad.diagnose(module, torch.zeros(1, 1, 1).double())
+    assert found.naive_flushed[0, 0] == 0
+    np.testing.assert_allclose(found.log10_column_sum[0, 0], -34 - cancelled, atol=1e-6)
+    assert found.verdict[0, 0] == verdict
+
+
+@pytest.mark.parametrize("steps", [20, 400])
+def test_exploding(steps: int):
+    """Growth, and growth beyond float32, where autograd returns inf or NaN."""
+    module = nn.RNN(1, 4, nonlinearity="relu", batch_first=True)
+    set_weights(module, weight_hh_l0=3.0 * torch.eye(4), bias_ih_l0=0.0)
+    x = torch.zeros(1, steps, 1)
+    h0 = torch.full((1, 1, 4), 1e-20 if steps == 20 else 1e-37)
+    found = rnngrad.diagnose(module, x, h0)
+    t = np.arange(1, steps + 1)
+    expected = np.where(t * math.log10(3) > 7, "exploding", "alive")
+    assert found.verdict[0].tolist() == expected.tolist()
+    np.testing.assert_allclose(found.log10_frobenius[0], t * math.log10(3) + math.log10(2))
+    assert np.isfinite(found.naive[0, -1]) == (steps == 20)
+
+
+def test_table_and_lengths():
+    module, x, state = fading("lstm")
+    found = rnngrad.diagnose(module, x, state=state, lengths=[500, 5])
+    assert (found.verdict[1, 5:] == "").all()
+    text = str(found)
+    lines = text.splitlines()
+    assert lines[0] == ("d c_t / d c_0 of LSTM(12), 2 example(s), 500 steps, judged for float32")
+    order = [line.split()[0] for line in lines[3:6]]
+    assert order == ["alive", "decayed", "underflow"]
+    assert f"{found.first_steps('underflow')[0]:.0f}" in lines[5]
+    assert "decades per step" in text
+    assert "memory horizon" in text
+    assert max(map(len, lines)) <= 130
+    assert len(lines) <= 12
+
+
+def test_multi_layer_and_dtype_checks():
+    instance = make(Case("gru", layers=2))
+    found = rnngrad.diagnose(instance.module, instance.inputs, dtype=torch.float64, layer=0)
+    assert set(found.verdict.flat) <= {"alive", "decayed"}
+    with pytest.raises(ValueError, match=r"use torch\.float32 or torch\.float64"):
+        rnngrad.diagnose(instance.module, instance.inputs, dtype=torch.float16)
+
+
+@pytest.mark.slow
+def test_why_the_question_saw_zeros():
+    """Keras initialisation, zero padding, h_0, c_0 ~ U(0, 1), 1,403 steps, 200 units.
+
+    By weight seed the true log10 column sum at step 1,383 lies between -89 and -99, and float32
+    with flush-to-zero is all zero from step 510 to 560.
+    """
+    torch.manual_seed(3)
+    module = nn.LSTM(100, 200, batch_first=True)
+    forget = torch.zeros(800)
+    forget[200:400] = 1
+    kernel = nn.init.orthogonal_(torch.empty(800, 200))
+    set_weights(module, weight_hh_l0=kernel, bias_ih_l0=forget)
+    state = (torch.rand(1, 1, 200), torch.rand(1, 1, 200))
+    found = rnngrad.diagnose(module, torch.zeros(1, 1403, 100), state, state="c")
+    assert -99 < found.log10_column_sum[0, 1382] < -89
+    assert 510 <= found.first_steps("underflow")[0] <= 560
+    assert found.verdict[0, -1] == "underflow"

@@ -1,0 +1,245 @@
+"""Weight-gradient parts and loss-gradient curves against autograd and the tutorial's numbers."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probe_problems import CELLS, Case, Instance, make, set_weights, weights
+from torch import Tensor, nn
+
+import rnngrad
+
+CASES = [
+    Case(cell, layers, bias, batch_first, steps=9)
+    for cell in CELLS
+    for layers, bias, batch_first in ((1, True, True), (3, False, False), (2, True, False))
+]
+
+
+def output_gradients(instance: Instance) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+    shape = (*instance.inputs.shape[:2], instance.module.hidden_size)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parts_sum_to_autograds_gradient(case: Case):
+    instance = make(case)
+    G = output_gradients(instance)
+    args = instance.module, instance.inputs, G, instance.initial_state
+    parts = rnngrad.weight_gradient_parts(*args, reduce="none")
+    norms = rnngrad.weight_gradient_parts(*args)
+    logs = rnngrad.weight_gradient_parts(*args, reduce="log10_norm")
+    output, _ = instance.module(instance.inputs, instance.initial_state)
+    for T in range(case.steps):
+        now = output[:, T] * G[:, T] if case.batch_first else output[T] * G[T]
+        names, values = zip(*weights(instance.module).items(), strict=True)
+        gradients = torch.autograd.grad(now.sum(), values, retain_graph=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            found = parts[name][:, T].sum(axis=(0, 1))
+            np.testing.assert_allclose(found, gradient.numpy(), rtol=0, atol=1e-10)
+    assert set(parts) == set(norms) == {name for name, _ in instance.module.named_parameters()}
+    for name, part in parts.items():
+        assert part.shape[:3] == (case.batch, case.steps, case.steps)
+        flat = part.reshape(*part.shape[:3], -1)
+        np.testing.assert_allclose(norms[name], np.linalg.norm(flat, axis=-1), atol=1e-12)
+        np.testing.assert_allclose(10 ** logs[name], norms[name], atol=1e-12)
+        above = np.triu(np.ones(part.shape[1:3], dtype=bool), 1)
+        assert (part[:, above] == 0).all()
+
+
+def tutorial_lstm() -> tuple[nn.LSTM, Tensor, Tensor, Tensor]:
+    """N, D, T, H = 1, 3, 3, 1; NumPy draws in the order x, h0, Wx, Wh, b, output gradient.
+
+    Its gates are in the order i, f, o, g and it has one bias; torch has i, f, g, o and two.
+    """
+    N, D, T, H = 1, 3, 3, 1
+    draw = np.random.RandomState(1).randn
+    x, h0, Wx, Wh, b = draw(N, T, D), draw(N, H), draw(D, 4 * H), draw(H, 4 * H), draw(4 * H)
+    gradient = draw(N, T, H)
+    order = [0, 1, 3, 2]
+    module = nn.LSTM(D, H, batch_first=True).double()
+    set_weights(
+        module,
+        weight_ih_l0=torch.from_numpy(Wx.T[order]),
+        weight_hh_l0=torch.from_numpy(Wh.T[order]),
+        bias_ih_l0=torch.from_numpy(b[order]),
+    )
+    return module, torch.from_numpy(x), torch.from_numpy(h0)[None], torch.from_numpy(gradient)
+
+
+def test_numbers_of_the_tutorial():
+    module, x, h0, gradient = tutorial_lstm()
+    state = (h0, torch.zeros_like(h0))
+    found = rnngrad.weight_gradient_parts(module, x, gradient, state)["weight_ih_l0"][0]
+    expected = [
+        [0.41352006679804054, 0, 0],
+        [0.08333246161703003, 0.19011577774405056, 0],
+        [0.010906688399113563, 0.024780998467378565, 0.13901933055672275],
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=0)
+
+
+def test_parts_do_not_underflow_in_log10():
+    torch.manual_seed(0)
+    module = nn.RNN(2, 3, batch_first=True)
+    with torch.no_grad():
+        weights(module)["weight_hh_l0"].mul_(1e-3)
+    x, G = torch.randn(1, 200, 2), torch.zeros(1, 200, 3)
+    G[0, -1] = 1
+    logs = rnngrad.weight_gradient_parts(module, x, G, reduce="log10_norm")["weight_ih_l0"][0, -1]
+    assert logs[0] < -500
+    assert np.isfinite(logs).all()
+    differences = np.diff(logs)
+    assert (differences > 1).all()
+
+
+def saturated_rnn() -> tuple[nn.RNN, Tensor, Tensor]:
+    """Units at 1 - 1e-174: the squares of what arrives at the gates are below float64."""
+    module = nn.RNN(1, 2, batch_first=True).double()
+    set_weights(module, weight_hh_l0=0.1 * torch.eye(2), bias_ih_l0=200.0)
+    return module, torch.ones(1, 2, 1).double(), torch.ones(1, 2, 2).double()
+
+
+def test_norms_of_parts_whose_squares_underflow():
+    args = saturated_rnn()
+    parts = rnngrad.weight_gradient_parts(*args, reduce="none")
+    norms = rnngrad.weight_gradient_parts(*args)
+    logs = rnngrad.weight_gradient_parts(*args, reduce="log10_norm")
+    # 1 / cosh(a)^2 = 4 exp(-2 a) there; h_0 = 0, then 1, and the weights and inputs are 1
+    first = math.log10(4 * 2**0.5) - 400 / math.log(10)
+    np.testing.assert_allclose(logs["bias_ih_l0"][0, 0, 0], first, rtol=1e-14)
+    second = first - 0.2 / math.log(10)
+    np.testing.assert_allclose(logs["weight_hh_l0"][0, 1, 1], second + math.log10(2) / 2)
+    assert logs["bias_ih_l0"][0, 1, 0] < -340
+    for name, part in parts.items():
+        expected = 1e-170 * np.linalg.norm(part.reshape(1, 2, 2, -1) * 1e170, axis=-1)
+        np.testing.assert_allclose(norms[name], expected, rtol=1e-13)
+        known = norms[name] > 0
+        np.testing.assert_allclose(logs[name][known], np.log10(norms[name][known]), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("parametrize", "name"),
+    [
+        (nn.utils.parametrizations.orthogonal, "weight_hh_l0"),
+        (nn.utils.parametrizations.weight_norm, "weight_ih_l0"),
+    ],
+)
+def test_parametrized_weights(parametrize: Callable[..., nn.Module], name: str):
+    """The parts belong to the weights that the module multiplies with."""
+    torch.manual_seed(0)
+    module = nn.LSTM(2, 3, batch_first=True).double()
+    parametrize(module, name)
+    plain = nn.LSTM(2, 3, batch_first=True).double()
+    plain.load_state_dict({n: getattr(module, n) for n in weights(plain)})
+    x, G = torch.randn(2, 4, 2).double(), torch.randn(2, 4, 3).double()
+    for reduce in ("norm", "none"):
+        found = rnngrad.weight_gradient_parts(module, x, G, reduce=reduce)
+        expected = rnngrad.weight_gradient_parts(plain, x, G, reduce=reduce)
+        assert list(found) == list(expected)
+        for n, part in expected.items():
+            assert (part != 0).any()
+            np.testing.assert_array_equal(found[n], part)
+
+
+def states_with_gradients(instance: Instance, G: Tensor) -> list[list[tuple[Tensor, ...]]]:
+    """[layer][t] states of a loop of torch's cells, after backward through all of it."""
+    module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
+    functional: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell}.get(type(module))
+    if functional is None:
+        functional = torch.rnn_tanh_cell if module.nonlinearity == "tanh" else torch.rnn_relu_cell
+    layers = range(module.num_layers)
+    now: list[tuple[Tensor, ...]] = [
+        (instance.h[i], instance.c[i]) if lstm else (instance.h[i],) for i in layers
+    ]
+    found: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
+    loss = torch.zeros(())
+    for t, x in enumerate(instance.time_first):
+        for i in layers:
+            own = [p for n, p in module.named_parameters() if n.endswith(f"_l{i}")]
+            new = functional(x, now[i] if lstm else now[i][0], *own)
+            now[i] = new if lstm else (new,)
+            for state in now[i]:
+                state.retain_grad()
+            found[i].append(now[i])
+            x = now[i][0]
+        loss = loss + (x * (G[:, t] if module.batch_first else G[t])).sum()
+    loss.backward()
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_loss_gradients_agree_with_autograd(case: Case):
+    instance = make(case)
+    G = output_gradients(instance)
+    states = states_with_gradients(instance, G)
+    for layer in range(case.layers):
+        found = rnngrad.loss_gradient_curves(
+            instance.module, instance.inputs, G, instance.initial_state, layer=layer
+        )
+        for k, values in enumerate((found.log10_h, found.log10_c)):
+            if values is None:
+                assert case.cell != "lstm"
+                continue
+            norms = torch.stack([s[k].grad.norm(dim=1) for s in states[layer]], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+            np.testing.assert_allclose(10**values, norms.numpy(), rtol=1e-9, atol=1e-300)
+
+
+def test_loss_at_the_end_only():
+    module = nn.LSTM(3, 5, batch_first=True)
+    x, G = torch.randn(2, 1500, 3), torch.zeros(2, 1500, 5)
+    G[:, -1] = 1
+    curves = rnngrad.loss_gradient_curves(module, x, G)
+    assert curves.log10_c is not None
+    for values in (curves.log10_h, curves.log10_c):
+        assert np.isfinite(values[:, :-1]).all()
+        assert (values[:, 0] < -250).all()
+    np.testing.assert_allclose(curves.log10_h[:, -1], 0.5 * math.log10(5), atol=1e-12)
+    assert len(curves.to_frame()) == 2 * 2 * 1500
+
+
+def test_loss_gradient_of_units_that_do_not_talk():
+    """Without recurrence dL/dc_t is a product per unit: one at 1, one at 2^-t, one reset."""
+    module = nn.LSTM(1, 2, batch_first=True)
+    bias, weight = torch.zeros(8), torch.zeros(8, 1)
+    bias[2], weight[2] = 40, -2000
+    set_weights(module, bias_ih_l0=bias, weight_ih_l0=weight)
+    T, reset = 2500, 1000
+    x, G = torch.zeros(1, T, 1), torch.zeros(1, T, 2)
+    x[0, reset] = 1
+    G[0, -1] = 1
+    values = rnngrad.loss_gradient_curves(module, x, G).log10_c
+    assert values is not None
+    # dL/dc_T = o (1 - tanh(0)^2) = 1/2 for both units
+    half = math.log10(0.5)
+    np.testing.assert_allclose(values[0, reset + 10 : -20], half, atol=1e-5)
+    steps_left = T - 1 - np.arange(reset)
+    np.testing.assert_allclose(values[0, :reset], half * (1 + steps_left), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_loss_gradients_both_ways(cell: str, monkeypatch: pytest.MonkeyPatch):
+    from rnngrad.probe import loss_gradients
+
+    instance = make(Case(cell, layers=2, steps=60))
+    G = output_gradients(instance)
+    args = instance.module, instance.inputs, G, instance.initial_state
+    quick = rnngrad.loss_gradient_curves(*args)
+    monkeypatch.setattr(loss_gradients, "_comparable", lambda parts: False)
+    slow = rnngrad.loss_gradient_curves(*args)
+    np.testing.assert_allclose(quick.log10_h, slow.log10_h, rtol=0, atol=1e-9)
+
+
+def test_parts_that_would_not_fit():
+    module = nn.LSTM(3, 64)
+    x, G = torch.randn(200, 1, 3), torch.randn(200, 1, 64)
+    with pytest.raises(ValueError, match='use reduce="norm"'):
+        rnngrad.weight_gradient_parts(module, x, G, reduce="none")
+    with pytest.raises(ValueError, match="reduce='sum'"):
+        rnngrad.weight_gradient_parts(module, x, G, reduce="sum")
+    with pytest.raises(ValueError, match="output_gradients has"):
+        rnngrad.weight_gradient_parts(module, x, G[:-1])

@@ -1,0 +1,39 @@
+"""The probe knows torch only, and `import rnngrad` not even that."""
+
+import subprocess
+import sys
+
+import rnngrad
+
+HEAVY = "{'pytorch_lightning', 'lightning', 'mlflow', 'dvc', 'pydantic', 'scipy'}"
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_lazy():
+    assert run("import sys, rnngrad; print('torch' in sys.modules)") == "False"
+
+
+def test_using_the_probe_imports_torch_only():
+    code = f"""
+import sys, torch, rnngrad
+module, x = torch.nn.LSTM(2, 3), torch.zeros(4, 1, 2)
+rnngrad.jacobian_curves(module, x).to_frame()
+rnngrad.jacobian_curves_of_step(lambda s, x: torch.tanh(s), x.transpose(0, 1), torch.zeros(1, 3))
+rnngrad.loss_gradient_curves(module, x, torch.ones(4, 1, 3))
+rnngrad.weight_gradient_parts(module, x, torch.ones(4, 1, 3))
+rnngrad.lyapunov_exponents(module, x)
+print(rnngrad.diagnose(module, x))
+print("loaded:", sorted({HEAVY} & set(sys.modules)))
+"""
+    assert run(code).endswith("loaded: []")
+
+
+def test_every_public_name_resolves():
+    for name in rnngrad.__all__:
+        assert name in dir(rnngrad)
+        assert getattr(rnngrad, name).__doc__

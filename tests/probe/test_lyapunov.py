@@ -1,0 +1,212 @@
+"""Lyapunov exponents: exact identity, closed forms, mean-field theory."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probe_problems import Case, make, set_weights
+from torch import nn
+
+import rnngrad
+from rnngrad.probe.problem import problem_of
+from rnngrad.probe.trajectory import chunks, one_steps, run_layer
+
+
+def mean_log_det(instance, warmup: int) -> np.ndarray:
+    """mean_t log|det M_t|, with the one-step maps by autograd."""
+    module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
+    H, out = module.hidden_size, np.zeros(len(instance.h[0]))
+    for b in range(len(out)):
+        h, c = instance.h[:, b], instance.c[:, b]
+        for t, x in enumerate(instance.time_first[:, b]):
+
+            def step(s, x=x):
+                if lstm:
+                    new = module(x[None], (s[None, :H], s[None, H:]))[1]
+                    return torch.cat((new[0][0], new[1][0]))
+                return module(x[None], s[None])[1][0]
+
+            s = torch.cat((h[0], c[0])) if lstm else h[0]
+            M = torch.autograd.functional.jacobian(step, s)
+            if t >= warmup:
+                out[b] += torch.linalg.slogdet(M).logabsdet.item()
+            s = step(s).detach()
+            h, c = s[None, :H], s[None, H:]
+    return out / (len(instance.time_first) - warmup)
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_sum_is_the_mean_log_determinant(cell: str, warmup: int):
+    instance = make(Case(cell, steps=25))
+    found = rnngrad.lyapunov_exponents(
+        instance.module, instance.inputs, instance.initial_state, warmup=warmup
+    )
+    assert found.shape == (2, 8 if cell == "lstm" else 4)
+    assert (np.diff(found, axis=1) <= 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), mean_log_det(instance, warmup), rtol=1e-10)
+
+
+def test_exponents_of_a_constant_linear_map():
+    """At the origin M_t = W: the exponents are the logarithms of the moduli of its eigenvalues."""
+    torch.manual_seed(0)
+    V = torch.randn(4, 4, dtype=torch.float64)
+    moduli = torch.tensor([1.3, 0.9, 0.4, 0.1], dtype=torch.float64)
+    module = nn.RNN(1, 4, batch_first=True).double()
+    set_weights(module, weight_hh_l0=V @ torch.diag(moduli) @ torch.linalg.inv(V))
+    x = torch.zeros(1, 400, 1).double()
+    found = rnngrad.lyapunov_exponents(module, x, warmup=100)
+    np.testing.assert_allclose(found[0], moduli.log().numpy(), atol=1e-9)
+    two = rnngrad.lyapunov_exponents(module, x, warmup=100, count=2)
+    np.testing.assert_allclose(two[0], moduli.log().numpy()[:2], atol=1e-9)
+
+
+def test_singular_map_is_minus_infinity():
+    module = nn.RNN(1, 2, nonlinearity="relu", batch_first=True).double()
+    set_weights(module, weight_hh_l0=0.5 * torch.eye(2), bias_ih_l0=torch.tensor([1.0, -1.0]))
+    found = rnngrad.lyapunov_exponents(module, torch.zeros(1, 20, 1).double(), warmup=5)
+    np.testing.assert_allclose(found, [[math.log(0.5), -np.inf]], atol=1e-12)
+
+
+def saturated(kind: str) -> tuple[nn.RNNBase, torch.Tensor]:
+    torch.manual_seed(3)
+    H = 4
+    module = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[kind](2, H, batch_first=True).double()
+    bias = module.get_parameter("bias_ih_l0")
+    with torch.no_grad():
+        if kind == "rnn":
+            bias[:2] = 50
+        elif kind == "gru":
+            bias[H : H + 2] = -45
+        else:
+            bias[H : H + 2] = bias[3 * H : 3 * H + 2] = -45
+    return module, torch.randn(1, 8, 2).double()
+
+
+def exact_log_det(M: torch.Tensor) -> float:
+    """In rational arithmetic: in float64 it would be made of rounding errors."""
+    rows = [[Fraction(v) for v in row] for row in M.tolist()]
+    total = 0.0
+    while rows:
+        pivot = rows.pop(max(range(len(rows)), key=lambda i: abs(rows[i][0])))
+        total += math.log(abs(pivot[0].numerator)) - math.log(pivot[0].denominator)
+        rows = [[a - r[0] / pivot[0] * p for a, p in zip(r, pivot, strict=True)][1:] for r in rows]
+    return total
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_sum_with_saturated_units(kind: str):
+    """Pivots of 1e-20 and 1e-43 beside others of order 1."""
+    module, x = saturated(kind)
+    problem = problem_of(module, x)
+    run = run_layer(problem, next(chunks(problem, 1, 1)), 0)
+    size = 4 * len(run.cell.states)
+    w = run.cell.weight_hh.unflatten(0, (run.cell.gates, -1))
+    eye, logs = torch.eye(size, dtype=torch.float64)[None], []
+    for one in one_steps(run.cell, run.path):
+        M, work = torch.empty_like(eye), torch.empty(1, size, 4, dtype=torch.float64)
+        # det M_t does not depend on `through`, which would round away what the gates let pass
+        through = None if one.through is None else torch.zeros_like(one.through)
+        run.cell.tangents(one._replace(through=through), w, eye, work, M)
+        logs.append(exact_log_det(M[0]))
+    found = rnngrad.lyapunov_exponents(module, x)
+    assert np.mean(logs) < -5
+    np.testing.assert_allclose(found.sum(), np.mean(logs), rtol=1e-12)
+
+
+@pytest.mark.parametrize("drive", [10.0, 18.0, 20.0, 25.0, 300.0])
+def test_sum_with_units_that_are_driven(drive: float):
+    torch.manual_seed(0)
+    module = nn.RNN(6, 6, batch_first=True, bias=False).double()
+    with torch.no_grad():
+        module.get_parameter("weight_ih_l0").copy_(torch.eye(6))
+        nn.init.orthogonal_(module.get_parameter("weight_hh_l0"))
+        x = torch.zeros(1, 40, 6).double()
+        x[:, :, :3] = drive
+        states = module(x)[0]
+        before = torch.cat((states[:, :1] * 0, states[:, :-1]), dim=1)
+        a = x + before @ module.get_parameter("weight_hh_l0").T
+    expected = -2 * torch.log(torch.cosh(a)).sum(dim=-1).mean()
+    found = rnngrad.lyapunov_exponents(module, x)
+    # from about 180 on, 1 / cosh(a)^2 loses digits, and at 373 it is 0
+    rtol = 1e-12 if drive < 100 else 1e-8
+    np.testing.assert_allclose(found.sum(), expected.item(), rtol=rtol)
+
+
+def test_what_float64_cannot_tell_is_nan():
+    """Two equal rows of W_hh: the last exponent is -inf, and any finite number is round-off."""
+    torch.manual_seed(0)
+    module = nn.RNN(1, 6, batch_first=True).double()
+    with torch.no_grad():
+        weight = module.get_parameter("weight_hh_l0")
+        weight[5] = weight[4]
+    found = rnngrad.lyapunov_exponents(module, torch.randn(2, 50, 1).double())
+    assert np.isnan(found[:, -1]).all()
+    assert np.isfinite(found[:, :-1]).all()
+    assert (np.diff(found[:, :-1], axis=1) <= 0).all()
+
+
+def test_unit_that_nobody_reads_is_minus_infinity():
+    torch.manual_seed(0)
+    module = nn.RNN(1, 4, batch_first=True).double()
+    with torch.no_grad():
+        module.get_parameter("weight_hh_l0")[:, 2] = 0
+    found = rnngrad.lyapunov_exponents(module, torch.randn(1, 50, 1).double())
+    assert np.isfinite(found[:, :-1]).all()
+    assert found[0, -1] == -np.inf
+
+
+def random_network(g: float, N: int, seed: int) -> nn.RNN:
+    """x' = W tanh(x), W ~ N(0, g^2 / N), is torch's RNN seen half a step later."""
+    torch.manual_seed(seed)
+    W = g * torch.randn(N, N, dtype=torch.float64) / N**0.5
+    module = nn.RNN(1, N, bias=False, batch_first=True).double()
+    set_weights(module, weight_hh_l0=W)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("g", "largest"), [(1.5, 0.065217), (2.0, 0.154724), (3.0, 0.310249)])
+def test_largest_exponent_of_random_networks(g: float, largest: float):
+    """Mean-field theory at N = 256, over 8 networks: single ones scatter by 0.01."""
+    x = torch.zeros(1, 1500, 1).double()
+    found = []
+    for seed in range(8):
+        module = random_network(g, 256, seed)
+        h0 = torch.randn(1, 1, 256).double()
+        found.append(rnngrad.lyapunov_exponents(module, x, h0, count=1, warmup=300))
+    assert abs(np.mean(found) - largest) < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("g", "mean"), [(1.5, -0.714346), (2.0, -1.149023), (3.0, -2.272805)])
+def test_mean_exponent_of_random_networks(g: float, mean: float):
+    """Mean-field theory at N = 1,024; at 256 the networks themselves are 0.05 off at g = 1.5.
+
+    The mean needs no alignment of the tangents: single steps from 16 states of one trajectory do.
+    """
+    module = random_network(g, 1024, seed=0)
+    with torch.no_grad():
+        path = module(torch.zeros(1, 600, 1).double(), torch.randn(1, 1, 1024).double())[0]
+    h0 = path[:, 200::25]
+    found = rnngrad.lyapunov_exponents(module, torch.zeros(16, 1, 1).double(), h0)
+    assert abs(found.mean() - mean) < 0.03
+
+
+@pytest.mark.parametrize(("count", "warmup"), [(0, 0), (5, 0), (None, 24), (None, -1)])
+def test_refuses_what_is_out_of_range(count: int | None, warmup: int):
+    instance = make(Case("gru"))
+    with pytest.raises(ValueError, match=r"use 1\.\.4|must lie in 0\.\.23"):
+        rnngrad.lyapunov_exponents(instance.module, instance.inputs, count=count, warmup=warmup)
+
+
+@pytest.mark.parametrize("value", [0.5, True, "a"])
+@pytest.mark.parametrize("name", ["count", "warmup"])
+def test_refuses_what_is_no_integer(name: str, value: object):
+    instance = make(Case("gru"))
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(TypeError, match=f"{name} must be an int, got {type(value).__name__}"):
+        rnngrad.lyapunov_exponents(instance.module, instance.inputs, **options)

@@ -1,0 +1,183 @@
+"""Curves of any step function, against the closed forms and autograd."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probe_problems import Case, log10_statistics, make
+from torch import Tensor, nn
+
+import rnngrad
+
+NAMES = ("log10_frobenius", "log10_column_sum", "log10_spectral")
+
+
+def cell_like(module: nn.RNNBase) -> nn.RNNCellBase:
+    kinds = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}
+    cell = kinds[type(module)](module.input_size, module.hidden_size, bias=module.bias).double()
+    state = {k.removesuffix("_l0"): v for k, v in module.state_dict().items()}
+    cell.load_state_dict(state)
+    return cell
+
+
+@pytest.mark.parametrize("name", ["rnn_tanh", "gru", "lstm"])
+def test_agrees_with_the_closed_forms(name: str):
+    instance = make(Case(name, steps=40, hidden=5))
+    cell = cell_like(instance.module)
+    lstm = name == "lstm"
+    initial = (instance.h[0], instance.c[0]) if lstm else instance.h[0]
+    for state, key in (("h", 0), ("c", 1), ("full", None)) if lstm else (("h", None),):
+        closed = rnngrad.jacobian_curves(
+            instance.module, instance.inputs, instance.initial_state, state=state
+        )
+        found = rnngrad.jacobian_curves_of_step(
+            lambda s, x: cell(x, s), instance.inputs, initial, state=key
+        )
+        for statistic in NAMES:
+            np.testing.assert_allclose(
+                getattr(found, statistic), getattr(closed, statistic), rtol=0, atol=1e-9
+            )
+
+
+def layer_normalised_lstm(hidden: int) -> Callable[[Any, Tensor], Any]:
+    torch.manual_seed(0)
+    W, U = nn.Linear(3, 4 * hidden).double(), nn.Linear(hidden, 4 * hidden, bias=False).double()
+    norm_a, norm_c = nn.LayerNorm(4 * hidden).double(), nn.LayerNorm(hidden).double()
+
+    def step(state: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        i, f, g, o = norm_a(W(x) + U(state["h"])).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
+        return {"h": torch.sigmoid(o) * torch.tanh(norm_c(c)), "c": c}
+
+    return step
+
+
+def sigmoid_lstm(hidden: int) -> Callable[[Any, Tensor], Any]:
+    """The third tutorial's variant: a sigmoid in place of tanh for candidate and output."""
+    torch.manual_seed(1)
+    W, U = nn.Linear(3, 4 * hidden).double(), nn.Linear(hidden, 4 * hidden).double()
+
+    def step(state: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        i, f, g, o = torch.sigmoid(W(x) + U(state["h"])).chunk(4, dim=-1)
+        c = f * state["c"] + i * g
+        return {"h": o * torch.sigmoid(c), "c": c}
+
+    return step
+
+
+@pytest.mark.parametrize("make_step", [layer_normalised_lstm, sigmoid_lstm])
+@pytest.mark.parametrize("state", ["c", None])
+def test_other_recurrences_against_autograd(make_step: Callable[..., Any], state: str | None):
+    H, T, B = 4, 15, 2
+    step = make_step(H)
+    x = torch.randn(B, T, 3, dtype=torch.float64)
+    initial = {k: torch.randn(B, H, dtype=torch.float64) for k in ("h", "c")}
+    found = rnngrad.jacobian_curves_of_step(step, x, initial, state=state)
+    keys = sorted(initial) if state is None else [state]
+
+    def states(s0: Tensor) -> Tensor:
+        now = dict(initial)
+        now.update(zip(keys, s0.split(H, dim=-1), strict=True))
+        out = []
+        for t in range(T):
+            now = step(now, x[:, t])
+            out.append(torch.cat([now[k] for k in keys], dim=-1))
+        return torch.stack(out).sum(dim=1)
+
+    start = torch.cat([initial[k] for k in keys], dim=-1)
+    J = torch.autograd.functional.jacobian(states, start)
+    assert isinstance(J, Tensor)
+    for name, expected in log10_statistics(J.permute(2, 0, 1, 3)).items():
+        np.testing.assert_allclose(getattr(found, name), expected.numpy(), rtol=0, atol=1e-9)
+
+
+def test_scales_are_kept_apart():
+    found = rnngrad.jacobian_curves_of_step(
+        lambda s, x: s * torch.tensor([1e-200, 1e-250], dtype=s.dtype),
+        torch.zeros(1, 30, 1, dtype=torch.float64),
+        torch.ones(1, 2, dtype=torch.float64),
+    )
+    np.testing.assert_allclose(found.log10_frobenius, [-200.0 * np.arange(1, 31)], rtol=1e-12)
+
+
+def test_scale_of_an_entry_that_is_not_read():
+    """The other entry stays at 1 while the one that is read falls to 2^-1100."""
+    found = rnngrad.jacobian_curves_of_step(
+        lambda s, x: (s[0] + s[1], 0.5 * s[1]),
+        torch.zeros(1, 1100, 1, dtype=torch.float64),
+        (torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)),
+        state=1,
+    )
+    expected = 0.5 * np.log10(2) - np.arange(1, 1101) * np.log10(2)
+    np.testing.assert_allclose(found.log10_frobenius, [expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda s: s - s.mean(dim=0),
+        lambda s: s + 1e-6 * s.mean(dim=0),
+        lambda s: s.cumsum(dim=0),  # the first example alone is as it was
+    ],
+)
+def test_mixing_that_the_initial_state_hides(mix: Callable[[Tensor], Tensor]):
+    cell, zero = nn.GRUCell(1, 4).double(), torch.zeros(3, 4).double()
+    x = torch.randn(3, 5, 1).double()
+    with pytest.raises(ValueError, match="mixes examples or is random"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, mix(s)), x, zero)
+    rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero)
+
+
+def test_saturation_is_torchs_own():
+    """What the docstring says of 1 - tanh^2: right to 1e-7 up to 11, zero from 20."""
+    cell, module = nn.RNNCell(1, 3).double(), nn.RNN(1, 3, batch_first=True).double()
+    x, zero = torch.zeros(1, 1, 1).double(), torch.zeros(1, 3).double()
+    with torch.no_grad():
+        for p in cell.parameters():
+            p.zero_()
+        cell.weight_hh.copy_(torch.eye(3))
+    for drive, close in ((10.5, True), (20.0, False)):
+        with torch.no_grad():
+            cell.bias_ih.fill_(drive)
+        module.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
+        found = rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero).log10_frobenius
+        closed = rnngrad.jacobian_curves(module, x).log10_frobenius
+        assert np.isfinite(closed).all()
+        assert np.allclose(found, closed, atol=1e-7, rtol=0) == close
+        assert close or found[0, 0] == -np.inf
+
+
+def test_refuses_states_that_are_none():
+    x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
+    with pytest.raises(ValueError, match="single tensor; use state=None"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s, state=0)
+    with pytest.raises(ValueError, match="another structure or shape"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: 1.0, x, s)
+    with pytest.raises(ValueError, match="another structure or shape"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s[:1], x, s)
+    with pytest.raises(ValueError, match="holds no tensor"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, ())
+    with pytest.raises(ValueError, match="has no entries"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:, :0])
+    for state in (1, ()):
+        wrong: Any = state
+        with pytest.raises(ValueError, match="is no entry"):
+            rnngrad.jacobian_curves_of_step(lambda s, x: s, x, (s, ()), state=wrong)
+
+
+def test_refuses_what_it_cannot_do():
+    x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
+    with pytest.raises(ValueError, match="mixes examples"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s - s.mean(dim=0) + 1, x, s * torch.rand(2, 4))
+    with pytest.raises(ValueError, match="another structure or shape"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: (s, s), x, s)
+    with pytest.raises(ValueError, match="at step 1"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s.sqrt() * x, x, s * 0)
+    with pytest.raises(ValueError, match="is no entry"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, {"h": s}, state="c")
+    with pytest.raises(ValueError, match=r"expected \(2, ...\)"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:1])
+    with pytest.raises(TypeError, match="floating point"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s, x.long(), s)

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from rnngrad.errors import InputError
+from rnngrad.params import read_params
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = (ROOT / "params.yaml").read_text()
+
+BAD = {
+    "unknown key": ("hidden: 200", "hiden: 200", "train.hiden: unknown key"),
+    "unknown section": ("probe:", "prob:", "prob: unknown key"),
+    "text for a number": ("epochs: 10", "epochs: ten", "train.epochs: input should be a valid"),
+    "number in quotes": ("epochs: 10", "epochs: '10'", "got '10'"),
+    "fraction for a count": ("epochs: 10", "epochs: 1.5", "train.epochs"),
+    "no such choice": ("padding: pre", "padding: left", "'pre', 'post' or 'none', got 'left'"),
+    "unknown cell": ("rnn: {}", "elman: {}", "cells.elman"),
+    "unknown key of a cell": ("rnn: {}", "rnn: {epoch: 3}", "cells.rnn.epoch: unknown key"),
+    "ill-typed key of a cell": ("rnn: {}", "rnn: {epochs: x}", "cells.rnn.epochs: input should"),
+    "nothing to train on": ("validation: 0.15", "validation: 0.9", "something to train on"),
+    "csv without a path": ("source: demo", "source: csv", "data.path"),
+    "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
+    "the same seed twice": ("seeds: [1, 2, 3, 4]", "seeds: [1, 1]", "seeds must differ"),
+    "no YAML": ("data:", "data: [", "not valid YAML"),
+}
+
+
+def test_the_committed_params_are_valid() -> None:
+    params = read_params(ROOT / "params.yaml")
+    assert list(params.cells) == ["rnn", "lstm"]
+    assert params.train_of("lstm") == params.train
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_params_give_one_line_with_file_and_key(case: str, tmp_path: Path) -> None:
+    old, new, expected = BAD[case]
+    assert old in DEFAULT
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        read_params(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: cannot be read"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_exponents_are_numbers_as_for_dvc(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
+    assert read_params(path).train.learning_rate == 0.001
+
+
+def test_a_cells_block_overrides_the_shared_settings(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.replace("lstm: {}", "lstm: {hidden: 7}"))
+    params = read_params(path)
+    assert params.train_of("lstm").hidden == 7
+    assert params.train_of("rnn").hidden == 200
+    with pytest.raises(InputError, match="cells has no 'gru'; it has rnn, lstm"):
+        params.train_of("gru")

@@ -1,0 +1,317 @@
+"""The whole pipeline, on a tiny configuration in a temporary clone, run as its reader runs it."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from rnngrad.tracking import EXPERIMENT
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+TINY = {
+    "comments_per_class: 1000": "comments_per_class: 60",
+    "dimensions: 100": "dimensions: 10",
+    "max_length: null": "max_length: 150",
+    "seeds: [1, 2, 3, 4]": "seeds: [1, 2]",
+    "hidden: 200": "hidden: 8",
+    "epochs: 10": "epochs: 2",
+    "comments: 8": "comments: 3",
+    "spectral_steps: 60": "spectral_steps: 6",
+}
+STAGES = [
+    "check",
+    "download",
+    "sample",
+    "embed",
+    "train@rnn",
+    "train@lstm",
+    "probe@rnn",
+    "probe@lstm",
+    "report",
+    "publish",
+]
+
+pytestmark = pytest.mark.slow
+
+
+class Clone:
+    """A copy of what git would track here, as a repository of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
+        }
+        self.environment["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        self.environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def succeed(self, *command: str) -> str:
+        done = self.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def edit(self, old: str, new: str) -> None:
+        path = self.folder / "params.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    def repro(self, *options: str) -> list[str]:
+        """Run `dvc repro`; the stages that ran."""
+        output = self.succeed("dvc", "repro", *options)
+        return [stage for stage in STAGES if f"Running stage '{stage}':" in output]
+
+    def checksums(self) -> dict[str, str]:
+        files = sorted(p for d in ("build", "reports") for p in (self.folder / d).rglob("*.*"))
+        return {
+            p.relative_to(self.folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in files
+            if p.is_file()
+        }
+
+
+def published_runs(clone: Clone) -> list[Run]:
+    client = MlflowClient(clone.tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The clone after its first `dvc repro`."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    clone = Clone(folder)
+    # an installed rnngrad would run this repository's code, not the clone's
+    clone.environment["PYTHONPATH"] = str(folder / "src")
+    for old, new in TINY.items():
+        clone.edit(old, new)
+    clone.succeed("git", "init", "--quiet")
+    clone.succeed("git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    clone.succeed("git", *who, "commit", "--quiet", "--message", "tiny")
+    assert clone.repro() == STAGES
+    return clone
+
+
+@pytest.fixture
+def params(clone: Clone):
+    """Put params.yaml back after the test."""
+    path = clone.folder / "params.yaml"
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+
+
+def test_the_first_run_leaves_a_whole_report(clone: Clone) -> None:
+    reports = clone.folder / "reports"
+    curves = pd.read_csv(reports / "curves.csv")
+    assert {
+        "cell",
+        "seed",
+        "weights",
+        "state",
+        "statistic",
+        "step",
+        "log10_mean",
+        "log10_median",
+        "log10_low",
+        "log10_high",
+    } <= {*curves.columns}
+    assert curves["step"].max() == 150
+    assert curves.groupby("cell")["state"].first().to_dict() == {"lstm": "c", "rnn": "h"}
+    assert not curves["log10_mean"].isna().any()
+    answer = (reports / "answer.txt").read_text().splitlines()
+    assert len(answer) == 3
+    html = (reports / "report.html").read_text()
+    assert all(line.split(":")[0] in html for line in answer)
+    figures = {path.name for path in (reports / "figures").iterdir()}
+    assert figures == {"jacobian.svg", "training.svg", "gates.svg", "lengths.svg"}
+
+
+def test_a_second_run_does_nothing_in_seconds(clone: Clone) -> None:
+    start = time.monotonic()
+    assert clone.repro() == []
+    assert time.monotonic() - start < 30
+    assert "up to date" in clone.succeed("dvc", "repro")
+
+
+def test_git_sees_no_large_or_intermediate_files(clone: Clone) -> None:
+    changed = clone.succeed("git", "status", "--porcelain", "--untracked-files=all").split("\n")
+    names = [line[3:] for line in changed if line]
+    assert all(name == "dvc.lock" or name.startswith("reports/") for name in names)
+    assert "reports/curves.csv" not in names
+    assert all((clone.folder / name).stat().st_size < 1_000_000 for name in names)
+
+
+def test_metrics_and_plots_work(clone: Clone) -> None:
+    shown = json.loads(clone.succeed("dvc", "metrics", "show", "--json"))
+    metrics = shown[""]["data"]["reports/metrics.json"]["data"]
+    assert 0 <= metrics["lstm"]["test"]["accuracy"] <= 1
+    assert "log10_column_sum_at_end" in metrics["rnn"]["trained"]
+    clone.succeed("dvc", "metrics", "diff")
+    clone.succeed("dvc", "plots", "show", "--out", "build/plots")
+    assert (clone.folder / "build" / "plots" / "index.html").exists()
+
+
+def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:
+    before = clone.checksums()
+    assert clone.repro("--force") == STAGES
+    assert clone.checksums() == before
+
+
+def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
+    clone.succeed("python", "pipeline/publish.py")
+    runs = published_runs(clone)
+    names = sorted(run.info.run_name or "" for run in runs)
+    seeds = [f"{cell} seed {seed}" for cell in ("lstm", "rnn") for seed in (1, 2)]
+    assert [name for name in names if "seed" in name] == seeds
+    assert len(runs) == 5
+    client = MlflowClient(clone.tracking_uri)
+    child = next(run for run in runs if run.info.run_name == "lstm seed 1")
+    curve = client.get_metric_history(child.info.run_id, "trained_frobenius_log10")
+    assert sorted(point.step for point in curve) == list(range(1, 151))
+    parent = next(run for run in runs if "seed" not in (run.info.run_name or "seed"))
+    assert parent.data.tags["dvc.build/embed"]
+    assert client.list_artifacts(parent.info.run_id, "reports/figures")
+
+
+RERUNS = {
+    "a key of one cell's block": (
+        "lstm: {}",
+        "lstm: {forget_bias: 2.0}",
+        ["check", "train@lstm", "probe@lstm", "report", "publish"],
+    ),
+    "a probe key": (
+        "initial_state: uniform",
+        "initial_state: zero",
+        ["check", "probe@rnn", "probe@lstm", "report", "publish"],
+    ),
+    "a sample key": (
+        "filler: the",
+        "filler: of",
+        [stage for stage in STAGES if stage != "download"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RERUNS)
+def test_a_key_reruns_exactly_what_it_touches(case: str, clone: Clone, params: Path) -> None:
+    old, new, stages = RERUNS[case]
+    clone.edit(old, new)
+    assert clone.repro() == stages
+
+
+def test_going_back_comes_from_the_cache_and_publishes_nothing(clone: Clone) -> None:
+    published = len(published_runs(clone))
+    before = clone.checksums()
+    assert set(clone.repro()) <= {"check", "report", "publish"}
+    assert clone.repro() == []
+    assert len(published_runs(clone)) == published
+    assert set(clone.checksums()) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "stages"),
+    [
+        ("data.demo.label_noise=0.1", ["download", "embed", "report"]),
+        ("embed.padding=none", ["embed", "train@rnn", "report"]),
+        ("cells.rnn.epochs=1", ["train@rnn", "probe@rnn", "report"]),
+        ("probe.comments=2", ["probe@rnn", "probe@lstm", "report"]),
+    ],
+)
+def test_experiments_change_one_setting(
+    setting: str, stages: list[str], clone: Clone, params: Path
+) -> None:
+    flag = "+" if setting.startswith("cells") else ""
+    output = clone.succeed("dvc", "exp", "run", "--force", "-S", flag + setting, "--dry")
+    assert all(f"Running stage '{stage}':" in output for stage in stages)
+
+
+def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -> None:
+    clone.edit("probe:", "prob:")
+    done = clone.run("dvc", "repro")
+    assert done.returncode != 0
+    assert "check: params.yaml: prob: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Running stage 'download'" not in done.stdout
+
+
+def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
+    clone: Clone, params: Path
+) -> None:
+    whole = clone.checksums()
+    outputs = {name for name in whole if name.startswith("build/train/rnn/")}
+    shutil.rmtree(clone.folder / "build" / "train" / "rnn")
+    clone.edit("epochs: 2", "epochs: 40")
+    command = ["python", "pipeline/train.py", "rnn"]
+    process = subprocess.Popen(
+        command,
+        cwd=clone.folder,
+        env=clone.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    unfinished = clone.folder / "build" / "unfinished"
+    deadline = time.monotonic() + 120
+    while not list(unfinished.rglob("last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not (clone.folder / "build" / "train" / "rnn").exists()
+    assert list(unfinished.rglob("last.ckpt"))
+    clone.succeed(*command)
+    resumed = clone.checksums()
+    assert not unfinished.exists() or not list(unfinished.iterdir())
+    shutil.rmtree(clone.folder / "build" / "train" / "rnn")
+    clone.succeed(*command)
+    again = clone.checksums()
+    assert {name: again[name] for name in outputs} == {name: resumed[name] for name in outputs}
+
+
+def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
+    path = clone.folder / "build" / "train" / "lstm" / "trained-1.pt"
+    content = path.read_bytes()
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_bytes(content[:1000])
+    done = clone.run("python", "pipeline/probe.py", "lstm")
+    path.write_bytes(content)
+    assert done.returncode == 1
+    assert "probe: build/train/lstm/trained-1.pt: not a torch weight file" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from rnngrad import tracking
+from rnngrad.errors import InputError
+from rnngrad.params import read_params
+from rnngrad.study.results import Results
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def results() -> Results:
+    params = read_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"cells": {"lstm": {"seeds": [5]}}})
+    curves = pd.DataFrame(
+        {
+            "cell": "lstm",
+            "seed": 5,
+            "weights": "init",
+            "statistic": "frobenius",
+            "step": [1, 2, 3],
+            "log10_mean": [-0.5, -700.25, float("-inf")],
+        }
+    )
+    history = pd.DataFrame(
+        {
+            "cell": "lstm",
+            "seed": 5,
+            "epoch": [1, 2],
+            "split": "train",
+            "loss": [0.5, 0.25],
+            "accuracy": [0.5, 0.75],
+        }
+    )
+    return Results(
+        params=params,
+        curves=curves,
+        gates=pd.DataFrame(),
+        history=history,
+        metrics={"lstm": {"accuracy": {"mean": 0.75, "low": None, "high": None}}},
+        model_cards={"lstm": {"test": {"per_seed": {"accuracy": [0.75]}}}},
+        data_card={},
+        embed_card={},
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    path = Path("reports/figures/jacobian.svg")
+    path.parent.mkdir(parents=True)
+    path.write_text("<svg/>")
+    return [path]
+
+
+def test_a_result_is_published_once_and_whole(results: Results, files: list[Path]) -> None:
+    uri = tracking.tracking_uri()
+    assert tracking.publish(results, files, files, uri)
+    assert not tracking.publish(results, files, files, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    (child,) = [run for run in runs if run is not parent]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.run_name == "lstm seed 5"
+    assert parent.data.params["train.epochs"] == "10"
+    assert parent.data.metrics == {"lstm_test_accuracy": 0.75}
+    assert child.data.metrics["test_accuracy"] == 0.75
+    curve = client.get_metric_history(child.info.run_id, "init_frobenius_log10")
+    assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -700.25)]
+    epochs = client.get_metric_history(child.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in epochs] == [(1, 0.5), (2, 0.25)]
+    artifacts = client.list_artifacts(parent.info.run_id, "reports/figures")
+    assert [artifact.path for artifact in artifacts] == ["reports/figures/jacobian.svg"]
+
+
+def test_another_result_is_another_run(results: Results, files: list[Path]) -> None:
+    uri = tracking.tracking_uri()
+    assert tracking.publish(results, files, files, uri)
+    files[0].write_text("<svg></svg>")
+    assert tracking.publish(results, files, files, uri)
+
+
+def test_the_same_numbers_on_another_page_are_the_same_result(
+    results: Results, files: list[Path], tmp_path: Path
+) -> None:
+    uri = tracking.tracking_uri()
+    (numbers,) = files
+    assert tracking.publish(results, files, [numbers], uri)
+    page = numbers.with_name("page.html")
+    page.write_text("<p>")
+    assert not tracking.publish(results, files, [numbers, page], uri)
+
+
+def test_what_was_published_by_halves_is_published_anew(
+    results: Results, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tracking.tracking_uri()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking, "_curves", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.publish(results, files, files, uri)
+    assert tracking.publish(results, files, files, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+
+
+def test_many_points_go_in_several_batches(results: Results, files: list[Path]) -> None:
+    steps = range(1, 2501)
+    row = results.curves.iloc[0].to_dict()
+    curves = pd.DataFrame([{**row, "step": t, "log10_mean": -0.1 * t} for t in steps])
+    uri = tracking.tracking_uri()
+    tracking.publish(Results(**{**vars(results), "curves": curves}), files, files, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "params.cell = 'lstm'")
+    assert len(client.get_metric_history(runs[0].info.run_id, "init_frobenius_log10")) == 2500
+
+
+def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere.db")
+    assert tracking.tracking_uri() == "sqlite:////elsewhere.db"
+
+
+def test_an_unusable_place_is_one_line(results: Results, files: list[Path]) -> None:
+    with pytest.raises(InputError, match="MLflow at nowhere://") as caught:
+        tracking.publish(results, files, files, "nowhere://x")
+    assert "\n" not in str(caught.value)
