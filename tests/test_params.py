@@ -22,6 +22,13 @@ BAD = {
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
     "the same seed twice": ("seeds: [1, 2, 3, 4]", "seeds: [1, 1]", "seeds must differ"),
+    "unknown key of a case": ("forget_bias: 3.0,", "bias: 3,", "cases.forget_bias_3.bias: unknown"),
+    "a case without a factor": (
+        "{factor: statistic, statistic: sp",
+        "{statistic: sp",
+        "factor: na",
+    ),
+    "a contradiction": ("initializer: chrono,", "initializer: identity,", "set cells: [rnn]"),
     "no YAML": ("data:", "data: [", "not valid YAML"),
 }
 

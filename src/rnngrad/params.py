@@ -92,6 +92,64 @@ class ProbeParams(_Section):
     seed: Seed
 
 
+class Setting(_Section):
+    """One setting of the question "why is it zero?"; conditions differ from it in one factor."""
+
+    cells: Annotated[list[Cell], Field(min_length=1)]
+    weights: Literal["initial", "trained"]
+    initializer: Literal["keras", "torch", "identity", "chrono"]
+    forget_bias: float
+    units: Annotated[int, Field(ge=1)]
+    state_nonlinearity: Literal["tanh", "sigmoid"]
+    input: Literal["comments", "emptied_comments", "random_tokens"]
+    sliced_input: bool
+    padding: Literal["pre", "none"]
+    steps: Annotated[int, Field(ge=3)]
+    initial_state: Literal["uniform", "zero"]
+    arithmetic: Literal["log", "float64", "float32", "float32_flushed"]
+    statistic: Literal["column_sum", "frobenius", "spectral"]
+    halved_mean: bool
+
+    @model_validator(mode="after")
+    def _choices_fit_together(self) -> Self:
+        if self.initializer == "identity" and self.cells != ["rnn"]:
+            raise ValueError("initializer identity is made for relu RNNs: set cells: [rnn]")
+        if self.initializer == "chrono" and self.cells != ["lstm"]:
+            raise ValueError("initializer chrono is made for LSTMs: set cells: [lstm]")
+        if self.statistic != "column_sum" and self.arithmetic != "log":
+            raise ValueError(f"statistic {self.statistic} is computed with arithmetic log only")
+        if self.state_nonlinearity == "sigmoid":
+            if self.cells != ["lstm"] or self.weights == "trained":
+                raise ValueError("state_nonlinearity sigmoid: untrained LSTMs only, cells: [lstm]")
+            if self.statistic != "column_sum" or self.arithmetic != "log":
+                raise ValueError("state_nonlinearity sigmoid: statistic column_sum, arithmetic log")
+        return self
+
+
+class ConditionsParams(_Section):
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    comments: Annotated[int, Field(ge=1)]
+    seed: Seed
+    question: Setting
+    cases: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+    def factor_of(self, case: str) -> str:
+        """What the case varies, as its block names it."""
+        factor = self.cases[case].get("factor")
+        if not isinstance(factor, str):
+            raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
+        return factor
+
+    def setting_of(self, case: str) -> Setting:
+        """The question's setting with the case's own block on top."""
+        changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
+        try:
+            return Setting.model_validate(self.question.model_dump() | changes)
+        except ValidationError as error:
+            prefix = ("conditions", "cases", case)
+            raise InputError(_first_error(error, prefix)) from error
+
+
 class Params(_Section):
     data: DataParams
     sample: SampleParams
@@ -99,6 +157,7 @@ class Params(_Section):
     train: TrainParams
     cells: Annotated[dict[Cell, dict[str, Any]], Field(min_length=1)]
     probe: ProbeParams
+    conditions: ConditionsParams
 
     def train_of(self, cell: str) -> TrainParams:
         """The training settings of ``cell``: the shared ones with its own block on top."""
@@ -130,6 +189,9 @@ def read_params(path: str | Path = "params.yaml") -> Params:
         params = Params.model_validate(content)
         for cell in params.cells:
             params.train_of(cell)
+        for case in params.conditions.cases:
+            params.conditions.factor_of(case)
+            params.conditions.setting_of(case)
     except ValidationError as error:
         raise InputError(f"{path}: {_first_error(error)}") from error
     except InputError as error:

@@ -5,10 +5,15 @@ References:
     Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning".
     Jozefowicz et al. (2015), "An empirical exploration of recurrent network architectures"
     (forget bias 1).
+    Le, Jaitly and Hinton (2015), "A simple way to initialize recurrent networks of rectified linear
+    units" (the identity).
+    Tallec and Ollivier (2018), "Can recurrent neural networks warp time?" (chrono).
 """
 
 import torch
 from torch import nn
+
+from rnngrad.errors import InputError
 
 
 @torch.no_grad()
@@ -33,3 +38,39 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
             nn.init.zeros_(parameter)
         if name.startswith("bias_ih") and isinstance(module, nn.LSTM):
             parameter[H : 2 * H] = forget_bias
+
+
+@torch.no_grad()
+def set_identity(module: nn.RNNBase) -> None:
+    """Overwrite every recurrent kernel of a relu RNN with the identity matrix (Le et al., 2015).
+
+    Raises:
+        InputError: the module is no nn.RNN with relu.
+    """
+    if not (isinstance(module, nn.RNN) and module.nonlinearity == "relu"):
+        raise InputError("the identity initialiser is made for an nn.RNN with nonlinearity='relu'")
+    for name, parameter in module.named_parameters():
+        if name.startswith("weight_hh"):
+            nn.init.eye_(parameter)
+
+
+@torch.no_grad()
+def set_chrono_biases(module: nn.RNNBase, longest: int) -> None:
+    """Draw an LSTM's forget biases as log U(1, longest - 1) and negate them for its input gates.
+
+    The forget gates then have time constants from 1 to ``longest`` steps (Tallec and Ollivier,
+    2018, equation 16).
+
+    Raises:
+        InputError: the module is no LSTM, or ``longest`` is below 3.
+    """
+    if not isinstance(module, nn.LSTM):
+        raise InputError("the chrono initialiser is made for an nn.LSTM")
+    if longest < 3:
+        raise InputError(f"the chrono initialiser needs at least 3 steps, got {longest}")
+    H = module.hidden_size
+    for name, parameter in module.named_parameters():
+        if name.startswith("bias_ih"):
+            forget = torch.empty(H).uniform_(1, longest - 1).log()
+            parameter[H : 2 * H] = forget
+            parameter[:H] = -forget

@@ -7,44 +7,84 @@ number (torch's default) or flushes to zero (TensorFlow's). Flushing is emulated
 product: the processor's switch belongs to the user and need not reach all threads.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import AUTOGRAD, Cotangent, Settle, unsettled
 from rnngrad.probe.trajectory import LayerRun
 
+SEARCH = 40  # steps on either side of a guess that are searched first
 
-def naive_column_sums(run: LayerRun, state: str, *, flush: bool) -> Tensor:
+
+def naive_column_sums(
+    run: LayerRun, state: str, *, flush: bool, at: Sequence[int] | None = None
+) -> Tensor:
     """mean_j |sum_i d s_t[i] / d s_0[j]| as autograd would give it, (time, b), in float64.
 
-    `run` holds the trajectory in the dtype that is to be imitated.
+    `run` holds the trajectory in the dtype that is to be imitated; `at` chooses steps (from 1,
+    ascending), None means all.
     """
     steps, batch, hidden = run.path.h[1:].shape
+    wanted = list(range(1, steps + 1)) if at is None else list(at)
     settle = flushed if flush else unsettled
-    h = run.path.h.new_zeros(batch, steps, hidden)
+    h = run.path.h.new_zeros(batch, len(wanted), hidden)
     c = None if run.path.c is None else torch.zeros_like(h)
     seeds = [v for v, name in ((h, "h"), (c, "c")) if v is not None and state in (name, "full")]
-    end = steps
-    for t in reversed(range(steps)):
-        for seed in seeds:
-            seed[:, t] = 1
-        end = _push_back(run, t, end, h, c, settle)
+    first = end = len(wanted)
+    for t in reversed(range(wanted[-1])):
+        if first and wanted[first - 1] == t + 1:
+            first -= 1
+            for seed in seeds:
+                seed[:, first] = 1
+        end = _push_back(run, t, slice(first, end), h, c, settle)
     values = torch.cat(seeds, dim=-1).double().abs().mean(dim=-1)
     return values.T
 
 
-def _push_back(run: LayerRun, t: int, end: int, h: Tensor, c: Tensor | None, settle: Settle) -> int:
-    """The cotangents of losses t .. end - 1 one step back; those from the new end on are zero."""
+def _push_back(
+    run: LayerRun, t: int, losses: slice, h: Tensor, c: Tensor | None, settle: Settle
+) -> int:
+    """The cotangents of some losses one step back; those from the end returned on are zero."""
     one = run.cell.one_step(run.path, slice(t, t + 1), AUTOGRAD).at(0).each(settle)
-    at = Cotangent(h[:, t:end], None if c is None else c[:, t:end])
+    at = Cotangent(h[:, losses], None if c is None else c[:, losses])
     back = run.cell.cotangents(one, at, settle)[2]
-    h[:, t:end] = settle(back.h)
-    alive = (h[:, t:end] != 0).any(dim=-1)
+    h[:, losses] = settle(back.h)
+    alive = (h[:, losses] != 0).any(dim=-1)
     if c is not None and back.c is not None:
-        c[:, t:end] = settle(back.c)
-        alive |= (c[:, t:end] != 0).any(dim=-1)
+        c[:, losses] = settle(back.c)
+        alive |= (c[:, losses] != 0).any(dim=-1)
     still = alive.any(dim=0).nonzero()
-    return t + int(still[-1]) + 1 if len(still) else t
+    return losses.start + int(still[-1]) + 1 if len(still) else losses.start
+
+
+def first_zero_step(run: LayerRun, state: str, near: int) -> int | None:
+    """The first step from which autograd's result is zero in every entry, under flush-to-zero.
+
+    Found by searching between steps, beginning around `near`: the result is taken to stay zero once
+    it is. None if it is not zero at the last step.
+    """
+    last = len(run.path.a)
+
+    def zero(at: Sequence[int]) -> list[bool]:
+        sums = naive_column_sums(run, state, flush=True, at=at)
+        return (sums == 0).all(dim=1).tolist()
+
+    low, high = max(near - SEARCH, 0), min(near + SEARCH, last)
+    if not zero([high])[0]:
+        low, high = high, last
+        if low == last or not zero([last])[0]:
+            return None
+    elif low and zero([low])[0]:
+        low, high = 0, low
+    while high - low > 1:
+        between = sorted({low + (high - low) * k // 9 for k in range(1, 9)} - {low, high})
+        found = zero(between)
+        nonzero = [step for step, is_zero in zip(between, found, strict=True) if not is_zero]
+        low = max(nonzero, default=low)
+        high = min((step for step in [*between, high] if step > low), default=high)
+    return high
 
 
 def flushed(x: Tensor) -> Tensor:

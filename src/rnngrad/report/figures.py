@@ -38,7 +38,7 @@ def jacobian_figure(results: Results) -> Figure:
                 _draw_curves(axis, results.curves, cell, weights, "column_sum")
             if "lstm" in results.cells:
                 _draw_curves(axis, results.curves, "lstm", weights, "cell_path")
-            _draw_float32_limits(axis)
+            draw_float32_limits(axis)
             _note_what_leaves(axis, results, weights)
             axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
         axes[0].set_ylabel("log10 of mean |d state_t / d state_0|")
@@ -75,7 +75,7 @@ def _note_what_leaves(axis: Axes, results: Results, weights: str) -> None:
     )
 
 
-def _draw_float32_limits(axis: Axes) -> None:
+def draw_float32_limits(axis: Axes) -> None:
     axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--", label="smallest normal float32")
     axis.axhspan(FLOAT32_DENORMAL, FLOAT32_NORMAL, color=INK, alpha=0.12, lw=0)
 

@@ -15,6 +15,7 @@ from rnngrad.data.datamodule import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import EmbedParams, ProbeParams, TrainParams
+from rnngrad.study.decades import log10_mean
 from rnngrad.study.gates import gate_histogram, memory_gate
 from rnngrad.study.results import MILESTONES, WEIGHTS
 
@@ -144,7 +145,7 @@ def summarize(cell: str, model: ProbedModel) -> pd.DataFrame:
         part = pd.DataFrame(
             {
                 "step": np.flatnonzero(reached) + 1,
-                "log10_mean": _log10_mean(values[:, reached]),
+                "log10_mean": log10_mean(values[:, reached]),
                 "log10_median": median,
                 "log10_low": low,
                 "log10_high": high,
@@ -167,11 +168,3 @@ def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
     lowest = -1e300
     found = np.nanquantile(np.maximum(values, lowest), [0.1, 0.5, 0.9], axis=0)
     return np.where(found < lowest / 1e3, -np.inf, found)
-
-
-def _log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # 10**-330 is no float64: take the largest value out before the mean
-    top = np.nanmax(values, axis=0)
-    shift = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log10(np.nanmean(10.0 ** (values - shift), axis=0)) + shift

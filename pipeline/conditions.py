@@ -1,0 +1,44 @@
+"""Stage 6: why is it zero? The question's setting, and one factor changed at a time.
+
+Reads build/embed/ and build/train/; writes build/conditions/: seeds.csv (every number of every
+condition, cell and weight seed), curves.csv (log10 by step, median and range over seeds), and
+reports/conditions.csv (the medians).
+"""
+
+from pathlib import Path
+
+from rnngrad.params import read_params
+from rnngrad.stage import run_stage, whole
+
+BUILD = Path("build")
+
+
+def main() -> None:
+    params = read_params()
+
+    import pandas as pd
+    from tqdm import tqdm
+
+    from rnngrad.study import condition_table, conditions
+    from rnngrad.workers import run_jobs
+
+    cases = conditions.jobs_of(params)
+    jobs = conditions.distinct(job for case in cases.values() for job in case)
+    arguments = [(job, params, BUILD / "embed", BUILD / "train") for job in jobs]
+    results = run_jobs(conditions.measure, arguments)
+    measured = list(tqdm(results, "conditions", total=len(jobs), unit="model", disable=None))
+    rows, curves = conditions.tabulate(params, cases, measured)
+    seeds = pd.DataFrame(rows)
+    with whole(BUILD / "conditions") as folder:
+        folder.mkdir()
+        seeds.to_csv(folder / "seeds.csv", index=False, float_format="%.6f")
+        table = condition_table.curves_over_seeds(curves)
+        table.to_csv(folder / "curves.csv", index=False, float_format="%.4f")
+    with whole("reports/conditions.csv") as path:
+        table = condition_table.over_seeds(seeds)
+        steps = {name: table[name].astype("Int64") for name in condition_table.STEP_NUMBERS}
+        table.assign(**steps).to_csv(path, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    run_stage(main)

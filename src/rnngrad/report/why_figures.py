@@ -1,0 +1,101 @@
+"""The figures of "why is it zero?": the question's own windows, and what they do not show."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rnngrad.report.figures import WIDTH, draw_float32_limits
+from rnngrad.report.style import COLOURS, NAMES, figure_style
+
+WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
+    ("rnn", "question", 1, 500),
+    ("rnn", "question", 900, 1400),
+    ("lstm", "float32_flushed", 1, 20),
+    ("lstm", "float32_flushed", -19, 0),
+]
+PANELS = {  # condition: what is said above its panel
+    "question": "The question's setting",
+    "no_padding": "No padding",
+    "torch_initializer": "Another initialiser",
+    "torch_no_padding": "Neither",
+}
+
+
+def windows_figure(curves: pd.DataFrame) -> Figure | None:
+    """The windows that the question looked through, on its own linear axes.
+
+    Args:
+        curves: condition, cell, step, log10, low, high.
+
+    Returns:
+        None where a condition that a window shows was not run.
+    """
+    parts = [_inside(curves, *window) for window in WINDOWS]
+    if any(part.empty for part in parts):
+        return None
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        for axis, part in zip(figure.subplots(2, 2).flat, parts, strict=True):
+            _draw_window(axis, part)
+        return figure
+
+
+def _inside(curves: pd.DataFrame, cell: str, condition: str, first: int, last: int) -> pd.DataFrame:
+    part = curves.query("condition == @condition and cell == @cell")
+    if part.empty or first > 0:
+        return part[part["step"].between(first, last)]
+    T = part["step"].max()
+    return part[part["step"] >= T + first]
+
+
+def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
+    cell, first, last = part["cell"].iloc[0], part["step"].min(), part["step"].max()
+    low, middle, high = (10 ** part[name] for name in ("low", "log10", "high"))
+    axis.plot(part["step"], middle, color=COLOURS[cell])
+    axis.fill_between(part["step"], low, high, color=COLOURS[cell], alpha=0.2, lw=0)
+    axis.set(
+        title=f"{NAMES[cell]}, steps {first:,} to {last:,}",
+        xlabel="step t",
+        xlim=(first, last),
+        ylabel="mean |d state_t / d state_0|",
+    )
+    axis.set_ylim(0, 1.05 * high.max() or 1)
+    if not high.any():
+        axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
+
+
+def conditions_figure(curves: pd.DataFrame) -> Figure | None:
+    """All steps on one log scale: the question's setting, and with padding or initialiser gone."""
+    panels = [name for name in PANELS if (curves["condition"] == name).any()]
+    if not panels:
+        return None
+    rows = -(-len(panels) // 2)
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
+        axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+        for axis, name in zip(axes.flat, panels, strict=False):
+            _draw_condition(axis, curves[curves["condition"] == name])
+            draw_float32_limits(axis)
+            axis.set_title(PANELS[name])
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        _label_edges(axes[:, 0], axes[-1])
+        handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
+        figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
+        return figure
+
+
+def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
+    for cell, curve in curves.groupby("cell", sort=False):
+        colour = COLOURS[str(cell)]
+        axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
+        axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+
+
+def _label_edges(left: Sequence[Axes], bottom: Sequence[Axes]) -> None:
+    for axis in left:
+        axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
+    for axis in bottom:
+        axis.set(xlabel="step t", xlim=(0, None))

@@ -1,0 +1,1 @@
+"""What the question and the tutorials say, each statement with a criterion and a verdict."""

@@ -1,0 +1,272 @@
+"""Why is it zero? The question's statistic under its own setting, and with one factor changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import rnngrad
+from rnngrad.data.datamodule import load_embedding
+from rnngrad.models.classifier import RECURRENT
+from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
+from rnngrad.models.weights import load_classifier, weight_file
+from rnngrad.params import Params, Setting
+from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.naive import first_zero_step, naive_column_sums
+from rnngrad.probe.problem import problem_of
+from rnngrad.probe.trajectory import Chunk, run_layer
+from rnngrad.study.condition_inputs import ConditionInputs, condition_inputs
+from rnngrad.study.condition_table import curve_numbers
+from rnngrad.study.probing import STATE, log_spaced_steps
+from rnngrad.study.sigmoid_state import SigmoidStateLSTM
+
+SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
+    "log": -np.inf,
+    "float64": float(np.log10(np.finfo(np.float64).tiny)),
+    "float32": float(np.log10(np.finfo(np.float32).tiny)),
+    "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
+}
+State = Tensor | tuple[Tensor, Tensor]
+
+
+class Reading(NamedTuple):
+    """In which arithmetic which statistic is taken."""
+
+    arithmetic: str
+    statistic: str
+
+
+class Job(NamedTuple):
+    """One model on the examples of one setting; several conditions may read the same curves."""
+
+    setting: Setting  # but for what the readings and the halving say
+    cell: str
+    seed: int
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model gives.
+
+    Attributes:
+        log10: by reading, (B, T) float64; NaN at steps where it was not taken.
+        words: for each example the steps (from 0) at which words are read.
+        units: H.
+        float32_zero_from: first step (from 1) from which autograd's float32 with flush-to-zero is
+            zero in every entry of every example; None if never.
+    """
+
+    job: Job
+    log10: dict[Reading, NDArray[np.float64]]
+    words: list[range]
+    units: int
+    float32_zero_from: int | None
+
+
+def jobs_of(params: Params) -> dict[str, list[Job]]:
+    """The models of every case, by its name; equal jobs are to be run once."""
+    conditions = params.conditions
+    found: dict[str, list[Job]] = {}
+    readings: dict[tuple[str, str, int], set[Reading]] = {}
+    for case in conditions.cases:
+        setting = conditions.setting_of(case)
+        trained = setting.weights == "trained"
+        for cell in setting.cells:
+            if trained and cell not in params.cells:
+                continue  # nobody trained it
+            for seed in params.train_of(cell).seeds if trained else conditions.seeds:
+                job = Job(_what_is_run(setting, cell), cell, seed, ())
+                found.setdefault(case, []).append(job)
+                readings.setdefault(_key(job), set()).add(reading_of(setting))
+    return {
+        case: [job._replace(readings=tuple(sorted(readings[_key(job)]))) for job in jobs]
+        for case, jobs in found.items()
+    }
+
+
+def reading_of(setting: Setting) -> Reading:
+    return Reading(setting.arithmetic, setting.statistic)
+
+
+def _what_is_run(setting: Setting, cell: str) -> Setting:
+    """The setting with what does not change the model's run set to one and the same value."""
+    same = {"cells": [cell], "arithmetic": "log", "statistic": "column_sum", "halved_mean": False}
+    return setting.model_copy(update=same)
+
+
+def _key(job: Job) -> tuple[str, str, int]:
+    return job.setting.model_dump_json(), job.cell, job.seed
+
+
+def measure(job: Job, params: Params, embed: Path, train: Path) -> Measured:
+    """Run one model and take all its readings.
+
+    Args:
+        job: what to run and to read.
+        params: where training and probe settings are.
+        embed: folder of the embedding stage.
+        train: folder with one folder of weights per cell.
+    """
+    sample, vectors = load_embedding(embed)
+    trained = job.setting.weights == "trained"
+    examples = condition_inputs(
+        job.setting,
+        params.embed.padding if trained else job.setting.padding,
+        sample,
+        vectors,
+        params.conditions.comments,
+        params.conditions.seed,
+    )
+    module = _module(job, examples.inputs.shape[2], params, train)
+    state = _initial_state(module, len(examples.inputs), job, params.conditions.seed)
+    run = _Run(module, examples, state, job.cell)
+    curves = _curves(run, job)
+    log10 = {reading: curves[reading] for reading in job.readings}
+    zero = _float32_zero_from(run, curves[Reading("log", "column_sum")])
+    return Measured(job, log10, examples.words, module.hidden_size, zero)
+
+
+def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
+    setting = job.setting
+    if setting.weights == "trained":
+        path = weight_file(train / job.cell, "trained", job.seed)
+        return load_classifier(path, job.cell, features, params.train_of(job.cell)).recurrent
+    torch.manual_seed(job.seed)
+    relu = {"nonlinearity": "relu"} if setting.initializer == "identity" else {}
+    kind = SigmoidStateLSTM if setting.state_nonlinearity == "sigmoid" else RECURRENT[job.cell]
+    module = kind(features, setting.units, batch_first=True, **relu)
+    if setting.initializer != "torch":
+        initialize_like_keras(module, setting.forget_bias)
+    if setting.initializer == "identity":
+        set_identity(module)
+    if setting.initializer == "chrono":
+        set_chrono_biases(module, setting.steps)
+    return module
+
+
+def _initial_state(module: nn.RNNBase, examples: int, job: Job, seed: int) -> State:
+    """One state per weight seed, for all examples: then their padding is one and the same."""
+    shape = (1, 1, module.hidden_size)
+    generator = torch.Generator().manual_seed(1000 * seed + job.seed)
+    uniform = job.setting.initial_state == "uniform"
+    h, c = (
+        (torch.rand(shape, generator=generator) if uniform else torch.zeros(shape))
+        .expand(-1, examples, -1)
+        .contiguous()
+        for _ in range(2)
+    )
+    return (h, c) if isinstance(module, nn.LSTM) else h
+
+
+class _Run(NamedTuple):
+    module: nn.RNNBase
+    examples: ConditionInputs
+    state: State
+    cell: str
+
+    @property
+    def recorded(self) -> list[int]:
+        """Steps (from 1) that costly readings are taken at."""
+        T = self.examples.inputs.shape[1]
+        ends = {end for words in self.examples.words for end in (words.start, words.stop)}
+        first_and_last = {*range(1, min(T, 20) + 1), *range(max(T - 19, 1), T + 1)}
+        return sorted({*log_spaced_steps(T, 60), *first_and_last, *ends} - {0})
+
+
+def _curves(run: _Run, job: Job) -> dict[Reading, NDArray[np.float64]]:
+    if isinstance(run.module, SigmoidStateLSTM):
+        sums = run.module.column_sums(run.examples.inputs, run.state, run.recorded)
+        return {Reading("log", "column_sum"): _spread(_log10(sums), run)}
+    wanted = {reading.statistic for reading in job.readings} | {"column_sum"}
+    found = rnngrad.jacobian_curves(
+        run.module,
+        run.examples.inputs,
+        run.state,
+        state=STATE[run.cell],
+        statistics=sorted(wanted),
+        spectral_steps=run.recorded,
+    )
+    curves = {Reading("log", name): getattr(found, f"log10_{name}") for name in wanted}
+    for reading in job.readings:
+        if reading.arithmetic != "log":
+            curves[reading] = _spread(_log10(_naive(run, reading.arithmetic)), run)
+    return curves
+
+
+def _naive(run: _Run, arithmetic: str) -> NDArray[np.float64]:
+    """(B, recorded) column sums as autograd gives them."""
+    dtype = torch.float64 if arithmetic == "float64" else torch.float32
+    flush = arithmetic == "float32_flushed"
+    problem = problem_of(run.module, run.examples.inputs, run.state)
+    chunk = Chunk(torch.arange(problem.batch), problem.lengths)
+    with exact_arithmetic(problem.inputs.device):
+        layer = run_layer(problem, chunk, 0, dtype)
+        return naive_column_sums(layer, STATE[run.cell], flush=flush, at=run.recorded).T.numpy()
+
+
+def _float32_zero_from(run: _Run, log10: NDArray[np.float64]) -> int | None:
+    # a step that was not recorded compares as False
+    below = np.flatnonzero((log10 < SMALLEST_NORMAL["float32"]).all(axis=0))
+    if not len(below):
+        return None
+    near = int(below[0]) + 1
+    if isinstance(run.module, SigmoidStateLSTM):
+        return run.module.first_zero_step(run.examples.inputs, run.state, near)
+    problem = problem_of(run.module, run.examples.inputs, run.state)
+    chunk = Chunk(torch.arange(problem.batch), problem.lengths)
+    with exact_arithmetic(problem.inputs.device):
+        layer = run_layer(problem, chunk, 0, torch.float32)
+        return first_zero_step(layer, STATE[run.cell], near)
+
+
+def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):
+        return np.log10(values)
+
+
+def _spread(values: NDArray[np.float64], run: _Run) -> NDArray[np.float64]:
+    """(B, recorded) to (B, T), NaN in between."""
+    out = np.full(run.examples.inputs.shape[:2], np.nan)
+    out[:, np.array(run.recorded) - 1] = values
+    return out
+
+
+def distinct(jobs: Iterable[Job]) -> list[Job]:
+    """Every job once, in the order in which they come."""
+    return list({_key(job): job for job in jobs}.values())
+
+
+def tabulate(
+    params: Params, cases: dict[str, list[Job]], measured: Iterable[Measured]
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, pd.Series]]]:
+    """What every case reads from what was measured.
+
+    Returns:
+        One row per case, cell and seed: condition, factor, cell, seed and
+        ``condition_table.NUMBERS``; and for each of them condition, cell and the curve.
+    """
+    found = {_key(result.job): result for result in measured}
+    rows, curves = [], []
+    for case, jobs in cases.items():
+        setting, factor = params.conditions.setting_of(case), params.conditions.factor_of(case)
+        for job in jobs:
+            result = found[_key(job)]
+            curve, numbers = curve_numbers(
+                result.log10[reading_of(setting)],
+                result.words,
+                0.5 * np.log10(result.units) if setting.statistic == "frobenius" else 0.0,
+                SMALLEST_NORMAL[setting.arithmetic],
+                setting.halved_mean,
+                result.float32_zero_from,
+            )
+            names = {"condition": case, "factor": factor, "cell": job.cell, "seed": job.seed}
+            rows.append(names | numbers)
+            curves.append((case, job.cell, curve))
+    return rows, curves

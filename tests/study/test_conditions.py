@@ -1,0 +1,273 @@
+"""Conditions: what is read, run and measured, against autograd; and how it becomes a table."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from rnngrad.errors import InputError
+from rnngrad.params import Params, read_params
+from rnngrad.study import condition_table, conditions
+from rnngrad.study.condition_inputs import condition_inputs
+from rnngrad.study.sigmoid_state import SigmoidStateLSTM
+
+ROOT = Path(__file__).parent.parent.parent
+T, H, D = 24, 5, 4
+
+
+def make_params(cases: dict[str, dict[str, Any]], **question: Any) -> Params:
+    params = read_params(ROOT / "params.yaml")
+    changed = params.conditions.model_copy(
+        update={
+            "seeds": [1, 2],
+            "comments": 3,
+            "question": params.conditions.question.model_copy(
+                update={"units": H, "steps": T} | question
+            ),
+            "cases": {name: {"factor": "some"} | case for name, case in cases.items()},
+        }
+    )
+    return params.model_copy(update={"conditions": changed})
+
+
+@pytest.fixture
+def embed(tmp_path: Path, make_sample: Any) -> Path:
+    sample, vectors = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
+    sample.save(tmp_path / "tokens.npz")
+    np.save(tmp_path / "vectors.npy", vectors)
+    return tmp_path
+
+
+def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], pd.Series]]:
+    """Rows of seed 1, and its curves by condition and cell."""
+    cases = conditions.jobs_of(params)
+    jobs = conditions.distinct(job for case in cases.values() for job in case)
+    measured = [conditions.measure(job, params, embed, Path("nowhere")) for job in jobs]
+    rows, curves = conditions.tabulate(params, cases, measured)
+    first = dict(reversed([((a, b), c) for a, b, c in curves]))
+    return pd.DataFrame(rows).query("seed == 1"), first
+
+
+def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
+    """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
+    job = conditions.jobs_of(params)["question"][0]._replace(cell=cell)
+    sample, vectors = conditions.load_embedding(embed)
+    examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
+    module = conditions._module(job, D, params, Path()).double()
+    state = conditions._initial_state(module, len(examples.inputs), job, 1)
+    parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
+    denominator = parts[-1].requires_grad_()
+    values = []
+    for t in range(1, T + 1):
+        start = tuple(parts) if len(parts) == 2 else parts[0]
+        end = module(examples.inputs[:, :t].double(), start)[1]
+        numerator = end[1] if isinstance(end, tuple) else end
+        (gradient,) = torch.autograd.grad(numerator.sum(), denominator)
+        values.append(gradient.abs().mean().log10().item())
+    return np.array(values)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_the_question_s_statistic_is_what_autograd_gives(cell: str, embed: Path) -> None:
+    params = make_params(
+        {
+            "question": {"cells": [cell]},
+            "float64": {"cells": [cell], "arithmetic": "float64"},
+            "halved": {"cells": [cell], "halved_mean": True},
+        }
+    )
+    rows, curves = run(params, embed)
+    expected = by_autograd(params, embed, cell)
+    np.testing.assert_allclose(curves["question", cell], expected, atol=1e-12)
+    np.testing.assert_allclose(curves["float64", cell], expected, atol=1e-10)
+    np.testing.assert_allclose(curves["halved", cell], expected - np.log10(2), atol=1e-12)
+    ends = rows.set_index("condition")["log10_at_end"]
+    assert ends["question"] == pytest.approx(expected[-1], abs=1e-12)
+
+
+def test_readings_of_one_model_are_run_once(embed: Path) -> None:
+    params = make_params(
+        {
+            "question": {},
+            "spectral": {"statistic": "spectral"},
+            "flushed": {"arithmetic": "float32_flushed"},
+            "padding": {"padding": "none"},
+        }
+    )
+    cases = conditions.jobs_of(params)
+    jobs = conditions.distinct(job for case in cases.values() for job in case)
+    assert len(jobs) == 2 * 2 * 2  # settings, cells, seeds
+    assert {len(job.readings) for job in jobs} == {3, 1}
+
+
+def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
+    params = make_params({"trained": {"weights": "trained", "cells": ["rnn", "gru"]}})
+    params = params.model_copy(update={"cells": {"rnn": {"seeds": [7, 8, 9]}}})
+    jobs = conditions.jobs_of(params)["trained"]
+    assert [(job.cell, job.seed) for job in jobs] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
+
+
+def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
+    """The forget gates are closed, and three units leave float32 within some hundred steps."""
+    params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
+    rows, curves = run(params, embed)
+    found = int(rows["float32_zero_from"].item())
+    job = conditions.jobs_of(params)["question"][0]
+    sample, vectors = conditions.load_embedding(embed)
+    examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
+    module = conditions._module(job, D, params, Path())
+    h, c = conditions._initial_state(module, 3, job, 1)
+    assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
+    try:
+        zero = []
+        for t in range(1, 151):
+            c0 = c.clone().requires_grad_()
+            end = module(examples.inputs[:, :t], (h, c0))[1][1]
+            zero.append(bool((torch.autograd.grad(end.sum(), c0)[0] == 0).all()))
+    finally:
+        torch.set_flush_denormal(False)
+    assert found == zero.index(True) + 1
+    assert all(zero[found - 1 :])
+    assert curves["question", "lstm"][found] < -37
+
+
+@pytest.mark.parametrize("near", [1, 9, 24])
+def test_a_sigmoid_state_is_searched_and_differentiated(near: int) -> None:
+    torch.manual_seed(0)
+    module = SigmoidStateLSTM(D, 3, batch_first=True)
+    with torch.no_grad():
+        weights = dict(module.named_parameters())
+        weights["bias_ih_l0"][3:6] = -7.0
+        weights["weight_hh_l0"].mul_(0.01)
+    x, state = torch.randn(2, T, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
+    sums = module.column_sums(x, state, [1, 3])
+    for t, column in ((1, 0), (3, 1)):
+        jacobian = torch.func.jacrev(
+            lambda c, t=t: module.cell_states(x[:, :t].double(), (state[0].double(), c))[-1]
+        )(state[1].double())
+        per_example = torch.stack([jacobian[b, :, 0, b] for b in range(2)])
+        expected = per_example.sum(dim=1).abs().mean(dim=1)
+        np.testing.assert_allclose(sums[:, column], expected, rtol=1e-12)
+    found = module.first_zero_step(x, state, near)
+    torch.set_flush_denormal(True)
+    zero = [not module.column_sums(x, state, [t], torch.float32).any() for t in range(1, T + 1)]
+    torch.set_flush_denormal(False)
+    assert found == zero.index(True) + 1
+
+
+def test_a_sigmoid_state_that_survives_is_never_zero() -> None:
+    torch.manual_seed(0)
+    module = SigmoidStateLSTM(D, 3, batch_first=True)
+    state = (torch.rand(1, 1, 3), torch.rand(1, 1, 3))
+    assert module.first_zero_step(torch.randn(1, 5, D), state, 2) is None
+
+
+def test_a_stream_has_no_padding_and_padded_comments_end_together(make_sample: Any) -> None:
+    sample, vectors = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
+    setting = make_params({"q": {}}).conditions.setting_of("q")
+    stream = condition_inputs(setting, "none", sample, vectors, 2, 1)
+    assert stream.inputs.shape == (2, T, D)
+    assert (stream.inputs != 0).any(dim=2).all()
+    assert not torch.equal(stream.inputs[0], stream.inputs[1])
+    padded = condition_inputs(setting, "pre", sample, vectors, 9, 1)
+    assert [len(words) for words in padded.words] == [9, 7, 4]
+    for row, words in zip(padded.inputs, padded.words, strict=True):
+        assert words.stop == T
+        assert (row != 0).any(dim=1).tolist() == [t in words for t in range(T)]
+    behind = condition_inputs(setting, "post", sample, vectors, 9, 1)
+    assert [words.start for words in behind.words] == [0, 0, 0]
+    assert torch.equal(behind.inputs[0, :9], padded.inputs[0, -9:])
+
+
+def test_inputs_that_are_no_comments(make_sample: Any) -> None:
+    sample, vectors = make_sample([3, 9], ["test"], D)
+    conditions_ = make_params(
+        {
+            "emptied": {"input": "emptied_comments"},
+            "tokens": {"input": "random_tokens", "steps": 6},
+            "sliced": {"sliced_input": True, "units": 3},
+        }
+    ).conditions
+    emptied = condition_inputs(conditions_.setting_of("emptied"), "pre", sample, vectors, 4, 1)
+    assert not emptied.inputs.any()
+    tokens = condition_inputs(conditions_.setting_of("tokens"), "pre", sample, vectors, 4, 1)
+    assert tokens.inputs.shape == (4, 6, D)
+    assert 0 < tokens.inputs.abs().max() <= 0.05
+    sliced = condition_inputs(conditions_.setting_of("sliced"), "pre", sample, vectors, 4, 1)
+    assert sliced.inputs.shape[2] == 3
+
+
+def test_identity_and_chrono_reach_the_module() -> None:
+    params = make_params(
+        {
+            "identity": {"initializer": "identity", "cells": ["rnn"]},
+            "chrono": {"initializer": "chrono", "cells": ["lstm"]},
+        }
+    )
+    jobs = conditions.jobs_of(params)
+    rnn = conditions._module(jobs["identity"][0], D, params, Path())
+    assert isinstance(rnn, nn.RNN)
+    assert rnn.nonlinearity == "relu"
+    assert torch.equal(dict(rnn.named_parameters())["weight_hh_l0"], torch.eye(H))
+    lstm = conditions._module(jobs["chrono"][0], D, params, Path())
+    i, f, _, _ = dict(lstm.named_parameters())["bias_ih_l0"].chunk(4)
+    assert torch.equal(i, -f)
+    assert 0 <= f.min() < f.max() <= np.log(T - 1)
+
+
+def test_rates_and_horizon_of_a_straight_line() -> None:
+    steps = np.arange(1, 101)
+    # 0.02 decades per step on 60 steps of padding, 0.1 on 40 words
+    line = np.where(steps <= 60, -0.02 * steps, -1.2 - 0.1 * (steps - 60))[None]
+    curve, numbers = condition_table.curve_numbers(line, [range(60, 100)], 0.0, -np.inf, False, 77)
+    assert numbers["decades_per_step_padding"] == pytest.approx(-0.02)
+    assert numbers["decades_per_step_tokens"] == pytest.approx(-0.1)
+    assert numbers["horizon"] == 50
+    assert numbers["log10_at_20"] == pytest.approx(-0.4)
+    assert numbers["log10_at_end"] == pytest.approx(-5.2)
+    assert np.isnan(numbers["log10_at_400"])
+    assert numbers["float32_zero_from"] == 77
+    sparse = np.where(np.isin(steps, (1, 20, 40, 60, 80, 100)), line, np.nan)
+    assert len(curve) == 100
+    _, coarse = condition_table.curve_numbers(sparse, [range(60, 100)], 0.0, -np.inf, False, None)
+    assert coarse == pytest.approx(numbers | {"float32_zero_from": np.nan}, nan_ok=True)
+
+
+def test_rates_stop_where_the_arithmetic_ends() -> None:
+    line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
+    smallest = conditions.SMALLEST_NORMAL["float32"]
+    words = [range(100)]
+    _, numbers = condition_table.curve_numbers(line, words, 0.0, smallest, True, None)
+    assert numbers["decades_per_step_tokens"] == pytest.approx(-1.0)
+    assert np.isnan(numbers["decades_per_step_padding"])
+    assert numbers["log10_at_20"] == pytest.approx(-20 - np.log10(2))
+
+
+def test_the_median_over_seeds_keeps_never_apart_from_missing() -> None:
+    row: dict[str, Any] = dict.fromkeys(condition_table.NUMBERS, np.nan)
+    names = {"condition": "a", "factor": "b", "cell": "rnn"}
+    rows = [
+        names | row | {"seed": seed, "log10_at_end": end, "horizon": h, "float32_zero_from": z}
+        for seed, end, h, z in ((1, -1.0, 5, np.nan), (2, -3.0, 7, 9), (3, -np.inf, 8, np.nan))
+    ]
+    table = condition_table.over_seeds(pd.DataFrame(rows)).iloc[0]
+    assert table["log10_at_end"] == -3.0
+    assert table["horizon"] == 7
+    assert np.isnan(table["float32_zero_from"])
+    assert np.isnan(table["log10_at_20"])
+
+
+def test_contradictions_in_a_case_are_named() -> None:
+    for change, words in (
+        ({"initializer": "identity"}, "identity is made for relu RNNs"),
+        ({"initializer": "chrono", "cells": ["rnn"]}, "chrono is made for LSTMs"),
+        ({"statistic": "spectral", "arithmetic": "float32"}, "computed with arithmetic log only"),
+        ({"state_nonlinearity": "sigmoid"}, "untrained LSTMs only"),
+        ({"unknown": 1}, "conditions.cases.q.unknown: unknown key"),
+    ):
+        with pytest.raises(InputError, match=words):
+            make_params({"q": change}).conditions.setting_of("q")
