@@ -1,13 +1,23 @@
-"""Small models' settings and made-up samples that tests of several rooms share."""
+"""One thread, and small models' settings and made-up samples that tests of several rooms share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.params import TrainParams
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """The problems are small, and threads that wait for a busy core cost minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

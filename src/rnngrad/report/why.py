@@ -3,17 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from rnngrad.report.style import NAMES
+from rnngrad.report.style import FLOAT32_NORMAL, NAMES
 
-# What a person who reads the page is told of a cause; the numbers come from the table.
+# What a reader is told of a cause; the numbers come from the table of conditions.
 CAUSES = {
-    "no_padding": "nearly all of the steps are padding",
-    "torch_initializer": "the initialiser makes the RNN's matrix orthogonal",
+    "float32_flushed": "float32 with flush-to-zero ends at 10^-37.9",
+    "no_padding": "nearly all steps are padding",
+    "torch_initializer": "the initialiser: orthogonal, forget bias 1",
     "trained": "nothing was trained",
-    "zero_state": "the state starts at U(0, 1)",
-    "forget_bias_0": "the forget gates start at a bias of 1",
+    "zero_state": "the state starts at U(0, 1), not at 0",
     "frobenius": "signs cancel in a column sum",
-    "averaging_bug": "half of the mean was taken over zeros",
+    "averaging_bug": "the mean was taken over as many zeros again",
     "emptied_comments": "comments of three words or fewer were emptied",
     "sliced_input": "the wrapper sliced its input",
 }
@@ -21,28 +21,28 @@ CAUSES = {
 
 def why_table(conditions: pd.DataFrame) -> pd.DataFrame:
     """The table of conditions as it is printed: one row per condition and cell."""
-    rows = []
-    for row in conditions.to_dict("records"):
-        rows.append(
-            {
-                "condition": f"`{row['condition']}`",
-                "factor": row["factor"],
-                "cell": NAMES[row["cell"]],
-                **{f"t = {t:,}": _decades(row[f"log10_at_{t}"]) for t in (20, 100, 400, 1383)},
-                "end": _decades(row["log10_at_end"]),
-                "float32 zero from": _step(row["float32_zero_from"]),
-                "per step of padding": _rate(row["decades_per_step_padding"]),
-                "per word": _rate(row["decades_per_step_tokens"]),
-                "horizon": _step(row["horizon"]),
-            }
-        )
+    rows = [
+        {
+            "condition": f"`{row['condition']}`",
+            "factor": row["factor"],
+            "cell": NAMES[row["cell"]],
+            **{f"t = {t:,}": decades(row[f"log10_at_{t}"]) for t in (20, 100, 400, 1383)},
+            "end": decades(row["log10_at_end"]),
+            "float32 zero from": _step(row["float32_zero_from"]),
+            "per step of padding": _rate(row["decades_per_step_padding"]),
+            "per word": _rate(row["decades_per_step_tokens"]),
+            "horizon": _step(row["horizon"]),
+        }
+        for row in conditions.to_dict("records")
+    ]
     return pd.DataFrame(rows)
 
 
-def _decades(value: float) -> str:
+def decades(value: float) -> str:
+    """A log10 as it is printed; empty where there is none."""
     if np.isnan(value):
         return ""
-    return "0 exactly" if value == -np.inf else f"{value:z.1f}".replace("-", "−")
+    return "exactly 0" if value == -np.inf else f"{value:z.1f}".replace("-", "−")
 
 
 def _rate(value: float) -> str:
@@ -60,49 +60,68 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
 
 
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
-    """What becomes of the two ends when one cause is taken away, largest effect first.
+    """What becomes of both ends when one cause is taken away, the largest effect first.
 
-    Columns: cause, condition, rnn, lstm (log10 at the end), lead (decades by which the RNN is
-    ahead), change (of that lead against the question's setting); empty where RNN or LSTM was not
-    run. Only the RNN's or only the LSTM's end may change: the other is then the question's.
+    Columns: cause, condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
+    question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
+    change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
+    Empty where the question's setting was not run for both cells.
     """
-    start = {cell: value_of(conditions, "question", cell, "log10_at_end") for cell in NAMES}
-    if start["rnn"] is None or start["lstm"] is None:
+    ends = conditions.pivot_table("log10_at_end", "condition", "cell")
+    if not {"rnn", "lstm"} <= set(ends) or "question" not in ends.index:
         return pd.DataFrame()
+    question = ends.loc["question", ["rnn", "lstm"]]
     rows = []
     for condition, cause in CAUSES.items():
-        ends = {cell: value_of(conditions, condition, cell, "log10_at_end") for cell in NAMES}
-        if ends["rnn"] is None and ends["lstm"] is None:
-            continue
-        rnn = start["rnn"] if ends["rnn"] is None else ends["rnn"]
-        lstm = start["lstm"] if ends["lstm"] is None else ends["lstm"]
-        change = rnn - lstm - (start["rnn"] - start["lstm"])
-        rows.append(
-            {
-                "cause": cause,
-                "condition": condition,
-                "rnn": rnn,
-                "lstm": lstm,
-                "lead": rnn - lstm,
-                "change": change,
-            }
-        )
+        if condition in ends.index:
+            end = ends.loc[condition, ["rnn", "lstm"]].fillna(question)
+            change = end - question
+            change = change.where(np.isfinite(end), question - FLOAT32_NORMAL)
+            lead = change["rnn"] - change["lstm"]
+            names = {"cause": cause, "condition": condition, **end.to_dict()}
+            rows.append(
+                names
+                | {f"{cell}_change": change[cell] for cell in change.index}
+                | {"lead_change": lead}
+            )
     table = pd.DataFrame(rows)
-    return table.sort_values("change", key=np.abs, ascending=False, ignore_index=True)
+    size = table[["lead_change", "lstm_change"]].abs()
+    return table.loc[
+        size.sort_values(["lead_change", "lstm_change"], ascending=False).index
+    ].reset_index(drop=True)
 
 
 def printed_causes(conditions: pd.DataFrame) -> pd.DataFrame:
-    """``cause_table`` in words, with the share of all changes that each cause has."""
+    """``cause_table`` as it is printed."""
     causes = cause_table(conditions)
     if causes.empty:
         return causes
     return pd.DataFrame(
         {
             "cause": causes["cause"],
-            "taken away by": [f"`{name}`" for name in causes["condition"]],
-            "RNN ends at": causes["rnn"].map(_decades),
-            "LSTM ends at": causes["lstm"].map(_decades),
-            "the RNN's lead": causes["lead"].map(_decades),
-            "changes the lead by": causes["change"].map(_decades),
+            "condition": [f"`{name}`" for name in causes["condition"]],
+            "RNN ends at": causes["rnn"].map(decades),
+            "LSTM ends at": causes["lstm"].map(decades),
+            "RNN moves by": causes["rnn_change"].map(_signed),
+            "LSTM moves by": causes["lstm_change"].map(_signed),
+            "RNN's lead moves by": causes["lead_change"].map(_signed),
         }
     )
+
+
+def _signed(value: float) -> str:
+    return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−")
+
+
+def horizon_table(conditions: pd.DataFrame) -> pd.DataFrame:
+    """Memory horizon per cell: steps until a tenth of the statistic is left, by condition."""
+    wanted = ["question", "zero_state", "no_padding", "torch_initializer", "chrono", "trained"]
+    rows: dict[str, dict[str, str]] = {}
+    for row in conditions.to_dict("records"):
+        name = row["condition"]
+        if name in wanted:
+            rows.setdefault(name, {})[NAMES[row["cell"]]] = _step(row["horizon"])
+    table = pd.DataFrame(
+        [{"condition": f"`{name}`"} | rows[name] for name in wanted if name in rows]
+    )
+    return table.fillna("")

@@ -81,7 +81,7 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
             axis.set_title(PANELS[name])
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
-        _label_edges(axes[:, 0], axes[-1])
+        _label_edges(axes[:, 0].tolist(), axes[-1].tolist())
         handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
         figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
         return figure

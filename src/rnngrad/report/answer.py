@@ -1,0 +1,116 @@
+"""The answer in five sentences, every number filled in from the results."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from rnngrad.intervals import Interval
+from rnngrad.report.style import NAMES
+from rnngrad.report.why import value_of
+from rnngrad.study.claims.claim import Claim
+from rnngrad.study.results import Results
+
+
+def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
+    """Five sentences: the zeros, the padding, the RNN, training, the tutorials.
+
+    A sentence is left out where params.yaml does without a cell or a condition that it needs.
+    """
+    table = results.conditions
+    sentences = [
+        _zeros(table),
+        _padding(table, results.data_card["sample"]["words"]["mean"]),
+        _rnn(table),
+        _training(results),
+        _tutorials(claims),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _zeros(table: pd.DataFrame) -> str:
+    end = value_of(table, "question", "lstm", "log10_at_end")
+    zero = value_of(table, "question", "lstm", "float32_zero_from")
+    if end is None or zero is None or pd.isna(zero):
+        return ""
+    plateau = value_of(table, "float32", "lstm", "log10_at_end")
+    torch = "" if plateau is None else f", or a false plateau of {_power(plateau)} with torch"
+    return (
+        f"The zeros are arithmetic: the LSTM's true mean |dc_t/dc_0| ends at {_power(end)}, and "
+        f"float32 holds nothing below 10^-38, so that from step {zero:,.0f} on every entry is 0 "
+        f"with TensorFlow's flush-to-zero{torch}."
+    )
+
+
+def _padding(table: pd.DataFrame, words: float) -> str:
+    rate = value_of(table, "question", "lstm", "decades_per_step_padding")
+    if rate is None or pd.isna(rate) or rate >= 0:
+        return ""
+    return (
+        f"The gradient itself does vanish: an untrained LSTM keeps {10**rate:.0%} of it per step "
+        f"of unmasked padding, {abs(rate) * 100:.1f} decades in 100 steps, and comments of "
+        f"{words:.0f} words on average were padded to the longest of them."
+    )
+
+
+def _rnn(table: pd.DataFrame) -> str:
+    ends = {
+        (condition, cell): value_of(table, condition, cell, "log10_at_end")
+        for condition in ("question", "no_padding")
+        for cell in ("rnn", "lstm")
+    }
+    padding = value_of(table, "question", "rnn", "decades_per_step_padding")
+    word = value_of(table, "question", "rnn", "decades_per_step_tokens")
+    if padding is None or word is None or None in ends.values():
+        return ""
+    end = {key: value for key, value in ends.items() if value is not None}
+    return (
+        f"The RNN {_looked(end)} ({_power(end['question', 'rnn'])}): a step of padding costs it "
+        f"{abs(padding):.3f} decades, a word {abs(word):.3f}, and without padding it ends at "
+        f"{_power(end['no_padding', 'rnn'])}, the LSTM at {_power(end['no_padding', 'lstm'])}."
+    )
+
+
+def _looked(end: dict[tuple[str, str], float]) -> str:
+    if end["question", "rnn"] <= end["question", "lstm"]:
+        return "does not look better"
+    if end["no_padding", "rnn"] < end["no_padding", "lstm"]:
+        return "only looked better because its orthogonal matrix keeps what zeros bring nothing to"
+    return "looks better with padding and without"
+
+
+def _training(results: Results) -> str:
+    parts = []
+    for cell in results.cells:
+        end = value_of(results.conditions, "trained", cell, "log10_at_end")
+        reach = "" if end is None else f" with a gradient that ends at {_power(end)}"
+        parts.append(f"the {NAMES[cell]} {percent(results.metrics[cell]['accuracy'])}{reach}")
+    seeds = len(results.params.train.seeds)
+    return f"Training decides what counts: of the test comments, {_list(parts)} ({seeds} seeds)."
+
+
+def _tutorials(claims: Sequence[Claim]) -> str:
+    if not claims:
+        return ""
+    count = Counter(claim.verdict for claim in claims)
+    return (
+        f"Of the {len(claims)} statements of the question and of three tutorials that were "
+        f"measured, {count['holds']} hold, {count['holds only if …']} hold only under a condition "
+        f"and {count['does not hold']} do not hold: see the table of claims."
+    )
+
+
+def _power(value: float) -> str:
+    return "exactly 0" if value == -float("inf") else f"10^{value:z.1f}"
+
+
+def _list(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def percent(interval: Interval) -> str:
+    """A share with its 95% interval, cut to what a share can be."""
+    mean, low, high = interval["mean"], interval["low"], interval["high"]
+    if low is None or high is None:
+        return f"{mean:.1%}"
+    return f"{mean:.1%} ({max(low, 0):.1%} to {min(high, 1):.1%})"
