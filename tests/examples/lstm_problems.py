@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy_lstm import Weights
 from torch import Tensor, nn
+
+from numpy_lstm import Weights
 
 
 class Problem(NamedTuple):

@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
-import numpy_lstm
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lstm_problems import Problem, draw_problem, from_torch, torch_lstm, torch_state
+
+import numpy_lstm
 from numpy_lstm import Gradients, Weights, lstm_backward, lstm_forward, weight_gradient_parts
 
 SHAPES = [(1, 1, 1, 1), (1, 3, 3, 1), (2, 5, 3, 4), (3, 12, 1, 2), (4, 2, 6, 5), (2, 40, 8, 16)]

@@ -1,7 +1,8 @@
 """The example that probes a module of one's own."""
 
-import own_module
 import pytest
+
+import own_module
 
 
 def test_prints_a_falling_curve_and_the_verdicts(capsys: pytest.CaptureFixture[str]):

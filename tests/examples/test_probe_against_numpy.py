@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from lstm_problems import Problem, draw_problem, to_torch, torch_lstm, torch_state
-from numpy_lstm import lstm_backward, lstm_forward, lstm_step_backward, weight_gradient_parts
 
 import rnngrad
+from numpy_lstm import lstm_backward, lstm_forward, lstm_step_backward, weight_gradient_parts
 
 SHAPES = [(1, 3, 3, 1), (2, 7, 3, 4), (3, 15, 2, 5)]
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-import question_answering as qa
 import torch
+
+import question_answering as qa
 from question_answering import QUESTIONS, Parameters, Settings
 
 WORDS = qa.vocabulary(QUESTIONS)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 import numpy_lstm
 import own_module
-import pytest
 import question_answering
 
 README = Path(numpy_lstm.__file__).with_name("README.md")

@@ -302,7 +302,7 @@ def test_the_two_ways_to_take_a_step_agree(cell: str, monkeypatch: pytest.Monkey
     instance = make(Case(cell, steps=200, hidden=6))
     args = instance.module, instance.inputs, instance.initial_state
     quick = rnngrad.jacobian_curves(*args)
-    monkeypatch.setattr(tangents._Propagation, "_quick", lambda *args: None)
+    monkeypatch.setattr(tangents.Propagation, "_quick", lambda *args: None)
     slow = rnngrad.jacobian_curves(*args)
     for name in ("log10_frobenius", "log10_column_sum", "log10_spectral"):
         np.testing.assert_allclose(getattr(quick, name), getattr(slow, name), rtol=0, atol=1e-9)
@@ -330,7 +330,7 @@ def test_true_zeros_stay_on_the_quick_way(dead: int, monkeypatch: pytest.MonkeyP
     set_weights(module, weight_hh_l0=torch.eye(70), weight_ih_l0=drive)
     x = torch.full((2, 40, 1), 0.1)
     x[0, 20] = -50
-    monkeypatch.delattr(tangents._Propagation, "_scaled")
+    monkeypatch.delattr(tangents.Propagation, "_scaled")
     values = rnngrad.jacobian_curves(module, x).log10_frobenius
     np.testing.assert_allclose(values[1], 0.5 * math.log10(70 - dead), atol=1e-6)
     np.testing.assert_allclose(values[0, :20], values[1, :20], atol=1e-6)

@@ -123,7 +123,7 @@ def compare_with_full_computation(
     """The way that is taken against float64 with one scale per row at every step."""
     found = rnngrad.jacobian_curves(module, x, state="c", statistics=("frobenius", "column_sum"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tangents._Propagation, "_quick", lambda *args: None)
+        patch.setattr(tangents.Propagation, "_quick", lambda *args: None)
         double = nn.LSTM(2, 64, batch_first=True).double()
         double.load_state_dict(module.state_dict())
         full = rnngrad.jacobian_curves(

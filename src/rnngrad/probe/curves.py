@@ -1,7 +1,7 @@
 """Jacobian curves of torch's recurrent modules: ||d s_t / d s_0|| for every t, per example."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,20 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.cells import Cell
+from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem, problem_of
+from rnngrad.probe.sharing import Schedule, Segment, schedules
 from rnngrad.probe.sketch import check_sketch, random_directions
-from rnngrad.probe.statistics import STATISTICS, record, spectral_mask, wanted_statistics
-from rnngrad.probe.tangents import FLOAT32_FROM, identity, propagate
-from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, one_steps, run_layer
+from rnngrad.probe.statistics import (
+    HIDDEN_PATH,
+    STATISTICS,
+    record,
+    spectral_mask,
+    wanted_statistics,
+)
+from rnngrad.probe.tangents import FLOAT32_FROM, Propagation, identity
+from rnngrad.probe.trajectory import LayerRun, one_steps, run_segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +48,8 @@ class JacobianCurves:
         `.abs().mean()` measures. Signs cancel in it; it is not a norm.
     log10_cell_path: LSTM with state="c" only: Frobenius norm of diag(prod_t f_t), the part of
         d c_t / d c_0 that never passes through h.
+    log10_hidden_path: where asked for, LSTM with state="c" only: Frobenius norm of
+        J_t - diag(prod_t f_t), the part that passes through h at least once; -inf at t = 1.
     log10_frobenius_error: method="sketch" only: standard error of log10_frobenius, in decades.
     """
 
@@ -48,6 +59,7 @@ class JacobianCurves:
     log10_spectral: np.ndarray | MaybeNone = None
     log10_column_sum: np.ndarray | MaybeNone = None
     log10_cell_path: np.ndarray | MaybeNone = None
+    log10_hidden_path: np.ndarray | MaybeNone = None
     log10_frobenius_error: np.ndarray | MaybeNone = None
 
     def to_frame(self) -> "pd.DataFrame":
@@ -55,7 +67,7 @@ class JacobianCurves:
         import pandas as pd
 
         frames = []
-        for name in (*STATISTICS, "cell_path"):
+        for name in (*STATISTICS, "cell_path", HIDDEN_PATH):
             values = getattr(self, f"log10_{name}")
             if values is not None:
                 b, t = np.nonzero(~np.isnan(values))
@@ -117,10 +129,10 @@ def jacobian_curves(
         TypeError: another kind of module, integer inputs, a PackedSequence.
     """
     problem = problem_of(module, inputs, initial_state, lengths)
-    names = wanted_statistics(statistics)
+    rows = problem.state_rows(state)
+    names = wanted_statistics(statistics, paths=state == "c")
     if method not in ("exact", "sketch"):
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
-    rows = problem.state_rows(state)
     start = identity(problem.hidden * len(problem.states), rows)
     if method == "sketch":
         names = check_sketch(names, directions)
@@ -157,6 +169,20 @@ class _Plan:
         return torch.float32
 
     @property
+    def cell(self) -> Cell:
+        return self.problem.cells[self.layer]
+
+    @property
+    def shares(self) -> bool:
+        """May one example run for another? Not where each has directions of its own."""
+        return self.start.dim() == 2
+
+    @property
+    def watches_signs(self) -> bool:
+        """Must column sums be watched for cancellation?"""
+        return self.dtype == torch.float32 and "column_sum" in self.names
+
+    @property
     def bytes_per_example(self) -> int:
         """Two buffers of tangents and one of matrices."""
         rows, directions = self.start.shape[-2:]
@@ -166,24 +192,19 @@ class _Plan:
 def _curves(plan: _Plan) -> dict[str, np.ndarray]:
     shape = (plan.problem.batch, plan.problem.steps)
     out = {name: np.full(shape, np.nan) for name in plan.names}
-    for chunk in chunks(plan.problem, 2 if plan.layer else 1, plan.bytes_per_example):
-        for name, values in _chunk_curves(plan, chunk).items():
-            out[name][chunk.rows.numpy(), : chunk.steps] = values.T.cpu().numpy()
+    for schedule in schedules(plan.problem, plan.bytes_per_example, plan.shares):
+        found = _in_dtype(plan, schedule, plan.dtype)
+        _write(out, schedule, found)
+        again = _cancelled(found, plan)
+        if again.any():
+            rest = Schedule.of(plan.problem, schedule.rows[again], plan.shares)
+            _write(out, rest, _in_dtype(plan, rest, torch.float64))
     return out
 
 
-def _chunk_curves(plan: _Plan, chunk: Chunk) -> dict[str, Tensor]:
-    """(time, b) per statistic."""
-    if plan.dtype == torch.float64 or "column_sum" not in plan.names:
-        return _in_dtype(plan, chunk, plan.dtype)
-    norm_too = replace(plan, names=tuple({*plan.names, "frobenius"}))
-    found = _in_dtype(norm_too, chunk, torch.float32)
-    again = _cancelled(found, plan)
-    if again.any():
-        rest = Chunk(chunk.rows[again], chunk.lengths[again])
-        for name, values in _in_dtype(plan, rest, torch.float64).items():
-            found[name][: rest.steps, again] = values
-    return {name: found[name] for name in plan.names}
+def _write(out: dict[str, np.ndarray], schedule: Schedule, found: dict[str, Tensor]) -> None:
+    for name, values in out.items():
+        values[schedule.rows.numpy(), : schedule.steps] = found[name].T.cpu().numpy()
 
 
 def _cancelled(found: dict[str, Tensor], plan: _Plan) -> Tensor:
@@ -192,29 +213,63 @@ def _cancelled(found: dict[str, Tensor], plan: _Plan) -> Tensor:
     With random signs mean_j |sum_i J_ij| is about ||J||_F / sqrt(columns), and float32 leaves an
     error of 1e-7 to 4e-7 of that.
     """
+    if not plan.watches_signs:
+        return torch.zeros(1, dtype=torch.bool)
     columns = plan.start.shape[-1]
     relative = found["column_sum"] - found["frobenius"] + 0.5 * np.log10(columns)
     return (relative < np.log10(CANCELLATION)).any(dim=0).cpu()
 
 
-def _in_dtype(plan: _Plan, chunk: Chunk, dtype: torch.dtype) -> dict[str, Tensor]:
-    """With tangents in `dtype`."""
-    run = run_layer(plan.problem, chunk, plan.layer)
-    start = plan.start if plan.start.dim() == 2 else plan.start[chunk.rows]
-    shape = (chunk.steps, len(chunk.rows))
-    found = {name: run.path.h.new_full(shape, torch.nan) for name in plan.names}
-    if "cell_path" in found:
-        found["cell_path"] = _cell_path(run, chunk)
-    steps = one_steps(run.cell, run.path)
-    for t, now in enumerate(propagate(run.cell, steps, start, chunk.running(), dtype)):
-        record(found, t, now, plan.rows, bool(plan.spectral_at[t]))
+def _in_dtype(plan: _Plan, schedule: Schedule, dtype: torch.dtype) -> dict[str, Tensor]:
+    """(time, b) per statistic, with tangents in `dtype`."""
+    names = {*plan.names, "frobenius"} if plan.watches_signs else plan.names
+    run = _Run(plan, names, schedule, dtype)
+    found = run.empty(schedule.steps, len(schedule.rows))
+    for segment, blocks in run_segments(plan.problem, schedule, plan.layer):
+        now = run.segment(segment, blocks)
+        for name, values in found.items():
+            values[segment.start : segment.stop, segment.served] = now[name][:, segment.served_by]
     return found
 
 
-def _cell_path(run: LayerRun, chunk: Chunk) -> Tensor:
-    """log10 of the Frobenius norm of diag(f_t ... f_1), (t, b)."""
-    f = torch.sigmoid(run.path.a.chunk(4, dim=-1)[1])
-    log_f = f.log_().cumsum_(dim=0)
-    values = torch.logsumexp(2 * log_f, dim=-1) / (2 * np.log(10.0))
-    beyond = torch.arange(chunk.steps).unsqueeze(1) >= chunk.lengths.unsqueeze(0)
-    return values.masked_fill(beyond.to(values.device), torch.nan)
+class _Run:
+    """The examples of one schedule, each in its slot while it runs."""
+
+    def __init__(
+        self, plan: _Plan, names: Collection[str], schedule: Schedule, dtype: torch.dtype
+    ) -> None:
+        self.plan, self.names = plan, names
+        start = plan.start if plan.start.dim() == 2 else plan.start[schedule.rows]
+        self.tangents = Propagation(plan.cell, start, len(schedule.rows), dtype)
+        self.cell_path = CellPath(plan.problem.h[plan.layer, schedule.rows])
+
+    def empty(self, steps: int, examples: int) -> dict[str, Tensor]:
+        """NaN for every statistic, (steps, examples)."""
+        like = self.cell_path.log
+        return {name: like.new_full((steps, examples), torch.nan) for name in self.names}
+
+    def segment(self, segment: Segment, blocks: Iterator[LayerRun]) -> dict[str, Tensor]:
+        """(time, slot) per statistic."""
+        self.tangents.arrange(segment.source)
+        self.cell_path.arrange(segment.source)
+        found = self.empty(segment.stop - segment.start, len(segment.source))
+        t = 0
+        for block in blocks:
+            rows = {name: values[t : t + len(block.x)] for name, values in found.items()}
+            self._block(block, rows, segment.start + t)
+            t += len(block.x)
+        return found
+
+    def _block(self, block: LayerRun, found: dict[str, Tensor], start: int) -> None:
+        """Write the rows of `found`, steps `start` and later."""
+        paths = self.cell_path.advance(block.path.a) if "cell_path" in found else None
+        if paths is not None:
+            found["cell_path"].copy_(log10_cell_path(paths))
+        for t, one in enumerate(one_steps(block.cell, block.path)):
+            now = self.tangents.step(one, len(one.mix))
+            record(found, t, now, self.plan.rows, bool(self.plan.spectral_at[start + t]))
+            if paths is not None and HIDDEN_PATH in found:
+                # no rounding error here: h_0 is no function of c_0
+                first = torch.tensor(-torch.inf)
+                later = log10_hidden_path(now.read(self.plan.rows), paths[t])
+                found[HIDDEN_PATH][t] = later if start + t else first

@@ -12,13 +12,16 @@ from rnngrad.probe.sketch import log10_norm_estimate
 from rnngrad.probe.tangents import Tangents
 
 STATISTICS = ("frobenius", "column_sum", "spectral")
+HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
 
 
-def wanted_statistics(statistics: Sequence[str]) -> tuple[str, ...]:
-    """The checked names."""
+def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[str, ...]:
+    """The checked names; `paths`: has the Jacobian a hidden path of its own?"""
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics or ())
-    unknown = [name for name in names if name not in STATISTICS]
-    if unknown or not names:
+    if HIDDEN_PATH in names and not paths:
+        raise InputError(f'statistics: "{HIDDEN_PATH}" is for an nn.LSTM with state="c"')
+    known = (*STATISTICS, HIDDEN_PATH)
+    if not names or any(name not in known for name in names):
         raise InputError(f"statistics={statistics!r}: use some of {', '.join(STATISTICS)}")
     return names
 

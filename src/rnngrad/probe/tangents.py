@@ -63,13 +63,13 @@ def propagate(
     cell: Cell, steps: Iterator[OneStep], start: Tensor, running: list[int], dtype: torch.dtype
 ) -> Iterator[Tangents]:
     """The tangents after every step, from `start` (rows, k) or (b, rows, k)."""
-    run = _Propagation(cell, start, running[0], dtype)
+    run = Propagation(cell, start, running[0], dtype)
     for n, one in zip(running, steps, strict=True):
         yield run.step(one, n)
 
 
-class _Propagation:
-    """Buffers and scales of one chunk."""
+class Propagation:
+    """Buffers and scales of `batch` slots, an example in each, from `start` (see `propagate`)."""
 
     def __init__(self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype) -> None:
         device = cell.weight_hh.device
@@ -84,7 +84,21 @@ class _Propagation:
         self.lost: dict[str, Tensor] = {}
         self.rows: ScaledRows | None = None
 
+    def arrange(self, source: list[int]) -> None:
+        """Slot s takes over what slot source[s] holds."""
+        moved = [slot for slot, old in enumerate(source) if slot != old]
+        if not moved:
+            return
+        n = len(source)
+        if self.rows is None:
+            self.J[moved] = self.J[[source[slot] for slot in moved]]
+        else:
+            self.rows = ScaledRows(self.rows.mantissa[source], self.rows.exponent[source])
+        self.exponent[:n], self.shift[:n] = self.exponent[source], self.shift[source]
+        self.lost = {name: ratio[source] for name, ratio in self.lost.items()}
+
     def step(self, one: OneStep, n: int) -> Tangents:
+        """The tangents of the first n slots after one more step."""
         one = one.first(n)
         if self.rows is None:
             tangents = self._quick(one, n)

@@ -11,6 +11,7 @@ from torch import Tensor
 from rnngrad.errors import InputError
 from rnngrad.probe.cells import STABLE, Cell, DerivativeForms, OneStep, Trajectory
 from rnngrad.probe.problem import Problem
+from rnngrad.probe.sharing import Schedule, Segment
 
 TRAJECTORY_BYTES = 256 * 2**20  # per chunk of examples
 BLOCK = 32  # steps whose derivative factors are made at once
@@ -81,23 +82,66 @@ def run_layers(
         c = None if problem.c is None else problem.c[layer, chunk.rows].to(dtype)
         path = cell.run(x, h, c)
         if dtype == torch.float64:
-            _check_overflow(path, chunk, layer)
+            _check_overflow(path, layer, 0, chunk.rows, chunk.lengths)
         yield LayerRun(cell, x, path)
         x = path.h[1:]
 
 
-def _check_overflow(path: Trajectory, chunk: Chunk, layer: int) -> None:
-    """Padding beyond an example's length may hold anything."""
+def run_segments(
+    problem: Problem, schedule: Schedule, layer: int
+) -> Iterator[tuple[Segment, Iterator[LayerRun]]]:
+    """Layer `layer` of the examples in their slots, a few steps at a time, in float64.
+
+    Raises:
+        InputError: the forward pass overflows.
+    """
+    h = problem.h[: layer + 1, schedule.rows]
+    c = None if problem.c is None else problem.c[: layer + 1, schedule.rows]
+    for segment in schedule.segments():
+        h = h[:, segment.source]
+        c = None if c is None else c[:, segment.source]
+        yield segment, _run_blocks(problem, schedule.rows[segment.examples], segment, h, c)
+
+
+def _run_blocks(
+    problem: Problem, rows: Tensor, segment: Segment, h: Tensor, c: Tensor | None
+) -> Iterator[LayerRun]:
+    """The last of the layers that h and c (layer, n, H) are of; they are moved on in place."""
+    for start in range(segment.start, segment.stop, BLOCK):
+        steps = slice(start, min(start + BLOCK, segment.stop))
+        yield deque(_run_block(problem, rows, steps, h, c), maxlen=1).pop()
+
+
+def _run_block(
+    problem: Problem, rows: Tensor, steps: slice, h: Tensor, c: Tensor | None
+) -> Iterator[LayerRun]:
+    x = problem.inputs[rows, steps].double().transpose(0, 1)
+    for layer, cell in enumerate(problem.cells[: len(h)]):
+        path = cell.run(x, h[layer], None if c is None else c[layer])
+        _check_overflow(path, layer, steps.start, rows, problem.lengths[rows])
+        h[layer] = path.h[-1]
+        if c is not None and path.c is not None:
+            c[layer] = path.c[-1]
+        yield LayerRun(cell, x, path)
+        x = path.h[1:]
+
+
+def _check_overflow(
+    path: Trajectory, layer: int, start: int, rows: Tensor, lengths: Tensor
+) -> None:
+    """The path begins at step `start`; padding beyond an example's length may hold anything."""
     bad = _overflown(path.a) | _overflown(path.h[1:])
     if path.c is not None:
         bad |= _overflown(path.c[1:])
-    bad &= torch.arange(chunk.steps).unsqueeze(1) < chunk.lengths.unsqueeze(0)
+    if not bad.any():
+        return
+    bad &= torch.arange(start, start + len(bad)).unsqueeze(1) < lengths.unsqueeze(0)
     if not bad.any():
         return
     t, k = bad.nonzero()[0].tolist()
     raise InputError(
-        f"the forward pass overflows float64 in layer {layer}, example {int(chunk.rows[k])}, "
-        f"step {t + 1} (steps from 1): there is no state to take a derivative of; "
+        f"the forward pass overflows float64 in layer {layer}, example {int(rows[k])}, "
+        f"step {start + t + 1} (steps from 1): there is no state to take a derivative of; "
         "scale weights, inputs or initial state down"
     )
 
