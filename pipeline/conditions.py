@@ -19,25 +19,23 @@ def main() -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    from rnngrad.study import condition_table, conditions
+    from rnngrad.study.conditions import measuring, table
     from rnngrad.workers import run_jobs
 
-    cases = conditions.jobs_of(params)
-    jobs = conditions.distinct(job for case in cases.values() for job in case)
+    cases = measuring.jobs_of(params)
+    jobs = measuring.distinct(job for case in cases.values() for job in case)
     arguments = [(job, params, BUILD / "embed", BUILD / "train") for job in jobs]
-    results = run_jobs(conditions.measure, arguments)
+    results = run_jobs(measuring.measure_job, arguments)
     measured = list(tqdm(results, "conditions", total=len(jobs), unit="model", disable=None))
-    rows, curves = conditions.tabulate(params, cases, measured)
+    rows, curves = measuring.tabulate(params, cases, measured)
     seeds = pd.DataFrame(rows)
     with whole(BUILD / "conditions") as folder:
         folder.mkdir()
         seeds.to_csv(folder / "seeds.csv", index=False, float_format="%.6f")
-        table = condition_table.curves_over_seeds(curves)
-        table.to_csv(folder / "curves.csv", index=False, float_format="%.4f")
+        by_step = table.curves_over_seeds(curves)
+        by_step.to_csv(folder / "curves.csv", index=False, float_format="%.4f")
     with whole("reports/conditions.csv") as path:
-        table = condition_table.over_seeds(seeds)
-        steps = {name: table[name].astype("Int64") for name in condition_table.STEP_NUMBERS}
-        table.assign(**steps).to_csv(path, index=False, float_format="%.4f")
+        table.over_seeds(seeds).to_csv(path, index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from torch import nn
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params, read_params
-from rnngrad.study import condition_table, conditions
-from rnngrad.study.condition_inputs import condition_inputs
-from rnngrad.study.sigmoid_state import SigmoidStateLSTM
+from rnngrad.study.conditions import measuring, table
+from rnngrad.study.conditions.inputs import condition_inputs
+from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
 
 ROOT = Path(__file__).parent.parent.parent
 T, H, D = 24, 5, 4
@@ -44,21 +44,21 @@ def embed(tmp_path: Path, make_sample: Any) -> Path:
 
 def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], pd.Series]]:
     """Rows of seed 1, and its curves by condition and cell."""
-    cases = conditions.jobs_of(params)
-    jobs = conditions.distinct(job for case in cases.values() for job in case)
-    measured = [conditions.measure(job, params, embed, Path("nowhere")) for job in jobs]
-    rows, curves = conditions.tabulate(params, cases, measured)
+    cases = measuring.jobs_of(params)
+    jobs = measuring.distinct(job for case in cases.values() for job in case)
+    measured = [measuring.measure_job(job, params, embed, Path("nowhere")) for job in jobs]
+    rows, curves = measuring.tabulate(params, cases, measured)
     first = dict(reversed([((a, b), c) for a, b, c in curves]))
     return pd.DataFrame(rows).query("seed == 1"), first
 
 
 def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
     """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
-    job = conditions.jobs_of(params)["question"][0]._replace(cell=cell)
-    sample, vectors = conditions.load_embedding(embed)
+    job = measuring.jobs_of(params)["question"][0]._replace(cell=cell)
+    sample, vectors = measuring.load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
-    module = conditions._module(job, D, params, Path()).double()
-    state = conditions._initial_state(module, len(examples.inputs), job, 1)
+    module = measuring._module(job, D, params, Path()).double()
+    state = measuring._initial_state(module, len(examples.inputs), job, 1)
     parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
     denominator = parts[-1].requires_grad_()
     values = []
@@ -98,8 +98,8 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
             "padding": {"padding": "none"},
         }
     )
-    cases = conditions.jobs_of(params)
-    jobs = conditions.distinct(job for case in cases.values() for job in case)
+    cases = measuring.jobs_of(params)
+    jobs = measuring.distinct(job for case in cases.values() for job in case)
     assert len(jobs) == 2 * 2 * 2  # settings, cells, seeds
     assert {len(job.readings) for job in jobs} == {3, 1}
 
@@ -107,7 +107,7 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
 def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
     params = make_params({"trained": {"weights": "trained", "cells": ["rnn", "gru"]}})
     params = params.model_copy(update={"cells": {"rnn": {"seeds": [7, 8, 9]}}})
-    jobs = conditions.jobs_of(params)["trained"]
+    jobs = measuring.jobs_of(params)["trained"]
     assert [(job.cell, job.seed) for job in jobs] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
@@ -116,11 +116,11 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
     rows, curves = run(params, embed)
     found = int(rows["float32_zero_from"].item())
-    job = conditions.jobs_of(params)["question"][0]
-    sample, vectors = conditions.load_embedding(embed)
+    job = measuring.jobs_of(params)["question"][0]
+    sample, vectors = measuring.load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
-    module = conditions._module(job, D, params, Path())
-    h, c = conditions._initial_state(module, 3, job, 1)
+    module = measuring._module(job, D, params, Path())
+    h, c = measuring._initial_state(module, 3, job, 1)
     assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
     try:
         zero = []
@@ -208,12 +208,12 @@ def test_identity_and_chrono_reach_the_module() -> None:
             "chrono": {"initializer": "chrono", "cells": ["lstm"]},
         }
     )
-    jobs = conditions.jobs_of(params)
-    rnn = conditions._module(jobs["identity"][0], D, params, Path())
+    jobs = measuring.jobs_of(params)
+    rnn = measuring._module(jobs["identity"][0], D, params, Path())
     assert isinstance(rnn, nn.RNN)
     assert rnn.nonlinearity == "relu"
     assert torch.equal(dict(rnn.named_parameters())["weight_hh_l0"], torch.eye(H))
-    lstm = conditions._module(jobs["chrono"][0], D, params, Path())
+    lstm = measuring._module(jobs["chrono"][0], D, params, Path())
     i, f, _, _ = dict(lstm.named_parameters())["bias_ih_l0"].chunk(4)
     assert torch.equal(i, -f)
     assert 0 <= f.min() < f.max() <= np.log(T - 1)
@@ -223,7 +223,7 @@ def test_rates_and_horizon_of_a_straight_line() -> None:
     steps = np.arange(1, 101)
     # 0.02 decades per step on 60 steps of padding, 0.1 on 40 words
     line = np.where(steps <= 60, -0.02 * steps, -1.2 - 0.1 * (steps - 60))[None]
-    curve, numbers = condition_table.curve_numbers(line, [range(60, 100)], 0.0, -np.inf, False, 77)
+    curve, numbers = table.curve_numbers(line, [range(60, 100)], 0.0, -np.inf, False, 77)
     assert numbers["decades_per_step_padding"] == pytest.approx(-0.02)
     assert numbers["decades_per_step_tokens"] == pytest.approx(-0.1)
     assert numbers["horizon"] == 50
@@ -233,32 +233,32 @@ def test_rates_and_horizon_of_a_straight_line() -> None:
     assert numbers["float32_zero_from"] == 77
     sparse = np.where(np.isin(steps, (1, 20, 40, 60, 80, 100)), line, np.nan)
     assert len(curve) == 100
-    _, coarse = condition_table.curve_numbers(sparse, [range(60, 100)], 0.0, -np.inf, False, None)
+    _, coarse = table.curve_numbers(sparse, [range(60, 100)], 0.0, -np.inf, False, None)
     assert coarse == pytest.approx(numbers | {"float32_zero_from": np.nan}, nan_ok=True)
 
 
 def test_rates_stop_where_the_arithmetic_ends() -> None:
     line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
-    smallest = conditions.SMALLEST_NORMAL["float32"]
+    smallest = measuring.SMALLEST_NORMAL["float32"]
     words = [range(100)]
-    _, numbers = condition_table.curve_numbers(line, words, 0.0, smallest, True, None)
+    _, numbers = table.curve_numbers(line, words, 0.0, smallest, True, None)
     assert numbers["decades_per_step_tokens"] == pytest.approx(-1.0)
     assert np.isnan(numbers["decades_per_step_padding"])
     assert numbers["log10_at_20"] == pytest.approx(-20 - np.log10(2))
 
 
 def test_the_median_over_seeds_keeps_never_apart_from_missing() -> None:
-    row: dict[str, Any] = dict.fromkeys(condition_table.NUMBERS, np.nan)
+    row: dict[str, Any] = dict.fromkeys(table.NUMBERS, np.nan)
     names = {"condition": "a", "factor": "b", "cell": "rnn"}
     rows = [
         names | row | {"seed": seed, "log10_at_end": end, "horizon": h, "float32_zero_from": z}
         for seed, end, h, z in ((1, -1.0, 5, np.nan), (2, -3.0, 7, 9), (3, -np.inf, 8, np.nan))
     ]
-    table = condition_table.over_seeds(pd.DataFrame(rows)).iloc[0]
-    assert table["log10_at_end"] == -3.0
-    assert table["horizon"] == 7
-    assert np.isnan(table["float32_zero_from"])
-    assert np.isnan(table["log10_at_20"])
+    median = table.over_seeds(pd.DataFrame(rows)).iloc[0]
+    assert median["log10_at_end"] == -3.0
+    assert median["horizon"] == 7
+    assert pd.isna(median["float32_zero_from"])
+    assert np.isnan(median["log10_at_20"])
 
 
 def test_contradictions_in_a_case_are_named() -> None:

@@ -21,10 +21,10 @@ from rnngrad.probe.arithmetic import exact_arithmetic
 from rnngrad.probe.naive import first_zero_step, naive_column_sums
 from rnngrad.probe.problem import problem_of
 from rnngrad.probe.trajectory import Chunk, run_layer
-from rnngrad.study.condition_inputs import ConditionInputs, condition_inputs
-from rnngrad.study.condition_table import curve_numbers
+from rnngrad.study.conditions.inputs import ConditionInputs, condition_inputs
+from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
+from rnngrad.study.conditions.table import curve_numbers
 from rnngrad.study.probing import STATE, log_spaced_steps
-from rnngrad.study.sigmoid_state import SigmoidStateLSTM
 
 SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
     "log": -np.inf,
@@ -105,7 +105,7 @@ def _key(job: Job) -> tuple[str, str, int]:
     return job.setting.model_dump_json(), job.cell, job.seed
 
 
-def measure(job: Job, params: Params, embed: Path, train: Path) -> Measured:
+def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
     """Run one model and take all its readings.
 
     Args:

@@ -110,7 +110,7 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
             values = group[number].to_numpy(dtype=float)
             row[number] = _median_step(values) if number in STEP_NUMBERS else _median(values)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict.fromkeys(STEP_NUMBERS, "Int64"))
 
 
 def _median(values: NDArray[np.float64]) -> float:
