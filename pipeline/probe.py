@@ -23,13 +23,15 @@ def main(cell: str) -> None:
     from tqdm import tqdm
 
     from rnngrad.data.datamodule import load_embedding
-    from rnngrad.study.probing import probe_cell, probe_inputs, summarize
+    from rnngrad.study.probing import probe_inputs, probe_model, summarize
     from rnngrad.study.results import WEIGHTS
+    from rnngrad.workers import run_jobs
 
     inputs = probe_inputs(*load_embedding(Path("build/embed")), params.embed, params.probe)
-    models = probe_cell(cell, Path(f"build/train/{cell}"), train, params.probe, inputs)
-    total = len(train.seeds) * len(WEIGHTS)
-    probed = list(tqdm(models, f"probing {cell}", total=total, unit="model"))
+    shared = (cell, Path(f"build/train/{cell}"), train, params.probe, inputs)
+    jobs = [(*shared, seed, weights) for seed in train.seeds for weights in WEIGHTS]
+    models = run_jobs(probe_model, jobs)
+    probed = list(tqdm(models, f"probing {cell}", total=len(jobs), unit="model", disable=None))
     with whole(f"build/probe/{cell}") as folder:
         folder.mkdir()
         curves = pd.concat([summarize(cell, model) for model in probed], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Stage 7: show the result in MLflow; nothing to do where it is shown already.
+"""Stage 9: show the result in MLflow; nothing to do where it is shown already.
 
     python pipeline/publish.py
 
@@ -19,14 +19,19 @@ def main() -> None:
     from rnngrad.study.results import load_results
     from rnngrad.tracking import publish, tracking_uri
 
-    results = load_results(BUILD, params)
+    results = load_results(BUILD, REPORTS, params)
     cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
     numbers: list[Path] = []
     for cell in results.cells:
         cards.append(BUILD / "train" / cell / "model_card.json")
         numbers += (BUILD / "train" / cell).glob("*.csv")
         numbers += (BUILD / "probe" / cell).glob("*.csv")
-    pages = [REPORTS / name for name in ("report.html", "report.md", "metrics.json")]
+        numbers += (BUILD / "evidence" / cell).glob("*.csv")
+    numbers += (BUILD / "conditions").glob("*.csv")
+    pages = [
+        REPORTS / name
+        for name in ("report.html", "report.md", "metrics.json", "claims.json", "conditions.csv")
+    ]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
     done = publish(results, [*cards, *numbers], [*cards, *pages, *figures], uri)

@@ -1,10 +1,11 @@
-"""Stage 6: figures, tables and the page that a person reads.
+"""Stage 8: verdicts, figures, tables and the page that a person reads.
 
-Writes reports/: report.html (one file, opens offline), report.md, answer.txt (three lines),
-metrics.json, curves.csv, figures/*.svg.
+Writes reports/: report.html (one file, opens offline), report.md, answer.txt (five sentences),
+claims.json, metrics.json, curves.csv, figures/*.svg.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rnngrad.params import read_params
@@ -17,32 +18,31 @@ def main() -> None:
     params = read_params()
 
     from rnngrad.data.tokenized import TokenizedSample
-    from rnngrad.report import figures, findings, render
+    from rnngrad.report import findings, render
+    from rnngrad.report.all_figures import all_figures
+    from rnngrad.report.answer import answer
     from rnngrad.report.style import to_svg
+    from rnngrad.study.claims.verdicts import judge_all
     from rnngrad.study.results import load_results
 
-    results = load_results(BUILD, params)
+    results = load_results(BUILD, REPORTS, params)
+    claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
-    drawn = {
-        "jacobian": figures.jacobian_figure(results),
-        "training": figures.training_figure(results),
-        "gates": figures.gates_figure(results),
-        "lengths": figures.lengths_figure(
-            sample.lengths, sample.max_length(params.embed.max_length)
-        ),
-    }
-    svgs = {name: to_svg(figure) for name, figure in drawn.items() if figure is not None}
+    longest = sample.max_length(params.embed.max_length)
+    drawn = all_figures(results, sample.lengths, longest)
+    svgs = {name: to_svg(figure) for name, figure in drawn.items()}
     with whole(REPORTS / "figures") as folder:
         folder.mkdir()
         for name, svg in svgs.items():
             (folder / f"{name}.svg").write_text(svg)
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
-    markdown = render.render_markdown(results)
+    markdown = render.render_markdown(results, claims, svgs)
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
-        "answer.txt": "\n".join(findings.answer(results)) + "\n",
+        "answer.txt": "\n".join(answer(results, claims)) + "\n",
+        "claims.json": json.dumps([asdict(claim) for claim in claims], indent=2) + "\n",
         "metrics.json": json.dumps(findings.metrics_summary(results), indent=2) + "\n",
     }
     for name, text in texts.items():

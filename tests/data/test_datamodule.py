@@ -14,17 +14,28 @@ SPLITS = ["train", "validation", "test"]
 
 
 @pytest.mark.parametrize(
-    ("padding", "T", "prefix", "lengths"),
-    [("pre", 5, 3, [5, 5]), ("post", 8, 0, [8, 8]), ("none", 5, 0, [2, 5])],
+    ("padding", "T", "prefix", "starts", "lengths"),
+    [
+        ("pre", 5, 3, [3, 0], [5, 5]),
+        ("post", 8, 0, [0, 0], [8, 8]),
+        ("none", 5, 0, [0, 0], [2, 5]),
+    ],
 )
 def test_padding_puts_zeros_where_it_says(
-    padding: Padding, T: int, prefix: int, lengths: list[int], make_sample: MakeSample
+    padding: Padding,
+    T: int,
+    prefix: int,
+    starts: list[int],
+    lengths: list[int],
+    make_sample: MakeSample,
 ) -> None:
     sample, vectors = make_sample([2, 5, 8], SPLITS, D)
     batch = CommentBatches(sample, vectors, np.arange(3), padding, 8)[[0, 1]]
     assert batch.inputs.shape == (2, T, D)
     assert batch.shared_prefix == prefix
+    assert batch.starts.tolist() == starts
     assert batch.lengths.tolist() == lengths
+    assert batch.starts.dtype == batch.lengths.dtype == torch.int64
     assert batch.labels.tolist() == [0, 1]
     first = slice(T - 2, T) if padding == "pre" else slice(0, 2)
     np.testing.assert_array_equal(batch.inputs[0, first], vectors[[1, 2]])

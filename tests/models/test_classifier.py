@@ -1,4 +1,4 @@
-"""The padded prefix that is run once gives what padding every comment in full gives."""
+"""What the classifier leaves out gives what padding every comment in full gives."""
 
 from collections.abc import Callable
 
@@ -25,36 +25,48 @@ def make_batches(make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]])
     return lambda padding: CommentBatches(sample, vectors, np.arange(3), padding, T)
 
 
-def loss_and_gradients(model: CommentClassifier, batch: Batch) -> list[torch.Tensor]:
+def loss_and_gradients(
+    model: CommentClassifier, logits: Callable[[Batch], torch.Tensor], batch: Batch
+) -> list[torch.Tensor]:
     model.zero_grad()
-    loss = binary_cross_entropy_with_logits(model(batch), batch.labels)
+    loss = binary_cross_entropy_with_logits(logits(batch), batch.labels)
     loss.backward()
     gradients = [p.grad for p in model.parameters()]
     return [loss.detach(), *(g.clone() for g in gradients if g is not None)]
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("padding", ["pre", "none"])
 @pytest.mark.parametrize("initializer", ["keras", "torch"])
-def test_shared_prefix_equals_full_padding(
-    cell: str, initializer: str, make_batches: MakeBatches, make_train_params: MakeParams
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_loss_and_gradients_equal_those_of_full_padding(
+    cell: str,
+    initializer: str,
+    padding: Padding,
+    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
+    make_train_params: MakeParams,
 ) -> None:
+    """A batch of the study's own shape, padded to 1,403 steps and run through the plain module."""
     torch.manual_seed(0)
     model = CommentClassifier(cell, D, make_train_params(initializer=initializer))
     with torch.no_grad():
         for parameter in model.recurrent.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    batch = make_batches("pre")[[0, 1, 2]]
-    assert batch.shared_prefix == T - max(LENGTHS)
-    padding = torch.zeros(3, batch.shared_prefix, D)
-    full = batch._replace(
-        inputs=torch.cat([padding, batch.inputs], dim=1),
-        lengths=torch.full((3,), T),
-        shared_prefix=0,
-    )
-    for ours, plain in zip(
-        loss_and_gradients(model, batch), loss_and_gradients(model, full), strict=True
-    ):
-        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    lengths = [462, 1, 30, 31, 29, 210, 36]
+    sample, vectors = make_sample(lengths, ["train"], D)
+    batch = CommentBatches(sample, vectors, np.arange(7), padding, 1403)[list(range(7))]
+    inputs = torch.zeros(7, 1403, D)
+    for row, words, n in zip(inputs, batch.inputs, lengths, strict=True):
+        row[1403 - n if padding == "pre" else 0 :][:n] = words[words.any(dim=1)]
+    last = torch.full((7,), 1403) if padding == "pre" else torch.tensor(lengths)
+
+    def in_full(batch: Batch) -> torch.Tensor:
+        hidden, _ = model.recurrent(inputs)
+        return model.head(hidden[torch.arange(7), last - 1]).squeeze(-1)
+
+    ours, plain = loss_and_gradients(model, model, batch), loss_and_gradients(model, in_full, batch)
+    assert len(ours) == len(plain) == 7
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

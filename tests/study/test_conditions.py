@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from rnngrad.data.datamodule import load_embedding
 from rnngrad.errors import InputError
 from rnngrad.params import Params, read_params
 from rnngrad.study.conditions import measuring, table
 from rnngrad.study.conditions.inputs import condition_inputs
 from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
+from rnngrad.study.probing import shared_state
 
 ROOT = Path(__file__).parent.parent.parent
 T, H, D = 24, 5, 4
@@ -55,10 +57,10 @@ def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str]
 def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
     """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
     job = measuring.jobs_of(params)["question"][0]._replace(cell=cell)
-    sample, vectors = measuring.load_embedding(embed)
+    sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
     module = measuring._module(job, D, params, Path()).double()
-    state = measuring._initial_state(module, len(examples.inputs), job, 1)
+    state = shared_state(module, len(examples.inputs), "uniform", 1001)
     parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
     denominator = parts[-1].requires_grad_()
     values = []
@@ -117,10 +119,10 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     rows, curves = run(params, embed)
     found = int(rows["float32_zero_from"].item())
     job = measuring.jobs_of(params)["question"][0]
-    sample, vectors = measuring.load_embedding(embed)
+    sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
     module = measuring._module(job, D, params, Path())
-    h, c = measuring._initial_state(module, 3, job, 1)
+    h, c = shared_state(module, 3, "uniform", 1001)
     assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
     try:
         zero = []

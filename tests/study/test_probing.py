@@ -18,8 +18,8 @@ from rnngrad.study.probing import (
     ProbedModel,
     initial_state,
     log_spaced_steps,
-    probe_cell,
     probe_inputs,
+    probe_model,
     summarize,
 )
 
@@ -77,8 +77,7 @@ def test_curves_equal_autograd(
     inputs = probe_inputs(sample, vectors, make_embed(padding), PROBE)
     T = 9 if padding == "none" else 12
     assert inputs.inputs.shape == (3, T, D)
-    probed = list(probe_cell(cell, tmp_path, train, PROBE, inputs))
-    assert [model.weights for model in probed] == ["init", "trained"]
+    probed = probe_model(cell, tmp_path, train, PROBE, inputs, 2, "init")
     state = initial_state(model.recurrent, 3, PROBE)
     module = model.recurrent.double()
     steps = log_spaced_steps(T, PROBE.spectral_steps)
@@ -89,7 +88,7 @@ def test_curves_equal_autograd(
         else:
             start = state[:, b : b + 1].double()
         for t in range(1, T + 1):
-            found = {name: values[b, t - 1] for name, values in probed[0].log10.items()}
+            found = {name: values[b, t - 1] for name, values in probed.log10.items()}
             if t > length:
                 assert all(np.isnan(value) for value in found.values())
                 continue

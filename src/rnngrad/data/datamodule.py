@@ -22,6 +22,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, T, D) float32, the word vectors with zero rows as padding.
+        starts: (B,) int64, the zero steps that come before a comment's first word in ``inputs``.
         lengths: (B,) int64, the step (counted from 1) after which the state is read.
         labels: (B,) float32, 0 or 1.
         shared_prefix: number of zero steps that come before ``inputs`` in every comment. They are
@@ -29,6 +30,7 @@ class Batch(NamedTuple):
     """
 
     inputs: Tensor
+    starts: Tensor
     lengths: Tensor
     labels: Tensor
     shared_prefix: int
@@ -70,18 +72,17 @@ class CommentBatches(Dataset[Batch]):
     def __getitem__(self, positions: list[int]) -> Batch:
         chosen = self.comments[positions]
         words = [self.sample.tokens_of(i)[-self.max_length :] for i in chosen]
-        longest = max(len(w) for w in words)
+        counts = np.array([len(w) for w in words])
+        longest = int(counts.max())
         T = self.max_length if self.padding == "post" else longest
+        starts = T - counts if self.padding == "pre" else np.zeros_like(counts)
         tokens = np.zeros((len(words), T), dtype=np.int64)
-        for row, w in zip(tokens, words, strict=True):
-            if self.padding == "pre":
-                row[T - len(w) :] = w
-            else:
-                row[: len(w)] = w
-        lengths = [len(w) for w in words] if self.padding == "none" else [T] * len(words)
+        for row, start, w in zip(tokens, starts, words, strict=True):
+            row[start : start + len(w)] = w
         return Batch(
             inputs=torch.from_numpy(self.vectors[tokens]),
-            lengths=torch.tensor(lengths),
+            starts=torch.from_numpy(starts),
+            lengths=torch.from_numpy(counts if self.padding == "none" else np.full_like(counts, T)),
             labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),
             shared_prefix=self.max_length - longest if self.padding == "pre" else 0,
         )

@@ -10,7 +10,7 @@ from torchmetrics.classification import BinaryAccuracy
 
 from rnngrad.data.datamodule import Batch
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.models.prefix import state_after_padding
+from rnngrad.models.ragged import last_hidden_states
 from rnngrad.params import TrainParams
 
 RECURRENT = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -41,20 +41,7 @@ class CommentClassifier(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,) of a batch of B comments."""
-        state = self._state_after_prefix(batch)
-        hidden_states, _ = self.recurrent(batch.inputs, state)
-        last = hidden_states[torch.arange(len(batch.lengths)), batch.lengths - 1]
-        return self.head(last).squeeze(-1)
-
-    def _state_after_prefix(self, batch: Batch) -> Tensor | tuple[Tensor, Tensor] | None:
-        if batch.shared_prefix == 0:
-            return None
-        state = state_after_padding(self.recurrent, batch.shared_prefix)
-        B = len(batch.lengths)
-        if isinstance(state, tuple):
-            h, c = (s.expand(-1, B, -1).contiguous() for s in state)
-            return h, c
-        return state.expand(-1, B, -1).contiguous()
+        return self.head(last_hidden_states(self.recurrent, batch)).squeeze(-1)
 
     def training_step(self, batch: Batch) -> Tensor:
         return self._loss(batch, "train", self.train_accuracy)

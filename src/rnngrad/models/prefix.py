@@ -38,7 +38,7 @@ def states_after_padding(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tens
     Differentiable with respect to the module's parameters; equal to running the module itself.
     """
     parameters = dict(module.named_parameters())
-    weights = [parameters[f"{name}_l0"] for name in ("weight_hh", "bias_ih", "bias_hh")]
+    weights = [parameters[name] for name in ("weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
     kind = _closed_form(module)
     if kind is None or weights[0].device.type != "cpu":
         return _run_module(module, steps)
@@ -53,7 +53,7 @@ def _closed_form(module: nn.RNNBase) -> type[Cell] | None:
 
 
 def _run_module(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tensor, ...]:
-    weight = module.weight_ih_l0
+    weight = next(module.parameters())
     zero = weight.new_zeros(1, 1, module.hidden_size)
     state = (zero, zero) if isinstance(module, nn.LSTM) else zero
     states = []
@@ -118,7 +118,7 @@ class _Padding(torch.autograd.Function):
             back.cotangent += entering
             back.go(after, before)
         delta, h = back.visits()
-        hidden = delta[:, cell.hidden_side].reshape(len(delta), -1)
+        hidden = delta[:, cell.hidden_side].reshape(-1, len(back.W_T[0]))
         sums = delta.sum(axis=0)
         b_ih, b_hh = (sums[side].reshape(-1) for side in (cell.input_side, cell.hidden_side))
         return (*map(torch.from_numpy, (hidden.T @ h, b_ih, b_hh)), None, None)

@@ -1,9 +1,7 @@
 """Training all seeds of one cell, with progress, and from where it stopped when interrupted."""
 
 import logging
-import multiprocessing
 import os
-import signal
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +25,7 @@ from tqdm import tqdm
 from rnngrad.data.datamodule import CommentData
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
+from rnngrad.workers import run_jobs
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
@@ -35,16 +34,6 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-
-
-# One thread per worker in torch and in NumPy; and glibc keeps the memory that a step frees instead
-# of asking the kernel for it again at the next, which took a fifth of the time.
-_WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-}
 
 
 class TrainedSeed(NamedTuple):
@@ -123,40 +112,24 @@ def train_cell(
 ) -> list[TrainedSeed]:
     """Train one model per seed, as many at a time as there are cores.
 
-    A step of these networks is too small for two threads: one thread each for two models is faster
-    than two threads for one, and no result depends on the number of cores.
-
     Args:
         cell: ``rnn``, ``lstm`` or ``gru``.
         params: the cell's settings; its seeds say which models.
         data: by seed, since the order of the batches depends on it.
         unfinished: folder of the checkpoints from which an interrupted training goes on.
     """
-    for name, value in _WORKER_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    context = multiprocessing.get_context("spawn")
     jobs = [
         (cell, seed, data[seed], params, unfinished / f"seed-{seed}", line)
         for line, seed in enumerate(params.seeds)
     ]
-    workers = min(len(jobs), os.cpu_count() or 1)
-    lock = context.RLock()
-    # Ctrl-C is the parent's to answer: leaving the block below ends the workers. They inherit being
-    # deaf to it, since one that is still importing torch would answer with a traceback.
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pool = context.Pool(workers, _start_worker, (lock,))
-    finally:
-        signal.signal(signal.SIGINT, answer)
-    with pool:
-        return pool.starmap(train_seed, jobs, chunksize=1)
+    return list(run_jobs(_train_without_denormals, jobs))
 
 
-def _start_worker(lock: Any) -> None:
-    tqdm.set_lock(lock)
+def _train_without_denormals(*job: Any) -> TrainedSeed:
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
+    return train_seed(*job)
 
 
 def train_seed(

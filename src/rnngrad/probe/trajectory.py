@@ -92,6 +92,9 @@ def run_segments(
 ) -> Iterator[tuple[Segment, Iterator[LayerRun]]]:
     """Layer `layer` of the examples in their slots, a few steps at a time, in float64.
 
+    Examples that are not running when the few steps begin are left out; one that ends on the way is
+    run on over its padding. The blocks of a segment must be used up before the next segment.
+
     Raises:
         InputError: the forward pass overflows.
     """
@@ -109,7 +112,9 @@ def _run_blocks(
     """The last of the layers that h and c (layer, n, H) are of; they are moved on in place."""
     for start in range(segment.start, segment.stop, BLOCK):
         steps = slice(start, min(start + BLOCK, segment.stop))
-        yield deque(_run_block(problem, rows, steps, h, c), maxlen=1).pop()
+        n = segment.running[start - segment.start]
+        now = h[:, :n], None if c is None else c[:, :n]
+        yield deque(_run_block(problem, rows[:n], steps, *now), maxlen=1).pop()
 
 
 def _run_block(

@@ -12,6 +12,7 @@ STATISTICS = {
     "frobenius": "Frobenius",
     "spectral": "spectral",
     "cell_path": "forget gates alone",
+    "hidden_path": "hidden path",
 }
 
 
@@ -51,42 +52,11 @@ def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
     return int(above[-1]) + 1 if above[-1] < curve.index[-1] else None
 
 
-def answer(results: Results) -> list[str]:
-    """Three lines: what untrained models do, what trained ones do, and what they have learned."""
-    T = last_step(results)
-    lines = [
-        f"{WEIGHTS[weights].capitalize()}, over {T:,} steps of the median comment: "
-        + "; ".join(_reach(results, cell, weights) for cell in results.cells)
-        + "."
-        for weights in WEIGHTS
-    ]
-    accuracies = (
-        f"{NAMES[cell]} {_percent(results.metrics[cell]['accuracy'])}" for cell in results.cells
-    )
-    return [*lines, f"Test accuracy: {', '.join(accuracies)}."]
-
-
-def _reach(results: Results, cell: str, weights: str) -> str:
-    end = _median_curve(results, cell, weights).iloc[-1]
-    state = "dc_t/dc_0" if cell == "lstm" else "dh_t/dh_0"
-    zero = below_float32_from(results, cell, weights)
-    fate = f"below float32 from step {zero:,}" if zero else "never below float32"
-    return f"{NAMES[cell]} {state} ends at 10^{end:.1f} ({fate})"
-
-
 def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
     chosen = results.curves.query(
         "cell == @cell and weights == @weights and statistic == 'column_sum'"
     )
     return chosen.groupby("step")["log10_median"].median()
-
-
-def _percent(interval: dict[str, float | None]) -> str:
-    mean, low, high = interval["mean"], interval["low"], interval["high"]
-    assert mean is not None
-    if low is None or high is None:
-        return f"{mean:.1%} (one seed)"
-    return f"{mean:.1%} (95% interval over seeds {max(low, 0):.1%} to {min(high, 1):.1%})"
 
 
 def test_table(results: Results) -> pd.DataFrame:

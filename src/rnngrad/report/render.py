@@ -2,48 +2,24 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 
-from rnngrad.report import findings
-from rnngrad.report.style import GRID, INK, NAMES
+from rnngrad.report import findings, tables, why
+from rnngrad.report.answer import answer
+from rnngrad.report.captions import ALT, CAPTIONS
+from rnngrad.report.style import GRID, INK
+from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
-_ALT = {
-    "jacobian": "Curves of log10 mean |d state_t / d state_0| over the steps, per cell, "
-    "untrained and trained, with the limit of float32.",
-    "training": "Loss and accuracy per epoch of every cell, training and validation split.",
-    "gates": "Histograms of gate activations before and after training, on padding and on words.",
-    "lengths": "Histogram of the number of words per comment on a logarithmic axis.",
-}
-_CAPTIONS = {
-    "jacobian": "How much of a change of the first state arrives at step t. Thin lines: seeds; "
-    "thick: their median; each the median over comments. Below the dashed line float32 cannot hold "
-    "the value: grey, as a denormal number with lost digits or, under flush-to-zero, as 0.",
-    "training": "Bands: 95% interval of the mean over seeds, for the validation split.",
-    "gates": "The gate multiplies the state that it keeps: at 1 nothing is lost. Mean over seeds.",
-    "lengths": "Half of the comments are shorter than {median:.0f} words; padding makes all of "
-    "them as long as the longest.",
-}
-_STAGES = [
-    ("download", "comments with labels", "build/comments.parquet"),
-    ("sample", "balanced classes, filler, splits", "build/sample.parquet, build/data_card.json"),
-    ("embed", "tokens and word vectors", "build/embed/"),
-    ("train", "one model per cell and seed", "build/train/"),
-    ("probe", "Jacobian curves and gates", "build/probe/"),
-    ("report", "this page", "reports/"),
-    ("publish", "the same as MLflow runs", "mlflow.db"),
-]
 
-
-def render_markdown(results: Results) -> str:
+def render_markdown(results: Results, claims: Sequence[Claim], figures: Container[str]) -> str:
     """The report as GitHub Markdown; figures are links to ``figures/*.svg``."""
     source = resources.files("rnngrad.report").joinpath("templates/report.md.j2").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -55,25 +31,39 @@ def render_markdown(results: Results) -> str:
         "none": "the longest comment; nothing is padded, and a step counts those that reach it",
     }
     train = results.params.train
+    conditions = results.conditions
     return environment.from_string(source).render(
         params=results.params,
-        answer=findings.answer(results),
+        answer=answer(results, claims),
+        figures=figures,
+        conditions=results.params.conditions,
+        claims=claims,
+        why_table=tables.markdown_table(why.why_table(conditions)),
+        cause_table=tables.markdown_table(why.printed_causes(conditions)),
+        lead=why.lead(conditions),
+        horizon_table=tables.markdown_table(why.horizon_table(conditions)),
+        claims_table=tables.markdown_table(tables.claims_table(claims)),
         last_step=findings.last_step(results),
         seeds=len(train.seeds),
         hidden=train.hidden,
         identity_frobenius=f"{math.log10(math.sqrt(train.hidden)):.2f}",
         padding_words=padded[results.params.embed.padding],
         test_comments=next(iter(results.model_cards.values()))["test_comments"],
-        gates=not results.gates.empty,
-        alt=_ALT,
-        captions=_CAPTIONS | {"lengths": _CAPTIONS["lengths"].format(**words)},
-        curve_table=_markdown_table(findings.curve_table(results)),
-        test_table=_markdown_table(findings.test_table(results)),
-        data_table=_markdown_table(_data_table(results)),
-        model_table=_markdown_table(_model_table(results)),
-        stage_table=_markdown_table(_stage_table()),
-        params_table=_markdown_table(_params_table(results)),
+        alt=ALT,
+        captions=CAPTIONS | {"lengths": CAPTIONS["lengths"].format(**words)},
+        curve_table=tables.markdown_table(findings.curve_table(results)),
+        test_table=tables.markdown_table(findings.test_table(results)),
+        data_table=tables.markdown_table(tables.data_table(results)),
+        model_table=tables.markdown_table(tables.model_table(results)),
+        stage_table=tables.markdown_table(tables.stage_table()),
+        tutorial_table=_tutorial_table(results),
+        params_table=tables.markdown_table(tables.params_table(results)),
     )
+
+
+def _tutorial_table(results: Results) -> str:
+    found = results.evidence.get("tutorial")
+    return "" if found is None else tables.markdown_table(tables.tutorial_table(found))
 
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
@@ -117,8 +107,9 @@ def _inline_figure(
 
 def _typeset(text: str) -> str:
     """Derivatives and powers of ten as HTML, which Markdown lets pass."""
-    text = re.sub(r"d([hc])_t/d\1_0", r"∂\1<sub>t</sub>/∂\1<sub>0</sub>", text)
-    return re.sub(r"10\^-([\d.]+)", r"10<sup>−\1</sup>", text)
+    text = re.sub(r"\bd ?([hc])_t ?/ ?d ?\1_0", r"∂\1<sub>t</sub>/∂\1<sub>0</sub>", text)
+    text = re.sub(r"\bd ?c_t ?/ ?d ?c_\{t-1\}", "∂c<sub>t</sub>/∂c<sub>t−1</sub>", text)
+    return re.sub(r"10\^-([\d.]+\d)", r"10<sup>−\1</sup>", text)
 
 
 def _open_table(*_: Any) -> str:
@@ -127,74 +118,3 @@ def _open_table(*_: Any) -> str:
 
 def _close_table(*_: Any) -> str:
     return "</table></div>\n"
-
-
-def _markdown_table(table: pd.DataFrame) -> str:
-    def line(cells: Any) -> str:
-        return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
-
-    rows = [line(row) for row in table.itertuples(index=False)]
-    return "\n".join([line(table.columns), line("---" for _ in table.columns), *rows])
-
-
-def _data_table(results: Results) -> pd.DataFrame:
-    card, embed = results.data_card, results.embed_card
-    given, sample = card["given"], card["sample"]
-    words = sample["words"]
-    rows = [
-        ("source", card["source"]),
-        ("comments given", f"{given['comments']:,} ({_classes(given['classes'])})"),
-        ("comments in the sample", f"{sample['comments']:,} ({_classes(sample['classes'])})"),
-        (
-            "words of a comment",
-            f"mean {words['mean']:.0f}, median {words['median']:.0f}, p95 {words['p95']:.0f}, "
-            f"p99 {words['p99']:.0f}, longest {words['max']:,}",
-        ),
-        (
-            "replaced by the filler",
-            f"{card['filler']['words_replaced']:,} words by “{card['filler']['word']}”; "
-            f"{card['filler']['comments_left_whole']:,} comments left whole",
-        ),
-        ("word vectors", f"{embed['vectors']}, {embed['dimensions']} dimensions"),
-        (
-            "coverage",
-            f"{embed['coverage_of_tokens']:.1%} of the tokens, "
-            f"{embed['coverage_of_types']:.1%} of {embed['types']:,} word types",
-        ),
-    ]
-    return pd.DataFrame(rows, columns=["the sample", ""])
-
-
-def _classes(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} labelled {label}" for label, count in sorted(counts.items()))
-
-
-def _model_table(results: Results) -> pd.DataFrame:
-    rows = []
-    for cell in results.cells:
-        settings = results.model_cards[cell]["settings"]
-        rows.append(
-            {
-                "cell": NAMES[cell],
-                "parameters": f"{results.model_cards[cell]['parameters']:,}",
-                "hidden units": settings["hidden"],
-                "initialiser": settings["initializer"],
-                "epochs": settings["epochs"],
-                "batch": settings["batch_size"],
-                "learning rate": settings["learning_rate"],
-                "clipping": settings["clip_norm"] or "none",
-                "seeds": ", ".join(map(str, settings["seeds"])),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _stage_table() -> pd.DataFrame:
-    rows = [(f"`dvc repro {stage}`", what, f"`{where}`") for stage, what, where in _STAGES]
-    return pd.DataFrame(rows, columns=["command", "makes", "in"])
-
-
-def _params_table(results: Results) -> pd.DataFrame:
-    flat = pd.json_normalize(results.params.model_dump(mode="json"), max_level=2).iloc[0]
-    rows = [(f"`{key}`", f"`{value}`") for key, value in flat.items()]
-    return pd.DataFrame(rows, columns=["key of params.yaml", "value"])

@@ -91,6 +91,12 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     ].reset_index(drop=True)
 
 
+def lead(conditions: pd.DataFrame) -> str:
+    """Decades by which the RNN is ahead at the end of the question's setting; empty if not run."""
+    rnn, lstm = (value_of(conditions, "question", cell, "log10_at_end") for cell in ("rnn", "lstm"))
+    return "" if rnn is None or lstm is None else decades(rnn - lstm)
+
+
 def printed_causes(conditions: pd.DataFrame) -> pd.DataFrame:
     """``cause_table`` as it is printed."""
     causes = cause_table(conditions)

@@ -1,6 +1,5 @@
 """Jacobian curves of the study's models on test comments."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +16,9 @@ from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import EmbedParams, ProbeParams, TrainParams
 from rnngrad.study.decades import log10_mean
 from rnngrad.study.gates import gate_histogram, memory_gate
-from rnngrad.study.results import MILESTONES, WEIGHTS
+from rnngrad.study.results import MILESTONES
 
+STATISTICS = ("column_sum", "frobenius", "spectral")
 STATE = {"rnn": "h", "gru": "h", "lstm": "c"}  # the question's d h_t/d h_0 and d c_t/d c_0
 
 
@@ -70,12 +70,25 @@ def probe_inputs(
 def initial_state(
     module: nn.RNNBase, examples: int, probe: ProbeParams
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """(1, B, H) states, or a pair of them for an LSTM: zeros, or U(0, 1) as in the question."""
-    shape = (1, examples, module.hidden_size)
-    generator = torch.Generator().manual_seed(probe.seed)
-    uniform = probe.initial_state == "uniform"
+    """(1, B, H) states, or a pair of them for an LSTM, as ``probe`` says."""
+    return shared_state(module, examples, probe.initial_state, probe.seed)
+
+
+def shared_state(
+    module: nn.RNNBase, examples: int, kind: str, seed: int
+) -> Tensor | tuple[Tensor, Tensor]:
+    """(1, B, H) states, or a pair of them for an LSTM: zeros, or U(0, 1) as in the question.
+
+    ``kind`` is "zero" or "uniform". All examples have the same one: then the padding in front of
+    them is one and the same, and the probe runs it once.
+    """
+    shape = (1, 1, module.hidden_size)
+    generator = torch.Generator().manual_seed(seed)
     h, c = (
-        torch.rand(shape, generator=generator) if uniform else torch.zeros(shape) for _ in range(2)
+        (torch.rand(shape, generator=generator) if kind == "uniform" else torch.zeros(shape))
+        .expand(-1, examples, -1)
+        .contiguous()
+        for _ in range(2)
     )
     return (h, c) if isinstance(module, nn.LSTM) else h
 
@@ -100,36 +113,41 @@ class ProbedModel(NamedTuple):
     gates: pd.DataFrame | None
 
 
-def probe_cell(
-    cell: str, folder: Path, train: TrainParams, probe: ProbeParams, inputs: ProbeInputs
-) -> Iterator[ProbedModel]:
-    """Probe every seed of a cell, untrained and trained, one model at a time."""
-    steps = log_spaced_steps(inputs.inputs.shape[1], probe.spectral_steps)
-    for seed in train.seeds:
-        for weights in WEIGHTS:
-            path = weight_file(folder, weights, seed)
-            module = load_classifier(path, cell, inputs.inputs.shape[2], train).recurrent
-            start = initial_state(module, len(inputs.inputs), probe)
-            curves = rnngrad.jacobian_curves(
-                module,
-                inputs.inputs,
-                start,
-                state=STATE[cell],
-                lengths=inputs.lengths,
-                spectral_steps=steps,
-            )
-            log10 = {
-                "column_sum": curves.log10_column_sum,
-                "frobenius": curves.log10_frobenius,
-                "spectral": curves.log10_spectral,
-                "cell_path": curves.log10_cell_path,
-            }
-            gates = None
-            if cell != "rnn":
-                activations = memory_gate(module, inputs.inputs, start)
-                gates = gate_histogram(activations, inputs.steps())
-            found = {name: values for name, values in log10.items() if values is not None}
-            yield ProbedModel(seed, weights, found, gates)
+def probe_model(
+    cell: str,
+    folder: Path,
+    train: TrainParams,
+    probe: ProbeParams,
+    inputs: ProbeInputs,
+    seed: int,
+    weights: str,
+) -> ProbedModel:
+    """Probe one model.
+
+    Args:
+        cell, folder, train: its cell, the output folder of its training, its settings.
+        probe, inputs: what is asked of it, and what it reads.
+        seed, weights: which of the cell's models; ``init`` or ``trained``.
+    """
+    path = weight_file(folder, weights, seed)
+    module = load_classifier(path, cell, inputs.inputs.shape[2], train).recurrent
+    start = initial_state(module, len(inputs.inputs), probe)
+    names = [*STATISTICS, "hidden_path"] if cell == "lstm" else STATISTICS
+    curves = rnngrad.jacobian_curves(
+        module,
+        inputs.inputs,
+        start,
+        state=STATE[cell],
+        lengths=inputs.lengths,
+        statistics=names,
+        spectral_steps=log_spaced_steps(inputs.inputs.shape[1], probe.spectral_steps),
+    )
+    log10 = {name: getattr(curves, f"log10_{name}") for name in (*names, "cell_path")}
+    gates = None
+    if cell != "rnn":
+        gates = gate_histogram(memory_gate(module, inputs.inputs, start), inputs.steps())
+    found = {name: values for name, values in log10.items() if values is not None}
+    return ProbedModel(seed, weights, found, gates)
 
 
 def summarize(cell: str, model: ProbedModel) -> pd.DataFrame:

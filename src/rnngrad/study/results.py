@@ -1,11 +1,15 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
@@ -17,7 +21,7 @@ GATE_COLUMNS = ["input", "activation", "share", "mean", "cell", "seed", "weights
 
 @dataclass(frozen=True)
 class Results:
-    """Result files of one study, for the cells of its params.yaml.
+    """Result files of one study, for the cells and conditions of its params.yaml.
 
     Attributes:
         curves: cell, seed, weights (init | trained), state, statistic, step, log10_mean,
@@ -29,6 +33,12 @@ class Results:
         model_cards: by cell.
         data_card: counts and lengths of the sample.
         embed_card: vocabulary and coverage of the word vectors.
+        conditions: condition, factor, cell and the numbers of
+            :mod:`rnngrad.study.conditions.table`, medians over seeds.
+        condition_seeds: the same for every seed.
+        condition_curves: condition, cell, step, log10, low, high.
+        evidence: all cells together, by the names of :mod:`rnngrad.study.evidence`.
+        triangles: by cell and weights, (T, T): which steps a weight's gradient comes from.
     """
 
     params: Params
@@ -39,14 +49,19 @@ class Results:
     model_cards: dict[str, dict[str, Any]]
     data_card: dict[str, Any]
     embed_card: dict[str, Any]
+    conditions: pd.DataFrame
+    condition_seeds: pd.DataFrame
+    condition_curves: pd.DataFrame
+    evidence: dict[str, pd.DataFrame]
+    triangles: dict[tuple[str, str], NDArray[np.float32]]
 
     @property
     def cells(self) -> list[str]:
         return list(self.params.cells)
 
 
-def load_results(build: Path, params: Params) -> Results:
-    """Read the result files below ``build``.
+def load_results(build: Path, reports: Path, params: Params) -> Results:
+    """Read the result files below ``build``, and the table of conditions from ``reports``.
 
     Raises:
         InputError: a file is missing or unreadable.
@@ -68,7 +83,36 @@ def load_results(build: Path, params: Params) -> Results:
         model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),
+        conditions=_read_csv(reports / "conditions.csv"),
+        condition_seeds=_read_csv(build / "conditions" / "seeds.csv"),
+        condition_curves=_read_csv(build / "conditions" / "curves.csv"),
+        evidence=_evidence([build / "evidence" / cell for cell in cells]),
+        triangles={
+            (cell, weights): triangle
+            for cell in cells
+            for weights, triangle in _arrays(build / "evidence" / cell / "triangles.npz").items()
+        },
     )
+
+
+def _evidence(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.csv")):
+            parts.setdefault(path.stem, []).append(_read_csv(path))
+    # a frame without rows has no types that another one would have to be reconciled with
+    return {
+        name: pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
+        for name, found in parts.items()
+    }
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from rnngrad.probe.trajectory import Chunk, run_layer
 from rnngrad.study.conditions.inputs import ConditionInputs, condition_inputs
 from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
 from rnngrad.study.conditions.table import curve_numbers
-from rnngrad.study.probing import STATE, log_spaced_steps
+from rnngrad.study.probing import STATE, log_spaced_steps, shared_state
 
 SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
     "log": -np.inf,
@@ -125,7 +125,12 @@ def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
         params.conditions.seed,
     )
     module = _module(job, examples.inputs.shape[2], params, train)
-    state = _initial_state(module, len(examples.inputs), job, params.conditions.seed)
+    state = shared_state(
+        module,
+        len(examples.inputs),
+        job.setting.initial_state,
+        1000 * params.conditions.seed + job.seed,  # another one for every weight seed
+    )
     run = _Run(module, examples, state, job.cell)
     curves = _curves(run, job)
     log10 = {reading: curves[reading] for reading in job.readings}
@@ -149,20 +154,6 @@ def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
     if setting.initializer == "chrono":
         set_chrono_biases(module, setting.steps)
     return module
-
-
-def _initial_state(module: nn.RNNBase, examples: int, job: Job, seed: int) -> State:
-    """One state per weight seed, for all examples: then their padding is one and the same."""
-    shape = (1, 1, module.hidden_size)
-    generator = torch.Generator().manual_seed(1000 * seed + job.seed)
-    uniform = job.setting.initial_state == "uniform"
-    h, c = (
-        (torch.rand(shape, generator=generator) if uniform else torch.zeros(shape))
-        .expand(-1, examples, -1)
-        .contiguous()
-        for _ in range(2)
-    )
-    return (h, c) if isinstance(module, nn.LSTM) else h
 
 
 class _Run(NamedTuple):

@@ -1,0 +1,137 @@
+"""The report's tables: cards, claims, stages and settings, as data frames and as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from rnngrad.report.style import NAMES
+from rnngrad.study.claims.claim import Claim
+from rnngrad.study.results import Results
+
+_STAGES = [  # stage, what it makes, the keys of params.yaml that it reads, where
+    ("download", "comments with labels", "data", "build/comments.parquet"),
+    ("sample", "balanced classes, filler, splits, data card", "sample", "build/sample.parquet"),
+    ("embed", "tokens and word vectors", "embed", "build/embed/"),
+    ("train", "one model per cell and seed, training curves", "train, cells", "build/train/"),
+    ("probe", "Jacobian curves, path split, gates", "probe", "build/probe/"),
+    ("conditions", "the why-table, its figures, horizons", "conditions", "build/conditions/"),
+    ("evidence", "what the claims are judged by, triangle", "probe.seed", "build/evidence/"),
+    ("report", "this page, verdicts", "all", "reports/"),
+    ("publish", "the same as MLflow runs", "all", "mlflow.db"),
+]
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """GitHub's pipes."""
+
+    def line(cells: Any) -> str:
+        return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
+
+    rows = [line(row) for row in table.itertuples(index=False)]
+    return "\n".join([line(table.columns), line("---" for _ in table.columns), *rows])
+
+
+def data_table(results: Results) -> pd.DataFrame:
+    """The sample, as its card says."""
+    card, embed = results.data_card, results.embed_card
+    given, sample = card["given"], card["sample"]
+    words = sample["words"]
+    rows = [
+        ("source", card["source"]),
+        ("comments given", f"{given['comments']:,} ({_classes(given['classes'])})"),
+        ("comments in the sample", f"{sample['comments']:,} ({_classes(sample['classes'])})"),
+        (
+            "words of a comment",
+            f"mean {words['mean']:.0f}, median {words['median']:.0f}, p95 {words['p95']:.0f}, "
+            f"p99 {words['p99']:.0f}, longest {words['max']:,}",
+        ),
+        (
+            "replaced by the filler",
+            f"{card['filler']['words_replaced']:,} words by “{card['filler']['word']}”; "
+            f"{card['filler']['comments_left_whole']:,} comments left whole",
+        ),
+        ("word vectors", f"{embed['vectors']}, {embed['dimensions']} dimensions"),
+        (
+            "coverage",
+            f"{embed['coverage_of_tokens']:.1%} of the tokens, "
+            f"{embed['coverage_of_types']:.1%} of {embed['types']:,} word types",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["the sample", ""])
+
+
+def _classes(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} labelled {label}" for label, count in sorted(counts.items()))
+
+
+def model_table(results: Results) -> pd.DataFrame:
+    """The models, as their cards say."""
+    rows = []
+    for cell in results.cells:
+        settings = results.model_cards[cell]["settings"]
+        rows.append(
+            {
+                "cell": NAMES[cell],
+                "parameters": f"{results.model_cards[cell]['parameters']:,}",
+                "hidden units": settings["hidden"],
+                "initialiser": settings["initializer"],
+                "epochs": settings["epochs"],
+                "batch": settings["batch_size"],
+                "learning rate": settings["learning_rate"],
+                "clipping": settings["clip_norm"] or "none",
+                "seeds": ", ".join(map(str, settings["seeds"])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def stage_table() -> pd.DataFrame:
+    """Which command makes which number."""
+    rows = [
+        (f"`dvc repro {stage}`", what, f"`{keys}`", f"`{where}`")
+        for stage, what, keys, where in _STAGES
+    ]
+    return pd.DataFrame(rows, columns=["command", "makes", "from params.yaml", "in"])
+
+
+def params_table(results: Results) -> pd.DataFrame:
+    """Every setting of params.yaml but the conditions."""
+    # conditions have a table of their own
+    settings = results.params.model_dump(mode="json", exclude={"conditions": {"cases"}})
+    flat = pd.json_normalize(settings, max_level=2).iloc[0]
+    rows = [(f"`{key}`", f"`{value}`") for key, value in flat.items()]
+    return pd.DataFrame(rows, columns=["key of params.yaml", "value"])
+
+
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Statement, verdict and numbers of every claim."""
+    rows = [
+        {
+            "": claim.id,
+            "statement": f"{claim.statement} *({claim.source})*",
+            "verdict": f"**{claim.verdict}**",
+            "measured": f"{claim.measured}{_interval(claim)}",
+        }
+        for claim in claims
+    ]
+    return pd.DataFrame(rows)
+
+
+def _interval(claim: Claim) -> str:
+    interval = claim.interval
+    if interval is None or interval["low"] is None or interval["high"] is None:
+        return ""
+    numbers = (f"{interval[end]:.4g}" for end in ("mean", "low", "high"))
+    return " [{}; {} to {}]".format(*numbers)
+
+
+def tutorial_table(parts: pd.DataFrame) -> pd.DataFrame:
+    """The tutorial's triangle of three steps: a row per loss, a column per step."""
+    norms = parts.pivot_table("norm", "loss", "step")
+    rows = [
+        {"": f"loss {loss}"}
+        | {f"step {step}": "" if pd.isna(norm) else f"{norm:.6f}" for step, norm in row.items()}
+        for loss, row in norms.iterrows()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""What the claims are judged by, measured on the study's models."""

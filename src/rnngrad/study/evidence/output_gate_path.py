@@ -1,0 +1,156 @@
+"""Can an LSTM's gradient grow along the path that passes through the output gates alone?
+
+From h_(k-1) to h_k there is a way through the output gate, o_k = s(W_o h_(k-1) + ...), and no other
+gate: its derivative is K_k W_o with K_k = diag(tanh(c_k) * o_k'). Over n steps,
+
+    || K_n W_o ... K_1 W_o ||  <=  (max_k ||K_k|| ||W_o||)^n  <=  (||W_o|| / 4)^n
+
+with spectral norms; |tanh| <= 1 and s' <= 1/4 give the last one. Pascanu, Mikolov and Bengio (2013)
+bound an RNN's Jacobian in the same way: by the largest singular value, not by an eigenvalue.
+"""
+
+import copy
+import math
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import rnngrad
+from rnngrad.models.classifier import CommentClassifier
+from rnngrad.probe.cells import STABLE
+from rnngrad.probe.problem import problem_of
+from rnngrad.study.evidence.passages import Passages, State, in_float64, some
+
+COMMENTS = 2
+STEPS = 50
+FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
+CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
+
+COLUMNS = [
+    "factor",
+    "path_rate",
+    "bound_rate",
+    "ceiling_rate",
+    "total_rate",
+    "gradient_norm",
+    "clipped_norm",
+    "cosine",
+    "log10_early_to_late",
+]
+
+
+def output_gate_path(
+    classifier: CommentClassifier, passages: Passages, start: State, seed: int
+) -> pd.DataFrame:
+    """How fast that path grows, with W_o as it is and times 2, 4, ... until it does grow.
+
+    Args:
+        classifier: of an LSTM; left as it is.
+        passages, start: what it reads, and from which state (the same for every factor); two
+            comments and 50 steps at most.
+        seed: of the directions from which the total is estimated.
+
+    Returns:
+        One row per factor, up to the first at which path_rate is positive, or 256. Columns: factor;
+        path_rate, bound_rate, ceiling_rate (log10 of the three norms above, per step; means over
+        comments); total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F relative to the identity's, per
+        step, from eight random directions); gradient_norm, clipped_norm, cosine (of dL/dW_hh of the
+        classifier's loss before and after clipping to the norm 1, and between the two);
+        log10_early_to_late (norm of the part of dL/dW_hh that enters in the first half of the
+        steps, over that of the second half, in decades). The columns from total_rate on are NaN
+        but in the first and the last row.
+    """
+    inputs = passages.inputs[:COMMENTS, :STEPS].double()
+    labels, state = passages.labels[:COMMENTS].double(), in_float64(some(start, slice(COMMENTS)))
+    norm = torch.linalg.matrix_norm(_output_gate_weight(classifier.recurrent), 2).item()
+    rows = []
+    for factor in FACTORS:
+        scaled = _with_scaled_output_gate(classifier, factor)
+        row = {"factor": factor} | _path_rates(scaled.recurrent, inputs, state, factor * norm)
+        last = row["path_rate"] > 0 or factor == FACTORS[-1]
+        if last or factor == 1:
+            row["total_rate"] = _total_rate(scaled.recurrent, inputs, state, seed)
+            row |= _clipping(scaled, inputs, labels, state)
+        rows.append(row)
+        if last:
+            break
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _output_gate_weight(module: nn.RNNBase) -> Tensor:
+    """W_o (H, H), a view: torch stacks the gates as i, f, g, o."""
+    return dict(module.named_parameters())["weight_hh_l0"].detach()[3 * module.hidden_size :]
+
+
+def _with_scaled_output_gate(classifier: CommentClassifier, factor: float) -> CommentClassifier:
+    scaled = copy.deepcopy(classifier).double()
+    _output_gate_weight(scaled.recurrent).mul_(factor)
+    return scaled
+
+
+def _path_rates(module: nn.RNNBase, inputs: Tensor, state: State, norm: float) -> dict[str, float]:
+    K = output_gate_factors(module, inputs, state)
+    path = log10_norm_of_product(K.float(), _output_gate_weight(module).float())
+    largest = K.abs().amax(dim=(0, 2))
+    return {
+        "path_rate": (path / len(K)).mean().item(),
+        "bound_rate": (largest * norm).log10().mean().item(),
+        "ceiling_rate": math.log10(norm / 4),
+    }
+
+
+def _total_rate(module: nn.RNNBase, inputs: Tensor, state: State, seed: int) -> float:
+    curves = rnngrad.jacobian_curves(
+        module, inputs, state, state="full", method="sketch", statistics=("frobenius",), seed=seed
+    )
+    of_identity = math.log10(2 * module.hidden_size) / 2
+    return float(curves.log10_frobenius[:, -1].mean() - of_identity) / inputs.shape[1]
+
+
+def output_gate_factors(module: nn.RNNBase, inputs: Tensor, state: State) -> Tensor:
+    """(T, B, H) float64, the diagonals of K_k = diag(tanh(c_k) o_k') on the way."""
+    problem = problem_of(module, inputs, state)
+    (cell,) = problem.cells
+    c = None if problem.c is None else problem.c[0]
+    path = cell.run(problem.inputs.double().transpose(0, 1), problem.h[0], c)
+    return cell.one_step(path, slice(None), STABLE).mix[:, :, 3]
+
+
+def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:
+    """(B,) log10 of || K_n W_o ... K_1 W_o ||_2; the scale is taken out at every step."""
+    product = torch.eye(len(W_o), dtype=W_o.dtype).expand(K.shape[1], -1, -1)
+    log10_scale = product.new_zeros(len(product))
+    for diagonal in K:
+        product = diagonal.unsqueeze(2) * (W_o @ product)
+        top = product.abs().amax(dim=(1, 2))
+        log10_scale += top.log10()
+        # an exact zero stays one: -inf in the scale
+        product = product / torch.where(top > 0, top, 1.0)[:, None, None]
+    return log10_scale + torch.linalg.matrix_norm(product, 2).log10().nan_to_num(neginf=0.0)
+
+
+def _clipping(
+    classifier: CommentClassifier, inputs: Tensor, labels: Tensor, state: State
+) -> dict[str, float]:
+    """The gradient of W_hh before and after clipping, and where its parts come from."""
+    early, late = copy.deepcopy(classifier.recurrent), copy.deepcopy(classifier.recurrent)
+    half = inputs.shape[1] // 2
+    state = early(inputs[:, :half], state)[1] if half else state
+    output, _ = late(inputs[:, half:], state)
+    logits = classifier.head(output[:, -1]).squeeze(-1)
+    uses = [dict(module.named_parameters())["weight_hh_l0"] for module in (early, late)]
+    loss = binary_cross_entropy_with_logits(logits, labels)
+    parts = torch.autograd.grad(loss, uses, allow_unused=True, materialize_grads=True)
+    weight = nn.Parameter(uses[0].detach())
+    gradient = sum(parts, torch.zeros_like(weight))
+    weight.grad = gradient.clone()
+    nn.utils.clip_grad_norm_([weight], CLIP_NORM)
+    cosine = nn.functional.cosine_similarity(gradient.flatten(), weight.grad.flatten(), dim=0)
+    return {
+        "gradient_norm": gradient.norm().item(),
+        "clipped_norm": weight.grad.norm().item(),
+        "cosine": cosine.item(),
+        "log10_early_to_late": (parts[0].norm() / parts[1].norm()).log10().item(),
+    }

@@ -1,0 +1,187 @@
+"""The committed report in a real browser: headless Chromium, driven by Selenium."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+REPORT = Path(__file__).parent.parent.parent / "reports" / "report.html"
+PHONE, DESK = 390, 1280
+TIMEOUT = 20  # seconds that any one answer of the browser may take
+LOCAL = {"file", "data", "blob", "about", "chrome"}  # the last: the browser's own first tab
+
+FLAGS = (
+    "headless",
+    "no-sandbox",  # which root cannot have
+    "disable-gpu",
+    "disable-quic",
+    "disable-dev-shm-usage",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)
+BAD_PAGE = """<!doctype html><title>bad</title><a href="#nowhere">in page</a>
+<a href="missing.csv">file</a><img src="http://127.0.0.1:9/pixel.png">
+<figure><svg width="2000" height="90"></svg><figcaption>wide</figcaption></figure>
+<script>console.error("broken")</script>"""
+
+COLOURS = """
+const style = getComputedStyle(document.body);
+return [style.backgroundColor, style.color].map(text => text.match(/[\\d.]+/g).map(Number));
+"""
+FIGURES = """
+return [...document.querySelectorAll("figure")].map(figure => {
+  const box = figure.querySelector("svg, img").getBoundingClientRect();
+  const caption = figure.querySelector("figcaption").innerText.trim();
+  return {left: box.left, right: box.right, width: box.width, height: box.height, caption};
+});
+"""
+DEAD_TARGETS = """
+return [...document.querySelectorAll("[href^='#'], [*|href^='#']")]
+  .map(element => decodeURIComponent((element.getAttribute("href")
+    || element.getAttributeNS("http://www.w3.org/1999/xlink", "href")).slice(1)))
+  .filter(id => id && !document.getElementById(id));
+"""
+LINKS = "return [...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'));"
+WIDEST = "return document.documentElement.scrollWidth;"
+
+
+class Browser:
+    """Chromium with one page open."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self.folder = REPORT.parent
+
+    def open(self, page: Path) -> None:
+        self.folder = page.parent
+        self.driver.get(page.as_uri())
+        self.console = [entry["message"] for entry in self.driver.get_log("browser")]
+        log = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
+        events = [entry["message"] for entry in log]
+        asked = [event for event in events if event["method"] == "Network.requestWillBeSent"]
+        self.requests = [event["params"]["request"]["url"] for event in asked]
+
+    def outside_requests(self) -> list[str]:
+        return [url for url in self.requests if urlsplit(url).scheme not in LOCAL]
+
+    def dead_links(self) -> list[str]:
+        """In-page links without a target, and relative ones without a file."""
+        links = [urlsplit(link) for link in self.run(LINKS)]
+        files = [unquote(link.path) for link in links if not link.scheme and link.path]
+        missing = [file for file in files if not (self.folder / file).exists()]
+        return self.run(DEAD_TARGETS) + missing
+
+    def run(self, script: str) -> Any:
+        return self.driver.execute_script(script)
+
+    def resize(self, width: int) -> None:
+        metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def prefer(self, scheme: str) -> None:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium or no chromedriver on this machine: the report was not looked at")
+    options = Options()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    before = socket.getdefaulttimeout()
+    # where Selenium takes the limit of its calls to the driver from: it could wait forever
+    socket.setdefaulttimeout(TIMEOUT)
+    started = webdriver.Chrome(options, Service(driver))
+    try:
+        started.set_page_load_timeout(TIMEOUT)
+        yield Browser(started)
+    finally:
+        started.quit()
+        socket.setdefaulttimeout(before)
+
+
+@pytest.fixture
+def report(browser: Browser) -> Browser:
+    browser.open(REPORT)
+    return browser
+
+
+def test_the_page_opens_without_a_word_in_the_console(report: Browser) -> None:
+    assert report.driver.title
+    assert report.console == []
+
+
+def test_the_page_asks_nobody_for_anything(report: Browser) -> None:
+    assert REPORT.as_uri() in report.requests
+    assert report.outside_requests() == []
+
+
+def test_every_link_leads_somewhere(report: Browser) -> None:
+    assert report.dead_links() == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_every_figure_is_laid_out_and_nothing_sticks_out(width: int, report: Browser) -> None:
+    report.resize(width)
+    assert report.run(WIDEST) <= width
+    figures = report.run(FIGURES)
+    assert figures
+    for figure in figures:
+        assert figure["width"] > min(width, 400) / 2, figure
+        assert figure["height"] > 50, figure
+        assert figure["left"] >= 0, figure
+        assert figure["right"] <= width, figure
+        assert figure["caption"], figure
+
+
+def test_a_bad_page_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text(BAD_PAGE)
+    browser.open(page)
+    browser.resize(DESK)
+    assert any("broken" in line for line in browser.console)
+    assert browser.outside_requests() == ["http://127.0.0.1:9/pixel.png"]
+    assert browser.dead_links() == ["nowhere", "missing.csv"]
+    assert browser.run(WIDEST) > DESK
+
+
+def test_dark_mode_swaps_paper_and_ink(report: Browser) -> None:
+    report.prefer("light")
+    paper, ink = (_luminance(colour) for colour in report.run(COLOURS))
+    report.prefer("dark")
+    dark_paper, light_ink = (_luminance(colour) for colour in report.run(COLOURS))
+    assert dark_paper < 0.1 < paper
+    assert _contrast(paper, ink) > 7
+    assert _contrast(dark_paper, light_ink) > 7
+
+
+def _luminance(colour: list[float]) -> float:
+    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (component / 255 for component in colour[:3])
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: float, other: float) -> float:
+    """Contrast ratio of two luminances, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((one, other))
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,102 @@
+"""Powers of small kernels, where they are known and where tanh is not linear."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnngrad
+from rnngrad.models.classifier import CommentClassifier
+from rnngrad.models.initializers import initialize_like_keras
+from rnngrad.models.weights import weight_file
+from rnngrad.params import ProbeParams, TrainParams
+from rnngrad.study.evidence.recurrent_powers import COLUMNS, measure_powers, recurrent_powers
+from rnngrad.study.probing import ProbeInputs, initial_state
+
+B, T, D, H = 2, 300, 3, 6
+WORDS = [40, 90]
+PROBE = ProbeParams(comments=B, initial_state="uniform", spectral_steps=5, seed=1)
+
+
+@pytest.fixture
+def inputs() -> ProbeInputs:
+    """Zeros in front of random words."""
+    torch.manual_seed(1)
+    is_word = np.arange(T) >= T - np.array(WORDS)[:, None]
+    x = torch.randn(B, T, D) * torch.from_numpy(is_word)[:, :, None]
+    return ProbeInputs(x, torch.full((B,), T), is_word)
+
+
+def measured(module: nn.RNNBase, inputs: ProbeInputs, h: Tensor) -> pd.DataFrame:
+    log10 = rnngrad.jacobian_curves(module, inputs.inputs, h).log10_frobenius
+    return recurrent_powers(module, inputs, h, log10).set_index("input")
+
+
+def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
+    inputs: ProbeInputs,
+) -> None:
+    torch.manual_seed(0)
+    module = nn.RNN(D, H, batch_first=True)
+    initialize_like_keras(module)
+    with torch.no_grad():
+        cast("Tensor", module.weight_hh_l0).mul_(0.8)
+    table = measured(module, inputs, torch.rand(1, B, H))
+    assert table.loc["padding", "predicted"] == pytest.approx(np.log10(0.8), abs=1e-6)
+    assert table.loc["padding", "largest_singular_value"] == pytest.approx(0.8, abs=1e-6)
+    assert table.loc["padding", "measured"] == pytest.approx(np.log10(0.8), abs=1e-5)
+    assert table.loc["padding", "tanh_slope"] == pytest.approx(1, abs=1e-6)
+    assert (table["measured"] - table["predicted"])["words"] < -0.01
+
+
+def test_the_slope_is_the_mean_derivative_of_tanh(inputs: ProbeInputs) -> None:
+    torch.manual_seed(0)
+    module = nn.RNN(D, H, batch_first=True)
+    h = torch.rand(1, B, H)
+    states = module(inputs.inputs, h)[0].detach()
+    words = np.concatenate([states[b, T - n :].numpy() for b, n in enumerate(WORDS)])
+    table = measured(module, inputs, h)
+    assert table.loc["words", "tanh_slope"] == pytest.approx((1 - words**2).mean(), rel=1e-5)
+
+
+def test_singular_values_and_radius_of_a_shear(inputs: ProbeInputs) -> None:
+    """A nilpotent part changes the singular values and leaves the eigenvalues alone."""
+    module = nn.RNN(D, 2, batch_first=True)
+    kernel = torch.tensor([[0.5, 3.0], [0.0, 0.25]])
+    with torch.no_grad():
+        cast("Tensor", module.weight_hh_l0).copy_(kernel)
+    table = measured(module, inputs, torch.rand(1, B, 2))
+    assert table["spectral_radius"].tolist() == pytest.approx([0.5, 0.5])
+    assert table["largest_singular_value"].iloc[0] == pytest.approx(
+        np.linalg.svd(kernel.numpy())[1][0]
+    )
+
+
+def test_untrained_kernels_are_also_scaled_to_either_side_of_one(
+    inputs: ProbeInputs, make_train_params: Callable[..., TrainParams], tmp_path: Path
+) -> None:
+    train = make_train_params(seeds=[2, 5], hidden=H)
+    curves = {}
+    for seed in train.seeds:
+        torch.manual_seed(seed)
+        model = CommentClassifier("rnn", D, train)
+        h = initial_state(model.recurrent, B, PROBE)
+        found = rnngrad.jacobian_curves(model.recurrent, inputs.inputs, h)
+        for weights in ("init", "trained"):
+            torch.save(model.weights(), weight_file(tmp_path, weights, seed))
+            curves[f"{weights}-{seed}-frobenius"] = found.log10_frobenius.astype(np.float32)
+    table, again = (measure_powers(tmp_path, train, PROBE, inputs, curves) for _ in range(2))
+    assert table.columns.tolist() == ["cell", "seed", "weights", *COLUMNS]
+    assert set(table["weights"]) == {"init", "trained", "radius 0.9", "radius 1.1"}
+    assert len(table) == 2 * 4 * 2
+    on_padding = table[table["input"] == "padding"].set_index("weights")
+    below = on_padding.loc["radius 0.9"]
+    np.testing.assert_allclose(below["measured"], np.log10(0.9), atol=1e-4)
+    # the state grows until tanh is as flat as it takes
+    above = on_padding.loc["radius 1.1"]
+    assert (above["measured"] < above["predicted"] - 0.01).all()
+    pd.testing.assert_frame_equal(table, again, check_exact=True)
