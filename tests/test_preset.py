@@ -1,11 +1,13 @@
 """Presets: what they change, what they refuse, what they say beforehand, what they would run."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import Params, read_params
 from rnngrad.preset import disk, duration
-from rnngrad.preset.estimate import in_words
+from rnngrad.preset.estimate import in_words, time_lines
 from rnngrad.preset.lengths import Lengths, lengths_of
 from rnngrad.preset.settings import Preset, merged, read_preset
 
@@ -139,7 +141,7 @@ def test_the_time_grows_linearly_in_comments_epochs_and_seeds(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     train = full.train
     seconds = {}
-    for per_class in (2_000, 4_000):
+    for per_class in (10_000, 20_000):
         params, lengths = sized(full, per_class)
         data = duration.stand_in(params, train, lengths)
         seconds[per_class] = duration.training_seconds(RATES, train, data)
@@ -149,7 +151,7 @@ def test_the_time_grows_linearly_in_comments_epochs_and_seeds(
         # five seeds take three rounds on two cores, two take one
         two = train.model_copy(update={"seeds": [1, 2]})
         assert duration.training_seconds(RATES, two, data) == pytest.approx(seconds[per_class] / 3)
-    assert seconds[4_000] == pytest.approx(2 * seconds[2_000], rel=0.05)
+    assert seconds[20_000] == pytest.approx(2 * seconds[10_000], rel=0.05)
     assert duration.probing_seconds(RATES, train, 100) == pytest.approx(2 * 5 * 51)
 
 
@@ -207,18 +209,6 @@ def test_durations_are_coarse(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
-def run_preset(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "pipeline" / "preset.py"), *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 TINY = """
 train: {hidden: 4, seeds: [3]}
 sample: {per_class: 60}
@@ -227,35 +217,96 @@ probe: {comments: 2, spectral_steps: 3}
 """
 
 
+@pytest.mark.slow
+def test_every_cell_is_estimated_in_workers(
+    preset: Callable[..., Preset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    params = preset(TINY).params
+    *cells, together = time_lines(params, lengths_of(params))
+    assert [line.split(":")[0] for line in cells] == list(params.cells)
+    assert "about 10 s to train 1 seed for 10 epochs" in cells[0]
+    assert "together about 10 s on" in together
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Calls the command in a project of its own; what it would put in its place, if anything."""
+    replaced: list[Any] = []
     shutil.copy2(ROOT / "params.yaml", tmp_path)
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "tiny.yaml").write_text(TINY)
-    return tmp_path
+
+    def estimate(*_: object) -> list[str]:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as workers do
+        return ["about a week"]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("rnngrad.preset.estimate.time_lines", estimate)
+    monkeypatch.setattr("os.execvpe", lambda *given: replaced.extend(given))
+    monkeypatch.setattr("shutil.which", lambda _: "dvc")
+
+    def run(*arguments: str) -> list[Any]:
+        runpy.run_path(str(ROOT / "pipeline" / "preset.py"))["main"](*arguments)
+        return replaced
+
+    return run
+
+
+def test_the_command_says_what_it_takes_and_hands_over_to_dvc(
+    command: Callable[..., list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, arguments, environment = command("tiny")
+    expected = "dvc exp run -S train.hidden=4 -S train.seeds=[3] -S sample.per_class=60"
+    assert program == "dvc"
+    assert " ".join(arguments).startswith(expected)
+    assert "OMP_NUM_THREADS" not in environment
+    said = capsys.readouterr().out
+    assert "120 comments of up to 40 words; to download: nothing" in said
+    assert "about a week" in said
+
+
+def test_the_command_can_stop_at_the_estimate(
+    command: Callable[..., list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("tiny", "--estimate-only") == []
+    assert "about a week" in capsys.readouterr().out
+
+
+def test_the_command_names_an_unknown_preset(command: Callable[..., list[Any]]) -> None:
+    with pytest.raises(InputError, match=r"^presets/fll\.yaml: no such preset; there is tiny$"):
+        command("fll")
 
 
 @pytest.mark.slow
-def test_the_command_estimates_and_hands_over_to_dvc(project: Path) -> None:
-    fake = project / "bin" / "dvc"
-    fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\necho "ran: $*, threads: ${OMP_NUM_THREADS-unset}"\nexit 7\n')
-    fake.chmod(0o755)
-    path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
-    estimated = run_preset(project, "tiny", "--estimate-only", PATH=path)
-    assert estimated.returncode == 0, estimated.stderr
-    assert "120 comments of up to 40 words; to download: nothing" in estimated.stdout
-    assert "lstm: about 10 s to train 1 seeds" in estimated.stdout
-    assert "ran:" not in estimated.stdout
-    os.environ.pop("OMP_NUM_THREADS", None)
-    ran = run_preset(project, "tiny", PATH=path)
-    assert ran.returncode == 7
-    expected = "ran: exp run -S train.hidden=4 -S train.seeds=[3] -S sample.per_class=60"
-    assert expected in ran.stdout
-    assert ran.stdout.endswith("-S probe.spectral_steps=3, threads: unset\n")
+def test_dvc_takes_the_full_study_in_a_fresh_clone(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            arguments,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-
-def test_the_command_names_an_unknown_preset(project: Path) -> None:
-    done = run_preset(project, "fll")
-    assert done.returncode == 1
-    assert done.stderr == "preset: presets/fll.yaml: no such preset; there is tiny\n"
+    listed = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in run(*listed).splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    run("git", "init", "--quiet")
+    run("git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run("git", *who, "commit", "--quiet", "--message", "fresh")
+    full = read_preset("full", tmp_path / "presets", tmp_path / "params.yaml")
+    settings = [part for setting in full.settings for part in ("-S", setting)]
+    # the first stage is the one that reads all of params.yaml
+    assert "Running stage 'check':" in run("dvc", "exp", "run", *settings, "check")
+    assert read_params(tmp_path / "params.yaml") == full.params
+    assert "(question)" in (tmp_path / "params.yaml").read_text()  # the comments are still there

@@ -10,9 +10,14 @@ import pandas as pd
 import pytest
 
 from rnngrad.params import read_params
-from rnngrad.report import figures, findings
+from rnngrad.report import figures, findings, why
+from rnngrad.report.all_figures import all_figures
+from rnngrad.report.answer import answer
+from rnngrad.report.captions import ALT, CAPTIONS
 from rnngrad.report.render import render_html, render_markdown
 from rnngrad.report.style import to_svg
+from rnngrad.study.claims.claim import Claim
+from rnngrad.study.conditions.table import NUMBERS, STEP_NUMBERS, over_seeds
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +43,67 @@ def make_curves(rate: dict[str, float]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-@pytest.fixture
+ENDS = {  # condition: log10 at the end of RNN and LSTM
+    "question": (-3.0, -96.0),
+    "float32_flushed": (-3.0, -np.inf),
+    "float32": (-3.0, -44.9),
+    "no_padding": (-150.0, -101.0),
+    "trained": (-140.0, -36.0),
+    "averaging_bug": (-3.3, -96.3),
+}
+CLAIMS = [
+    Claim(
+        1, "dc_t/dc_0 is zero.", "the question", "zero", "10^-96.0; not 0", None, "does not hold"
+    ),
+    Claim(
+        2,
+        "The RNN's gradients behave better than the LSTM's on this task and sample.",
+        "the question",
+        "larger",
+        "-3.0 decades",
+        {"mean": -3.0, "low": -4.0, "high": -2.0},
+        "holds only if …",
+    ),
+]
+
+
+def make_condition_seeds() -> pd.DataFrame:
+    rows = []
+    for condition, ends in ENDS.items():
+        for cell, end in zip(("rnn", "lstm"), ends, strict=True):
+            for seed in (1, 2, 3):
+                numbers = dict.fromkeys(NUMBERS, end)
+                numbers["decades_per_step_padding"] = -0.001 if cell == "rnn" else -0.07
+                numbers["float32_zero_from"] = 551 if end < -38 else np.nan
+                numbers["horizon"] = 9 if cell == "lstm" else np.nan
+                names = {"condition": condition, "factor": "some", "cell": cell, "seed": seed}
+                rows.append(names | numbers)
+    return pd.DataFrame(rows)
+
+
+def make_condition_curves() -> pd.DataFrame:
+    step = np.arange(1, 1404)
+    parts = []
+    for condition, ends in ENDS.items():
+        for cell, end in zip(("rnn", "lstm"), ends, strict=True):
+            line = np.where(step > 551, end, -0.07 * step) if end == -np.inf else end * step / 1403
+            names = {"condition": condition, "cell": cell}
+            parts.append(pd.DataFrame({**names, "step": step, "log10": line}))
+    return pd.concat(parts).assign(low=lambda c: c["log10"], high=lambda c: c["log10"])
+
+
+def make_remembered() -> pd.DataFrame:
+    rows = [
+        (cell, seed, distance, 0.9 - 0.001 * distance, -0.05 * distance)
+        for cell in ("rnn", "lstm")
+        for seed in (1, 2, 3)
+        for distance in (3.0, 12.0, 40.0)
+    ]
+    columns = ["cell", "seed", "distance_median", "auroc", "log10_gradient"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture(scope="module")
 def results() -> Results:
     params = read_params(ROOT / "params.yaml")
     words = {"mean": 68.0, "median": 36.0, "p90": 149.0, "p95": 225.0, "p99": 618.0, "max": 1403}
@@ -90,28 +155,75 @@ def results() -> Results:
             "coverage_of_tokens": 0.99,
             "coverage_of_types": 0.9,
         },
+        # as it is read from its file: missing steps are NaN
+        conditions=over_seeds(make_condition_seeds()).astype(dict.fromkeys(STEP_NUMBERS, float)),
+        condition_seeds=make_condition_seeds(),
+        condition_curves=make_condition_curves(),
+        evidence={
+            "remembered": make_remembered(),
+            "tutorial": pd.DataFrame(
+                {"loss": [1, 2, 2], "step": [1, 1, 2], "norm": [0.4, 0.083, 0.19]}
+            ),
+        },
+        triangles={
+            (cell, weights): np.where(np.tri(9) > 0, -1.0 - i, np.nan).astype(np.float32)
+            for i, cell in enumerate(params.cells)
+            for weights in ("init", "trained")
+        },
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def svgs(results: Results) -> dict[str, str]:
-    gates = figures.gates_figure(results)
-    assert gates is not None
-    return {
-        "jacobian": to_svg(figures.jacobian_figure(results)),
-        "training": to_svg(figures.training_figure(results)),
-        "gates": to_svg(gates),
-        "lengths": to_svg(figures.lengths_figure(np.arange(1, 1404), 1403)),
-    }
+    drawn = all_figures(results, np.arange(1, 1404), 1403)
+    return {name: to_svg(figure) for name, figure in drawn.items()}
 
 
-def test_the_answer_says_where_float32_ends(results: Results) -> None:
-    untrained, trained, accuracy = findings.answer(results)
-    # -0.1 t + 0.02 falls below -37.93 at t = 380
-    assert "LSTM dc_t/dc_0 ends at 10^-50.0 (below float32 from step 380)" in untrained
-    assert "RNN dh_t/dh_0 ends at 10^-0.5 (never below float32)" in untrained
-    assert trained.startswith("Trained, over 500 steps of the median comment")
-    assert "LSTM 90.0% (95% interval over seeds 85.0% to 100.0%)" in accuracy
+def test_every_figure_has_a_caption_and_an_alternative_text(svgs: dict[str, str]) -> None:
+    assert set(svgs) == set(ALT) == set(CAPTIONS)
+
+
+def test_the_answer_has_five_sentences_with_the_numbers(results: Results) -> None:
+    zeros, padding, rnn, training, tutorials = answer(results, CLAIMS)
+    assert "ends at 10^-96.0" in zeros
+    assert "from step 551 on" in zeros
+    assert "plateau of 10^-44.9" in zeros
+    assert "keeps 85% of it per step" in padding
+    assert "looked better only because" in rnn
+    assert "10^-3.0 with padding and at 10^-150.0 without" in rnn
+    assert "gets 90.0% (85.0% to 100.0%)" in training
+    assert "10^-140.0" in training
+    assert "Of the 2 statements" in tutorials
+    assert "0 hold, 1 hold only under a condition and 1 do not hold" in tutorials
+
+
+def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
+    few = results.conditions.query("condition == 'trained'")
+    short = answer(Results(**{**vars(results), "conditions": few}), [])
+    assert len(short) == 1
+    assert short[0].startswith("Trained")
+
+
+def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Results) -> None:
+    table = results.conditions.copy()
+    table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
+    _, _, rnn, _, _ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
+    assert "looks better with padding and without" in rnn
+
+
+def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
+    causes = why.cause_table(results.conditions).set_index("condition")
+    assert list(causes.index) == ["trained", "no_padding", "float32_flushed", "averaging_bug"]
+    # the question's lead is 93 decades
+    assert causes.loc["trained", "lead_change"] == pytest.approx(-140 + 36 - 93)
+    assert causes.loc["averaging_bug", "lead_change"] == pytest.approx(0)
+    hidden = causes.loc["float32_flushed", "lstm_change"]
+    assert hidden == pytest.approx(-96 + 37.93)
+    assert why.printed_causes(results.conditions)["LSTM ends at"].tolist()[2] == "exactly 0"
+
+
+def test_causes_need_the_question_s_own_setting(results: Results) -> None:
+    assert why.cause_table(results.conditions.query("condition != 'question'")).empty
 
 
 def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None:
@@ -119,7 +231,7 @@ def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None
     assert list(table.columns[3:]) == ["t = 1", "t = 20", "t = 100", "t = 400", "t = 500"]
     assert len(table) == 2 * 3 + 2 * 4
     row = table.query("cell == 'LSTM' and weights == 'trained' and statistic == 'Frobenius'")
-    assert row["t = 100"].item() == "-9.98"
+    assert row["t = 100"].item() == "−9.98"
 
 
 def test_metrics_are_nested_by_cell(results: Results) -> None:
@@ -132,8 +244,8 @@ def test_metrics_are_nested_by_cell(results: Results) -> None:
 def test_the_html_is_whole_and_asks_nobody_for_anything(
     results: Results, svgs: dict[str, str]
 ) -> None:
-    html = render_html(render_markdown(results), svgs)
-    assert html.count("<figure>") == html.count("<figcaption>") == html.count("<svg") == 4
+    html = render_html(render_markdown(results, CLAIMS, svgs), svgs)
+    assert html.count("<figure>") == html.count("<figcaption>") == html.count("<svg") == len(svgs)
     assert not re.search(r'(src|href)="(?!#|data:)', html)
     assert "url(http" not in html
     ids = re.findall(r'\bid="([^"]+)"', html)
@@ -147,7 +259,7 @@ def test_the_html_is_whole_and_asks_nobody_for_anything(
 def test_markdown_links_every_figure_and_fills_every_number(
     results: Results, svgs: dict[str, str]
 ) -> None:
-    markdown = render_markdown(results)
+    markdown = render_markdown(results, CLAIMS, svgs)
     assert set(re.findall(r"\(figures/(\w+)\.svg\)", markdown)) == set(svgs)
     assert "{" not in markdown.split("## How each number")[0]
     assert "nan" not in markdown.lower()
@@ -157,7 +269,7 @@ def test_without_a_gated_cell_there_is_no_gates_section(results: Results) -> Non
     params = results.params.model_copy(update={"cells": {"rnn": {}}})
     alone = Results(**{**vars(results), "params": params, "gates": results.gates.iloc[:0]})
     assert figures.gates_figure(alone) is None
-    assert "## The gates" not in render_markdown(alone)
+    assert "## The gates" not in render_markdown(alone, CLAIMS, {"jacobian", "training"})
 
 
 def test_figures_repeat_to_the_last_byte(results: Results, svgs: dict[str, str]) -> None:
@@ -169,3 +281,12 @@ def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
     figure = figures.jacobian_figure(steep)
     texts = [text.get_text() for text in figure.axes[1].texts]
     assert texts == ["RNN: 3 of 3 seeds below, to -1000"]
+
+
+def test_claims_are_set_as_a_table_of_sentences(results: Results, svgs: dict[str, str]) -> None:
+    markdown = render_markdown(results, CLAIMS, svgs)
+    assert "| 1 | ∂c<sub>t</sub>/∂c<sub>0</sub> is zero. *(the question)* |" in markdown
+    assert "| **holds only if …** | −3.0 decades<br>[−3; −4 to −2] |" in markdown
+    assert "10<sup>−96.0</sup>;<br>not 0 |" in markdown
+    assert "1. zero\n2. larger" in markdown
+    assert '<div class="table prose">' in render_html(markdown, svgs)

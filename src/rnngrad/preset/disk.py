@@ -1,7 +1,7 @@
 """How much disk a study takes, and whether there is as much."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rnngrad.data.fetch import Mirror, cache_folder
@@ -39,7 +39,7 @@ def disk_needs(params: Params, lengths: Lengths) -> dict[Path, int]:
     outputs += sum(_weights(cell, params) for cell in params.cells)
     curves = sum(_curves(cell, params, lengths) for cell in params.cells)
     return {
-        cache_folder(): sum(mirror.size for mirror in downloads(params)),
+        cache_folder().absolute(): sum(mirror.size for mirror in downloads(params)),
         Path.cwd(): COPIES * outputs + curves,
     }
 
@@ -50,12 +50,12 @@ def check_disk(needs: Mapping[Path, int]) -> None:
     Raises:
         InputError: a file system has less free space than what its folders need together.
     """
-    by_device: dict[int, dict[Path, int]] = {}
-    for folder, size in needs.items():
-        there = _existing(folder)
-        by_device.setdefault(there.stat().st_dev, {})[there] = size
+    by_device: dict[int, list[Path]] = {}
+    for folder in needs:
+        by_device.setdefault(_existing(folder).stat().st_dev, []).append(folder)
     for folders in by_device.values():
-        needed, free = sum(folders.values()), shutil.disk_usage(next(iter(folders))).free
+        needed = sum(needs[folder] for folder in folders)
+        free = shutil.disk_usage(_existing(folders[0])).free
         if needed > free:
             raise InputError(
                 f"the study needs about {needed / GB:.1f} GB below "
@@ -101,8 +101,4 @@ def _curves(cell: str, params: Params, lengths: Lengths) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    return next(path for path in _upwards(folder.absolute()) if path.exists())
-
-
-def _upwards(folder: Path) -> Iterable[Path]:
-    return [folder, *folder.parents]
+    return next(path for path in (folder, *folder.parents) if path.exists())

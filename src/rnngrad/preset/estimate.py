@@ -22,8 +22,8 @@ def time_lines(params: Params, lengths: Lengths) -> list[str]:
         probing = duration.probing_seconds(rates, train, params.probe.comments)
         total += training + probing
         lines.append(
-            f"{cell}: about {in_words(training)} to train {len(train.seeds)} seeds for "
-            f"{train.epochs} epochs, {in_words(probing)} to probe them"
+            f"{cell}: about {in_words(training)} to train {_count(len(train.seeds), 'seed')} for "
+            f"{_count(train.epochs, 'epoch')}, {in_words(probing)} to probe them"
         )
     return [
         *lines,
@@ -56,3 +56,7 @@ def in_words(seconds: float) -> str:
         return f"{minutes:.0f} min"
     hours, rest = divmod(round(minutes, -1), 60)
     return f"{hours:.0f} h {rest:.0f} min" if rest else f"{hours:.0f} h"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"

@@ -65,9 +65,10 @@ def _rnn(table: pd.DataFrame) -> str:
         return ""
     end = {key: value for key, value in ends.items() if value is not None}
     return (
-        f"The RNN {_looked(end)} ({_power(end['question', 'rnn'])}): a step of padding costs it "
-        f"{abs(padding):.3f} decades, a word {abs(word):.3f}, and without padding it ends at "
-        f"{_power(end['no_padding', 'rnn'])}, the LSTM at {_power(end['no_padding', 'lstm'])}."
+        f"The RNN {_looked(end)}: a step of padding costs it {abs(padding):.3f} decades, a word "
+        f"{abs(word):.3f}, so that it ends at {_power(end['question', 'rnn'])} with padding and at "
+        f"{_power(end['no_padding', 'rnn'])} without, where the LSTM ends at "
+        f"{_power(end['no_padding', 'lstm'])}."
     )
 
 
@@ -75,7 +76,7 @@ def _looked(end: dict[tuple[str, str], float]) -> str:
     if end["question", "rnn"] <= end["question", "lstm"]:
         return "does not look better"
     if end["no_padding", "rnn"] < end["no_padding", "lstm"]:
-        return "only looked better because its orthogonal matrix keeps what zeros bring nothing to"
+        return "looked better only because its orthogonal matrix loses next to nothing on zeros"
     return "looks better with padding and without"
 
 
@@ -83,10 +84,10 @@ def _training(results: Results) -> str:
     parts = []
     for cell in results.cells:
         end = value_of(results.conditions, "trained", cell, "log10_at_end")
-        reach = "" if end is None else f" with a gradient that ends at {_power(end)}"
-        parts.append(f"the {NAMES[cell]} {percent(results.metrics[cell]['accuracy'])}{reach}")
-    seeds = len(results.params.train.seeds)
-    return f"Training decides what counts: of the test comments, {_list(parts)} ({seeds} seeds)."
+        reach = "" if end is None else f", and its gradient ends at {_power(end)}"
+        accuracy = percent(results.metrics[cell]["accuracy"])
+        parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
+    return f"Trained ({len(results.params.train.seeds)} seeds), {'; '.join(parts)}."
 
 
 def _tutorials(claims: Sequence[Claim]) -> str:
@@ -102,10 +103,6 @@ def _tutorials(claims: Sequence[Claim]) -> str:
 
 def _power(value: float) -> str:
     return "exactly 0" if value == -float("inf") else f"10^{value:z.1f}"
-
-
-def _list(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def percent(interval: Interval) -> str:

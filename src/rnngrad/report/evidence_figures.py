@@ -31,7 +31,7 @@ def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) ->
         cell: values for (cell, weights), values in triangles.items() if weights == "trained"
     }
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
         axes = figure.subplots(1, len(trained), sharey=True, squeeze=False)[0]
         for axis, (cell, values) in zip(axes, trained.items(), strict=True):
             T = len(values)
@@ -102,6 +102,8 @@ def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
         for axis in (left, right):
             axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
             axis.set_xlim(0, None)
+            ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
+            axis.set_xticks(ticks, [str(t) for t in ticks])
         left.set(title="What is remembered", ylabel="pairs in the right order (AUROC)")
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         right.set(title="What gradient reaches it", ylabel="log10 of |d logit / d state|, relative")

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from rnngrad.report.style import FLOAT32_NORMAL, NAMES, WEIGHTS
+from rnngrad.report.why import decades
 from rnngrad.study.results import MILESTONES, Results
 
 STATISTICS = {
@@ -34,7 +35,7 @@ def curve_table(results: Results) -> pd.DataFrame:
                 "cell": NAMES[str(cell)],
                 "weights": WEIGHTS[str(weights)],
                 "statistic": STATISTICS[str(statistic)],
-                **{f"t = {step:,}": f"{by_step[step]:z.2f}" for step in wanted},
+                **{f"t = {step:,}": decades(by_step[step], 2) for step in wanted},
             }
         )
     return pd.DataFrame(rows)

@@ -85,6 +85,9 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         body,
         flags=re.DOTALL,
     )
+    # sentences need another table than numbers do
+    sentences = r'<div class="table">(?=(?:(?!</table>).)*<td>[^<]{60})'
+    body = re.sub(sentences, '<div class="table prose">', body, flags=re.DOTALL)
     page = resources.files("rnngrad.report").joinpath("templates/page.html.j2").read_text()
     title = markdown.partition("\n")[0].removeprefix("# ")
     return Environment(undefined=StrictUndefined).from_string(page).render(title=title, body=body)
@@ -108,8 +111,9 @@ def _inline_figure(
 def _typeset(text: str) -> str:
     """Derivatives and powers of ten as HTML, which Markdown lets pass."""
     text = re.sub(r"\bd ?([hc])_t ?/ ?d ?\1_0", r"∂\1<sub>t</sub>/∂\1<sub>0</sub>", text)
-    text = re.sub(r"\bd ?c_t ?/ ?d ?c_\{t-1\}", "∂c<sub>t</sub>/∂c<sub>t−1</sub>", text)
-    return re.sub(r"10\^-([\d.]+\d)", r"10<sup>−\1</sup>", text)
+    text = re.sub(r"\bdc_t/dc_\(t-1\)", "∂c<sub>t</sub>/∂c<sub>t−1</sub>", text)
+    text = re.sub(r"10\^-([\d.]*\d)", r"10<sup>−\1</sup>", text)
+    return re.sub(r"(?<=[ \[|>])-(?=\d)", "−", text)
 
 
 def _open_table(*_: Any) -> str:

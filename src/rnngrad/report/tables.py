@@ -111,7 +111,8 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
             "": claim.id,
             "statement": f"{claim.statement} *({claim.source})*",
             "verdict": f"**{claim.verdict}**",
-            "measured": f"{claim.measured}{_interval(claim)}",
+            # one number below the other: some sentences hold a dozen
+            "measured": f"{claim.measured.replace('; ', ';<br>')}{_interval(claim)}",
         }
         for claim in claims
     ]
@@ -123,7 +124,7 @@ def _interval(claim: Claim) -> str:
     if interval is None or interval["low"] is None or interval["high"] is None:
         return ""
     numbers = (f"{interval[end]:.4g}" for end in ("mean", "low", "high"))
-    return " [{}; {} to {}]".format(*numbers)
+    return "<br>[{}; {} to {}]".format(*numbers)
 
 
 def tutorial_table(parts: pd.DataFrame) -> pd.DataFrame:

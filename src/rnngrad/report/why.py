@@ -24,12 +24,11 @@ def why_table(conditions: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "condition": f"`{row['condition']}`",
-            "factor": row["factor"],
             "cell": NAMES[row["cell"]],
             **{f"t = {t:,}": decades(row[f"log10_at_{t}"]) for t in (20, 100, 400, 1383)},
             "end": decades(row["log10_at_end"]),
-            "float32 zero from": _step(row["float32_zero_from"]),
-            "per step of padding": _rate(row["decades_per_step_padding"]),
+            "zero from": _step(row["float32_zero_from"]),
+            "per padding step": _rate(row["decades_per_step_padding"]),
             "per word": _rate(row["decades_per_step_tokens"]),
             "horizon": _step(row["horizon"]),
         }
@@ -38,11 +37,11 @@ def why_table(conditions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def decades(value: float) -> str:
+def decades(value: float, digits: int = 1) -> str:
     """A log10 as it is printed; empty where there is none."""
     if np.isnan(value):
         return ""
-    return "exactly 0" if value == -np.inf else f"{value:z.1f}".replace("-", "−")
+    return "exactly 0" if value == -np.inf else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def _rate(value: float) -> str:
@@ -110,7 +109,7 @@ def printed_causes(conditions: pd.DataFrame) -> pd.DataFrame:
             "LSTM ends at": causes["lstm"].map(decades),
             "RNN moves by": causes["rnn_change"].map(_signed),
             "LSTM moves by": causes["lstm_change"].map(_signed),
-            "RNN's lead moves by": causes["lead_change"].map(_signed),
+            "lead moves by": causes["lead_change"].map(_signed),
         }
     )
 

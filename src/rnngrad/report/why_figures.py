@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rnngrad.report.figures import WIDTH, draw_float32_limits
 from rnngrad.report.style import COLOURS, NAMES, figure_style
@@ -59,8 +60,9 @@ def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
         title=f"{NAMES[cell]}, steps {first:,} to {last:,}",
         xlabel="step t",
         xlim=(first, last),
-        ylabel="mean |d state_t / d state_0|",
+        ylabel="mean |d s_t / d s_0|",
     )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(0, 1.05 * high.max() or 1)
     if not high.any():
         axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
