@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study test lint format ui lock licences clean
+.PHONY: help install study full-study test bench lint format ui lock licences clean
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
 
 install: $(INSTALLED) ## the locked dependencies, in .venv
 
@@ -27,8 +27,18 @@ study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
 	@cat reports/answer.txt
 	@echo "report: file://$(abspath reports/report.html)"
 
+full-study: $(INSTALLED) ## the study on 40,000 real comments; says first what it takes (ESTIMATE_ONLY=1: only that)
+	@$(BIN)/python pipeline/preset.py full $(if $(ESTIMATE_ONLY),--estimate-only)
+	@$(if $(ESTIMATE_ONLY),,cat reports/answer.txt)
+	@$(if $(ESTIMATE_ONLY),,echo "report: file://$(abspath reports/report.html)")
+
 test: $(INSTALLED) ## the whole test suite
 	@$(BIN)/python -m pytest
+
+bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on an idle machine
+	@test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
+	-@grep -v '^#' benchmarks/requirements.txt | xargs -n 1 .bench-venv/bin/python -m pip install --quiet --disable-pip-version-check
+	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
 lint: $(INSTALLED) ## ruff, pyright and the rule which room may import which
 	@$(BIN)/ruff check .

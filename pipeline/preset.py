@@ -37,6 +37,7 @@ def main(*arguments: str) -> None:
         return
     if shutil.which("dvc") is None:
         raise InputError("dvc is not on the PATH; activate .venv, or use make")
+    print("params.yaml takes these settings over; git restore params.yaml undoes that", flush=True)
     # DVC in place of this process: the terminal, Ctrl-C and the exit status are its own
     os.execvpe("dvc", command, environment)
 

@@ -218,7 +218,9 @@ def test_git_sees_no_large_or_intermediate_files(clone: Clone) -> None:
     names = [line[3:] for line in changed if line]
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in names)
     assert "reports/curves.csv" not in names
-    assert all((clone.folder / name).stat().st_size < 1_000_000 for name in names)
+    # a figure that this small study has no reason to draw is gone
+    left = [clone.folder / name for name in names if (clone.folder / name).exists()]
+    assert all(path.stat().st_size < 1_000_000 for path in left)
 
 
 def test_metrics_and_plots_work(clone: Clone) -> None:
