@@ -185,6 +185,19 @@ def read_params(path: str | Path = "params.yaml") -> Params:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    return check_params(content, path)
+
+
+def check_params(content: Any, path: str | Path) -> Params:
+    """The settings that a params.yaml holds, every cell's and every condition's as well.
+
+    Args:
+        content: the mapping.
+        path: the file that an error names.
+
+    Raises:
+        InputError: a key is unknown, missing or ill-typed.
+    """
     try:
         params = Params.model_validate(content)
         for cell in params.cells:

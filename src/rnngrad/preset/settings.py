@@ -1,7 +1,6 @@
 """What a preset changes in params.yaml, checked, and as the settings of an experiment."""
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.params import Params, read_params
+from rnngrad.params import Params, check_params, read_params
 
 Section = Mapping[str, Any]
 
@@ -46,7 +45,7 @@ def read_preset(
     read_params(base)
     defaults, changes = _mapping(Path(base)), _mapping(path)
     return Preset(
-        params=_checked(merged(defaults, changes), path),
+        params=check_params(merged(defaults, changes), path),
         settings=[_setting(keys, value, defaults) for keys, value in _leaves(changes)],
     )
 
@@ -70,17 +69,6 @@ def _mapping(path: Path) -> Section:
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: not a mapping of sections; give keys as params.yaml has them")
     return content
-
-
-def _checked(content: Section, path: Path) -> Params:
-    # through the file reader of every stage, so that no check is left out
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "params.yaml"
-        YAML().dump(content, whole)  # the safe one would sort the cells
-        try:
-            return read_params(whole)
-        except InputError as error:
-            raise InputError(f"{path}: {str(error).removeprefix(f'{whole}: ')}") from error
 
 
 def _leaves(content: Section, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
