@@ -23,7 +23,7 @@ def main(cell: str) -> None:
 
     import numpy as np
 
-    from rnngrad.data.datamodule import load_embedding
+    from rnngrad.data.batches import load_embedding
     from rnngrad.study.evidence.cell import measure_cell
     from rnngrad.study.evidence.rates import measure_rates
     from rnngrad.study.probing import probe_inputs

@@ -22,7 +22,7 @@ def main(cell: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    from rnngrad.data.datamodule import load_embedding
+    from rnngrad.data.batches import load_embedding
     from rnngrad.study.probing import probe_inputs, probe_model, summarize
     from rnngrad.study.results import WEIGHTS
     from rnngrad.workers import run_jobs

@@ -22,7 +22,8 @@ def main(cell: str) -> None:
     params = read_params()
     train = params.train_of(cell)
 
-    from rnngrad.data.datamodule import CommentData, load_embedding
+    from rnngrad.data.batches import load_embedding
+    from rnngrad.data.datamodule import CommentData
     from rnngrad.models.results import write_results
     from rnngrad.models.training import train_cell
 

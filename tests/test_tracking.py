@@ -45,6 +45,11 @@ def results() -> Results:
         model_cards={"lstm": {"test": {"per_seed": {"accuracy": [0.75]}}}},
         data_card={},
         embed_card={},
+        conditions=pd.DataFrame(),
+        condition_seeds=pd.DataFrame(),
+        condition_curves=pd.DataFrame(),
+        evidence={},
+        triangles={},
     )
 
 

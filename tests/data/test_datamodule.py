@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnngrad.data.datamodule import CommentBatches, CommentData, InOrder, Padding, SimilarLengths
+from rnngrad.data.batches import CommentBatches, Padding
+from rnngrad.data.datamodule import CommentData, InOrder, SimilarLengths
 from rnngrad.data.tokenized import TokenizedSample
 
 D = 4

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rnngrad.data.datamodule import Batch, CommentBatches, Padding
+from rnngrad.data.batches import Batch, CommentBatches, Padding
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnngrad.data.datamodule import Batch, CommentBatches, Padding
+from rnngrad.data.batches import Batch, CommentBatches, Padding
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models import ragged
 from rnngrad.models.ragged import groups, last_hidden_states

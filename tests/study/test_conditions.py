@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rnngrad.data.datamodule import load_embedding
+from rnngrad.data.batches import load_embedding
 from rnngrad.errors import InputError
 from rnngrad.params import Params, read_params
 from rnngrad.study.conditions import measuring, table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnngrad.data.datamodule import CommentBatches
+from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.weights import weight_file

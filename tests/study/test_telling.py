@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from rnngrad.data.datamodule import CommentBatches
+from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import EmbedParams, TrainParams

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnngrad.data.datamodule import Batch
+from rnngrad.data.batches import Batch
 from rnngrad.models.prefix import states_after_padding
 
 State = tuple[Tensor, ...]  # h, and c for an LSTM, each (1, B, H)

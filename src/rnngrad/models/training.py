@@ -23,7 +23,7 @@ from torchmetrics.functional.classification import (
 from tqdm import tqdm
 
 from rnngrad.data.datamodule import CommentData
-from rnngrad.models.classifier import CommentClassifier
+from rnngrad.models.learner import Learner
 from rnngrad.params import TrainParams
 from rnngrad.workers import run_jobs
 
@@ -149,8 +149,8 @@ def train_seed(
     """
     pl.seed_everything(seed, verbose=False)
     features = data.splits["train"].vectors.shape[1]
-    model = CommentClassifier(cell, features, params)
-    initial = {name: value.clone() for name, value in model.weights().items()}
+    model = Learner(cell, features, params)
+    initial = {name: value.clone() for name, value in model.classifier.weights().items()}
     history = EpochHistory()
     trainer = pl.Trainer(
         max_epochs=params.epochs,
@@ -173,7 +173,7 @@ def train_seed(
     tqdm.write(f"{cell}, seed {seed}: test accuracy {test['accuracy']:.3f}")
     return TrainedSeed(
         initial=initial,
-        trained=model.weights(),
+        trained=model.classifier.weights(),
         history=pd.DataFrame(history.rows).assign(seed=seed),
         predictions=predictions.assign(seed=seed),
         test=test,
@@ -187,7 +187,7 @@ def _live_logger(name: str) -> MLFlowLogger | bool:
     return MLFlowLogger("rnngrad live training", run_name=name, tracking_uri=uri)
 
 
-def _predict(trainer: pl.Trainer, model: CommentClassifier, data: CommentData) -> pd.DataFrame:
+def _predict(trainer: pl.Trainer, model: Learner, data: CommentData) -> pd.DataFrame:
     batches = cast("list[Tensor]", trainer.predict(model, datamodule=data))
     comments = data.predicted_comments()
     return pd.DataFrame(

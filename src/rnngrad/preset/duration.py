@@ -15,10 +15,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 import rnngrad
+from rnngrad.data.batches import Batch, CommentBatches
 from rnngrad.data.corpus_vectors import LENGTH
-from rnngrad.data.datamodule import Batch, CommentBatches, CommentData
+from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
+from rnngrad.models.learner import Learner
 from rnngrad.params import Params, TrainParams
 from rnngrad.preset.lengths import Lengths
 from rnngrad.study.probing import STATE, initial_state, log_spaced_steps, probe_inputs
@@ -123,12 +125,13 @@ def measure(cell: str, params: Params, lengths: Lengths) -> Rates:
     """
     train = params.train_of(cell)
     data = stand_in(params, train, lengths)
-    model = CommentClassifier(cell, params.embed.dimensions, train)
+    learner = Learner(cell, params.embed.dimensions, train)
+    model = learner.classifier
     probe = _line([_probed(count, cell, model, params, data) for count in PROBED])
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    learner.to("cuda" if torch.cuda.is_available() else "cpu")
     # as the training does: on a CPU, denormal numbers cost ten times as much
     torch.set_flush_denormal(True)
-    optimizer = model.configure_optimizers()
+    optimizer = learner.configure_optimizers()
 
     def update(batch: Batch) -> None:
         optimizer.zero_grad()
@@ -137,9 +140,9 @@ def measure(cell: str, params: Params, lengths: Lengths) -> Rates:
             clip_grad_norm_(model.parameters(), train.clip_norm)
         optimizer.step()
 
-    of_update = _line(_timed_batches(update, data.train_dataloader(), model.device))
+    of_update = _line(_timed_batches(update, data.train_dataloader(), learner.device))
     with torch.no_grad():
-        of_evaluation = _line(_timed_batches(model, data.val_dataloader(), model.device))
+        of_evaluation = _line(_timed_batches(model, data.val_dataloader(), learner.device))
     return Rates(of_update, of_evaluation, probe)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.data.datamodule import CommentBatches
+from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import EmbedParams, ProbeParams, TrainParams

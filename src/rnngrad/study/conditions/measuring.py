@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.data.datamodule import load_embedding
+from rnngrad.data.batches import load_embedding
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier, weight_file

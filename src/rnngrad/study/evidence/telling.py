@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import rnngrad
-from rnngrad.data.datamodule import CommentBatches
+from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import EmbedParams

@@ -1,0 +1,100 @@
+"""Batches of embedded comments. Needs torch and no Lightning: the probe reads them too."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.errors import InputError
+
+Padding = Literal["pre", "post", "none"]
+
+
+class Batch(NamedTuple):
+    """B comments, D features, T steps.
+
+    Attributes:
+        inputs: (B, T, D) float32, the word vectors with zero rows as padding.
+        starts: (B,) int64, the zero steps that come before a comment's first word in ``inputs``.
+        lengths: (B,) int64, the step (counted from 1) after which the state is read.
+        labels: (B,) float32, 0 or 1.
+        shared_prefix: number of zero steps that come before ``inputs`` in every comment. They are
+            the same for all, so nobody needs to compute them B times.
+    """
+
+    inputs: Tensor
+    starts: Tensor
+    lengths: Tensor
+    labels: Tensor
+    shared_prefix: int
+
+
+class CommentBatches(Dataset[Batch]):
+    """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
+
+    Args:
+        sample: the tokenised comments.
+        vectors: (V + 1, D) float32, row 0 zeros.
+        comments: (n,) positions in ``sample`` that this dataset consists of.
+        padding: ``pre`` puts zeros in front up to ``max_length``, ``post`` behind, and the network
+            runs over them unmasked; ``none`` reads each comment's state at its last real word.
+        max_length: words kept of a comment, its last ones (as Keras' pad_sequences does).
+    """
+
+    def __init__(
+        self,
+        sample: TokenizedSample,
+        vectors: NDArray[np.float32],
+        comments: NDArray[np.int64],
+        padding: Padding,
+        max_length: int,
+    ) -> None:
+        self.sample = sample
+        self.vectors = vectors
+        self.comments = comments
+        self.padding: Padding = padding
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.comments)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) words of each comment, as many as are kept of it."""
+        return np.minimum(self.sample.lengths[self.comments], self.max_length)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        chosen = self.comments[positions]
+        words = [self.sample.tokens_of(i)[-self.max_length :] for i in chosen]
+        counts = np.array([len(w) for w in words])
+        longest = int(counts.max())
+        T = self.max_length if self.padding == "post" else longest
+        starts = T - counts if self.padding == "pre" else np.zeros_like(counts)
+        tokens = np.zeros((len(words), T), dtype=np.int64)
+        for row, start, w in zip(tokens, starts, words, strict=True):
+            row[start : start + len(w)] = w
+        return Batch(
+            inputs=torch.from_numpy(self.vectors[tokens]),
+            starts=torch.from_numpy(starts),
+            lengths=torch.from_numpy(counts if self.padding == "none" else np.full_like(counts, T)),
+            labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),
+            shared_prefix=self.max_length - longest if self.padding == "pre" else 0,
+        )
+
+
+def load_embedding(folder: Path) -> tuple[TokenizedSample, NDArray[np.float32]]:
+    """The tokenised sample and its (V + 1, D) word vectors, as the embed stage wrote them.
+
+    Raises:
+        InputError: a file is missing or holds something else.
+    """
+    path = folder / "vectors.npy"
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no word vectors; run the embed stage") from error
+    return TokenizedSample.load(folder / "tokens.npz"), vectors
