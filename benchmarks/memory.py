@@ -1,13 +1,14 @@
 """Peak memory of the probe at the size of the question: T = 1,403, H = 200, batch 100.
 
-    python benchmarks/memory.py            about a minute on two idle cores
-    python benchmarks/memory.py --batch 8  a few seconds
+    python -m benchmarks.memory            about a minute on two idle cores
+    python -m benchmarks.memory --batch 8  a few seconds
 
 Prints the peak of the process, what of it the imports and the inputs take, and the limit it keeps.
 Exits with status 1 above the limit.
 """
 
 import argparse
+import json
 import resource
 import sys
 import time
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--cell", choices=("RNN", "LSTM", "GRU"), default="LSTM")
+    parser.add_argument("--json", action="store_true", help="seconds and MiB alone, for a program")
     args = parser.parse_args()
 
     torch.manual_seed(0)
@@ -41,9 +43,12 @@ def main() -> int:
         module,
         inputs,
         state="c" if args.cell == "LSTM" else "h",
-        spectral_steps=[20, 100, args.steps],
+        spectral_steps=sorted({min(20, args.steps), min(100, args.steps), args.steps}),
     )
     seconds, peak = time.perf_counter() - start, peak_gib()
+    if args.json:
+        print(json.dumps({"seconds": seconds, "peak_mib": 1024 * (peak - before)}))
+        return 0
     full = args.batch * args.steps * args.hidden**2 * 4 / 2**30
     print(f"{args.cell}, T = {args.steps}, H = {args.hidden}, batch {args.batch}: {seconds:.0f} s")
     print(f"peak {peak:.2f} GiB, of which {before:.2f} GiB before the probe started")

@@ -27,6 +27,7 @@ vanishes.
 from typing import NamedTuple
 
 import numpy as np
+
 from numpy_lstm import Weights, lstm_backward, lstm_forward, lstm_step_forward
 
 ASK, END = "?", "<end>"

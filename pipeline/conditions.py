@@ -19,10 +19,12 @@ def main() -> None:
     import pandas as pd
     from tqdm import tqdm
 
+    from rnngrad.data.batches import load_embedding
     from rnngrad.study.conditions import measuring, table
     from rnngrad.workers import run_jobs
 
-    cases = measuring.jobs_of(params)
+    _, vectors = load_embedding(BUILD / "embed")
+    cases = measuring.jobs_of(params, vectors.shape[1])
     jobs = measuring.distinct(job for case in cases.values() for job in case)
     arguments = [(job, params, BUILD / "embed", BUILD / "train") for job in jobs]
     results = run_jobs(measuring.measure_job, arguments)

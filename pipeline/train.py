@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from rnngrad.errors import InputError
 from rnngrad.params import TrainParams, read_params
 from rnngrad.stage import run_stage, whole
 
@@ -22,25 +23,11 @@ def main(cell: str) -> None:
     params = read_params()
     train = params.train_of(cell)
 
-    from rnngrad.data.batches import load_embedding
-    from rnngrad.data.datamodule import CommentData
     from rnngrad.models.results import write_results
-    from rnngrad.models.training import train_cell
+    from rnngrad.models.seeds import train_cell
 
-    sample, vectors = load_embedding(EMBED)
     unfinished = _unfinished(cell, train, params.embed.padding, params.embed.max_length)
-    data = {
-        seed: CommentData(
-            sample,
-            vectors,
-            padding=params.embed.padding,
-            max_length=params.embed.max_length,
-            batch_size=train.batch_size,
-            seed=seed,
-        )
-        for seed in train.seeds
-    }
-    trained = train_cell(cell, train, data, unfinished)
+    trained = train_cell(cell, train, params.embed, EMBED, unfinished)
     with whole(f"build/train/{cell}") as folder:
         write_results(folder, cell, train, trained)
     shutil.rmtree(unfinished)
@@ -49,8 +36,11 @@ def main(cell: str) -> None:
 def _unfinished(cell: str, train: TrainParams, *more: object) -> Path:
     # The name holds everything that the weights depend on: other settings never resume from here.
     key = hashlib.sha256(repr((train, *more)).encode())
-    for name in ("tokens.npz", "vectors.npy"):
-        key.update((EMBED / name).read_bytes())
+    for path in (EMBED / "tokens.npz", EMBED / "vectors.npy"):
+        try:
+            key.update(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read; run the embed stage") from error
     return Path(f"build/unfinished/train-{cell}-{key.hexdigest()[:16]}")
 
 

@@ -22,7 +22,7 @@ from rnngrad.tracking import EXPERIMENT
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 TINY = {
-    "comments_per_class: 1000": "comments_per_class: 60",
+    "comments_per_class: 800": "comments_per_class: 60",
     "dimensions: 100": "dimensions: 10",
     "max_length: null": "max_length: 150",
     "seeds: [1, 2, 3, 4, 5]  # one": "seeds: [1, 2]  # one",
@@ -32,6 +32,7 @@ TINY = {
     "spectral_steps: 60": "spectral_steps: 6",
     "seeds: [1, 2, 3, 4, 5]  # initial": "seeds: [1, 2]  # initial",
     "comments: 4": "comments: 2",
+    "streams: 2": "streams: 1",
     "units: 200": "units: 8",
     "steps: 1403": "steps: 150",
 }

@@ -129,6 +129,7 @@ class Setting(_Section):
 class ConditionsParams(_Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     comments: Annotated[int, Field(ge=1)]
+    streams: Annotated[int, Field(ge=1)]
     seed: Seed
     question: Setting
     cases: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]

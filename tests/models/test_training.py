@@ -10,7 +10,8 @@ import torch
 from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
-from rnngrad.models.training import EpochHistory, TrainedSeed, train_seed
+from rnngrad.models.results import TrainedSeed
+from rnngrad.models.training import EpochHistory, train_seed
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import TrainParams
 

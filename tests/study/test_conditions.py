@@ -12,9 +12,11 @@ from torch import nn
 from rnngrad.data.batches import load_embedding
 from rnngrad.errors import InputError
 from rnngrad.params import Params, read_params
+from rnngrad.probe.naive import first_zero_step, naive_column_sums
+from rnngrad.probe.problem import problem_of
+from rnngrad.probe.trajectory import Chunk, run_layer
 from rnngrad.study.conditions import measuring, table
 from rnngrad.study.conditions.inputs import condition_inputs
-from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
 from rnngrad.study.probing import shared_state
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,6 +29,7 @@ def make_params(cases: dict[str, dict[str, Any]], **question: Any) -> Params:
         update={
             "seeds": [1, 2],
             "comments": 3,
+            "streams": 2,
             "question": params.conditions.question.model_copy(
                 update={"units": H, "steps": T} | question
             ),
@@ -46,7 +49,7 @@ def embed(tmp_path: Path, make_sample: Any) -> Path:
 
 def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], pd.Series]]:
     """Rows of seed 1, and its curves by condition and cell."""
-    cases = measuring.jobs_of(params)
+    cases = measuring.jobs_of(params, D)
     jobs = measuring.distinct(job for case in cases.values() for job in case)
     measured = [measuring.measure_job(job, params, embed, Path("nowhere")) for job in jobs]
     rows, curves = measuring.tabulate(params, cases, measured)
@@ -56,9 +59,9 @@ def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str]
 
 def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
     """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
-    job = measuring.jobs_of(params)["question"][0]._replace(cell=cell)
+    job = measuring.jobs_of(params, D)["question"][0]._replace(cell=cell)
     sample, vectors = load_embedding(embed)
-    examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
+    examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
     module = measuring._module(job, D, params, Path()).double()
     state = shared_state(module, len(examples.inputs), "uniform", 1001)
     parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
@@ -100,7 +103,7 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
             "padding": {"padding": "none"},
         }
     )
-    cases = measuring.jobs_of(params)
+    cases = measuring.jobs_of(params, D)
     jobs = measuring.distinct(job for case in cases.values() for job in case)
     assert len(jobs) == 2 * 2 * 2  # settings, cells, seeds
     assert {len(job.readings) for job in jobs} == {3, 1}
@@ -109,7 +112,7 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
 def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
     params = make_params({"trained": {"weights": "trained", "cells": ["rnn", "gru"]}})
     params = params.model_copy(update={"cells": {"rnn": {"seeds": [7, 8, 9]}}})
-    jobs = measuring.jobs_of(params)["trained"]
+    jobs = measuring.jobs_of(params, D)["trained"]
     assert [(job.cell, job.seed) for job in jobs] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
@@ -118,9 +121,9 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
     rows, curves = run(params, embed)
     found = int(rows["float32_zero_from"].item())
-    job = measuring.jobs_of(params)["question"][0]
+    job = measuring.jobs_of(params, D)["question"][0]
     sample, vectors = load_embedding(embed)
-    examples = condition_inputs(job.setting, "pre", sample, vectors, 3, 1)
+    examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
     module = measuring._module(job, D, params, Path())
     h, c = shared_state(module, 3, "uniform", 1001)
     assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
@@ -137,69 +140,87 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     assert curves["question", "lstm"][found] < -37
 
 
-@pytest.mark.parametrize("near", [1, 9, 24])
-def test_a_sigmoid_state_is_searched_and_differentiated(near: int) -> None:
+class SigmoidState(nn.Module):
+    """The same recurrence for autograd."""
+
+    def __init__(self, lstm: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        weights = [p.detach().to(dtype) for p in lstm.parameters()]
+        self.W_ih, self.W_hh, self.b = weights[0], weights[1], weights[2] + weights[3]
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        for t in range(x.shape[1]):
+            i, f, g, o = (x[:, t] @ self.W_ih.T + h @ self.W_hh.T + self.b).chunk(4, dim=1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.sigmoid()
+        return c
+
+
+def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None:
+    case = {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}
+    params = make_params({"question": case})
+    _, curves = run(params, embed)
+    job = measuring.jobs_of(params, D)["question"][0]
+    sample, vectors = load_embedding(embed)
+    examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
+    module = measuring._module(job, D, params, Path())
+    h, c = (s[0].double() for s in shared_state(module, 3, "uniform", 1001))
+    reference, c = SigmoidState(module, torch.float64), c.requires_grad_()
+    for t in (1, 2, 9, T):
+        end = reference(examples.inputs[:, :t].double(), h, c)
+        (gradient,) = torch.autograd.grad(end.sum(), c)
+        expected = gradient.abs().mean().log10().item()
+        assert curves["question", "lstm"][t] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("near", [1, 60, 149])
+def test_the_first_zero_is_found_from_any_guess(near: int) -> None:
     torch.manual_seed(0)
-    module = SigmoidStateLSTM(D, 3, batch_first=True)
+    module = nn.LSTM(D, 3, batch_first=True)
     with torch.no_grad():
-        weights = dict(module.named_parameters())
-        weights["bias_ih_l0"][3:6] = -7.0
-        weights["weight_hh_l0"].mul_(0.01)
-    x, state = torch.randn(2, T, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
-    sums = module.column_sums(x, state, [1, 3])
-    for t, column in ((1, 0), (3, 1)):
-        jacobian = torch.func.jacrev(
-            lambda c, t=t: module.cell_states(x[:, :t].double(), (state[0].double(), c))[-1]
-        )(state[1].double())
-        per_example = torch.stack([jacobian[b, :, 0, b] for b in range(2)])
-        expected = per_example.sum(dim=1).abs().mean(dim=1)
-        np.testing.assert_allclose(sums[:, column], expected, rtol=1e-12)
-    found = module.first_zero_step(x, state, near)
-    torch.set_flush_denormal(True)
-    zero = [not module.column_sums(x, state, [t], torch.float32).any() for t in range(1, T + 1)]
-    torch.set_flush_denormal(False)
-    assert found == zero.index(True) + 1
-
-
-def test_a_sigmoid_state_that_survives_is_never_zero() -> None:
-    torch.manual_seed(0)
-    module = SigmoidStateLSTM(D, 3, batch_first=True)
-    state = (torch.rand(1, 1, 3), torch.rand(1, 1, 3))
-    assert module.first_zero_step(torch.randn(1, 5, D), state, 2) is None
+        dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0
+    x, state = torch.randn(2, 150, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
+    problem = problem_of(module, x, state)
+    layer = run_layer(problem, Chunk(torch.arange(2), problem.lengths), 0, torch.float32)
+    zero = (naive_column_sums(layer, "c", flush=True) == 0).all(dim=1).tolist()
+    assert first_zero_step(layer, "c", near) == zero.index(True) + 1
+    short = run_layer(problem, Chunk(torch.arange(2), problem.lengths - 140), 0, torch.float32)
+    assert first_zero_step(short, "c", min(near, 10)) is None
 
 
 def test_a_stream_has_no_padding_and_padded_comments_end_together(make_sample: Any) -> None:
     sample, vectors = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     setting = make_params({"q": {}}).conditions.setting_of("q")
-    stream = condition_inputs(setting, "none", sample, vectors, 2, 1)
+    conditions = make_params({"q": {}}).conditions.model_copy(update={"comments": 9})
+    stream = condition_inputs(setting, "none", sample, vectors, conditions)
     assert stream.inputs.shape == (2, T, D)
     assert (stream.inputs != 0).any(dim=2).all()
     assert not torch.equal(stream.inputs[0], stream.inputs[1])
-    padded = condition_inputs(setting, "pre", sample, vectors, 9, 1)
+    padded = condition_inputs(setting, "pre", sample, vectors, conditions)
     assert [len(words) for words in padded.words] == [9, 7, 4]
     for row, words in zip(padded.inputs, padded.words, strict=True):
         assert words.stop == T
         assert (row != 0).any(dim=1).tolist() == [t in words for t in range(T)]
-    behind = condition_inputs(setting, "post", sample, vectors, 9, 1)
+    behind = condition_inputs(setting, "post", sample, vectors, conditions)
     assert [words.start for words in behind.words] == [0, 0, 0]
     assert torch.equal(behind.inputs[0, :9], padded.inputs[0, -9:])
 
 
 def test_inputs_that_are_no_comments(make_sample: Any) -> None:
     sample, vectors = make_sample([3, 9], ["test"], D)
-    conditions_ = make_params(
+    params = make_params(
         {
             "emptied": {"input": "emptied_comments"},
             "tokens": {"input": "random_tokens", "steps": 6},
             "sliced": {"sliced_input": True, "units": 3},
         }
     ).conditions
-    emptied = condition_inputs(conditions_.setting_of("emptied"), "pre", sample, vectors, 4, 1)
+    emptied = condition_inputs(params.setting_of("emptied"), "pre", sample, vectors, params)
     assert not emptied.inputs.any()
-    tokens = condition_inputs(conditions_.setting_of("tokens"), "pre", sample, vectors, 4, 1)
-    assert tokens.inputs.shape == (4, 6, D)
+    tokens = condition_inputs(params.setting_of("tokens"), "pre", sample, vectors, params)
+    assert tokens.inputs.shape == (3, 6, D)
     assert 0 < tokens.inputs.abs().max() <= 0.05
-    sliced = condition_inputs(conditions_.setting_of("sliced"), "pre", sample, vectors, 4, 1)
+    sliced = condition_inputs(params.setting_of("sliced"), "pre", sample, vectors, params)
     assert sliced.inputs.shape[2] == 3
 
 
@@ -210,7 +231,7 @@ def test_identity_and_chrono_reach_the_module() -> None:
             "chrono": {"initializer": "chrono", "cells": ["lstm"]},
         }
     )
-    jobs = measuring.jobs_of(params)
+    jobs = measuring.jobs_of(params, D)
     rnn = measuring._module(jobs["identity"][0], D, params, Path())
     assert isinstance(rnn, nn.RNN)
     assert rnn.nonlinearity == "relu"

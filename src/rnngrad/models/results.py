@@ -1,16 +1,35 @@
-"""What a trained cell leaves on disk."""
+"""What training gives, and what a trained cell leaves on disk."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from rnngrad.intervals import mean_interval
-from rnngrad.models.training import TrainedSeed
 from rnngrad.models.weights import weight_file
 from rnngrad.params import TrainParams
+
+
+class TrainedSeed(NamedTuple):
+    """What training one seed gives.
+
+    Attributes:
+        initial: state dict before the first update.
+        trained: state dict after the last epoch.
+        history: seed, epoch (from 1), split, loss (nats), accuracy.
+        predictions: seed, comment (position in the sample), label, probability of the test split.
+        test: loss (nats), accuracy, auroc, f1 on the test split.
+    """
+
+    initial: dict[str, Tensor]
+    trained: dict[str, Tensor]
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    test: dict[str, float]
 
 
 def write_results(

@@ -1,11 +1,10 @@
-"""Training all seeds of one cell, with progress, and from where it stopped when interrupted."""
+"""Training one model, with progress, and from where it stopped when interrupted."""
 
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ from tqdm import tqdm
 
 from rnngrad.data.datamodule import CommentData
 from rnngrad.models.learner import Learner
+from rnngrad.models.results import TrainedSeed
 from rnngrad.params import TrainParams
-from rnngrad.workers import run_jobs
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
@@ -34,24 +33,6 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-
-
-class TrainedSeed(NamedTuple):
-    """What training one seed gives.
-
-    Attributes:
-        initial: state dict before the first update.
-        trained: state dict after the last epoch.
-        history: seed, epoch (from 1), split, loss (nats), accuracy.
-        predictions: seed, comment (position in the sample), label, probability of the test split.
-        test: loss (nats), accuracy, auroc, f1 on the test split.
-    """
-
-    initial: dict[str, Tensor]
-    trained: dict[str, Tensor]
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    test: dict[str, float]
 
 
 class EpochHistory(Callback):
@@ -105,31 +86,6 @@ class EpochProgress(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         found = trainer.callback_metrics.get("validation_accuracy")
         return {} if found is None else {"validation": f"{float(found):.1%}"}
-
-
-def train_cell(
-    cell: str, params: TrainParams, data: Mapping[int, CommentData], unfinished: Path
-) -> list[TrainedSeed]:
-    """Train one model per seed, as many at a time as there are cores.
-
-    Args:
-        cell: ``rnn``, ``lstm`` or ``gru``.
-        params: the cell's settings; its seeds say which models.
-        data: by seed, since the order of the batches depends on it.
-        unfinished: folder of the checkpoints from which an interrupted training goes on.
-    """
-    jobs = [
-        (cell, seed, data[seed], params, unfinished / f"seed-{seed}", line)
-        for line, seed in enumerate(params.seeds)
-    ]
-    return list(run_jobs(_train_without_denormals, jobs))
-
-
-def _train_without_denormals(*job: Any) -> TrainedSeed:
-    # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
-    # make the backward pass some ten times slower, and change no digit of a weight.
-    torch.set_flush_denormal(True)
-    return train_seed(*job)
 
 
 def train_seed(

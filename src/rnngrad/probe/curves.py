@@ -128,6 +128,22 @@ def jacobian_curves(
         TypeError: another kind of module, integer inputs, a PackedSequence.
     """
     problem = problem_of(module, inputs, initial_state, lengths)
+    return curves_of_problem(
+        problem, state, layer, method, statistics, spectral_steps, directions, seed
+    )
+
+
+def curves_of_problem(
+    problem: Problem,
+    state: str,
+    layer: int = -1,
+    method: str = "exact",
+    statistics: Sequence[str] = STATISTICS,
+    spectral_steps: Sequence[int] | np.ndarray | None = None,
+    directions: int = 8,
+    seed: int = 0,
+) -> JacobianCurves:
+    """`jacobian_curves` of a problem whose cells need not be those of a torch module."""
     rows = problem.state_rows(state)
     names = wanted_statistics(statistics, paths=state == "c")
     if method not in ("exact", "sketch"):

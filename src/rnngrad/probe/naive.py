@@ -15,7 +15,7 @@ from torch import Tensor
 from rnngrad.probe.cells import AUTOGRAD, Cotangent, Settle, unsettled
 from rnngrad.probe.trajectory import LayerRun
 
-SEARCH = 40  # steps on either side of a guess that are searched first
+BEFORE, AFTER = 4, 28  # steps before and after a guess that are searched first
 
 
 def naive_column_sums(
@@ -62,29 +62,20 @@ def _push_back(
 def first_zero_step(run: LayerRun, state: str, near: int) -> int | None:
     """The first step from which autograd's result is zero in every entry, under flush-to-zero.
 
-    Found by searching between steps, beginning around `near`: the result is taken to stay zero once
-    it is. None if it is not zero at the last step.
+    Searched for around `near` first, where the true mean passes the smallest normal number: the
+    largest entries follow it within some steps. The result is taken to stay zero once it is. None
+    if it is not zero at the last step.
     """
     last = len(run.path.a)
-
-    def zero(at: Sequence[int]) -> list[bool]:
+    low, high = 0, last + 1  # not zero at low, zero at high
+    at = list(range(max(near - BEFORE, 1), min(near + AFTER, last) + 1))
+    while at:
         sums = naive_column_sums(run, state, flush=True, at=at)
-        return (sums == 0).all(dim=1).tolist()
-
-    low, high = max(near - SEARCH, 0), min(near + SEARCH, last)
-    if not zero([high])[0]:
-        low, high = high, last
-        if low == last or not zero([last])[0]:
-            return None
-    elif low and zero([low])[0]:
-        low, high = 0, low
-    while high - low > 1:
-        between = sorted({low + (high - low) * k // 9 for k in range(1, 9)} - {low, high})
-        found = zero(between)
-        nonzero = [step for step, is_zero in zip(between, found, strict=True) if not is_zero]
-        low = max(nonzero, default=low)
-        high = min((step for step in [*between, high] if step > low), default=high)
-    return high
+        zero = dict(zip(at, (sums == 0).all(dim=1).tolist(), strict=True))
+        low = max(low, *(step for step in at if not zero[step]), 0)
+        high = min(high, *(step for step in at if zero[step] and step > low), high)
+        at = sorted({low + (high - low) * k // 17 for k in range(1, 17)} - {low, high})
+    return high if high <= last else None
 
 
 def flushed(x: Tensor) -> Tensor:

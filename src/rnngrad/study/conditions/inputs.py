@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.params import Setting
+from rnngrad.params import ConditionsParams, Setting
 
 
 class ConditionInputs(NamedTuple):
@@ -28,8 +28,7 @@ def condition_inputs(
     padding: str,
     sample: TokenizedSample,
     vectors: NDArray[np.float32],
-    comments: int,
-    seed: int,
+    conditions: ConditionsParams,
 ) -> ConditionInputs:
     """The examples of a setting, the same for every cell and weight seed.
 
@@ -38,11 +37,10 @@ def condition_inputs(
         padding: ``pre``, ``post`` or ``none``; for trained models that of their training.
         sample: the tokenised comments; those of the test split are read.
         vectors: (V + 1, D) float32, row 0 zeros.
-        comments: B.
-        seed: which comments.
+        conditions: how many examples, and the seed that says which.
     """
-    T = setting.steps
-    rng = np.random.default_rng(seed)
+    T, comments = setting.steps, conditions.comments
+    rng = np.random.default_rng(conditions.seed)
     if setting.input == "random_tokens":
         # Keras' Embedding before training: U(-0.05, 0.05)
         table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
@@ -55,9 +53,9 @@ def condition_inputs(
     if padding == "none":
         streams = [
             np.resize(np.concatenate([sample.tokens_of(i) for i in rng.permutation(test)]), T)
-            for _ in range(comments)
+            for _ in range(conditions.streams)
         ]
-        return _sliced(vectors[np.stack(streams)], [range(T)] * comments, setting)
+        return _sliced(vectors[np.stack(streams)], [range(T)] * len(streams), setting)
     chosen = np.sort(rng.choice(test, min(comments, len(test)), replace=False))
     tokens = np.zeros((len(chosen), T), dtype=np.int64)
     words = []

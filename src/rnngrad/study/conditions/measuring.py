@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import rnngrad
 from rnngrad.data.batches import load_embedding
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import Params, Setting
 from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.curves import curves_of_problem
 from rnngrad.probe.naive import first_zero_step, naive_column_sums
-from rnngrad.probe.problem import problem_of
-from rnngrad.probe.trajectory import Chunk, run_layer
-from rnngrad.study.conditions.inputs import ConditionInputs, condition_inputs
-from rnngrad.study.conditions.sigmoid_state import SigmoidStateLSTM
+from rnngrad.probe.problem import Problem, problem_of
+from rnngrad.probe.trajectory import Chunk, LayerRun, run_layer
+from rnngrad.study.conditions.inputs import condition_inputs
+from rnngrad.study.conditions.sigmoid_state import with_sigmoid_state
 from rnngrad.study.conditions.table import curve_numbers
 from rnngrad.study.probing import STATE, log_spaced_steps, shared_state
 
@@ -32,7 +32,7 @@ SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its
     "float32": float(np.log10(np.finfo(np.float32).tiny)),
     "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
 }
-State = Tensor | tuple[Tensor, Tensor]
+RECORDED = 25  # log-spaced steps at which costly readings are taken
 
 
 class Reading(NamedTuple):
@@ -40,6 +40,9 @@ class Reading(NamedTuple):
 
     arithmetic: str
     statistic: str
+
+
+COLUMN_SUM = Reading("log", "column_sum")
 
 
 class Job(NamedTuple):
@@ -70,8 +73,11 @@ class Measured:
     float32_zero_from: int | None
 
 
-def jobs_of(params: Params) -> dict[str, list[Job]]:
-    """The models of every case, by its name; equal jobs are to be run once."""
+def jobs_of(params: Params, features: int) -> dict[str, list[Job]]:
+    """The models of every case, by its name; equal jobs are to be run once.
+
+    ``features`` is the dimension of the word vectors.
+    """
     conditions = params.conditions
     found: dict[str, list[Job]] = {}
     readings: dict[tuple[str, str, int], set[Reading]] = {}
@@ -82,7 +88,7 @@ def jobs_of(params: Params) -> dict[str, list[Job]]:
             if trained and cell not in params.cells:
                 continue  # nobody trained it
             for seed in params.train_of(cell).seeds if trained else conditions.seeds:
-                job = Job(_what_is_run(setting, cell), cell, seed, ())
+                job = Job(_what_is_run(setting, cell, features), cell, seed, ())
                 found.setdefault(case, []).append(job)
                 readings.setdefault(_key(job), set()).add(reading_of(setting))
     return {
@@ -95,10 +101,11 @@ def reading_of(setting: Setting) -> Reading:
     return Reading(setting.arithmetic, setting.statistic)
 
 
-def _what_is_run(setting: Setting, cell: str) -> Setting:
+def _what_is_run(setting: Setting, cell: str, features: int) -> Setting:
     """The setting with what does not change the model's run set to one and the same value."""
     same = {"cells": [cell], "arithmetic": "log", "statistic": "column_sum", "halved_mean": False}
-    return setting.model_copy(update=same)
+    slices = setting.sliced_input and setting.units < features
+    return setting.model_copy(update=same | {"sliced_input": slices})
 
 
 def _key(job: Job) -> tuple[str, str, int]:
@@ -116,14 +123,8 @@ def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
     """
     sample, vectors = load_embedding(embed)
     trained = job.setting.weights == "trained"
-    examples = condition_inputs(
-        job.setting,
-        params.embed.padding if trained else job.setting.padding,
-        sample,
-        vectors,
-        params.conditions.comments,
-        params.conditions.seed,
-    )
+    padding = params.embed.padding if trained else job.setting.padding
+    examples = condition_inputs(job.setting, padding, sample, vectors, params.conditions)
     module = _module(job, examples.inputs.shape[2], params, train)
     state = shared_state(
         module,
@@ -131,11 +132,15 @@ def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
         job.setting.initial_state,
         1000 * params.conditions.seed + job.seed,  # another one for every weight seed
     )
-    run = _Run(module, examples, state, job.cell)
-    curves = _curves(run, job)
+    problem = problem_of(module, examples.inputs, state)
+    if job.setting.state_nonlinearity == "sigmoid":
+        problem = with_sigmoid_state(problem)
+    run = _Run(problem, examples.words, STATE[job.cell])
+    with exact_arithmetic(problem.inputs.device):
+        curves = run.curves(job.readings)
+        zero = run.float32_zero_from(curves[COLUMN_SUM])
     log10 = {reading: curves[reading] for reading in job.readings}
-    zero = _float32_zero_from(run, curves[Reading("log", "column_sum")])
-    return Measured(job, log10, examples.words, module.hidden_size, zero)
+    return Measured(job, log10, examples.words, problem.hidden, zero)
 
 
 def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
@@ -145,8 +150,7 @@ def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
         return load_classifier(path, job.cell, features, params.train_of(job.cell)).recurrent
     torch.manual_seed(job.seed)
     relu = {"nonlinearity": "relu"} if setting.initializer == "identity" else {}
-    kind = SigmoidStateLSTM if setting.state_nonlinearity == "sigmoid" else RECURRENT[job.cell]
-    module = kind(features, setting.units, batch_first=True, **relu)
+    module = RECURRENT[job.cell](features, setting.units, batch_first=True, **relu)
     if setting.initializer != "torch":
         initialize_like_keras(module, setting.forget_bias)
     if setting.initializer == "identity":
@@ -157,76 +161,59 @@ def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
 
 
 class _Run(NamedTuple):
-    module: nn.RNNBase
-    examples: ConditionInputs
-    state: State
-    cell: str
+    """One model on the examples: d s_t/d s_0 of its state ``state``, h or c."""
 
-    @property
+    problem: Problem
+    words: list[range]
+    state: str
+
     def recorded(self) -> list[int]:
         """Steps (from 1) that costly readings are taken at."""
-        T = self.examples.inputs.shape[1]
-        ends = {end for words in self.examples.words for end in (words.start, words.stop)}
+        T = self.problem.steps
+        ends = {end for words in self.words for end in (words.start, words.stop)}
         first_and_last = {*range(1, min(T, 20) + 1), *range(max(T - 19, 1), T + 1)}
-        return sorted({*log_spaced_steps(T, 60), *first_and_last, *ends} - {0})
+        return sorted({*log_spaced_steps(T, RECORDED), *first_and_last, *ends} - {0})
 
+    def curves(self, readings: Iterable[Reading]) -> dict[Reading, NDArray[np.float64]]:
+        """By reading (B, T) log10, and the column sum in any case."""
+        true = {COLUMN_SUM, *(reading for reading in readings if reading.arithmetic == "log")}
+        found = curves_of_problem(
+            self.problem,
+            self.state,
+            statistics=sorted(reading.statistic for reading in true),
+            spectral_steps=self.recorded(),
+        )
+        curves = {reading: getattr(found, f"log10_{reading.statistic}") for reading in true}
+        return curves | {reading: self._naive(reading) for reading in {*readings} - true}
 
-def _curves(run: _Run, job: Job) -> dict[Reading, NDArray[np.float64]]:
-    if isinstance(run.module, SigmoidStateLSTM):
-        sums = run.module.column_sums(run.examples.inputs, run.state, run.recorded)
-        return {Reading("log", "column_sum"): _spread(_log10(sums), run)}
-    wanted = {reading.statistic for reading in job.readings} | {"column_sum"}
-    found = rnngrad.jacobian_curves(
-        run.module,
-        run.examples.inputs,
-        run.state,
-        state=STATE[run.cell],
-        statistics=sorted(wanted),
-        spectral_steps=run.recorded,
-    )
-    curves = {Reading("log", name): getattr(found, f"log10_{name}") for name in wanted}
-    for reading in job.readings:
-        if reading.arithmetic != "log":
-            curves[reading] = _spread(_log10(_naive(run, reading.arithmetic)), run)
-    return curves
+    def _naive(self, reading: Reading) -> NDArray[np.float64]:
+        """What autograd's column sums are in this arithmetic; NaN at steps not recorded."""
+        dtype = torch.float64 if reading.arithmetic == "float64" else torch.float32
+        layer = self._layer(torch.arange(self.problem.batch), dtype)
+        flush, at = reading.arithmetic == "float32_flushed", self.recorded()
+        sums = naive_column_sums(layer, self.state, flush=flush, at=at).T.numpy()
+        out = np.full((self.problem.batch, self.problem.steps), np.nan)
+        with np.errstate(divide="ignore"):
+            out[:, np.array(at) - 1] = np.log10(sums)
+        return out
 
+    def float32_zero_from(self, log10: NDArray[np.float64]) -> int | None:
+        """First step at which float32 with flush-to-zero is zero in every entry; None if never."""
+        below = np.flatnonzero((log10 < SMALLEST_NORMAL["float32"]).all(axis=0))
+        if not len(below):
+            return None
+        near = int(below[0]) + 1
+        # up to the first word of any of them all examples are one
+        alike = min(words.start for words in self.words)
+        rows = torch.arange(1 if near < alike else self.problem.batch)
+        found = first_zero_step(self._layer(rows, torch.float32), self.state, near)
+        if len(rows) < self.problem.batch and (found is None or found > alike):
+            rows = torch.arange(self.problem.batch)
+            found = first_zero_step(self._layer(rows, torch.float32), self.state, near)
+        return found
 
-def _naive(run: _Run, arithmetic: str) -> NDArray[np.float64]:
-    """(B, recorded) column sums as autograd gives them."""
-    dtype = torch.float64 if arithmetic == "float64" else torch.float32
-    flush = arithmetic == "float32_flushed"
-    problem = problem_of(run.module, run.examples.inputs, run.state)
-    chunk = Chunk(torch.arange(problem.batch), problem.lengths)
-    with exact_arithmetic(problem.inputs.device):
-        layer = run_layer(problem, chunk, 0, dtype)
-        return naive_column_sums(layer, STATE[run.cell], flush=flush, at=run.recorded).T.numpy()
-
-
-def _float32_zero_from(run: _Run, log10: NDArray[np.float64]) -> int | None:
-    # a step that was not recorded compares as False
-    below = np.flatnonzero((log10 < SMALLEST_NORMAL["float32"]).all(axis=0))
-    if not len(below):
-        return None
-    near = int(below[0]) + 1
-    if isinstance(run.module, SigmoidStateLSTM):
-        return run.module.first_zero_step(run.examples.inputs, run.state, near)
-    problem = problem_of(run.module, run.examples.inputs, run.state)
-    chunk = Chunk(torch.arange(problem.batch), problem.lengths)
-    with exact_arithmetic(problem.inputs.device):
-        layer = run_layer(problem, chunk, 0, torch.float32)
-        return first_zero_step(layer, STATE[run.cell], near)
-
-
-def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):
-        return np.log10(values)
-
-
-def _spread(values: NDArray[np.float64], run: _Run) -> NDArray[np.float64]:
-    """(B, recorded) to (B, T), NaN in between."""
-    out = np.full(run.examples.inputs.shape[:2], np.nan)
-    out[:, np.array(run.recorded) - 1] = values
-    return out
+    def _layer(self, rows: Tensor, dtype: torch.dtype) -> LayerRun:
+        return run_layer(self.problem, Chunk(rows, self.problem.lengths[rows]), 0, dtype)
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:

@@ -1,0 +1,74 @@
+"""JAX: one compiled scan over the steps, in each of which all directions go through jvp.
+
+Tangents are put back on a scale of order 1 after every step, by a power of two per example, as
+somebody who has met the underflow would write it. Compiling is not timed.
+"""
+
+from collections.abc import Callable
+
+import jax  # type: ignore[import-not-found]
+import jax.numpy as jnp  # type: ignore[import-not-found]
+import numpy as np
+
+from benchmarks.cases import Problem
+from benchmarks.competitors import Curves
+
+LOG10_2 = float(np.log10(2))
+
+
+def float32(problem: Problem, steps: int) -> Callable[[], Curves]:
+    return _prepare(problem, steps, jnp.float32)
+
+
+def float64(problem: Problem, steps: int) -> Callable[[], Curves]:
+    jax.config.update("jax_enable_x64", True)
+    return _prepare(problem, steps, jnp.float64)
+
+
+def _prepare(problem: Problem, steps: int, dtype: type) -> Callable[[], Curves]:
+    x = problem.inputs[:, :steps]
+    arrays = (problem.weight_ih, problem.weight_hh, problem.bias, x, problem.h, problem.c)
+    arguments = [jnp.asarray(array, dtype=dtype) for array in arrays]
+    compiled = jax.jit(_curves).lower(*arguments).compile()
+
+    def run() -> Curves:
+        sizes, exponents = jax.block_until_ready(compiled(*arguments))
+        scale = np.asarray(exponents, dtype=np.float64) * LOG10_2
+        column_sum, frobenius = (
+            (np.log10(np.asarray(size, dtype=np.float64)) + scale).T for size in sizes
+        )
+        return Curves(column_sum, frobenius)
+
+    return run
+
+
+def _curves(W_ih, W_hh, b, x, h, c):
+    """Column sums and Frobenius norms (t, b), and the powers of two that they stand before."""
+    a = jnp.swapaxes(x @ W_ih.T + b, 0, 1)
+    dc = jnp.broadcast_to(jnp.eye(h.shape[1], dtype=h.dtype)[:, None], (h.shape[1], *h.shape))
+
+    def step(carry, a_t):
+        h, c, dh, dc, exponent = carry
+        h, c, dh, dc = _advance(W_hh, a_t, h, c, dh, dc)
+        sizes = _sizes(dc)
+        shift = jnp.frexp(sizes[1])[1]
+        scale = jnp.ldexp(jnp.ones_like(sizes[1]), -shift)[:, None]
+        return (h, c, dh * scale, dc * scale, exponent + shift), (sizes, exponent)
+
+    start = (h, c, jnp.zeros_like(dc), dc, jnp.zeros(len(h), dtype=jnp.int32))
+    return jax.lax.scan(step, start, a)[1]
+
+
+def _advance(W_hh, a_t, h, c, dh, dc):
+    def cell(h, c):
+        i, f, g, o = jnp.split(a_t + h @ W_hh.T, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+    (h_new, c_new), push = jax.linearize(cell, h, c)
+    return h_new, c_new, *jax.vmap(push)(dh, dc)
+
+
+def _sizes(dc):
+    """Of the tangents dc (k, b, i): mean_k |sum_i dc| and sqrt(sum dc^2), each (b,)."""
+    return jnp.abs(dc.sum(axis=2)).mean(axis=0), jnp.sqrt(jnp.square(dc).sum(axis=(0, 2)))
