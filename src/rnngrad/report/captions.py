@@ -19,8 +19,8 @@ ALT = {
 }
 CAPTIONS = {
     "windows": "What the question looked at, on its own axes: a few windows, in float32 with "
-    "flush-to-zero for the LSTM. The steps between were never computed. Bands: range over weight "
-    "seeds.",
+    "flush-to-zero for the LSTM. Circles: what it printed, times two, since its mean was halved. "
+    "The steps between were never computed. Bands: range over weight seeds.",
     "conditions": "The same statistic at every step, as log10. The dashed line is where float32 "
     "ends. Compare which cell is on top in the question's setting, and which where its padding or "
     "its initialiser is taken away. Bands: range over weight seeds.",

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rnngrad.report.figures import WIDTH, draw_float32_limits
-from rnngrad.report.style import COLOURS, NAMES, figure_style
+from rnngrad.report.style import COLOURS, INK, NAMES, figure_style
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
     ("rnn", "question", 1, 500),
@@ -16,6 +17,14 @@ WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the la
     ("lstm", "float32_flushed", 1, 20),
     ("lstm", "float32_flushed", -19, 0),
 ]
+# What the question printed for steps 1 to 20, by cell; its accumulator began with as
+# many rows of zeros as there were batches, so that each value is half of a mean.
+PUBLISHED_HALVES = {
+    "lstm": [
+        0.36652, 0.26928, 0.19765, 0.14536, 0.10951, 0.08471, 0.06685, 0.05373, 0.04373, 0.03606,
+        0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
+    ],
+}  # fmt: skip
 PANELS = {  # condition: what is said above its panel
     "question": "The question's setting",
     "no_padding": "No padding",
@@ -63,6 +72,12 @@ def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
         ylabel="mean |d s_t / d s_0|",
     )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if first == 1 and last == 20:
+        values = 2 * np.array(PUBLISHED_HALVES[cell])
+        axis.plot(
+            part["step"], values, "o", ms=4, mfc="none", color=INK, label="published, doubled"
+        )
+        axis.legend()
     axis.set_ylim(0, 1.05 * high.max() or 1)
     if not high.any():
         axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
