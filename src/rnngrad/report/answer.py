@@ -95,9 +95,9 @@ def _tutorials(claims: Sequence[Claim]) -> str:
         return ""
     count = Counter(claim.verdict for claim in claims)
     return (
-        f"Of the {len(claims)} statements of the question and of three tutorials that were "
-        f"measured, {count['holds']} hold, {count['holds only if …']} hold only under a condition "
-        f"and {count['does not hold']} do not hold: see the table of claims."
+        f"{len(claims)} statements of the question and of three tutorials were measured: "
+        f"{count['holds']} of them hold, {count['holds only if …']} only under a condition, and "
+        f"{count['does not hold']} not (see the table of claims)."
     )
 
 
