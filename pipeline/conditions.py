@@ -1,8 +1,8 @@
 """Stage 6: why is it zero? The question's setting, and one factor changed at a time.
 
 Reads build/embed/ and build/train/; writes build/conditions/: seeds.csv (every number of every
-condition, cell and weight seed), curves.csv (log10 by step, median and range over seeds), and
-reports/conditions.csv (the medians).
+condition, cell and weight seed), conditions.csv (the medians), and curves.csv (log10 by step, median
+and range over seeds).
 """
 
 from pathlib import Path
@@ -36,8 +36,8 @@ def main() -> None:
         seeds.to_csv(folder / "seeds.csv", index=False, float_format="%.6f")
         by_step = table.curves_over_seeds(curves)
         by_step.to_csv(folder / "curves.csv", index=False, float_format="%.4f")
-    with whole("reports/conditions.csv") as path:
-        table.over_seeds(seeds).to_csv(path, index=False, float_format="%.4f")
+        medians = table.over_seeds(seeds)
+        medians.to_csv(folder / "conditions.csv", index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

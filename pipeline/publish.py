@@ -19,7 +19,7 @@ def main() -> None:
     from rnngrad.study.results import load_results
     from rnngrad.tracking import publish, tracking_uri
 
-    results = load_results(BUILD, REPORTS, params)
+    results = load_results(BUILD, params)
     cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
     numbers: list[Path] = []
     for cell in results.cells:

@@ -1,10 +1,11 @@
 """Stage 8: verdicts, figures, tables and the page that a person reads.
 
 Writes reports/: report.html (one file, opens offline), report.md, answer.txt (five sentences),
-claims.json, metrics.json, curves.csv, figures/*.svg.
+claims.json, conditions.csv, metrics.json, curves.csv, figures/*.svg.
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def main() -> None:
     from rnngrad.study.claims.verdicts import judge_all
     from rnngrad.study.results import load_results
 
-    results = load_results(BUILD, REPORTS, params)
+    results = load_results(BUILD, params)
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
@@ -35,6 +36,8 @@ def main() -> None:
         folder.mkdir()
         for name, svg in svgs.items():
             (folder / f"{name}.svg").write_text(svg)
+    with whole(REPORTS / "conditions.csv") as path:
+        shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
     markdown = render.render_markdown(results, claims, svgs)

@@ -60,8 +60,8 @@ class Results:
         return list(self.params.cells)
 
 
-def load_results(build: Path, reports: Path, params: Params) -> Results:
-    """Read the result files below ``build``, and the table of conditions from ``reports``.
+def load_results(build: Path, params: Params) -> Results:
+    """Read the result files below ``build``.
 
     Raises:
         InputError: a file is missing or unreadable.
@@ -83,7 +83,7 @@ def load_results(build: Path, reports: Path, params: Params) -> Results:
         model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),
-        conditions=_read_csv(reports / "conditions.csv"),
+        conditions=_read_csv(build / "conditions" / "conditions.csv"),
         condition_seeds=_read_csv(build / "conditions" / "seeds.csv"),
         condition_curves=_read_csv(build / "conditions" / "curves.csv"),
         evidence=_evidence([build / "evidence" / cell for cell in cells]),
