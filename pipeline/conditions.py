@@ -1,8 +1,8 @@
 """Stage 6: why is it zero? The question's setting, and one factor changed at a time.
 
 Reads build/embed/ and build/train/; writes build/conditions/: seeds.csv (every number of every
-condition, cell and weight seed), conditions.csv (the medians), and curves.csv (log10 by step, median
-and range over seeds).
+condition, cell and weight seed), conditions.csv (the medians), and curves.csv (log10 by
+step, median over seeds and their range).
 """
 
 from pathlib import Path

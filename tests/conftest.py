@@ -1,5 +1,6 @@
 """One thread, and small models' settings and made-up samples that tests of several rooms share."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches child processes also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -318,6 +318,7 @@ def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -
     assert "Running stage 'download'" not in done.stdout
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
     clone: Clone, params: Path
 ) -> None:

@@ -18,6 +18,7 @@ def test_results_come_in_order_and_errors_reach_the_caller() -> None:
         list(run_jobs(operator.floordiv, [(1, 1), (1, 0)]))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0])
 def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float) -> None:
     code = (

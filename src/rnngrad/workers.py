@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,18 +33,24 @@ def run_jobs(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -
         function: importable by name, as everything in ``jobs`` must be picklable.
         jobs: the arguments of each call.
     """
+    sent = [pickle.dumps(job) for job in jobs]
     with _pool(min(len(jobs), os.cpu_count() or 1)) as pool:
-        yield from pool.imap(_Call(function), jobs)
+        for result in pool.imap(_Call(function), sent):
+            yield pickle.loads(result)
 
 
 class _Call:
-    """``starmap`` one result at a time; a lambda could not be sent to a worker."""
+    """A call whose arguments and result travel by value.
+
+    Left to multiprocessing, torch would share tensors through file descriptors that a thread hands
+    out, and an error or Ctrl-C would end in a traceback of that thread.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, job: tuple[Any, ...]) -> Any:
-        return self.function(*job)
+    def __call__(self, job: bytes) -> bytes:
+        return pickle.dumps(self.function(*pickle.loads(job)))
 
 
 @contextmanager
