@@ -118,11 +118,9 @@ class Setting(_Section):
             raise ValueError("initializer chrono is made for LSTMs: set cells: [lstm]")
         if self.statistic != "column_sum" and self.arithmetic != "log":
             raise ValueError(f"statistic {self.statistic} is computed with arithmetic log only")
-        if self.state_nonlinearity == "sigmoid":
-            if self.cells != ["lstm"] or self.weights == "trained":
-                raise ValueError("state_nonlinearity sigmoid: untrained LSTMs only, cells: [lstm]")
-            if self.statistic != "column_sum" or self.arithmetic != "log":
-                raise ValueError("state_nonlinearity sigmoid: statistic column_sum, arithmetic log")
+        untrained_lstm = self.cells == ["lstm"] and self.weights == "initial"
+        if self.state_nonlinearity == "sigmoid" and not untrained_lstm:
+            raise ValueError("state_nonlinearity sigmoid: untrained LSTMs only, cells: [lstm]")
         return self
 
 
