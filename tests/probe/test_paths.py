@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.errors import InputError
-from rnngrad.probe import tangents
+from rnngrad.probe import blocks, tangents
 
 pytestmark = pytest.mark.usefixtures("float32_from_64")
 
@@ -49,6 +49,7 @@ def test_against_autograd(quick: bool, coupling: float, monkeypatch: pytest.Monk
     with torch.no_grad():
         weights(instance.module)["weight_hh_l0"] *= coupling
     if not quick:
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", 0)
         monkeypatch.setattr(tangents.Propagation, "_quick", lambda *args: None)
         monkeypatch.setattr(tangents, "SPREAD_BACK", -1)
     found = paths(instance.module, instance.inputs, instance.initial_state)

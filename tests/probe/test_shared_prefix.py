@@ -1,5 +1,6 @@
 """Shared prefixes are run once, and nobody can tell from the numbers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.errors import InputError
+from rnngrad.probe import blocks, column_sums, forward, sharing, tangents
 from rnngrad.probe import curves as curves_module
-from rnngrad.probe import forward, sharing, tangents
+from rnngrad.probe.column_sums import CancelledSums
+from rnngrad.probe.forward import Curves
 from rnngrad.probe.problem import problem_of
 from rnngrad.probe.sharing import Schedule, schedules
 from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS
@@ -64,13 +67,16 @@ def assert_equal(
 def example_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many examples every step of the tangents was taken for."""
     taken: list[int] = []
-    step = tangents.Propagation.step
+    advance = blocks.advance
 
-    def counted(run: tangents.Propagation, one: Any, n: int) -> tangents.Tangents:
-        taken.append(n)
-        return step(run, one, n)
+    def counted(run: Any, one: Any, running: list[int]) -> Iterator[tuple[slice, Any]]:
+        for steps, now in advance(run, one, running):
+            count = steps.stop - steps.start
+            assert len(now.J) == count * running[steps.start]
+            taken.extend(count * [running[steps.start]])
+            yield steps, now
 
-    monkeypatch.setattr(tangents.Propagation, "step", counted)
+    monkeypatch.setattr(forward, "advance", counted)
     return taken
 
 
@@ -146,22 +152,33 @@ def test_parts_that_fit_the_memory(per_chunk: int, monkeypatch: pytest.MonkeyPat
     assert_equal(*both_ways(instance.module, x, state, state="c"), 1e-12)
 
 
-def test_column_sums_that_cancel_are_taken_again(monkeypatch: pytest.MonkeyPatch):
-    """As with every example for itself: of all that share, and of those that alone need it."""
+def test_column_sums_that_nothing_settles(monkeypatch: pytest.MonkeyPatch):
+    """Whole examples in float64, as with every example for itself: of all that share, and apart."""
     instance = make(Case("lstm", hidden=64, batch=4), torch.float32)
     x = padded(50, [5, 30, 12, 48], FEATURES, torch.float32)
     state = repeated(instance.initial_state, 4)
     dtypes = []
     curves_of = forward.curves_of
 
-    def recorded(plan: Any, schedule: Schedule, dtype: torch.dtype) -> dict[str, Tensor]:
+    def recorded(plan: Any, schedule: Schedule, dtype: torch.dtype) -> Curves:
         dtypes.append((dtype, sorted(schedule.rows.tolist())))
         return curves_of(plan, schedule, dtype)
 
     monkeypatch.setattr(curves_module, "curves_of", recorded)
-    monkeypatch.setattr(curves_module, "CANCELLATION", 0.3)
+    monkeypatch.setattr(column_sums, "LOST", 0.3)
+    monkeypatch.setattr(CancelledSums, "_pushed_back", lambda *args: iter(()))
     shared, apart = both_ways(instance.module, x, state, state="c")
     assert dtypes == 2 * [(torch.float32, [0, 1, 2, 3]), (torch.float64, [1, 2])]
+    assert_equal(shared, apart, 1e-6)
+
+
+def test_column_sums_that_are_settled(monkeypatch: pytest.MonkeyPatch):
+    """Pushed back through steps that an example shares, into those of its leader."""
+    instance = make(Case("lstm", hidden=64, batch=4), torch.float32)
+    x = padded(150, [5, 60, 12, 140], FEATURES, torch.float32)
+    state = repeated(instance.initial_state, 4)
+    monkeypatch.setattr(column_sums, "DOUBTFUL", np.inf)
+    shared, apart = both_ways(instance.module, x, state, state="c")
     assert_equal(shared, apart, 1e-6)
 
 
@@ -171,6 +188,7 @@ def test_one_scale_per_row_from_the_prefix_on(monkeypatch: pytest.MonkeyPatch):
     x = padded(50, [10, 4, 30], FEATURES, torch.float64)
     state = repeated(instance.initial_state, 3)
     quick = rnngrad.jacobian_curves(instance.module, x, state, state="full")
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 0)
     monkeypatch.setattr(tangents.Propagation, "_quick", lambda *args: None)
     monkeypatch.setattr(tangents, "SPREAD_BACK", -1)
     shared, apart = both_ways(instance.module, x, state, state="full")

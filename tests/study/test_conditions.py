@@ -88,7 +88,9 @@ def test_the_question_s_statistic_is_what_autograd_gives(cell: str, embed: Path)
     rows, curves = run(params, embed)
     expected = by_autograd(params, embed, cell)
     np.testing.assert_allclose(curves["question", cell], expected, atol=1e-12)
-    np.testing.assert_allclose(curves["float64", cell], expected, atol=1e-10)
+    recorded = curves["float64", cell]
+    np.testing.assert_allclose(recorded, expected[recorded.index - 1], atol=1e-10)
+    assert {*range(1, 21), T} <= {*recorded.index}
     np.testing.assert_allclose(curves["halved", cell], expected - np.log10(2), atol=1e-12)
     ends = rows.set_index("condition")["log10_at_end"]
     assert ends["question"] == pytest.approx(expected[-1], abs=1e-12)
@@ -186,6 +188,42 @@ def test_the_first_zero_is_found_from_any_guess(near: int) -> None:
     assert first_zero_step(layer, "c", near) == zero.index(True) + 1
     short = run_layer(problem, Chunk(torch.arange(2), problem.lengths - 140), 0, torch.float32)
     assert first_zero_step(short, "c", min(near, 10)) is None
+
+
+@pytest.mark.parametrize("near", [1, 60])
+def test_the_first_zero_is_found_however_late_it_is(near: int) -> None:
+    """At first only the steps up to some after the guess are run."""
+    torch.manual_seed(0)
+    module = nn.LSTM(D, 3, batch_first=True)
+    with torch.no_grad():
+        dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0
+    x, state = torch.randn(2, 150, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
+    problem = problem_of(module, x, state)
+    layer = run_layer(problem, Chunk(torch.arange(2), problem.lengths), 0, torch.float32)
+    zero = (naive_column_sums(layer, "c", flush=True) == 0).all(dim=1).tolist()
+    log10 = np.where(np.arange(150) < near - 1, 0.0, -50.0)[None]
+    run = measuring._Run(problem, [range(150)] * 2, "c")
+    assert run.float32_zero_from(log10) == zero.index(True) + 1
+    short = measuring._Run(problem_of(module, x[:, :9], state), [range(9)] * 2, "c")
+    assert short.float32_zero_from(np.full((2, 9), -50.0)) is None
+    assert short.float32_zero_from(np.zeros((2, 9))) is None
+
+
+def test_costly_readings_are_taken_where_the_question_looked(embed: Path) -> None:
+    """Its last 20 steps in float32 with flush-to-zero alone."""
+    arithmetic = ("float32", "float32_flushed", "float64")
+    cases = {name: {"cells": ["rnn"], "arithmetic": name} for name in arithmetic}
+    params = make_params({"log": {"cells": ["rnn"]}} | cases, steps=60)
+    rows, curves = run(params, embed)
+    assert {*range(1, 21), *range(41, 61)} <= {*curves["float32_flushed", "rnn"].index}
+    for name in arithmetic:
+        recorded = curves[name, "rnn"]
+        assert {*range(1, 21), 60} <= {*recorded.index}
+        true = curves["log", "rnn"][recorded.index]
+        np.testing.assert_allclose(recorded, true, atol=1e-5)
+    assert len(curves["float32", "rnn"]) < len(curves["float32_flushed", "rnn"]) < 60
+    rates = rows.set_index("condition")["decades_per_step_tokens"]
+    assert rates["float64"] == pytest.approx(rates["log"], abs=1e-12)
 
 
 def test_a_stream_has_no_padding_and_padded_comments_end_together(make_sample: Any) -> None:

@@ -96,7 +96,9 @@ class OneStep(NamedTuple):
         """Every vector through f."""
         keep = None if self.keep is None else f(self.keep)
         through = None if self.through is None else f(self.through)
-        return OneStep(f(self.mix), f(self.mix_input), keep, through)
+        mix = f(self.mix)
+        mix_input = mix if self.mix_input is self.mix else f(self.mix_input)
+        return OneStep(mix, mix_input, keep, through)
 
 
 class Trajectory(NamedTuple):
@@ -106,6 +108,17 @@ class Trajectory(NamedTuple):
     c: Tensor | None
     a: Tensor  # pre-activations (t, b, g * H)
     q: Tensor | None  # GRU: W_hn h + b_hn
+
+
+class StepMap(NamedTuple):
+    """One step of tangents as V dh + kept ds, where s is the last of the cell's states.
+
+    The derivative of all states (rows) by all of them is [0 .. diag(kept)] with V added to its
+    first H columns.
+    """
+
+    V: Tensor  # (n, rows, H)
+    kept: Tensor | None  # (n, states, H)
 
 
 class Cotangent(NamedTuple):
@@ -130,6 +143,17 @@ def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
+def _started(state: Tensor, steps: int) -> Tensor:
+    """(steps + 1, b, H), the first of which is `state`."""
+    path = state.new_empty(steps + 1, *state.shape)
+    path[0] = state
+    return path
+
+
+def _relu(a: Tensor, out: Tensor) -> Tensor:
+    return torch.clamp(a, min=0, out=out)
+
+
 @dataclass(frozen=True)
 class RNN:
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
@@ -144,22 +168,27 @@ class RNN:
     states: ClassVar[tuple[str, ...]] = ("h",)
 
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
-        phi = torch.tanh if self.nonlinearity == "tanh" else torch.relu
+        phi = torch.tanh if self.nonlinearity == "tanh" else _relu
         a = x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)
-        path = torch.empty(len(x) + 1, *h.shape, dtype=x.dtype, device=x.device)
-        path[0] = h
-        for t in range(len(x)):
-            a[t].addmm_(path[t], self.weight_hh.T)
-            path[t + 1] = phi(a[t])
+        path = _started(h, len(x))
+        now, *later = path.unbind()
+        for a_t, new in zip(a.unbind(), later, strict=True):
+            torch.addmm(a_t, now, self.weight_hh.T, out=a_t)
+            now = phi(a_t, out=new)
         return Trajectory(path, None, a, None)
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         a = path.a[steps]
         slope = forms.tanh(a) if self.nonlinearity == "tanh" else (~(a <= 0)).to(a.dtype)
-        return OneStep(slope.unsqueeze(2), slope.unsqueeze(2))
+        mix = slope.unsqueeze(2)
+        return OneStep(mix, mix)
 
     def tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         torch.bmm(mixed(one.mix, w, work), J, out=out)
+
+    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H)."""
+        return StepMap(mixed(one.mix, w), None)
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         return J.mixed_by(one.mix, self.weight_hh.unflatten(0, (1, -1)))
@@ -195,16 +224,23 @@ class GRU:
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
         H = h.shape[-1]
         a = x @ self.weight_ih.T + self.bias_ih
-        q = torch.empty(len(x), *h.shape, dtype=x.dtype, device=x.device)
-        path = torch.empty(len(x) + 1, *h.shape, dtype=x.dtype, device=x.device)
-        path[0] = h
-        for t in range(len(x)):
-            recurrent = torch.addmm(self.bias_hh, path[t], self.weight_hh.T)
-            q[t] = recurrent[:, 2 * H :]
-            a[t, :, : 2 * H] += recurrent[:, : 2 * H]
-            r, z = torch.sigmoid(a[t, :, : 2 * H]).chunk(2, dim=-1)
-            a[t, :, 2 * H :].addcmul_(r, q[t])
-            torch.lerp(torch.tanh(a[t, :, 2 * H :]), path[t], z, out=path[t + 1])
+        a_rz, a_n = a.split((2 * H, H), dim=-1)
+        w_rz, w_n = self.weight_hh.split((2 * H, H))
+        a_rz += self.bias_hh[: 2 * H]
+        q = self.bias_hh[2 * H :].expand(len(x), *h.shape).clone()
+        path = _started(h, len(x))
+        rz, n = torch.empty_like(a_rz[0]), torch.empty_like(h)
+        r, z = rz.chunk(2, dim=-1)
+        now, *later = path.unbind()
+        for a_rz_t, a_n_t, q_t, new in zip(
+            *(v.unbind() for v in (a_rz, a_n, q)), later, strict=True
+        ):
+            torch.addmm(a_rz_t, now, w_rz.T, out=a_rz_t)
+            torch.sigmoid(a_rz_t, out=rz)
+            torch.addmm(q_t, now, w_n.T, out=q_t)
+            torch.addcmul(a_n_t, r, q_t, out=a_n_t)
+            torch.tanh(a_n_t, out=n)
+            now = torch.lerp(n, now, z, out=new)
         return Trajectory(path, None, a, q)
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
@@ -221,6 +257,11 @@ class GRU:
         assert one.keep is not None
         torch.bmm(mixed(one.mix, w, work), J, out=out)
         out.addcmul_(one.keep.unsqueeze(2), J)
+
+    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H)."""
+        assert one.keep is not None
+        return StepMap(mixed(one.mix, w), one.keep.unsqueeze(1))
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         assert one.keep is not None
@@ -264,15 +305,21 @@ class LSTM:
         assert c is not None
         H = h.shape[-1]
         a = x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)
-        path_h = torch.empty(len(x) + 1, *h.shape, dtype=x.dtype, device=x.device)
-        path_c = torch.empty_like(path_h)
-        path_h[0], path_c[0] = h, c
-        for t in range(len(x)):
-            a[t].addmm_(path_h[t], self.weight_hh.T)
-            s = torch.sigmoid(a[t])
-            g = torch.tanh(a[t, :, 2 * H : 3 * H])
-            torch.mul(s[:, H : 2 * H], path_c[t], out=path_c[t + 1]).addcmul_(s[:, :H], g)
-            torch.mul(s[:, 3 * H :], torch.tanh(path_c[t + 1]), out=path_h[t + 1])
+        path_h, path_c = _started(h, len(x)), _started(c, len(x))
+        gates, tanh_c = torch.empty_like(a[0]), torch.empty_like(c)
+        i, f, g, o = gates.chunk(4, dim=-1)
+        (h, *later_h), (c, *later_c) = path_h.unbind(), path_c.unbind()
+        a_g = a[..., 2 * H : 3 * H]
+        for a_t, a_g_t, new_h, new_c in zip(
+            a.unbind(), a_g.unbind(), later_h, later_c, strict=True
+        ):
+            torch.addmm(a_t, h, self.weight_hh.T, out=a_t)
+            torch.sigmoid(a_t, out=gates)
+            torch.tanh(a_g_t, out=g)
+            c = torch.mul(f, c, out=new_c)
+            torch.addcmul(c, i, g, out=c)
+            torch.tanh(c, out=tanh_c)
+            h = torch.mul(o, tanh_c, out=new_h)
         return Trajectory(path_h, path_c, a, None)
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
@@ -299,6 +346,17 @@ class LSTM:
         torch.bmm(work, J[:, :H], out=out)
         out[:, H:].addcmul_(one.keep.unsqueeze(2), J[:, H:])
         out[:, :H].addcmul_(one.through.unsqueeze(2), out[:, H:])
+
+    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H)."""
+        assert one.keep is not None
+        assert one.through is not None
+        H = w.shape[-1]
+        V = w.new_empty(len(one.mix), 2 * H, H)
+        dc = mixed(one.mix[:, :3], w[:3], V[:, H:])
+        torch.mul(one.mix[:, 3, :, None], w[3], out=V[:, :H])
+        V[:, :H].addcmul_(one.through.unsqueeze(2), dc)
+        return StepMap(V, torch.stack((one.through * one.keep, one.keep), dim=1))
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         assert one.keep is not None

@@ -20,10 +20,6 @@ from rnngrad.probe.tangents import FLOAT32_FROM, identity
 if TYPE_CHECKING:
     import pandas as pd
 
-# A column sum below this part of what random signs give is taken in float64: float32 is then up to
-# 5e-5 of it off (measured over 1,403 steps, from 96 units on), and the limit is 1e-4.
-CANCELLATION = 8e-3
-
 # None where not asked for; as in typeshed, Any spares those who asked a check for None
 MaybeNone = Any
 
@@ -104,8 +100,8 @@ def jacobian_curves(
 
     Gates and states are computed in float64. The tangents are float32 for float32 modules of 96
     units and more (1e-5 relative after 1,403 steps; 1e-4 for the column sum) and float64 otherwise.
-    An example whose column sum cancels too far for that is taken again in float64, which costs it
-    about three times the time; without "column_sum" it never is.
+    Where signs cancel too far for that, a column sum is taken again from some steps before, by
+    float64 cotangents; should 512 steps not be enough, the example is taken again in float64.
     The hidden path is J_t less the cell path, and as exact as J_t is: where it is smaller than 1e-6
     of the cell path (float32 tangents; 1e-14 in float64) nothing but rounding is left of it.
     Scales are kept apart from mantissas, so nothing underflows or overflows; a value is -inf only
@@ -117,8 +113,8 @@ def jacobian_curves(
     which are then computed once: padding in front costs one example, not the batch. The numbers are
     those of every example for itself, to 1e-12 decades in float64 and 1e-6 in float32.
 
-    Memory: a few (H, H) matrices for some examples at a time (8 MiB; up to 128 MiB, and twice that
-    for what is taken again, where steps are shared); nothing grows with time but the curves.
+    Memory: a few (H, H) matrices for some examples at a time (8 MiB; up to 128 MiB where steps are
+    shared) and 64 MiB for column sums; nothing grows with time but the curves.
 
     Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
     `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.
@@ -172,13 +168,11 @@ def _curves(plan: Plan, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     out = {name: np.full((plan.problem.batch, plan.problem.steps), np.nan) for name in names}
     dtype = _tangents_dtype(plan.problem)
     for schedule in schedules(plan.problem, *plan.bytes_per_example(dtype), plan.shares):
-        found = curves_of(plan, schedule, dtype)
+        found, unsettled = curves_of(plan, schedule, dtype)
         _write(out, schedule, found)
-        if dtype == torch.float32 and "column_sum" in names:
-            again = _cancelled(found, plan.start.shape[-1])
-            if again.any():
-                rest = Schedule.of(plan.problem, schedule.rows[again], plan.shares)
-                _write(out, rest, curves_of(plan, rest, torch.float64))
+        if unsettled.any():
+            rest = Schedule.of(plan.problem, schedule.rows[unsettled], plan.shares)
+            _write(out, rest, curves_of(plan, rest, torch.float64).found)
     return out
 
 
@@ -191,13 +185,3 @@ def _tangents_dtype(problem: Problem) -> torch.dtype:
 def _write(out: dict[str, np.ndarray], schedule: Schedule, found: dict[str, Tensor]) -> None:
     for name, values in out.items():
         values[schedule.rows.numpy(), : schedule.steps] = found[name].T.cpu().numpy()
-
-
-def _cancelled(found: dict[str, Tensor], columns: int) -> Tensor:
-    """(b,): do signs cancel so far in a column sum, at any step, that float32 is not enough?
-
-    With random signs mean_j |sum_i J_ij| is about ||J||_F / sqrt(columns), and float32 leaves an
-    error of 1e-7 to 4e-7 of that.
-    """
-    relative = found["column_sum"] - found["frobenius"] + 0.5 * np.log10(columns)
-    return (relative < np.log10(CANCELLATION)).any(dim=0).cpu()

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rnngrad.probe.blocks import advance
+from rnngrad.probe.cells import STABLE
+from rnngrad.probe.column_sums import CancelledSums
 from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
 from rnngrad.probe.statistics import HIDDEN_PATH, record
 from rnngrad.probe.tangents import Propagation
-from rnngrad.probe.trajectory import BLOCK, LayerRun, one_steps, run_segments, trajectory_bytes
+from rnngrad.probe.trajectory import BLOCK, LayerRun, run_segments, trajectory_bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Plan:
         """May one example run for another? Not where each has directions of its own."""
         return self.start.dim() == 2
 
+    def settles_sums(self, dtype: torch.dtype) -> bool:
+        """Are column sums read off tangents that are not exact enough where signs cancel?"""
+        return dtype == torch.float32 and "column_sum" in self.names
+
     def bytes_per_example(self, dtype: torch.dtype) -> tuple[int, int]:
         """Two buffers of tangents and one of matrices; these, a block's trajectory and factors."""
         rows, directions = self.start.shape[-2:]
@@ -38,18 +46,29 @@ class Plan:
         return tangents, tangents + 2 * trajectory_bytes(self.problem, BLOCK)
 
 
-def curves_of(plan: Plan, schedule: Schedule, dtype: torch.dtype) -> dict[str, Tensor]:
-    """(time, b) float64 per statistic, in the schedule's order, with tangents in `dtype`.
+class Curves(NamedTuple):
+    """log10 by statistic, (time, b) float64, NaN beyond an example's length.
 
-    NaN beyond an example's length.
+    unsettled: (b,) examples with a column sum that the tangents' dtype cannot tell.
     """
+
+    found: dict[str, Tensor]
+    unsettled: Tensor
+
+
+def curves_of(plan: Plan, schedule: Schedule, dtype: torch.dtype) -> Curves:
+    """The examples of a schedule, in its order, with tangents in `dtype`."""
     run = _Run(plan, schedule, dtype)
     found = run.empty(schedule.steps, len(schedule.rows))
+    unsettled = torch.zeros(len(schedule.rows), dtype=torch.bool)
     for segment, blocks in run_segments(plan.problem, schedule, plan.layer):
         now = run.segment(segment, blocks)
         for name, values in found.items():
-            values[segment.start : segment.stop, segment.served] = now[name][:, segment.served_by]
-    return found
+            values[segment.start : segment.stop, segment.served] = now.found[name][
+                :, segment.served_by
+            ]
+        unsettled[segment.served] |= now.unsettled[segment.served_by]
+    return Curves(found, unsettled)
 
 
 class _Run:
@@ -61,37 +80,53 @@ class _Run:
         cell = plan.problem.cells[plan.layer]
         self.tangents = Propagation(cell, start, len(schedule.rows), dtype)
         self.cell_path = CellPath(plan.problem.h[plan.layer, schedule.rows])
+        self.sums = None
+        if plan.settles_sums(dtype):
+            self.sums = CancelledSums(self.tangents, plan.rows)
 
     def empty(self, steps: int, examples: int) -> dict[str, Tensor]:
         """NaN for every statistic, (steps, examples)."""
         like = self.cell_path.log
         return {name: like.new_full((steps, examples), torch.nan) for name in self.plan.names}
 
-    def segment(self, segment: Segment, blocks: Iterator[LayerRun]) -> dict[str, Tensor]:
+    def segment(self, segment: Segment, blocks: Iterator[LayerRun]) -> Curves:
         """(time, slot) per statistic."""
         self.tangents.arrange(segment.source)
         self.cell_path.arrange(segment.source)
+        if self.sums is not None:
+            self.sums.arrange(segment.source)
         found = self.empty(segment.stop - segment.start, len(segment.source))
+        unsettled = torch.zeros(len(segment.source), dtype=torch.bool)
         t = 0
         for block in blocks:
             steps = slice(t, t + len(block.x))
             here = {name: values[steps] for name, values in found.items()}
-            self._block(block, here, segment.running[steps], segment.start + t)
+            left = self._block(block, here, segment.running[steps], segment.start + t)
+            unsettled[: len(left)] |= left
             t += len(block.x)
-        return found
+        return Curves(found, unsettled)
 
     def _block(
         self, block: LayerRun, found: dict[str, Tensor], running: list[int], start: int
-    ) -> None:
-        """Write the rows of `found`, steps `start` and later."""
+    ) -> Tensor:
+        """Write the rows of `found`, steps `start` and later; return which slots are unsettled."""
         log_product = self._cell_path(block, found, running) if "cell_path" in found else None
-        for t, (n, one) in enumerate(zip(running, one_steps(block.cell, block.path), strict=True)):
-            now = self.tangents.step(one, n)
-            record(found, t, now, self.plan.rows, bool(self.plan.spectral_at[start + t]))
+        factors = block.cell.one_step(block.path, slice(None), STABLE)
+        spectral_at = self.plan.spectral_at[start : start + len(running)]
+        for steps, now in advance(self.tangents, factors, running):
+            n = running[steps.start]
+            record(found, steps, now, self.plan.rows, spectral_at[steps])
             if HIDDEN_PATH in found and log_product is not None:
-                values = log10_hidden_path(now.read(self.plan.rows), log_product[t, :n])
-                # at the first step exactly: no h that c_0 reaches has been read yet
-                found[HIDDEN_PATH][t, :n] = values if start + t else -torch.inf
+                paths = log_product[steps, :n].flatten(0, 1)
+                values = log10_hidden_path(now.read(self.plan.rows), paths)
+                found[HIDDEN_PATH][steps, :n] = values.unflatten(0, (-1, n))
+        if HIDDEN_PATH in found and not start:
+            # exactly: no h that c_0 reaches has been read yet
+            found[HIDDEN_PATH][0] = -torch.inf
+        if self.sums is None:
+            return torch.zeros(running[0], dtype=torch.bool)
+        here = {name: values[:, : running[0]] for name, values in found.items()}
+        return self.sums.settle(factors, running[-1], here)
 
     def _cell_path(self, block: LayerRun, found: dict[str, Tensor], running: list[int]) -> Tensor:
         """Write it, and return the logs of its product (t, n, H)."""

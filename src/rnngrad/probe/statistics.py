@@ -1,6 +1,6 @@
 """What is read off a Jacobian: Frobenius norm, column sum, spectral norm, as log10."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import torch
@@ -41,22 +41,39 @@ def spectral_mask(steps: Sequence[int] | np.ndarray | None, last: int) -> np.nda
 
 
 def record(
-    found: dict[str, Tensor], t: int, now: Tangents, rows: slice | Tensor, spectral: bool
+    found: dict[str, Tensor],
+    steps: slice,
+    now: Tangents,
+    rows: slice | Tensor,
+    spectral_at: np.ndarray,
 ) -> None:
-    """Write log10 of the statistics named in `found` into their row t."""
-    J, norms, exponent, _ = now.read(rows)
-    n = len(J)
-    scale = exponent.double() * LOG10_2
-    if "frobenius_error" in found:
-        estimate, found["frobenius_error"][t, :n] = log10_norm_estimate(J)
-        found["frobenius"][t, :n] = estimate + scale
-    elif "frobenius" in found:
-        norm = torch.linalg.vector_norm(norms, dim=1)
-        found["frobenius"][t, :n] = norm.log10() + scale
-    if "column_sum" in found:
-        found["column_sum"][t, :n] = column_sum(J).log10() + scale
-    if "spectral" in found and spectral:
-        found["spectral"][t, :n] = spectral_norm(J).log10() + scale
+    """Write log10 of the statistics named in `found` into their rows `steps`.
+
+    now: the tangents of the running examples after the first of the steps, then after the second,
+    and so on. spectral_at: at which of the steps the spectral norm is taken, (steps,) bool.
+    """
+    now = now.read(rows)
+    n = len(now.J) // len(spectral_at)
+    for name, values in _log10(now, found.keys() - {"spectral"}).items():
+        found[name][steps, :n] = values.unflatten(0, (-1, n))
+    if "spectral" in found and spectral_at.any():
+        at = np.repeat(spectral_at, n)
+        scale = now.exponent[at].double() * LOG10_2
+        values = spectral_norm(now.J[at]).log10() + scale
+        found["spectral"][steps][spectral_at, :n] = values.unflatten(0, (-1, n))
+
+
+def _log10(now: Tangents, names: Set[str]) -> dict[str, Tensor]:
+    """(m,) per statistic, of m Jacobians."""
+    scale, values = now.exponent.double() * LOG10_2, {}
+    if "frobenius_error" in names:
+        estimate, values["frobenius_error"] = log10_norm_estimate(now.J)
+        values["frobenius"] = estimate + scale
+    elif "frobenius" in names:
+        values["frobenius"] = torch.linalg.vector_norm(now.norms, dim=1).log10() + scale
+    if "column_sum" in names:
+        values["column_sum"] = column_sum(now.J).log10() + scale
+    return values
 
 
 def column_sum(J: Tensor) -> Tensor:

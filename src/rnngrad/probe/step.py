@@ -62,7 +62,7 @@ def jacobian_curves_of_step(
     out = {n: torch.full((flat.steps, flat.batch), torch.nan).double() for n in wanted}
     with torch.no_grad():
         for t, now in enumerate(_tangents(flat, rows)):
-            record(out, t, now, slice(None), spectral_at[t])
+            record(out, slice(t, t + 1), now, slice(None), spectral_at[t : t + 1])
     arrays = {f"log10_{name}": values.T.numpy().copy() for name, values in out.items()}
     return JacobianCurves("full" if state is None else str(state), None, **arrays)
 

@@ -84,6 +84,14 @@ class Propagation:
         self.lost: dict[str, Tensor] = {}
         self.rows: ScaledRows | None = None
 
+    def now(self, n: int) -> Tangents:
+        """A copy of the first n slots' tangents as they are."""
+        if self.rows is not None:
+            return Tangents.of(self.rows)
+        J = self.J[:n].clone()
+        exponent = self.exponent[:n].double() - math.log2(self.dither)
+        return Tangents(J, torch.linalg.vector_norm(J, dim=-1), exponent)
+
     def arrange(self, source: list[int]) -> None:
         """Slot s takes over what slot source[s] holds."""
         moved = [slot for slot, old in enumerate(source) if slot != old]
@@ -143,7 +151,8 @@ class Propagation:
         if bool((small & (out != 0).any(dim=-1)).any()):
             return False
         # nothing as large as the rows, factors and weights can be here multiplies to zero
-        return _moderate(self.w) and all(_moderate(v) for v in one if v is not None)
+        factors = (self.w, *(v for v in one if v is not None))
+        return all(moderate(v, FACTOR_SPREAD) for v in factors)
 
     def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
         """The factors in the tangents' dtype with 2**-shift and the dither folded in.
@@ -184,7 +193,7 @@ class Propagation:
         return tangents
 
 
-def _moderate(x: Tensor) -> bool:
-    """Are all entries of x that are not zero within 2**FACTOR_SPREAD of 1?"""
-    size, limit = x[x != 0].abs(), 2.0**FACTOR_SPREAD
+def moderate(x: Tensor, spread: int) -> bool:
+    """Are all entries of x that are not zero within 2**spread of 1?"""
+    size, limit = x[x != 0].abs(), 2.0**spread
     return bool(((size > 1 / limit) & (size < limit)).all())

@@ -15,6 +15,7 @@ from rnngrad.probe.sharing import Schedule, Segment
 
 TRAJECTORY_BYTES = 256 * 2**20  # per chunk of examples
 BLOCK = 32  # steps whose derivative factors are made at once
+BLOCK_BYTES = 256 * 2**10  # as many times BLOCK as the trajectory of all examples fits into
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ def _run_blocks(
     problem: Problem, rows: Tensor, segment: Segment, h: Tensor, c: Tensor | None
 ) -> Iterator[LayerRun]:
     """The last of the layers that h and c (layer, n, H) are of; they are moved on in place."""
-    for start in range(segment.start, segment.stop, BLOCK):
-        steps = slice(start, min(start + BLOCK, segment.stop))
+    start = segment.start
+    while start < segment.stop:
         n = segment.running[start - segment.start]
+        most = BLOCK * max(1, BLOCK_BYTES // (n * trajectory_bytes(problem, BLOCK)))
+        steps = slice(start, min(start + most, segment.stop))
         now = h[:, :n], None if c is None else c[:, :n]
         yield deque(_run_block(problem, rows[:n], steps, *now), maxlen=1).pop()
+        start = steps.stop
 
 
 def _run_block(
@@ -135,6 +139,10 @@ def _check_overflow(
     path: Trajectory, layer: int, start: int, rows: Tensor, lengths: Tensor
 ) -> None:
     """The path begins at step `start`; padding beyond an example's length may hold anything."""
+    parts = [v for v in (path.a, path.h, path.c) if v is not None]
+    # one inf or NaN would be left in the sum
+    if torch.isfinite(torch.stack([v.sum() for v in parts]).sum()):
+        return
     bad = _overflown(path.a) | _overflown(path.h[1:])
     if path.c is not None:
         bad |= _overflown(path.c[1:])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from rnngrad.data.batches import load_embedding
 from rnngrad.models.classifier import RECURRENT
@@ -18,7 +18,7 @@ from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import Params, Setting
 from rnngrad.probe.arithmetic import exact_arithmetic
 from rnngrad.probe.curves import curves_of_problem
-from rnngrad.probe.naive import first_zero_step, naive_column_sums
+from rnngrad.probe.naive import AFTER, first_zero_step, naive_column_sums
 from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.trajectory import Chunk, LayerRun, run_layer
 from rnngrad.study.conditions.inputs import condition_inputs
@@ -33,6 +33,7 @@ SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its
     "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
 }
 RECORDED = 25  # log-spaced steps at which costly readings are taken
+WINDOW = 20  # steps that the question looked at, at either end
 
 
 class Reading(NamedTuple):
@@ -171,8 +172,14 @@ class _Run(NamedTuple):
         """Steps (from 1) that costly readings are taken at."""
         T = self.problem.steps
         ends = {end for words in self.words for end in (words.start, words.stop)}
-        first_and_last = {*range(1, min(T, 20) + 1), *range(max(T - 19, 1), T + 1)}
-        return sorted({*log_spaced_steps(T, RECORDED), *first_and_last, *ends} - {0})
+        return sorted({*log_spaced_steps(T, RECORDED), *range(1, min(T, WINDOW) + 1), *ends} - {0})
+
+    def _recorded_by(self, reading: Reading) -> list[int]:
+        """The question also looked at its last steps, in float32 with flush-to-zero."""
+        T, at = self.problem.steps, self.recorded()
+        if reading.arithmetic != "float32_flushed":
+            return at
+        return sorted({*at, *range(max(T - WINDOW, 0) + 1, T + 1)})
 
     def curves(self, readings: Iterable[Reading]) -> dict[Reading, NDArray[np.float64]]:
         """By reading (B, T) log10, and the column sum in any case."""
@@ -184,13 +191,14 @@ class _Run(NamedTuple):
             spectral_steps=self.recorded(),
         )
         curves = {reading: getattr(found, f"log10_{reading.statistic}") for reading in true}
-        return curves | {reading: self._naive(reading) for reading in {*readings} - true}
+        naive = {*readings} - true
+        dtypes = {_dtype(reading) for reading in naive}
+        layers = {dtype: self._layer(dtype, self.problem.steps) for dtype in dtypes}
+        return curves | {r: self._naive(layers[_dtype(r)], r) for r in naive}
 
-    def _naive(self, reading: Reading) -> NDArray[np.float64]:
+    def _naive(self, layer: LayerRun, reading: Reading) -> NDArray[np.float64]:
         """What autograd's column sums are in this arithmetic; NaN at steps not recorded."""
-        dtype = torch.float64 if reading.arithmetic == "float64" else torch.float32
-        layer = self._layer(torch.arange(self.problem.batch), dtype)
-        flush, at = reading.arithmetic == "float32_flushed", self.recorded()
+        flush, at = reading.arithmetic == "float32_flushed", self._recorded_by(reading)
         sums = naive_column_sums(layer, self.state, flush=flush, at=at).T.numpy()
         out = np.full((self.problem.batch, self.problem.steps), np.nan)
         with np.errstate(divide="ignore"):
@@ -203,17 +211,21 @@ class _Run(NamedTuple):
         if not len(below):
             return None
         near = int(below[0]) + 1
-        # up to the first word of any of them all examples are one
-        alike = min(words.start for words in self.words)
-        rows = torch.arange(1 if near < alike else self.problem.batch)
-        found = first_zero_step(self._layer(rows, torch.float32), self.state, near)
-        if len(rows) < self.problem.batch and (found is None or found > alike):
-            rows = torch.arange(self.problem.batch)
-            found = first_zero_step(self._layer(rows, torch.float32), self.state, near)
-        return found
+        # it is found soon after, nearly always: later steps need not be run
+        for steps in sorted({min(near + AFTER, self.problem.steps), self.problem.steps}):
+            found = first_zero_step(self._layer(torch.float32, steps), self.state, near)
+            if found is not None:
+                return found
+        return None
 
-    def _layer(self, rows: Tensor, dtype: torch.dtype) -> LayerRun:
-        return run_layer(self.problem, Chunk(rows, self.problem.lengths[rows]), 0, dtype)
+    def _layer(self, dtype: torch.dtype, steps: int) -> LayerRun:
+        """All examples, over the first steps."""
+        lengths = self.problem.lengths.clamp(max=steps)
+        return run_layer(self.problem, Chunk(torch.arange(self.problem.batch), lengths), 0, dtype)
+
+
+def _dtype(reading: Reading) -> torch.dtype:
+    return torch.float64 if reading.arithmetic == "float64" else torch.float32
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:

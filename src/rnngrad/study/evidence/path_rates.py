@@ -210,7 +210,7 @@ def tanh_factors(run: LayerRun) -> NDArray[np.float64]:
     found = {"frobenius": run.path.h.new_full((T, 2), torch.nan)}
     steps = _nudged(one_steps(run.cell, run.path))
     for t, now in enumerate(propagate(run.cell, steps, start, [2] * T, torch.float64)):
-        record(found, t, now, cells, spectral=False)
+        record(found, slice(t, t + 1), now, cells, np.zeros(1, dtype=bool))
     more, less = (found["frobenius"] * math.log(10)).T.numpy()
     return (more - less) / (2 * NUDGE)
 

@@ -1,0 +1,112 @@
+"""The tangents of many steps at once, where single steps are too small to keep the processor busy.
+
+J_t = V_t dh_(t-1) + kept_t ds_(t-1) still takes a step after the other, but V, kept, the row norms
+and what is read off them are made for all steps together, and the scale is looked at once for all.
+In float64 that is safe while no row comes near the ends of the range. If one does, the steps are
+taken again in halves, and those in which it does in the end one by one (`Propagation.step`).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rnngrad.probe.cells import OneStep, StepMap
+from rnngrad.probe.scaled import power_of_two
+from rnngrad.probe.tangents import Propagation, Tangents, moderate
+
+# Of the tangents and maps of the steps that are taken together: they are read again at once.
+BLOCK_BYTES = 3 * 2**19
+FEWEST = 3  # steps; fewer are no quicker together
+# Row norms stay within 2**ROWS_SPREAD of the scale: their fourth powers, in the sketch, are normal.
+ROWS_SPREAD = 200
+FACTOR_SPREAD = 100  # rows times three factors stay normal
+
+
+def advance(run: Propagation, one: OneStep, running: list[int]) -> Iterator[tuple[slice, Tangents]]:
+    """Consecutive steps of a block, and the tangents after each of them.
+
+    one: the factors of the block (t, b, ...); running: how many slots have each of the steps. The
+    tangents are those of the first step's running slots, then the second's, and so on; they hold
+    until the next are asked for.
+    """
+    start = 0
+    while start < len(running):
+        n = running[start]
+        stop = start + running[start : start + _most(run, n)].count(n)
+        yield from _advance(run, one, slice(start, stop), n)
+        start = stop
+
+
+def _most(run: Propagation, n: int) -> int:
+    """How many steps of n slots to take together."""
+    rows, columns = run.J.shape[1:]
+    return max(1, BLOCK_BYTES // (8 * n * rows * (columns + run.w.shape[-1])))
+
+
+def _advance(
+    run: Propagation, one: OneStep, steps: slice, n: int
+) -> Iterator[tuple[slice, Tangents]]:
+    """All at once, or else in halves, or else one by one."""
+    count = steps.stop - steps.start
+    if run.dtype == torch.float64 and count >= FEWEST and run.rows is None:
+        now = _together(run, one.each(lambda v: v[steps, :n]))
+        if now is not None:
+            yield steps, now
+            return
+    if count == 1:
+        yield steps, run.step(one.at(steps.start), n)
+        return
+    middle = steps.start + count // 2
+    yield from _advance(run, one, slice(steps.start, middle), n)
+    yield from _advance(run, one, slice(middle, steps.stop), n)
+
+
+def _together(run: Propagation, one: OneStep) -> Tangents | None:
+    """All steps of `one` (t, n, ...), or None where one scale per example is not enough."""
+    steps, n = one.mix.shape[:2]
+    J = run.J.new_empty(steps + 1, n, *run.J.shape[1:])
+    torch.mul(run.J[:n], power_of_two(-run.shift[:n])[:, None, None], out=J[0])
+    _multiply(run.cell.step_map(one.each(lambda v: v.flatten(0, 1)), run.w), J)
+    after = J[1:].flatten(0, 1)
+    norms = torch.linalg.vector_norm(after, dim=-1)
+    if not _nothing_lost(run, one, after, norms):
+        return None
+    run.J[:n] = J[-1]
+    run.exponent[:n] += run.shift[:n]
+    run.shift[:n] = torch.frexp(norms[-n:].amax(dim=1)).exponent
+    exponent = run.exponent[:n].double().expand(steps, n).flatten()
+    return Tangents(after, norms, exponent)
+
+
+def _multiply(step: StepMap, J: Tensor) -> None:
+    """Fill J (t + 1, n, rows, k) from J[0] on, with the maps of t * n steps."""
+    n, H = J.shape[1], step.V.shape[-1]
+    before, after = J[:-1], J[1:]
+    V, dh = step.V.unflatten(0, (-1, n)), before[:, :, :H]
+    if step.kept is None:
+        for V_t, dh_t, new in zip(*(v.unbind() for v in (V, dh, after)), strict=True):
+            torch.bmm(V_t, dh_t, out=new)
+        return
+    kept, ds = step.kept.unflatten(0, (-1, n)).unsqueeze(-1), before[:, :, None, -H:]
+    by_state = after.unflatten(2, (-1, H))
+    every = (kept, ds, by_state, V, dh, after)
+    for kept_t, ds_t, new_by_state, V_t, dh_t, new in zip(
+        *(v.unbind() for v in every), strict=True
+    ):
+        torch.mul(kept_t, ds_t, out=new_by_state)
+        torch.baddbmm(new, V_t, dh_t, out=new)
+
+
+def _nothing_lost(run: Propagation, one: OneStep, J: Tensor, norms: Tensor) -> bool:
+    """Are all rows of moderate size, or truly zero?"""
+    low, high = (norm.item() for norm in norms.aminmax())
+    if low >= 2.0**-ROWS_SPREAD and high <= 2.0**ROWS_SPREAD:
+        return True
+    small = norms < 2.0**-ROWS_SPREAD
+    # NaN is not below the limit either
+    if not high <= 2.0**ROWS_SPREAD or bool((J[small] != 0).any()):
+        return False
+    # nothing as large as the rows, factors and weights can be here multiplies to zero
+    factors = (run.w, *(v for v in one if v is not None))
+    return all(moderate(v, FACTOR_SPREAD) for v in factors)
