@@ -10,7 +10,7 @@ from probe_problems import CELLS, Case, Instance, make, set_weights
 from torch import nn
 
 import rnngrad
-from rnngrad.probe import column_sums, forward
+from rnngrad.probe import column_sums, forward, tangents
 from rnngrad.probe import curves as curves_module
 
 pytestmark = pytest.mark.usefixtures("float32_from_64")
@@ -109,6 +109,7 @@ def test_what_is_remembered(limit: str, value: int, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(column_sums.CancelledSums, "_remember", recorded)
     monkeypatch.setattr(column_sums, f"REMEMBERED_{limit}", value)
+    monkeypatch.setattr(tangents, "COMPRESS_EVERY", 1000)
     instance = make(Case("lstm", hidden=64, steps=300), torch.float32)
     rnngrad.jacobian_curves(instance.module, instance.inputs, statistics="column_sum")
     assert len(kept) == 10

@@ -16,7 +16,7 @@ from rnngrad.probe.scaled import power_of_two
 from rnngrad.probe.tangents import Propagation, Tangents, moderate
 
 # Of the tangents and maps of the steps that are taken together: they are read again at once.
-BLOCK_BYTES = 3 * 2**19
+BLOCK_BYTES = 3 * 2**20
 FEWEST = 3  # steps; fewer are no quicker together
 # Row norms stay within 2**ROWS_SPREAD of the scale: their fourth powers, in the sketch, are normal.
 ROWS_SPREAD = 200
@@ -76,7 +76,10 @@ def _together(run: Propagation, one: OneStep) -> Tangents | None:
     run.exponent[:n] += run.shift[:n]
     run.shift[:n] = torch.frexp(norms[-n:].amax(dim=1)).exponent
     exponent = run.exponent[:n].double().expand(steps, n).flatten()
-    return Tangents(after, norms, exponent)
+    basis = run.basis
+    if basis is not None:
+        basis = basis[:n].expand(steps, *basis[:n].shape).flatten(0, 1)
+    return Tangents(after, norms, exponent, basis)
 
 
 def _multiply(step: StepMap, J: Tensor) -> None:

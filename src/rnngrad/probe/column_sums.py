@@ -49,7 +49,7 @@ class Passage(NamedTuple):
 
     def size(self) -> int:
         """Bytes."""
-        held = [v for v in (*self.one[1:], *(self.before or ())[:2]) if v is not None]
+        held = [v for v in (*self.one[1:], *(self.before or ())[:4]) if v is not None]
         return sum(v.nbytes for v in held)
 
 
@@ -68,6 +68,8 @@ class CancelledSums:
         self.passages: list[Passage] = []
         self.before: Tangents | None = run.now(len(run.J))
         self.slots_before = list(range(len(run.J)))
+        self.columns = run.J.shape[-1]
+        self.exact_steps = 0  # since the tangents are float64
         self.since = 0  # steps since the last tangents remembered
 
     def arrange(self, source: list[int]) -> None:
@@ -83,8 +85,14 @@ class CancelledSums:
             running: how many slots have the last of them.
             found: their statistics, (t, n) each; NaN where an example does not run.
         """
+        if self.run.dtype == torch.float64:
+            # all that could be pushed back through are steps without rounding
+            self.exact_steps += len(one.mix)
+            if self.exact_steps > REMEMBERED_STEPS:
+                self.passages = []
+                return torch.zeros(one.mix.shape[1], dtype=torch.bool)
         self._remember(one)
-        part = _part_of_random(found, self.run.J.shape[-1])
+        part = _part_of_random(found, self.columns)
         doubtful = part < DOUBTFUL
         if doubtful.any():
             steps, examples = (doubtful.any(dim=d).nonzero()[:, 0] for d in (1, 0))
@@ -142,13 +150,15 @@ class CancelledSums:
 
 def _met(v: Tensor, before: Tangents, slots: list[int], exact: bool) -> Reading:
     """The sums v^T J, from cotangents v (n, loss, units); J of example n is in slots[n]."""
-    J, norms, exponent = (part[slots] for part in before[:3])
-    sums = torch.matmul(v, J.double()).abs().mean(dim=-1)
-    typical = torch.linalg.vector_norm(v * norms.unsqueeze(1), dim=-1) / math.sqrt(J.shape[-1])
+    before = before.of_slots(slots)
+    sums = before.in_directions(v @ before.J.double())
+    typical = torch.linalg.vector_norm(v * before.norms.unsqueeze(1), dim=-1)
+    typical /= math.sqrt(sums.shape[-1])
+    sums = sums.abs().mean(dim=-1)
     part = torch.full_like(sums, torch.inf) if exact else sums / typical
     # 0 or inf: beyond float64
     part = torch.where((sums > 0) & torch.isfinite(sums), part, 0.0)
-    return Reading((sums.log10() + exponent.double().unsqueeze(1) * LOG10_2).T, part.T)
+    return Reading((sums.log10() + before.exponent.double().unsqueeze(1) * LOG10_2).T, part.T)
 
 
 def _part_of_random(found: dict[str, Tensor], columns: int) -> Tensor:

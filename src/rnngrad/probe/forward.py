@@ -104,6 +104,7 @@ class _Run:
             left = self._block(block, here, segment.running[steps], segment.start + t)
             unsettled[: len(left)] |= left
             t += len(block.x)
+            self.tangents.compress(segment.running[t - 1], len(block.x))
         return Curves(found, unsettled)
 
     def _block(

@@ -42,6 +42,8 @@ def log10_cell_path(log_product: Tensor) -> Tensor:
 def log10_hidden_path(now: Tangents, log_product: Tensor) -> Tensor:
     """log10 || J - diag(prod f) ||_F, (n,), from J = d c_t / d c_0 and logs (n, H)."""
     J, exponent = now.J, now.exponent.double()
+    if now.basis is not None:
+        J = J @ now.basis.to(J.dtype).mT
     cell = torch.exp(log_product - exponent.unsqueeze(1) * math.log(2))
     # in place and back again: a copy of J would cost more than its norm
     diagonal = J.diagonal(dim1=1, dim2=2)

@@ -72,13 +72,13 @@ def _log10(now: Tangents, names: Set[str]) -> dict[str, Tensor]:
     elif "frobenius" in names:
         values["frobenius"] = torch.linalg.vector_norm(now.norms, dim=1).log10() + scale
     if "column_sum" in names:
-        values["column_sum"] = column_sum(now.J).log10() + scale
+        values["column_sum"] = column_sum(now).log10() + scale
     return values
 
 
-def column_sum(J: Tensor) -> Tensor:
+def column_sum(now: Tangents) -> Tensor:
     """mean_j |sum_i J_ij|, (n,) float64."""
-    return J.sum(dim=1).abs().mean(dim=1).double()
+    return now.in_directions(now.J.sum(dim=1, keepdim=True)).abs().mean(dim=(1, 2))
 
 
 def spectral_norm(J: Tensor) -> Tensor:

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import Cell, OneStep
+from rnngrad.probe.directions import significant_directions
 from rnngrad.probe.scaled import ZERO, ScaledRows, exponent_of, power_of_two
 
 # A row this far (in powers of two) below the largest, or below 1 after the step, leaves the quick
 # way; float32 ends at 2**-126, and the squares in its norm at half of that.
 SPREAD_LIMIT = 50
 SPREAD_BACK = 30  # and it returns once the rows are this close again
+COMPRESS_EVERY = 32  # steps
+FEW = 48  # directions: float64 then costs little more than float32
 GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
 FACTOR_SPREAD = 25  # rows, factors and weights together stay above 2**-126
@@ -37,6 +40,8 @@ class Tangents(NamedTuple):
     J: Tensor
     norms: Tensor
     exponent: Tensor
+    # (n, directions, k) float64 with orthonormal columns: J is in this basis of k < directions
+    basis: Tensor | None = None
     scaled: ScaledRows | None = None  # the same with one exponent per row, where J needs that
 
     def read(self, rows: slice | Tensor) -> "Tangents":
@@ -45,13 +50,22 @@ class Tangents(NamedTuple):
         On the scale of all rows those of one state are lost where the other state is far above it.
         """
         if self.scaled is None:
-            return Tangents(self.J[:, rows], self.norms[:, rows], self.exponent)
-        return Tangents.of(self.scaled.read(rows))
+            return Tangents(self.J[:, rows], self.norms[:, rows], self.exponent, self.basis)
+        return Tangents.of(self.scaled.read(rows), self.basis)
 
     @classmethod
-    def of(cls, scaled: ScaledRows) -> "Tangents":
+    def of(cls, scaled: ScaledRows, basis: Tensor | None) -> "Tangents":
         J, exponent = scaled.aligned()
-        return cls(J, scaled.norms(exponent), exponent, scaled)
+        return cls(J, scaled.norms(exponent), exponent, basis, scaled)
+
+    def of_slots(self, slots: list[int]) -> "Tangents":
+        """Of some slots, in this order; on one scale per example."""
+        basis = None if self.basis is None else self.basis[slots]
+        return Tangents(self.J[slots], self.norms[slots], self.exponent[slots], basis)
+
+    def in_directions(self, v: Tensor) -> Tensor:
+        """v J, (..., directions) float64, from v J (..., k) in the basis."""
+        return v.double() if self.basis is None else v.double() @ self.basis.mT
 
 
 def identity(rows: int, state_rows: slice) -> Tensor:
@@ -74,7 +88,7 @@ class Propagation:
     def __init__(self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype) -> None:
         device = cell.weight_hh.device
         self.cell, self.dtype = cell, dtype
-        self.w = cell.weight_hh.to(dtype).unflatten(0, (cell.gates, -1)).contiguous()
+        self.w = self._weights()
         self.J = start.to(device, dtype).expand(batch, -1, -1).contiguous()
         self.out = torch.empty_like(self.J)
         self.work = self.J.new_empty(batch, self.J.shape[1], self.w.shape[-1])
@@ -83,14 +97,53 @@ class Propagation:
         self.dither, self.taken = 1.0, 0
         self.lost: dict[str, Tensor] = {}
         self.rows: ScaledRows | None = None
+        self.basis: Tensor | None = None
+        # float64 tangents are to be exact to float64; a sketch's directions are few already
+        self.compresses = dtype == torch.float32 and start.dim() == 2
+        self.since, self.wait = 0, COMPRESS_EVERY
+
+    def _weights(self) -> Tensor:
+        """W_hh by gate, (g, H, H)."""
+        return self.cell.weight_hh.to(self.dtype).unflatten(0, (self.cell.gates, -1)).contiguous()
 
     def now(self, n: int) -> Tangents:
         """A copy of the first n slots' tangents as they are."""
         if self.rows is not None:
-            return Tangents.of(self.rows)
+            return Tangents.of(self.rows, self._basis(n))
         J = self.J[:n].clone()
         exponent = self.exponent[:n].double() - math.log2(self.dither)
-        return Tangents(J, torch.linalg.vector_norm(J, dim=-1), exponent)
+        return Tangents(J, torch.linalg.vector_norm(J, dim=-1), exponent, self._basis(n))
+
+    def _basis(self, n: int) -> Tensor | None:
+        return None if self.basis is None else self.basis[:n]
+
+    def compress(self, n: int, steps: int) -> None:
+        """Drop directions on which no row of the first n slots depends any more.
+
+        To be called every few `steps`; it waits longer and longer while nothing is dropped.
+        """
+        self.since += steps
+        if not self.compresses or self.rows is not None or self.since < self.wait:
+            return
+        self.since = 0
+        J = self.J[:n].double() / self.dither
+        V = significant_directions(J)
+        if V is None:
+            self.wait *= 2
+        else:
+            self.wait = COMPRESS_EVERY
+            self._replace(J @ V, V if self.basis is None else self.basis[:n] @ V)
+
+    def _replace(self, J: Tensor, basis: Tensor) -> None:
+        if J.shape[-1] <= FEW:
+            self.dtype = torch.float64
+            self.w = self._weights()
+        self.dither, self.lost = 1.0, {}
+        n, batch = len(J), len(self.J)
+        self.J, self.out = (J.new_zeros(batch, *J.shape[1:], dtype=self.dtype) for _ in range(2))
+        self.work = self.J.new_empty(batch, *self.work.shape[1:])
+        self.basis = basis.new_zeros(batch, *basis.shape[1:])
+        self.J[:n], self.basis[:n] = J, basis
 
     def arrange(self, source: list[int]) -> None:
         """Slot s takes over what slot source[s] holds."""
@@ -102,6 +155,9 @@ class Propagation:
             self.J[moved] = self.J[[source[slot] for slot in moved]]
         else:
             self.rows = ScaledRows(self.rows.mantissa[source], self.rows.exponent[source])
+        if self.basis is not None:
+            # not in place: tangents that somebody remembers are in this basis
+            self.basis = torch.cat((self.basis[source], self.basis[n:]))
         self.exponent[:n], self.shift[:n] = self.exponent[source], self.shift[source]
         self.lost = {name: ratio[source] for name, ratio in self.lost.items()}
 
@@ -129,7 +185,8 @@ class Propagation:
         self.J, self.out, self.dither = self.out, self.J, dither
         self.exponent[:n] += self.shift[:n]
         self.shift[:n] = torch.where(top == 0, 0, exponent_of(top))
-        return Tangents(out, norms, self.exponent[:n].double() - math.log2(dither))
+        exponent = self.exponent[:n].double() - math.log2(dither)
+        return Tangents(out, norms, exponent, self._basis(n))
 
     def _next_dither(self) -> float:
         """A factor in [1, 2) that the mantissas carry, another one after every step.
@@ -181,8 +238,8 @@ class Propagation:
     def _scaled(self, one: OneStep, n: int, rows: ScaledRows) -> Tangents:
         rows = ScaledRows(rows.mantissa[:n], rows.exponent[:n])
         self.rows = rows = self.cell.scaled_tangents(one, rows)
-        tangents = Tangents.of(rows)
-        J, _, exponent, _ = tangents
+        tangents = Tangents.of(rows, self._basis(n))
+        J, exponent = tangents.J, tangents.exponent
         zero = rows.exponent <= ZERO // 2
         lowest = torch.where(zero, exponent.unsqueeze(1), rows.exponent).amin(dim=1)
         if bool((exponent - lowest < SPREAD_BACK).all()):
