@@ -10,7 +10,7 @@ PACKAGES = ("torch", "numpy")
 
 def description(threads: int) -> dict[str, object]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "memory_gib": round(_memory_bytes() / 2**30),
@@ -21,7 +21,7 @@ def description(threads: int) -> dict[str, object]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """Its name as the kernel gives it, and what decides the rate of its products."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -13,6 +13,7 @@ from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
+TIMES = Path("benchmarks/stages.json")  # of the stages; made by benchmarks/stages.py
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
-    markdown = render.render_markdown(results, claims, svgs)
+    markdown = render.render_markdown(results, claims, svgs, json.loads(TIMES.read_text()))
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),

@@ -22,6 +22,7 @@ from benchmarks.extrapolation import from_first_steps, from_some_steps, longest_
 from benchmarks.findings import ratio
 from benchmarks.process import Process, RefusedError, installed
 from benchmarks.rounds import installed_competitors
+from benchmarks.stages import stage_seconds
 from benchmarks.summary import table, write_summary
 from benchmarks.verification import reference, verify
 
@@ -223,3 +224,15 @@ def test_a_process_answers_and_survives_an_error(problem: Problem, true: Curves,
         found = Curves(arrays["column_sum"], arrays["frobenius"])
         assert verify(found, arrays["steps"], true, CASE.batch)["frobenius"].within_limit
     assert json.loads(json.dumps(answer)) == answer
+
+
+def test_the_seconds_of_a_stage_end_where_the_next_begins():
+    lines = [
+        (1.0, "a warning\n"),
+        (2.0, "Running stage 'train@rnn':\n"),
+        (3.5, "> python pipeline/train.py rnn\n"),
+        (7.25, "Running stage 'report':\n"),
+        (9.0, "To track the changes with git, run:\n"),
+        (9.5, ""),
+    ]
+    assert stage_seconds(lines) == {"train@rnn": 5.2, "report": 2.2}

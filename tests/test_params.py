@@ -21,7 +21,7 @@ BAD = {
     "nothing to train on": ("validation: 0.15", "validation: 0.9", "something to train on"),
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
-    "the same seed twice": ("seeds: [1, 2, 3, 4]", "seeds: [1, 1]", "seeds must differ"),
+    "the same seed twice": ("seeds: [1, 2, 3, 4, 5]", "seeds: [1, 1]", "seeds must differ"),
     "unknown key of a case": ("forget_bias: 3.0,", "bias: 3,", "cases.forget_bias_3.bias: unknown"),
     "a case without a factor": (
         "{factor: statistic, statistic: sp",
@@ -35,7 +35,7 @@ BAD = {
 
 def test_the_committed_params_are_valid() -> None:
     params = read_params(ROOT / "params.yaml")
-    assert list(params.cells) == ["rnn", "lstm"]
+    assert list(params.cells) == ["rnn", "lstm", "gru"]
     assert params.train_of("lstm") == params.train
 
 
@@ -66,7 +66,7 @@ def test_exponents_are_numbers_as_for_dvc(tmp_path: Path) -> None:
 
 def test_a_cells_block_overrides_the_shared_settings(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(DEFAULT.replace("lstm: {}", "lstm: {hidden: 7}"))
+    path.write_text(DEFAULT.replace("lstm: {}\n  gru: {}", "lstm: {hidden: 7}"))
     params = read_params(path)
     assert params.train_of("lstm").hidden == 7
     assert params.train_of("rnn").hidden == 200

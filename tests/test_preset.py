@@ -65,15 +65,19 @@ def test_merging_replaces_lists_and_alters_neither() -> None:
     assert base == {"a": {"b": [1, 2], "c": 1}}
 
 
-def test_settings_are_written_as_dvc_reads_them(preset: Callable[..., Preset]) -> None:
-    text = """
+def test_settings_are_written_as_dvc_reads_them(tmp_path: Path) -> None:
+    """A key that params.yaml does not have yet is added."""
+    base = (ROOT / "params.yaml").read_text()
+    assert "  gru: {}\n" in base
+    (tmp_path / "params.yaml").write_text(base.replace("  gru: {}\n", ""))
+    (tmp_path / "mine.yaml").write_text("""
 sample: {per_class: 50, filler: "o'clock"}
 embed: {max_length: null, vectors: glove}
 conditions: {question: {halved_mean: true}}
 cells: {gru: {}, lstm: {forget_bias: 3.0}}
 train: {seeds: [1, 2]}
-"""
-    assert preset(text).settings == [
+""")
+    assert read_preset("mine", tmp_path, tmp_path / "params.yaml").settings == [
         "sample.per_class=50",
         r"sample.filler='o\'clock'",
         "embed.max_length=null",

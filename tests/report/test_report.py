@@ -51,6 +51,11 @@ ENDS = {  # condition: log10 at the end of RNN and LSTM
     "trained": (-140.0, -36.0),
     "averaging_bug": (-3.3, -96.3),
 }
+TIMES = {
+    "processor": "a chip",
+    "cores": 3,
+    "seconds": {"sample": 5.0, "train@rnn": 10.4, "train@lstm": 31.2},
+}
 CLAIMS = [
     Claim(
         1, "dc_t/dc_0 is zero.", "the question", "zero", "10^-96.0; not 0", None, "does not hold"
@@ -244,7 +249,7 @@ def test_metrics_are_nested_by_cell(results: Results) -> None:
 def test_the_html_is_whole_and_asks_nobody_for_anything(
     results: Results, svgs: dict[str, str]
 ) -> None:
-    html = render_html(render_markdown(results, CLAIMS, svgs), svgs)
+    html = render_html(render_markdown(results, CLAIMS, svgs, TIMES), svgs)
     assert html.count("<figure>") == html.count("<figcaption>") == html.count("<svg") == len(svgs)
     assert not re.search(r'(src|href)="(?!#|data:)', html)
     assert "url(http" not in html
@@ -259,7 +264,7 @@ def test_the_html_is_whole_and_asks_nobody_for_anything(
 def test_markdown_links_every_figure_and_fills_every_number(
     results: Results, svgs: dict[str, str]
 ) -> None:
-    markdown = render_markdown(results, CLAIMS, svgs)
+    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
     assert set(re.findall(r"\(figures/(\w+)\.svg\)", markdown)) == set(svgs)
     assert "{" not in markdown.split("## How each number")[0]
     assert "nan" not in markdown.lower()
@@ -269,7 +274,16 @@ def test_without_a_gated_cell_there_is_no_gates_section(results: Results) -> Non
     params = results.params.model_copy(update={"cells": {"rnn": {}}})
     alone = Results(**{**vars(results), "params": params, "gates": results.gates.iloc[:0]})
     assert figures.gates_figure(alone) is None
-    assert "## The gates" not in render_markdown(alone, CLAIMS, {"jacobian", "training"})
+    assert "## The gates" not in render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
+
+
+def test_each_stage_has_the_seconds_of_all_its_cells(
+    results: Results, svgs: dict[str, str]
+) -> None:
+    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
+    assert "`train, cells` | `build/train/` | 42 |" in markdown
+    assert "`mlflow.db` | – |" in markdown
+    assert "on 3 cores (a chip): 0.8 minutes together" in markdown
 
 
 def test_figures_repeat_to_the_last_byte(results: Results, svgs: dict[str, str]) -> None:
@@ -284,7 +298,7 @@ def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
 
 
 def test_claims_are_set_as_a_table_of_sentences(results: Results, svgs: dict[str, str]) -> None:
-    markdown = render_markdown(results, CLAIMS, svgs)
+    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
     assert "| 1 | ∂c<sub>t</sub>/∂c<sub>0</sub> is zero. *(the question)* |" in markdown
     assert "| **holds only if …** | −3.0 decades<br>[−3; −4 to −2] |" in markdown
     assert "10<sup>−96.0</sup>;<br>not 0 |" in markdown

@@ -1,7 +1,6 @@
 """Passages are read from the state in which the classifier itself reads them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ import torch
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.models.weights import weight_file
 from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.study.evidence.passages import in_float64, models_of, read_passages, some
+from rnngrad.study.evidence.passages import in_float64, read_passages, some
 
 D = 3
 LENGTHS = [9, 4, 7, 12, 8]
@@ -59,19 +57,6 @@ def test_where_comments_are_short_or_few_the_passages_are_too(
     assert two.inputs.shape == (2, 9, D)
     everything = read_passages(sample, vectors, make_embed("none"), comments=9, steps=100)
     assert everything.inputs.shape == (5, 4, D)
-
-
-def test_models_come_seed_by_seed(
-    make_train_params: Callable[..., TrainParams], tmp_path: Path
-) -> None:
-    train = make_train_params(seeds=[2, 5])
-    for seed in train.seeds:
-        for weights in ("init", "trained"):
-            torch.save(
-                CommentClassifier("gru", D, train).weights(), weight_file(tmp_path, weights, seed)
-            )
-    found = [(model.seed, model.weights) for model in models_of("gru", tmp_path, train, D)]
-    assert found == [(2, "init"), (2, "trained"), (5, "init"), (5, "trained")]
 
 
 def test_states_of_some_examples_in_float64() -> None:

@@ -1,23 +1,18 @@
 """Paths of small LSTMs against explicit products of one-step Jacobians."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rnngrad.models.classifier import CommentClassifier
-from rnngrad.models.weights import weight_file
-from rnngrad.params import ProbeParams, TrainParams
+from rnngrad.params import ProbeParams
 from rnngrad.probe.problem import problem_of
 from rnngrad.probe.sketch import random_directions
 from rnngrad.probe.tangents import identity
 from rnngrad.probe.trajectory import Chunk, LayerRun, run_layer
 from rnngrad.study.evidence.linearised import one_step_jacobians
-from rnngrad.study.evidence.path_rates import COLUMNS, measure_paths, path_rates, tanh_factors
+from rnngrad.study.evidence.path_rates import path_rates, tanh_factors
 from rnngrad.study.probing import ProbeInputs, initial_state
 
 B, T, D, H = 3, 90, 3, 4
@@ -93,7 +88,8 @@ def test_words_without_padding_have_rates_from_the_second_step_on(inputs: ProbeI
     h, c = initial_state(module, B, PROBE)
     alone = inputs._replace(is_word=np.ones((B, T), dtype=bool))
     curves = explicit_curves(run_of(module, alone.inputs, (h, c)))
-    table = path_rates(module, alone, (h, c), curves)
+    table, again = (path_rates(module, alone, (h, c), curves) for _ in range(2))
+    pd.testing.assert_frame_equal(table, again, check_exact=True)
     assert table["input"].tolist() == ["words"]
     expected = (curves["hidden_path"][:, -1] - curves["hidden_path"][:, 1]).mean() / (T - 2)
     assert table["hidden_path"].item() == pytest.approx(expected)
@@ -139,24 +135,3 @@ def test_all_paths_pass_a_tanh_at_every_step_where_forget_gates_are_shut() -> No
     with torch.no_grad():
         weights["weight_hh_l0"].zero_()
     assert tanh_factors(run_of(module, x, (h, c))) == pytest.approx(np.zeros(20), abs=1e-9)
-
-
-def test_every_model_is_measured_and_twice_the_same(
-    inputs: ProbeInputs, make_train_params: Callable[..., TrainParams], tmp_path: Path
-) -> None:
-    train = make_train_params(seeds=[2, 5], hidden=H)
-    curves = {}
-    for seed in train.seeds:
-        torch.manual_seed(seed)
-        model = CommentClassifier("lstm", D, train)
-        for weights in ("init", "trained"):
-            torch.save(model.weights(), weight_file(tmp_path, weights, seed))
-            h, c = initial_state(model.recurrent, B, PROBE)
-            assert isinstance(model.recurrent, nn.LSTM)
-            found = explicit_curves(run_of(model.recurrent, inputs.inputs, (h, c)))
-            curves |= {f"{weights}-{seed}-{name}": values for name, values in found.items()}
-    table, again = (measure_paths(tmp_path, train, PROBE, inputs, curves) for _ in range(2))
-    assert table.columns.tolist() == ["cell", "seed", "weights", *COLUMNS]
-    assert len(table) == 2 * 2 * 2
-    assert table["cell"].unique().tolist() == ["lstm"]
-    pd.testing.assert_frame_equal(table, again, check_exact=True)

@@ -1,7 +1,5 @@
 """Powers of small kernels, where they are known and where tanh is not linear."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,16 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.models.weights import weight_file
-from rnngrad.params import ProbeParams, TrainParams
-from rnngrad.study.evidence.recurrent_powers import COLUMNS, measure_powers, recurrent_powers
-from rnngrad.study.probing import ProbeInputs, initial_state
+from rnngrad.study.evidence.recurrent_powers import powers_at_radii, recurrent_powers
+from rnngrad.study.probing import ProbeInputs
 
 B, T, D, H = 2, 300, 3, 6
 WORDS = [40, 90]
-PROBE = ProbeParams(comments=B, initial_state="uniform", spectral_steps=5, seed=1)
 
 
 @pytest.fixture
@@ -76,27 +70,18 @@ def test_singular_values_and_radius_of_a_shear(inputs: ProbeInputs) -> None:
     )
 
 
-def test_untrained_kernels_are_also_scaled_to_either_side_of_one(
-    inputs: ProbeInputs, make_train_params: Callable[..., TrainParams], tmp_path: Path
-) -> None:
-    train = make_train_params(seeds=[2, 5], hidden=H)
-    curves = {}
-    for seed in train.seeds:
-        torch.manual_seed(seed)
-        model = CommentClassifier("rnn", D, train)
-        h = initial_state(model.recurrent, B, PROBE)
-        found = rnngrad.jacobian_curves(model.recurrent, inputs.inputs, h)
-        for weights in ("init", "trained"):
-            torch.save(model.weights(), weight_file(tmp_path, weights, seed))
-            curves[f"{weights}-{seed}-frobenius"] = found.log10_frobenius.astype(np.float32)
-    table, again = (measure_powers(tmp_path, train, PROBE, inputs, curves) for _ in range(2))
-    assert table.columns.tolist() == ["cell", "seed", "weights", *COLUMNS]
-    assert set(table["weights"]) == {"init", "trained", "radius 0.9", "radius 1.1"}
-    assert len(table) == 2 * 4 * 2
-    on_padding = table[table["input"] == "padding"].set_index("weights")
-    below = on_padding.loc["radius 0.9"]
-    np.testing.assert_allclose(below["measured"], np.log10(0.9), atol=1e-4)
-    # the state grows until tanh is as flat as it takes
-    above = on_padding.loc["radius 1.1"]
-    assert (above["measured"] < above["predicted"] - 0.01).all()
+def test_kernels_are_also_scaled_to_either_side_of_one(inputs: ProbeInputs) -> None:
+    torch.manual_seed(0)
+    module = nn.RNN(D, H, batch_first=True)
+    initialize_like_keras(module)
+    before = cast("Tensor", module.weight_hh_l0).detach().clone()
+    h = torch.rand(1, B, H)
+    table, again = (powers_at_radii(module, inputs, h) for _ in range(2))
     pd.testing.assert_frame_equal(table, again, check_exact=True)
+    assert torch.equal(cast("Tensor", module.weight_hh_l0), before)
+    assert table["weights"].tolist() == ["radius 0.9"] * 2 + ["radius 1.1"] * 2
+    np.testing.assert_allclose(table["spectral_radius"], [0.9, 0.9, 1.1, 1.1], rtol=1e-6)
+    below, above = table[table["input"] == "padding"].itertuples()
+    assert below.measured == pytest.approx(np.log10(0.9), abs=1e-4)
+    # the state grows until tanh is as flat as it takes
+    assert cast("float", above.measured) < np.log10(1.1) - 0.01

@@ -10,7 +10,6 @@ from torch import Tensor
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.study.evidence.passages import Passages, State
 from rnngrad.study.evidence.weight_gradient_shares import (
-    median_triangle,
     tutorial_table,
     weight_gradient_shares,
 )
@@ -65,13 +64,6 @@ def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal(make_tr
     assert np.isnan(triangle[np.triu_indices(T, 1)]).all()
     assert (triangle[:, 0] == -np.inf).all()
     assert np.nanmax(triangle[1:], axis=1).tolist() == [0.0] * (T - 1)
-
-
-def test_the_median_triangle_keeps_its_shape() -> None:
-    one = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
-    found = median_triangle([one, one + 1, one + 5])
-    np.testing.assert_array_equal(found, one + 1)
-    assert found.dtype == np.float32
 
 
 def test_the_tutorials_table() -> None:

@@ -19,8 +19,14 @@ from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
 
-def render_markdown(results: Results, claims: Sequence[Claim], figures: Container[str]) -> str:
-    """The report as GitHub Markdown; figures are links to ``figures/*.svg``."""
+def render_markdown(
+    results: Results, claims: Sequence[Claim], figures: Container[str], times: Mapping[str, Any]
+) -> str:
+    """The report as GitHub Markdown; figures are links to ``figures/*.svg``.
+
+    ``times`` says how long the stages once took: processor, cores, seconds by stage. They are
+    measured apart, so that the same results give the same report.
+    """
     source = resources.files("rnngrad.report").joinpath("templates/report.md.j2").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["typeset"] = _typeset
@@ -55,7 +61,8 @@ def render_markdown(results: Results, claims: Sequence[Claim], figures: Containe
         test_table=tables.markdown_table(findings.test_table(results)),
         data_table=tables.markdown_table(tables.data_table(results)),
         model_table=tables.markdown_table(tables.model_table(results)),
-        stage_table=tables.markdown_table(tables.stage_table()),
+        stage_table=tables.markdown_table(tables.stage_table(times["seconds"])),
+        times=times,
         tutorial_table=_tutorial_table(results),
         params_table=tables.markdown_table(tables.params_table(results)),
     )

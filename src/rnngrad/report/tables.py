@@ -1,6 +1,6 @@
 """The report's tables: cards, claims, stages and settings, as data frames and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -86,13 +86,19 @@ def model_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stage_table() -> pd.DataFrame:
-    """Which command makes which number."""
+def stage_table(seconds: Mapping[str, float]) -> pd.DataFrame:
+    """Which command makes which number; ``seconds`` by stage, and by ``stage@cell``."""
     rows = [
-        (f"`dvc repro {stage}`", what, f"`{keys}`", f"`{where}`")
+        (f"`dvc repro {stage}`", what, f"`{keys}`", f"`{where}`", _seconds(seconds, stage))
         for stage, what, keys, where in _STAGES
     ]
-    return pd.DataFrame(rows, columns=["command", "makes", "from params.yaml", "in"])
+    return pd.DataFrame(rows, columns=["command", "makes", "from params.yaml", "in", "seconds"])
+
+
+def _seconds(seconds: Mapping[str, float], stage: str) -> str:
+    """Of all cells together."""
+    parts = [taken for name, taken in seconds.items() if name.partition("@")[0] == stage]
+    return f"{sum(parts):.0f}" if parts else "–"
 
 
 def params_table(results: Results) -> pd.DataFrame:

@@ -1,119 +1,99 @@
-"""What is measured of each model for the claims about learning and about blocked gradients."""
+"""What the claims are judged by, of all models of a cell, as many at a time as there are cores."""
 
+import operator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.study.evidence import influence, output_gate_path, telling, weight_gradient_shares
-from rnngrad.study.evidence.passages import Model, Passages, models_of, read_passages
+from rnngrad.params import Params
+from rnngrad.study.results import WEIGHTS
+from rnngrad.workers import run_jobs
 
-KEYS = ["cell", "seed", "weights"]
-COLUMNS = {
-    "shares": weight_gradient_shares.COLUMNS,
-    "influences": influence.COLUMNS,
-    "output_gates": output_gate_path.COLUMNS,
-    "remembered": telling.COLUMNS,
-}
+
+class ModelEvidence(NamedTuple):
+    """Of one model.
+
+    Attributes:
+        weights: init | trained.
+        frames: by name, as the modules of this package give them, behind the columns cell, seed,
+            weights: shares (of the weight gradient), influences, output_gates (no rows but for an
+            LSTM), remembered (by distance; no rows of an untrained model, nor where no telling word
+            is known); of an LSTM also paths, of an RNN also powers, where an untrained model has
+            rows of the weights radius 0.9 and radius 1.1.
+        triangle: (T, T) float32, see
+            :class:`~rnngrad.study.evidence.weight_gradient_shares.WeightGradientShares`.
+    """
+
+    weights: str
+    frames: dict[str, pd.DataFrame]
+    triangle: NDArray[np.float32]
 
 
 class Evidence(NamedTuple):
-    """Of all models of one cell; every frame begins with the columns cell, seed, weights.
+    """Of all models of a cell.
 
     Attributes:
-        shares: see :func:`~rnngrad.study.evidence.weight_gradient_shares.weight_gradient_shares`.
-        influences: see :func:`~rnngrad.study.evidence.influence.influence`.
-        output_gates: see :func:`~rnngrad.study.evidence.output_gate_path.output_gate_path`;
-            no rows but for an LSTM.
-        remembered: see :func:`~rnngrad.study.evidence.telling.remembered_by_distance`; trained
-            models only, no rows where no telling word is known.
-        triangles: by weights (init | trained), (T, T) float32, the median over seeds.
+        frames: those of the models, one after another; of an LSTM also ``tutorial``, see
+            :func:`~rnngrad.study.evidence.weight_gradient_shares.tutorial_table`.
+        triangles: by weights (init | trained), (T, T) float32, entry by entry the median over
+            seeds; NaN above the diagonal.
     """
 
-    shares: pd.DataFrame
-    influences: pd.DataFrame
-    output_gates: pd.DataFrame
-    remembered: pd.DataFrame
+    frames: dict[str, pd.DataFrame]
     triangles: dict[str, NDArray[np.float32]]
 
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """The frames by their names."""
-        return {name: getattr(self, name) for name in COLUMNS}
 
-
-def measure_cell(
-    cell: str,
-    folder: Path,
-    train: TrainParams,
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
-    embed: EmbedParams,
-    seed: int,
-) -> Evidence:
+def measure_cell(cell: str, build: Path, params: Params) -> Evidence:
     """Measure every model of a cell.
 
     Args:
-        cell, folder, train: which models, the output folder of their training, their settings.
-        sample, vectors, embed: what they read.
-        seed: of the random directions.
+        cell: ``rnn``, ``lstm`` or ``gru``.
+        build, params: see :func:`~rnngrad.study.evidence.measuring.measure_model`.
 
     Raises:
-        InputError: a weight file is missing or another model's.
+        InputError: an output of the stages before is missing or another model's.
     """
-    measure = _Measure(cell, read_passages(sample, vectors, embed), seed)
-    predictions = pd.read_csv(folder / "predictions.csv")
-    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
+    models = [(seed, weights) for seed in params.train_of(cell).seeds for weights in WEIGHTS]
+    jobs: list[Any] = [(_measure, cell, build, params, *model) for model in models]
+    if cell == "lstm":
+        jobs.append((_tutorial,))
+    done = run_jobs(operator.call, jobs)
+    found: list[Any] = list(tqdm(done, f"measuring {cell}", len(jobs), unit="job", disable=None))
+    evidence = join(found[: len(models)])
+    if cell == "lstm":
+        evidence.frames["tutorial"] = found[-1]
+    return evidence
+
+
+# torch takes seconds to import: only the workers need it
+def _measure(*model: Any) -> ModelEvidence:
+    from rnngrad.study.evidence.measuring import measure_model
+
+    return measure_model(*model)
+
+
+def _tutorial() -> pd.DataFrame:
+    from rnngrad.study.evidence.weight_gradient_shares import tutorial_table
+
+    return tutorial_table()
+
+
+def join(models: Sequence[ModelEvidence]) -> Evidence:
+    """All models of a cell, in the order of its seeds."""
+    frames = {name: _joined([model.frames[name] for model in models]) for name in models[0].frames}
     triangles: dict[str, list[NDArray[np.float32]]] = {}
-    for model in models_of(cell, folder, train, vectors.shape[1]):
-        measured, triangle = measure(model)
-        triangles.setdefault(model.weights, []).append(triangle)
-        if model.weights == "trained":
-            its = predictions[predictions["seed"] == model.seed].drop(columns="seed")
-            measured["remembered"] = telling.remembered_by_distance(
-                model.classifier, its, sample, vectors, embed
-            )
-        for name, frame in measured.items():
-            frames[name].append(_labelled(frame, cell, model))
-    joined = {name: _joined(parts, COLUMNS[name]) for name, parts in frames.items()}
-    medians = {
-        weights: weight_gradient_shares.median_triangle(each) for weights, each in triangles.items()
-    }
-    return Evidence(**joined, triangles=medians)
+    for model in models:
+        triangles.setdefault(model.weights, []).append(model.triangle)
+    medians = {w: np.median(np.stack(each), axis=0) for w, each in triangles.items()}
+    return Evidence(frames, {w: median.astype(np.float32) for w, median in medians.items()})
 
 
-class _Measure(NamedTuple):
-    """What is measured of every model on the same passages."""
-
-    cell: str
-    passages: Passages
-    seed: int
-
-    def __call__(self, model: Model) -> tuple[dict[str, pd.DataFrame], NDArray[np.float32]]:
-        classifier, passages = model.classifier, self.passages
-        start = passages.start(classifier.recurrent)
-        found = weight_gradient_shares.weight_gradient_shares(classifier, passages, start)
-        measured = {
-            "shares": found.shares,
-            "influences": influence.influence(classifier.recurrent, passages, start, self.seed),
-        }
-        if self.cell == "lstm":
-            measured["output_gates"] = output_gate_path.output_gate_path(
-                classifier, passages, start, self.seed
-            )
-        return measured, found.triangle
-
-
-def _labelled(frame: pd.DataFrame, cell: str, model: Model) -> pd.DataFrame:
-    names = {"cell": cell, "seed": model.seed, "weights": model.weights}
-    return frame.assign(**names)[[*names, *frame.columns]]
-
-
-def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    # a frame without rows has no types that another one would have to be reconciled with
     filled = [frame for frame in frames if not frame.empty]
-    if not filled:
-        return pd.DataFrame(columns=[*KEYS, *columns])
-    return pd.concat(filled, ignore_index=True)
+    return pd.concat(filled or frames[:1], ignore_index=True)

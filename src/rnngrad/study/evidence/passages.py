@@ -1,7 +1,5 @@
 """Stretches of words in test comments, and the states from which the models read them."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +9,8 @@ from torch import Tensor, nn
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.prefix import state_after_padding
-from rnngrad.models.weights import load_classifier, weight_file
-from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.study.results import WEIGHTS
+from rnngrad.params import EmbedParams
 
 State = Tensor | tuple[Tensor, Tensor]
 
@@ -90,22 +85,6 @@ def read_passages(
         inputs=batch.inputs[:, begin : begin + T],
         labels=batch.labels,
     )
-
-
-class Model(NamedTuple):
-    """One classifier of a cell."""
-
-    seed: int
-    weights: str
-    classifier: CommentClassifier
-
-
-def models_of(cell: str, folder: Path, train: TrainParams, features: int) -> Iterator[Model]:
-    """Every seed of a cell, untrained and trained, one model at a time."""
-    for seed in train.seeds:
-        for weights in WEIGHTS:
-            path = weight_file(folder, weights, seed)
-            yield Model(seed, weights, load_classifier(path, cell, features, train))
 
 
 def some(state: State, examples: slice) -> State:

@@ -12,7 +12,6 @@ share of the norm. On the cell path it is 0.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,8 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.models.weights import load_classifier, weight_file
-from rnngrad.params import ProbeParams, TrainParams
 from rnngrad.probe.arithmetic import exact_arithmetic
 from rnngrad.probe.cells import STABLE, OneStep
 from rnngrad.probe.problem import problem_of
@@ -36,8 +33,7 @@ from rnngrad.study.evidence.stretches import (
     most_of_both,
     settled_stretches,
 )
-from rnngrad.study.probing import ProbeInputs, initial_state
-from rnngrad.study.results import WEIGHTS
+from rnngrad.study.probing import ProbeInputs
 
 PATHS = ("frobenius", "cell_path", "hidden_path")
 COLUMNS = [
@@ -56,39 +52,6 @@ COLUMNS = [
 NUDGE = 1e-3  # of ln z, to either side
 DIRECTIONS = 8
 WINDOW = 200  # steps of either input on which factors are counted
-
-
-def measure_paths(
-    folder: Path,
-    train: TrainParams,
-    probe: ProbeParams,
-    inputs: ProbeInputs,
-    curves: Mapping[str, NDArray[np.float32]],
-) -> pd.DataFrame:
-    """:func:`path_rates` of every LSTM of the study, untrained and trained.
-
-    Args:
-        folder: where the training of the LSTMs has left their weights.
-        train, probe, inputs: those of the probe stage.
-        curves: what the probe stage has found, (B, T) each: ``init-1-frobenius``, ...
-
-    Returns:
-        Columns: cell, seed, weights, and those of :func:`path_rates`.
-
-    Raises:
-        InputError: a weight file is missing or another model's.
-    """
-    parts = []
-    for seed in train.seeds:
-        for weights in WEIGHTS:
-            path = weight_file(folder, weights, seed)
-            module = load_classifier(path, "lstm", inputs.inputs.shape[2], train).recurrent
-            start = initial_state(module, len(inputs.inputs), probe)
-            own = {name: curves[f"{weights}-{seed}-{name}"] for name in PATHS}
-            names = {"cell": "lstm", "seed": seed, "weights": weights}
-            found = path_rates(module, inputs, start, own)
-            parts.append(found.assign(**names)[[*names, *COLUMNS]])
-    return pd.concat(parts, ignore_index=True)
 
 
 def path_rates(

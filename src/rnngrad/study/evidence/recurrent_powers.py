@@ -9,8 +9,6 @@ networks", section 2.1.
 """
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,11 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.models.weights import load_classifier, weight_file
-from rnngrad.params import ProbeParams, TrainParams
 from rnngrad.study.evidence.stretches import change_per_step, most_of_both, settled_stretches
-from rnngrad.study.probing import ProbeInputs, initial_state
-from rnngrad.study.results import WEIGHTS
+from rnngrad.study.probing import ProbeInputs
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
 COLUMNS = [
@@ -35,43 +30,6 @@ COLUMNS = [
     "measured",
     "tanh_slope",
 ]
-
-
-def measure_powers(
-    folder: Path,
-    train: TrainParams,
-    probe: ProbeParams,
-    inputs: ProbeInputs,
-    curves: Mapping[str, NDArray[np.float32]],
-) -> pd.DataFrame:
-    """:func:`recurrent_powers` of every RNN of the study.
-
-    Args:
-        folder: where the training of the RNNs has left their weights.
-        train, probe, inputs: those of the probe stage.
-        curves: what the probe stage has found, (B, T) each: ``init-1-frobenius``, ...
-
-    Returns:
-        Columns: cell, seed, weights (init | trained | radius 0.9 | radius 1.1, ``init`` with its
-        recurrent kernel scaled to that, on one comment), and those of :func:`recurrent_powers`.
-
-    Raises:
-        InputError: a weight file is missing or another model's.
-    """
-    parts = []
-    for seed in train.seeds:
-        for weights in WEIGHTS:
-            path = weight_file(folder, weights, seed)
-            module = load_classifier(path, "rnn", inputs.inputs.shape[2], train).recurrent
-            start = cast("Tensor", initial_state(module, len(inputs.inputs), probe))
-            log10 = curves[f"{weights}-{seed}-frobenius"]
-            frames = {weights: recurrent_powers(module, inputs, start, log10)}
-            if weights == "init":
-                frames |= {f"radius {r}": _at_radius(r, module, inputs, start) for r in SCALED_TO}
-            for name, frame in frames.items():
-                names = {"cell": "rnn", "seed": seed, "weights": name}
-                parts.append(frame.assign(**names)[[*names, *COLUMNS]])
-    return pd.concat(parts, ignore_index=True)
 
 
 def recurrent_powers(
@@ -116,19 +74,37 @@ def spectral_radius(W: Tensor) -> float:
     return float(torch.linalg.eigvals(W).abs().max())
 
 
+def powers_at_radii(module: nn.RNNBase, inputs: ProbeInputs, state: Tensor) -> pd.DataFrame:
+    """:func:`recurrent_powers` with W_hh scaled to other spectral radii, on one comment.
+
+    Args:
+        module, inputs, state: as above; the comment is the one that has most of both inputs.
+
+    Returns:
+        The same columns, and weights: radius 0.9 | radius 1.1.
+    """
+    one = most_of_both(inputs.steps())
+    rows = slice(one, one + 1)
+    own = ProbeInputs(inputs.inputs[rows].double(), inputs.lengths[rows], inputs.is_word[rows])
+    h = state[:, rows].double().contiguous()
+    found = [_at_radius(r, module, own, h).assign(weights=f"radius {r}") for r in SCALED_TO]
+    return pd.concat(found, ignore_index=True)
+
+
 def _at_radius(
     wanted: float, module: nn.RNNBase, inputs: ProbeInputs, state: Tensor
 ) -> pd.DataFrame:
-    """The same with W_hh scaled to a spectral radius, on one comment that has both inputs."""
-    model = copy.deepcopy(module)
+    # few directions are soonest carried on in float64, many steps at a time
+    model = copy.deepcopy(module).double()
     W = cast("Tensor", model.weight_hh_l0)
     with torch.no_grad():
-        W *= wanted / spectral_radius(W.double())
-    one = most_of_both(inputs.steps())
-    rows = slice(one, one + 1)
-    own = ProbeInputs(inputs.inputs[rows], inputs.lengths[rows], inputs.is_word[rows])
-    h = state[:, rows].contiguous()
+        W *= wanted / spectral_radius(W)
     curves = rnngrad.jacobian_curves(
-        model, own.inputs, h, lengths=own.lengths, method="sketch", statistics=["frobenius"]
+        model,
+        inputs.inputs,
+        state,
+        lengths=inputs.lengths,
+        method="sketch",
+        statistics=["frobenius"],
     )
-    return recurrent_powers(model, own, h, curves.log10_frobenius)
+    return recurrent_powers(model, inputs, state, curves.log10_frobenius)

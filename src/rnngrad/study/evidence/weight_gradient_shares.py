@@ -81,11 +81,6 @@ def _relative(triangle: NDArray[np.float64]) -> NDArray[np.float32]:
     return relative.astype(np.float32)
 
 
-def median_triangle(triangles: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Entry by entry the median over models, (T, T) float32; NaN above the diagonal."""
-    return np.median(np.stack(triangles), axis=0).astype(np.float32)
-
-
 def tutorial_table() -> pd.DataFrame:
     """The tutorial's own example: norms of the parts of dL/dW_x of an LSTM over three steps.
 
