@@ -125,17 +125,27 @@ def test_what_was_published_by_halves_is_published_anew(
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
 
 
-def test_many_points_go_in_several_batches(results: Results, files: list[Path]) -> None:
-    steps = range(1, 2501)
+def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: list[Path]) -> None:
+    """Six curves, 300 points each: they go in several batches."""
     row = results.curves.iloc[0].to_dict()
-    curves = pd.DataFrame([{**row, "step": t, "log10_mean": -0.1 * t} for t in steps])
+    curves = pd.DataFrame(
+        {**row, "statistic": statistic, "step": step, "log10_mean": -0.1 * step}
+        for statistic in "abcdef"
+        for step in range(1, 2501)
+    )
     uri = tracking.tracking_uri()
     tracking.publish(Results(**{**vars(results), "curves": curves}), files, files, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "params.cell = 'lstm'")
-    assert len(client.get_metric_history(runs[0].info.run_id, "init_frobenius_log10")) == 2500
+    for statistic in "abcdef":
+        points = client.get_metric_history(runs[0].info.run_id, f"init_{statistic}_log10")
+        assert 300 <= len(points) <= 320
+        steps = sorted(point.step for point in points)
+        assert steps[:20] == list(range(1, 21))
+        assert steps[-20:] == list(range(2481, 2501))
+        assert all(point.value == pytest.approx(-0.1 * point.step) for point in points)
 
 
 def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) -> None:

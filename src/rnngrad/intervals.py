@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 class Interval(TypedDict):
@@ -21,7 +21,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     mean = round(float(np.mean(values)), 6)
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * float(
+    half = float(special.stdtrit(len(values) - 1, (1 + confidence) / 2)) * float(
         np.std(values, ddof=1) / math.sqrt(len(values))
     )
     return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}

@@ -26,6 +26,8 @@ from rnngrad.study.results import Results
 EXPERIMENT = "rnngrad"
 RESULT = "rnngrad.result"
 BATCH = 1000  # what one log_batch call may carry
+POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
+ENDS = 20  # first and last steps that the question looked at
 
 for noisy in ("alembic", "mlflow"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -167,12 +169,19 @@ def _test(results: Results, cell: str, seed: int) -> list[Metric]:
 
 def _curves(results: Results, cell: str, seed: int) -> list[Metric]:
     rows = results.curves.query("cell == @cell and seed == @seed")
+    rows = rows[rows["step"].isin(_shown_steps(int(rows["step"].max())))]
     return [
         _metric(f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step)
         for row in cast("Any", rows.itertuples())
         # an exact zero has no logarithm that MLflow could keep: its points are left out
         if math.isfinite(row.log10_mean)
     ]
+
+
+def _shown_steps(last: int) -> set[int]:
+    """Those at either end, and as many in between as MLflow's page draws of a curve."""
+    ends = {*range(1, ENDS + 1), *range(last - ENDS + 1, last + 1)}
+    return {*ends, *range(1, last + 1, math.ceil(last / (POINTS - len(ends))))}
 
 
 def _provenance() -> dict[str, str]:

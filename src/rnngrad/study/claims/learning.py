@@ -109,7 +109,7 @@ def _rank_correlation(bins: pd.DataFrame) -> float | None:
     both = bins[["log10_gradient", "auroc"]].dropna()
     if len(both) < 3 or (both.nunique() < 2).any():
         return None
-    return float(both["log10_gradient"].corr(both["auroc"], method="spearman"))
+    return float(both[["log10_gradient", "auroc"]].corr(method="spearman").to_numpy()[0, 1])
 
 
 def judge_late_steps(shares: pd.DataFrame) -> Claim | None:
