@@ -111,6 +111,7 @@ def make_remembered() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def results() -> Results:
     params = read_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"cells": {"rnn": {}, "lstm": {}}})
     words = {"mean": 68.0, "median": 36.0, "p90": 149.0, "p95": 225.0, "p99": 618.0, "max": 1403}
     counts = {"comments": 10, "classes": {"0": 5, "1": 5}, "words": words}
     interval = {"mean": 0.9, "low": 0.85, "high": 1.05}

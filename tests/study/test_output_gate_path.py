@@ -104,6 +104,16 @@ def test_the_rate_is_that_of_the_weight_where_gates_stand_still(
     assert second - first == pytest.approx(torch.tensor(2.0).log10().item(), abs=1e-3)
 
 
+def test_a_path_begins_where_the_cell_state_does(classifier: CommentClassifier) -> None:
+    """From the zero state, words without a vector leave c at zero."""
+    zero = torch.zeros(1, B, H)
+    inputs = PASSAGES.inputs.clone()
+    inputs[0, :3] = 0
+    passages = PASSAGES._replace(inputs=inputs)
+    found = output_gate_path(classifier, passages, (zero, zero), seed=1).iloc[0]
+    assert -10 < found["path_rate"] < found["bound_rate"]
+
+
 def test_a_clipped_gradient_is_short_and_points_the_same_way(
     classifier: CommentClassifier, start: tuple[Tensor, Tensor]
 ) -> None:

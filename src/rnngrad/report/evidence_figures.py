@@ -31,7 +31,7 @@ def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) ->
         cell: values for (cell, weights), values in triangles.items() if weights == "trained"
     }
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.4 + WIDTH / len(trained)), layout="constrained")
         axes = figure.subplots(1, len(trained), sharey=True, squeeze=False)[0]
         for axis, (cell, values) in zip(axes, trained.items(), strict=True):
             T = len(values)
@@ -41,8 +41,15 @@ def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) ->
             axis.grid(visible=False)
             axis.set(title=f"{NAMES[cell]}, trained", xlabel="step t at which W_hh is used")
         axes[0].set_ylabel("step T of the loss")
-        label = "log10 of the part's norm,\nrelative to the row's largest"
-        figure.colorbar(axes[0].images[0], ax=axes.tolist(), label=label, extend="min", shrink=0.9)
+        figure.colorbar(
+            axes[0].images[0],
+            ax=axes.tolist(),
+            label="log10 of the part's norm, relative to the row's largest",
+            location="bottom",
+            extend="min",
+            shrink=0.6,
+            aspect=40,
+        )
         return figure
 
 

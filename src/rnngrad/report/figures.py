@@ -25,13 +25,13 @@ from rnngrad.report.style import (
 from rnngrad.study.results import Results
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
-FLOOR = -200.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
+FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
 
 
 def jacobian_figure(results: Results) -> Figure:
     """Column-sum statistic of d s_t/d s_0 over all steps: untrained left, trained right."""
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, weights in zip(axes, WEIGHTS, strict=True):
             for cell in results.cells:
@@ -42,7 +42,8 @@ def jacobian_figure(results: Results) -> Figure:
             _note_what_leaves(axis, results, weights)
             axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
         axes[0].set_ylabel("log10 of mean |d state_t / d state_0|")
-        axes[0].legend(loc="lower left")
+        lines = axes[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=3)
         return figure
 
 

@@ -92,6 +92,9 @@ def _with_scaled_output_gate(classifier: CommentClassifier, factor: float) -> Co
 
 def _path_rates(module: nn.RNNBase, inputs: Tensor, state: State, norm: float) -> dict[str, float]:
     K = output_gate_factors(module, inputs, state)
+    # a cell state of zero stays zero until a word has a vector: there is no path yet
+    begun = (K != 0).any(dim=2).all(dim=1)
+    K = K[int(begun.byte().argmax()) :]
     path = log10_norm_of_product(K.float(), _output_gate_weight(module).float())
     largest = K.abs().amax(dim=(0, 2))
     return {
