@@ -43,6 +43,9 @@ MEMORY = 4 * 2**30
 PROBE, UNIT, FLOOR = "rnngrad", "forward", "floor"
 COMPETITORS = {
     PROBE: Competitor("rnngrad", "probe", "curves", "forward", headline=True),
+    "all_directions": Competitor(
+        "rnngrad, no direction dropped", "probe", "all_directions", "forward", headline=True
+    ),
     UNIT: Competitor("plain nn.LSTM forward", "probe", "plain_forward", "forward", curves=False),
     FLOOR: Competitor(
         "the matrix products alone", "product_rate", "products", "forward", curves=False

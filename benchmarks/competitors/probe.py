@@ -1,5 +1,6 @@
 """rnngrad itself, and torch's plain forward pass, the unit of all ratios."""
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 import rnngrad
 from benchmarks.cases import Problem
 from benchmarks.competitors import Curves
+from rnngrad.probe import tangents
 
 
 def lstm_of(problem: Problem) -> nn.LSTM:
@@ -36,6 +38,12 @@ def curves(problem: Problem, steps: int) -> Callable[[], Curves]:
         return Curves(found.log10_column_sum, found.log10_frobenius)
 
     return run
+
+
+def all_directions(problem: Problem, steps: int) -> Callable[[], Curves]:
+    """Without what the falling rank of the Jacobian saves: all that is left is the products."""
+    tangents.COMPRESS_EVERY = sys.maxsize
+    return curves(problem, steps)
 
 
 def plain_forward(problem: Problem, steps: int) -> Callable[[], Curves]:
