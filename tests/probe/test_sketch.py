@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from probe_problems import CELLS, Case, make
 from torch import nn
 
 import rnngrad
+from rnngrad.probe import forward, tangents
 from rnngrad.probe.sketch import random_directions
 
 COPIES = 400
@@ -75,3 +77,21 @@ def test_reproducible_and_checked():
         rnngrad.jacobian_curves(module, x, method="sketch", directions=True)
     with pytest.raises(ValueError, match="method='exakt'"):
         rnngrad.jacobian_curves(module, x, method="exakt")
+
+
+@pytest.mark.usefixtures("float32_from_64")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_gate_by_gate_or_in_one_matrix(
+    cell: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """Two ways to take a step; few directions go the first."""
+    instance = make(Case(cell, layers=2, hidden=64, steps=40, batch=5), dtype)
+    problem = instance.module, instance.inputs, instance.initial_state
+    kwargs = {"method": "sketch", "directions": 5, "lengths": [40, 3, 17, 39, 40]}
+    found = [rnngrad.jacobian_curves(*problem, **kwargs)]
+    for module in (forward, tangents):
+        monkeypatch.setattr(module, "SKETCHED", 0)
+    found.append(rnngrad.jacobian_curves(*problem, **kwargs))
+    few, one = (curves.log10_frobenius for curves in found)
+    np.testing.assert_allclose(few, one, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)

@@ -15,7 +15,7 @@ from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
 from rnngrad.probe.statistics import HIDDEN_PATH, record
-from rnngrad.probe.tangents import Propagation
+from rnngrad.probe.tangents import SKETCHED, Propagation
 from rnngrad.probe.trajectory import BLOCK, LayerRun, run_segments, trajectory_bytes
 
 
@@ -42,7 +42,8 @@ class Plan:
     def bytes_per_example(self, dtype: torch.dtype) -> tuple[int, int]:
         """Two buffers of tangents and one of matrices; these, a block's trajectory and factors."""
         rows, directions = self.start.shape[-2:]
-        tangents = dtype.itemsize * rows * (2 * directions + self.problem.hidden)
+        matrix = 0 if directions <= SKETCHED else self.problem.hidden
+        tangents = dtype.itemsize * rows * (2 * directions + matrix)
         return tangents, tangents + 2 * trajectory_bytes(self.problem, BLOCK)
 
 

@@ -23,6 +23,7 @@ from rnngrad.probe.scaled import ZERO, ScaledRows, exponent_of, power_of_two
 SPREAD_LIMIT = 50
 SPREAD_BACK = 30  # and it returns once the rows are this close again
 COMPRESS_EVERY = 32  # steps
+SKETCHED = 8  # directions: so few are multiplied gate by gate
 FEW = 48  # directions: float64 then costs little more than float32
 GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
@@ -91,7 +92,7 @@ class Propagation:
         self.w = self._weights()
         self.J = start.to(device, dtype).expand(batch, -1, -1).contiguous()
         self.out = torch.empty_like(self.J)
-        self.work = self.J.new_empty(batch, self.J.shape[1], self.w.shape[-1])
+        self.work = self._matrices()
         self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
         self.shift = torch.zeros_like(self.exponent)
         self.dither, self.taken = 1.0, 0
@@ -105,6 +106,11 @@ class Propagation:
     def _weights(self) -> Tensor:
         """W_hh by gate, (g, H, H)."""
         return self.cell.weight_hh.to(self.dtype).unflatten(0, (self.cell.gates, -1)).contiguous()
+
+    def _matrices(self) -> Tensor:
+        """Room for one per example, if steps are taken that way."""
+        batch, rows, directions = self.J.shape
+        return self.J.new_empty(batch if directions > SKETCHED else 0, rows, self.w.shape[-1])
 
     def now(self, n: int) -> Tangents:
         """A copy of the first n slots' tangents as they are."""
@@ -141,7 +147,7 @@ class Propagation:
         self.dither, self.lost = 1.0, {}
         n, batch = len(J), len(self.J)
         self.J, self.out = (J.new_zeros(batch, *J.shape[1:], dtype=self.dtype) for _ in range(2))
-        self.work = self.J.new_empty(batch, *self.work.shape[1:])
+        self.work = self._matrices()
         self.basis = basis.new_zeros(batch, *basis.shape[1:])
         self.J[:n], self.basis[:n] = J, basis
 
@@ -177,7 +183,10 @@ class Propagation:
         dither = self._next_dither()
         scaled = self._rounded(one, n, dither / self.dither)
         out = self.out[:n]
-        self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
+        if self.J.shape[-1] <= SKETCHED:
+            self.cell.few_tangents(scaled, self.w, self.J[:n], out)
+        else:
+            self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
         norms = torch.linalg.vector_norm(out, dim=-1).double()
         top = norms.amax(dim=1)
         if not (bool((top < GROWTH_LIMIT).all()) and self._nothing_lost(one, out, norms)):
