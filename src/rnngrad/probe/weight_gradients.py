@@ -2,7 +2,8 @@
 
 The gradient of one loss L_T with respect to a weight W is a sum over the steps t <= T at which W is
 used: dL_T/dW = sum_t delta_(T,t) (x) input_t, with delta the cotangent of the gates. All losses are
-swept back through time together, so the whole T x T triangle costs one sweep.
+swept back through time together, so the whole T x T triangle costs one sweep. For the norms alone
+see `rnngrad.probe.part_norms`.
 """
 
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError
 from rnngrad.probe.arithmetic import exact_arithmetic
 from rnngrad.probe.cells import STABLE, Cell, Cotangent
+from rnngrad.probe.part_norms import Norms, part_norms
 from rnngrad.probe.problem import Problem, flat_weights, problem_of
 from rnngrad.probe.scaled import LOG10_2, ScaledRows, exponent_of, power_of_two
 from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, run_layers, trajectory_bytes
 
 REDUCTIONS = ("norm", "log10_norm", "none")
+NORMAL = 2.0**-960  # a norm above it has all its digits
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 
 
@@ -46,10 +49,12 @@ def weight_gradient_parts(
         gradient of sum_T L_T. Of a parametrized module (weight_norm, orthogonal) it is the gradient
         with respect to the effective weight, `module.weight_hh_l0`, not to what that is made of.
 
-    Memory: one array (batch, time, time) of float64 per weight is returned; computing it takes
-    the float64 trajectory of one example at a time and (time, gates * H) cotangents.
-    Cost: time^2 / 2 products of a vector with W_hh per example and layer. Cotangents have a scale
-    per loss; units of one layer may be 300 decades apart.
+    Memory: one array (batch, time, time) of float64 per weight is returned; computing norms takes
+    two to four more for some examples at a time, and their float64 trajectory.
+    Cost: time^2 / 2 products of a vector with W_hh per example, layer and state (gate, for "none").
+    Of the norms, losses far ahead are pushed back in the directions that still matter, where these
+    are few; norms are then known to about 1e-9 of themselves. Cotangents have a scale per loss;
+    units of one layer may be 300 decades apart.
 
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
@@ -66,15 +71,74 @@ def weight_gradient_parts(
     out = _empty(problem, shapes, reduce)
     layers = len(problem.cells)
     held = trajectory_bytes(problem, problem.steps) * 4 * layers
+    if reduce != "none":
+        held += 16 * problem.steps**2 * layers
     with exact_arithmetic(problem.inputs.device):
         for chunk in chunks(problem, layers, held):
-            sweep = _Sweep(problem, chunk, gradients)
-            for t in reversed(range(problem.steps)):
-                for name, delta, entering in sweep.step(t):
-                    if name in out:  # a module without biases has no parts of theirs
-                        part = _reduced(delta, entering, sweep.exponent[:, t:], reduce)
-                        out[name][chunk.rows.numpy(), t:, t] = part.cpu().numpy()
+            if reduce == "none":
+                _fill_parts(out, problem, chunk, gradients)
+            else:
+                _fill_norms(out, problem, chunk, gradients, reduce)
     return out
+
+
+def _fill_norms(
+    out: dict[str, np.ndarray], problem: Problem, chunk: Chunk, gradients: Tensor, reduce: str
+) -> None:
+    of_layers = part_norms(problem, chunk, gradients[chunk.rows])
+    for layer, ((_, x, path), norms) in enumerate(of_layers):
+        hidden = _Reduced.of(norms.hidden, reduce)
+        same = norms.inputs is norms.hidden
+        inputs = hidden if same else _Reduced.of(norms.inputs, reduce)
+        for name, delta, entering in (
+            (f"weight_ih_l{layer}", inputs, x),
+            (f"weight_hh_l{layer}", hidden, path.h[:-1]),
+            (f"bias_ih_l{layer}", inputs, None),
+            (f"bias_hh_l{layer}", hidden, None),
+        ):
+            if name in out:  # a module without biases has no parts of theirs
+                part = delta.values if entering is None else delta.times(entering, reduce)
+                out[name][chunk.rows.numpy()] = part.mT.cpu().numpy()
+
+
+class _Reduced(NamedTuple):
+    """The norms of delta (b, step, loss), and what they are once they are reduced."""
+
+    norms: Norms
+    values: Tensor
+
+    @classmethod
+    def of(cls, norms: Norms, reduce: str) -> "_Reduced":
+        if reduce == "log10_norm":
+            return cls(norms, norms.mantissa.log10() + norms.exponent.double() * LOG10_2)
+        return cls(norms, _times_power(*norms))
+
+    def times(self, entering: Tensor, reduce: str) -> Tensor:
+        """With what delta meets at every step, (step, b, d)."""
+        zero = self.norms.exponent.new_zeros(entering.shape[1], entering.shape[0])
+        rows = ScaledRows.of(entering.transpose(0, 1), zero)
+        norm = torch.linalg.vector_norm(rows.mantissa, dim=-1, keepdim=True)
+        exponent = rows.exponent.unsqueeze(-1)
+        if reduce == "log10_norm":
+            return self.values + (norm.log10() + exponent.double() * LOG10_2)
+        part = self.values * _times_power(norm, exponent)
+        sure = (part > NORMAL) & (self.values > NORMAL) & torch.isfinite(part)
+        rest = (~sure & (self.norms.mantissa > 0)).nonzero(as_tuple=True)
+        norm = norm.expand_as(part)[rest] * self.norms.mantissa[rest]
+        exponent = exponent.expand_as(part)[rest] + self.norms.exponent[rest]
+        part[rest] = _times_power(norm, exponent)
+        return part
+
+
+def _fill_parts(
+    out: dict[str, np.ndarray], problem: Problem, chunk: Chunk, gradients: Tensor
+) -> None:
+    sweep = _Sweep(problem, chunk, gradients)
+    for t in reversed(range(problem.steps)):
+        for name, delta, entering in sweep.step(t):
+            if name in out:
+                part = _outer_product(delta, entering, sweep.exponent[:, t:])
+                out[name][chunk.rows.numpy(), t:, t] = part.cpu().numpy()
 
 
 def _empty(problem: Problem, shapes: dict[str, tuple[int, ...]], reduce: str):
@@ -84,8 +148,7 @@ def _empty(problem: Problem, shapes: dict[str, tuple[int, ...]], reduce: str):
         if size > PARTS_LIMIT:
             raise InputError(f'reduce="none" would need {size / 2**30:.0f} GiB; use reduce="norm"')
         return {name: np.zeros((*triangle, *shape)) for name, shape in shapes.items()}
-    fill = -np.inf if reduce == "log10_norm" else 0.0
-    return {name: np.full(triangle, fill) for name in shapes}
+    return {name: np.empty(triangle) for name in shapes}
 
 
 class _Part(NamedTuple):
@@ -147,24 +210,14 @@ class _Sweep:
             v *= power_of_two(-shift).unsqueeze(-1)
 
 
-def _reduced(delta: Tensor, entering: Tensor | None, exponent: Tensor, reduce: str) -> Tensor:
-    # a loss's gates may lie 300 decades below its scale: their squares and products would be lost
-    rows = ScaledRows.of(delta, exponent)
-    if entering is None:
-        met = ScaledRows(delta.new_ones(1, 1, 1), exponent.new_zeros(1, 1))
-    else:
+def _outer_product(delta: Tensor, entering: Tensor | None, exponent: Tensor) -> Tensor:
+    # a loss's gates may lie 300 decades below its scale: their products would be lost
+    part, exponent = ScaledRows.of(delta, exponent)
+    if entering is not None:
         met = ScaledRows.of(entering.unsqueeze(1), exponent.new_zeros(len(entering), 1))
-    exponent = rows.exponent + met.exponent
-    if reduce == "none":
-        part = rows.mantissa
-        if entering is not None:
-            part = torch.einsum("bTi,bj->bTij", part, met.mantissa.squeeze(1))
-        return _times_power(part, exponent.reshape(*exponent.shape, *(1,) * (part.dim() - 2)))
-    norm = torch.linalg.vector_norm(rows.mantissa, dim=-1)
-    norm = norm * torch.linalg.vector_norm(met.mantissa, dim=-1)
-    if reduce == "log10_norm":
-        return norm.log10() + exponent.double() * LOG10_2
-    return _times_power(norm, exponent)
+        part = torch.einsum("bTi,bj->bTij", part, met.mantissa.squeeze(1))
+        exponent = exponent + met.exponent
+    return _times_power(part, exponent.reshape(*exponent.shape, *(1,) * (part.dim() - 2)))
 
 
 def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
