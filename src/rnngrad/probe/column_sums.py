@@ -8,7 +8,7 @@ J_s.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from rnngrad.probe.trajectory import BLOCK
 # cannot be told from float32 tangents: it is then up to 8e-5 of it off (measured over 1,403 steps,
 # from 96 units on), and the limit is 1e-4.
 DOUBTFUL, LOST = 2e-2, 8e-3
+PATIENCE = 3  # tangents that a doubtful sum is taken from, at most, unless it is lost
 # How far back a cotangent may be pushed: most settle within 64 steps, a few need 400.
 REMEMBERED_STEPS = 512
 REMEMBERED_BYTES = 64 * 2**20
@@ -86,7 +87,7 @@ class CancelledSums:
             found: their statistics, (t, n) each; NaN where an example does not run.
         """
         if self.run.dtype == torch.float64:
-            # all that could be pushed back through are steps without rounding
+            # soon all that could be pushed back through are steps without rounding
             self.exact_steps += len(one.mix)
             if self.exact_steps > REMEMBERED_STEPS:
                 self.passages = []
@@ -95,16 +96,31 @@ class CancelledSums:
         part = _part_of_random(found, self.columns)
         doubtful = part < DOUBTFUL
         if doubtful.any():
-            steps, examples = (doubtful.any(dim=d).nonzero()[:, 0] for d in (1, 0))
-            at = steps.unsqueeze(1), examples
-            for again in self._pushed_back(steps.tolist(), examples.tolist()):
-                better = doubtful[at] & (again.part > part[at])
-                part[at] = torch.where(better, again.part, part[at])
-                found["column_sum"][at] = torch.where(better, again.log10, found["column_sum"][at])
-                if not (part < DOUBTFUL).any():
-                    break
+            self._take_again(doubtful, part, found["column_sum"])
         self._look_ahead(running, len(one.mix))
         return (part < LOST).any(dim=0).cpu()
+
+    def _take_again(self, doubtful: Tensor, part: Tensor, log10: Tensor) -> None:
+        """Replace log10 sums (t, n), and their parts, by readings with a larger part."""
+        steps, examples = (doubtful.any(dim=d).nonzero()[:, 0] for d in (1, 0))
+        v = self._pushed_to_start(steps.tolist(), examples.tolist())
+        met = 0
+        for passage in reversed(self.passages):
+            if passage is not self.passages[-1]:
+                v = self._pushed_through(passage, examples.tolist(), v)
+            if passage.before is None:
+                continue
+            at = steps.unsqueeze(1), examples
+            again = _met(v, passage.before, [passage.slots_before[e] for e in at[1]], passage.exact)
+            better = doubtful[at] & (again.part > part[at])
+            part[at] = torch.where(better, again.part, part[at])
+            log10[at] = torch.where(better, again.log10, log10[at])
+            met += 1
+            left = part[at] < (DOUBTFUL if met < PATIENCE else LOST)
+            if not left.any():
+                return
+            some = left.any(dim=1), left.any(dim=0)
+            steps, examples, v = steps[some[0]], examples[some[1]], v[some[1]][:, some[0]]
 
     def _remember(self, one: OneStep) -> None:
         everyone = list(range(one.mix.shape[1]))
@@ -125,27 +141,30 @@ class CancelledSums:
             self.before, self.since = self.run.now(running), 0
         self.slots_before = list(range(running))
 
-    def _pushed_back(self, steps: list[int], examples: list[int]) -> Iterator[Reading]:
-        """The sums of some steps of the last passage, from the tangents before every passage."""
-        cell, hidden = self.run.cell, self.run.w.shape[-1]
-        units = hidden * len(cell.states)
+    def _pushed_to_start(self, steps: list[int], examples: list[int]) -> Tensor:
+        """Cotangents v (n, loss, units) of the sums at some steps of the last passage."""
+        cell = self.run.cell
+        units = self.run.w.shape[-1] * len(cell.states)
         v = cell.weight_hh.new_zeros(len(examples), len(steps), units)
-        first, newest = len(steps), True
-        for passage in reversed(self.passages):
-            passage = passage.arranged(examples)
-            one = passage.one.each(lambda v, slots=passage.slots: v[:, slots])
-            for t in reversed(range(len(one.mix))):
-                if newest and first and steps[first - 1] == t:
-                    first -= 1
-                    v[:, first, self.rows] = 1
-                h, c = v[:, first:, :hidden], v[:, first:, hidden:]
-                back = cell.cotangents(one.at(t), Cotangent(h, c))[2]
-                h[:] = back.h
-                if back.c is not None:
-                    c[:] = back.c
-            newest = False
-            if passage.before is not None:
-                yield _met(v, passage.before, passage.slots_before, passage.exact)
+        return self._pushed_through(self.passages[-1], examples, v, steps)
+
+    def _pushed_through(
+        self, passage: Passage, examples: list[int], v: Tensor, begin: Sequence[int] = ()
+    ) -> Tensor:
+        """The cotangents before the passage, those of its own steps `begin` with 1 there."""
+        hidden, slots = self.run.w.shape[-1], [passage.slots[e] for e in examples]
+        one = passage.one.each(lambda x: x[:, slots])
+        first = len(begin)
+        for t in reversed(range(len(one.mix))):
+            if first and begin[first - 1] == t:
+                first -= 1
+                v[:, first, self.rows] = 1
+            h, c = v[:, first:, :hidden], v[:, first:, hidden:]
+            back = self.run.cell.cotangents(one.at(t), Cotangent(h, c))[2]
+            h[:] = back.h
+            if back.c is not None:
+                c[:] = back.c
+        return v
 
 
 def _met(v: Tensor, before: Tangents, slots: list[int], exact: bool) -> Reading:
