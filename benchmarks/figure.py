@@ -25,6 +25,8 @@ def ratios_figure(cases: Sequence[tuple[str, Mapping[str, Entry | None]]]) -> Fi
             _draw(axis, names, entries)
         for axis in axes[len(cases) :]:
             axis.set_visible(False)
+        for axis in axes[: len(cases)][-2:]:
+            axis.tick_params(labelbottom=True)
         axes[0].set_yticks(range(len(names)), [COMPETITORS[name].label for name in names])
         axes[0].invert_yaxis()
         figure.supxlabel(
