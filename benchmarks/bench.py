@@ -1,6 +1,6 @@
 """Time the probe beside its competitors; writes results.json, table.md and figure.svg.
 
-    python -m benchmarks.bench            the cases that matter: 12 to 15 minutes on two idle cores
+    python -m benchmarks.bench            the cases that matter: 10 to 15 minutes on two idle cores
     python -m benchmarks.bench --full     all of T, H and batch: hours
     python -m benchmarks.bench --smoke --out FOLDER    does everything run? Its numbers mean nothing
 
