@@ -25,6 +25,7 @@ from rnngrad.report.style import (
 from rnngrad.study.results import Results
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
+THIN = 4  # steps between the points that are drawn of a curve over all steps: a point per pixel
 FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
 
 
@@ -50,6 +51,7 @@ def jacobian_figure(results: Results) -> Figure:
 def _draw_curves(axis: Axes, curves: pd.DataFrame, cell: str, weights: str, statistic: str) -> None:
     chosen = curves.query("cell == @cell and weights == @weights and statistic == @statistic")
     by_step = chosen.pivot_table(index="step", columns="seed", values="log10_median")
+    by_step = by_step[(by_step.index % THIN == 1) | (by_step.index == by_step.index.max())]
     is_cell_path = statistic == "cell_path"
     label = "forget gates alone (LSTM)" if is_cell_path else NAMES[cell]
     style: dict[str, Any] = {

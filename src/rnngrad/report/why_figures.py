@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnngrad.report.figures import WIDTH, draw_float32_limits
+from rnngrad.report.figures import THIN, WIDTH, draw_float32_limits
 from rnngrad.report.style import COLOURS, INK, NAMES, figure_style
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
@@ -25,7 +25,6 @@ PUBLISHED_HALVES = {
         0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
     ],
 }  # fmt: skip
-THIN = 4  # steps between the points that are drawn of a curve over all steps
 PANELS = {  # condition: what is said above its panel
     "question": "The question's setting",
     "no_padding": "No padding",
@@ -108,7 +107,6 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
 def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
     for cell, curve in curves.groupby("cell", sort=False):
         colour = COLOURS[str(cell)]
-        # a point per pixel: all steps would make the file three times as large
         curve = curve[(curve["step"] % THIN == 1) | (curve["step"] == curve["step"].max())]
         axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
         axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
