@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rnngrad.models import backward
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.models.prefix import state_after_padding, states_after_padding
-from rnngrad.models.zero_input import GRU, LSTM, RNN
+from rnngrad.probe import recurrence
 
 MODULES: dict[str, Callable[[], nn.RNNBase]] = {
     "rnn": lambda: nn.RNN(3, 7, batch_first=True),
@@ -99,8 +100,8 @@ def test_no_step_is_the_zero_state_without_gradient(name: str) -> None:
 def steps_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many steps were run, forwards and backwards."""
     counts = {"step": 0, "back": 0}
-    for kind in (RNN, GRU, LSTM):
-        for name in counts:
+    for name, module in (("step", recurrence), ("back", backward)):
+        for kind in (module.RNN, module.GRU, module.LSTM):
 
             def counted(*args: object, name: str = name, run: object = getattr(kind, name)) -> None:
                 counts[name] += 1

@@ -2,7 +2,7 @@
 
 One example passes through it for the whole batch, with gradient, and not all of its steps need to
 be run. Zero input repeats one map, whose state mostly settles: once it comes back to where it was,
-bit for bit, the steps that follow are known. And backwards the cotangent mostly dies.
+up to rounding, the steps that follow are known. And backwards the cotangent mostly dies.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.models.zero_input import GRU, LSTM, RNN, Array, Cell
+from rnngrad.models.backward import Backward
+from rnngrad.models.recurrent import Rows, Steps, run, steps_of
+from rnngrad.probe.recurrence import Array, Recurrence
 
 # Steps between two looks at whether a state has come back, or a cotangent has died.
 LOOK_EVERY = 32
+# So many units of rounding at 1 apart, or at its size if it is larger, are no other state. Over
+# LOOK_EVERY steps that is less than half a unit a step, which a steady drift would be rounded to.
+ROUNDING = 4
 # A cotangent that shrinks and has fallen by this factor is dead. Float32 resolves 1e-7 of the sum
 # that it adds to; the rest is for the case that earlier steps would have let it grow again.
-DEAD = 1e-20
+DEAD = 1e-13
 
 
 def state_after_padding(module: nn.RNNBase, steps: int) -> Tensor | tuple[Tensor, Tensor]:
@@ -39,17 +44,12 @@ def states_after_padding(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tens
     """
     parameters = dict(module.named_parameters())
     weights = [parameters[name] for name in ("weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
-    kind = _closed_form(module)
-    if kind is None or weights[0].device.type != "cpu":
+    kind = steps_of(module)
+    if kind is None:
         return _run_module(module, steps)
-    states = cast("Tensor", _Padding.apply(*weights, kind, list(steps)))
+    parts = 2 if isinstance(module, nn.LSTM) else 1
+    states = cast("Tensor", _Padding.apply(*weights, kind, parts, list(steps)))
     return states.unbind(1)
-
-
-def _closed_form(module: nn.RNNBase) -> type[Cell] | None:
-    if isinstance(module, nn.RNN):
-        return RNN if module.nonlinearity == "tanh" else None
-    return LSTM if isinstance(module, nn.LSTM) else GRU
 
 
 def _run_module(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tensor, ...]:
@@ -68,12 +68,12 @@ class _Path(NamedTuple):
     """The steps that had to be run.
 
     Attributes:
-        states: (n + 1, parts, H), the zero state first.
-        gates: (n, g, H).
+        states: h, and c for an LSTM, each (n + 1, H), the zero state first.
+        gates: (n, blocks H).
         period: the last state is the one that was ``period`` steps before; 0 where none came back.
     """
 
-    states: Array
+    states: list[Array]
     gates: Array
     period: int
 
@@ -83,80 +83,127 @@ class _Path(NamedTuple):
         return np.where(t < n, t, n - self.period + (t - n) % max(self.period, 1))
 
 
-def _run(cell: Cell, steps: int, H: int) -> _Path:
-    states = np.empty((steps + 1, cell.parts, H), dtype=cell.W.dtype)
-    gates = np.empty((steps, cell.gates, H), dtype=cell.W.dtype)
-    states[0] = 0
+def _run(cell: Recurrence, steps: int, zero: Array) -> _Path:
+    """From the zero state, (parts, H)."""
+    states = [np.tile(part, (steps + 1, 1)) for part in zero]
+    gates = np.tile(cell.b, (steps, 1))
     for t in range(0, steps, LOOK_EVERY):
-        same = (states[max(t - LOOK_EVERY, 0) : t] == states[t]).all(axis=(1, 2))
-        if same.any():
-            return _Path(states[: t + 1], gates[:t], LOOK_EVERY - int(same.nonzero()[0][-1]))
-        block = slice(t, t + LOOK_EVERY)
-        for before, after, made in zip(states[block], states[t + 1 :], gates[block], strict=False):
-            cell.step(before, after, made)
+        period = _period([s[max(t - LOOK_EVERY, 0) : t + 1] for s in states])
+        if period:
+            return _Path([s[: t + 1] for s in states], gates[:t], period)
+        stop = min(t + LOOK_EVERY, steps)
+        rows = Rows(np.ones(stop - t, dtype=np.int64))
+        run(cell, gates[t:stop], [s[t : stop + 1] for s in states], rows)
     return _Path(states, gates, 0)
+
+
+def _period(states: list[Array]) -> int:
+    """How many steps before its last one a path has been there; 0 if it has not."""
+    same = np.ones(len(states[0]) - 1, dtype=bool)
+    for s in states:
+        close = ROUNDING * np.finfo(s.dtype).eps * np.maximum(1, np.abs(s[-1]))
+        same &= (np.abs(s[:-1] - s[-1]) <= close).all(axis=1)
+    return len(same) - int(same.nonzero()[0][-1]) if same.any() else 0
 
 
 class _Padding(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor, kind: type[Cell], steps: list[int]
+        ctx: Any,
+        W_hh: Tensor,
+        b_ih: Tensor,
+        b_hh: Tensor,
+        kind: Steps,
+        parts: int,
+        steps: list[int],
     ) -> Tensor:
-        ctx.save_for_backward(W_hh)
-        ctx.cell = kind(*(p.detach().numpy() for p in (W_hh, b_ih, b_hh)))
-        ctx.path = _run(ctx.cell, steps[-1], W_hh.shape[1])
-        ctx.steps = steps
-        return torch.from_numpy(ctx.path.states[ctx.path.positions(np.array(steps))])
+        W, *biases = (p.detach().numpy() for p in (W_hh, b_ih, b_hh))
+        cell = kind.forward(W[:, :0], W, *biases, rows=1)
+        path = _run(cell, steps[-1], np.zeros((parts, W.shape[1]), dtype=W.dtype))
+        ctx.back = kind.back(W), path, steps
+        positions = path.positions(np.array(steps))
+        return torch.from_numpy(np.stack([s[positions] for s in path.states], axis=1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cell: Cell = ctx.cell
-        back = _Back(cell, ctx.path, ctx.saved_tensors[0].detach().numpy(), ctx.steps[-1])
-        for before, after, entering in zip(
-            [0, *ctx.steps][-2::-1], ctx.steps[::-1], gradients[0].numpy()[::-1], strict=True
-        ):
-            back.cotangent += entering
-            back.go(after, before)
+        cell, path, steps = ctx.back
+        back = _Back(cell, path)
+        entering = gradients[0].numpy()
+        left = back.at_rest(steps, entering)
+        for k in reversed(range(left)):
+            back.enter(entering[k])
+            back.go(steps[k], steps[k - 1] if k else 0)
         delta, h = back.visits()
-        hidden = delta[:, cell.hidden_side].reshape(-1, len(back.W_T[0]))
-        sums = delta.sum(axis=0)
-        b_ih, b_hh = (sums[side].reshape(-1) for side in (cell.input_side, cell.hidden_side))
-        return (*map(torch.from_numpy, (hidden.T @ h, b_ih, b_hh)), None, None)
+        found = (
+            cell.hidden_side.weight_gradient(delta, h),
+            cell.input_side.bias_gradient(delta),
+            cell.hidden_side.bias_gradient(delta),
+        )
+        return (*map(torch.from_numpy, found), None, None, None)
 
 
 class _Back:
     """A cotangent on its way back along a path, and the cotangents of the gates it left there."""
 
-    def __init__(self, cell: Cell, path: _Path, W: Array, steps: int) -> None:
-        self.cell, self.states = cell, path.states
-        self.factors = cell.factors(path.states, path.gates)
-        self.W_T = np.ascontiguousarray(W.T)
-        self.positions = path.positions(np.arange(steps))
-        self.cotangent = np.zeros_like(path.states[0])
-        self.delta = np.empty((steps, *path.gates.shape[1:]), dtype=W.dtype)
-        self.visited: list[range] = []
+    def __init__(self, cell: Backward, path: _Path) -> None:
+        self.cell, self.path = cell, path
+        behind, ahead = zip(*((s[:-1], s[1:]) for s in path.states), strict=True)
+        self.factors = cell.factors(path.gates, behind, ahead)
+        self.cotangent = [np.zeros_like(s[:1]) for s in path.states]
+        self.visited: list[tuple[Array, NDArray[np.int64]]] = []
 
-    def go(self, after: int, before: int) -> None:
-        """From the state after ``after`` steps to the one after ``before``; zero if it dies."""
+    def enter(self, cotangent: Array) -> None:
+        """Add one of the states, (parts, H)."""
+        for now, more in zip(self.cotangent, cotangent, strict=True):
+            now += more
+
+    def at_rest(self, steps: list[int], entering: Array) -> int:
+        """How many cotangents, the earliest, are left when those that meet the same steps are done.
+
+        Where the state is at rest, every step back is the same. Cotangents that enter there and die
+        there leave what their sum leaves, wherever each of them enters.
+        """
+        rest = len(self.path.gates)
+        early = int(np.searchsorted(steps, rest + LOOK_EVERY))
+        if self.path.period != 1 or len(steps) - early < 2:
+            return len(steps)
+        self.enter(entering[early:].sum(axis=0))
+        if self.go(steps[early], rest):
+            return early
+        self.visited.clear()
+        for cotangent in self.cotangent:
+            cotangent[:] = 0
+        return len(steps)
+
+    def go(self, after: int, before: int) -> bool:
+        """From the state after ``after`` steps to the one after ``before``; zero if it dies.
+
+        Returns:
+            whether it did.
+        """
+        positions = self.path.positions(np.arange(before, after))
+        delta = np.empty((after - before, self.path.gates.shape[1]), self.path.gates.dtype)
         largest = size = self._size()
-        t = after
-        while t > before:
-            stop = max(t - LOOK_EVERY, before)
+        t, dead = after - before, False
+        while t and not dead:
+            stop = max(t - LOOK_EVERY, 0)
             for s in range(t - 1, stop - 1, -1):
-                self.cell.back(
-                    self.factors, self.positions[s], self.W_T, self.cotangent, self.delta[s]
-                )
+                k = positions[s]
+                one = tuple(v[k : k + 1] for v in self.factors)
+                self.cell.back(one, self.cotangent, delta[s : s + 1])
             t, last, size = stop, size, self._size()
             largest = max(largest, size)
-            if size <= DEAD * largest and size <= last:
-                self.cotangent[:] = 0
-                break
-        self.visited.append(range(t, after))
+            dead = size <= DEAD * largest and size <= last
+        if dead:
+            for cotangent in self.cotangent:
+                cotangent[:] = 0
+        self.visited.append((delta[t:], positions[t:]))
+        return dead
 
     def _size(self) -> float:
-        return float(np.abs(self.cotangent).max())
+        return max(float(np.abs(cotangent).max()) for cotangent in self.cotangent)
 
     def visits(self) -> tuple[Array, Array]:
-        """Cotangents of the gates (k, g, H) and h before the step (k, H), at every step visited."""
-        steps = np.concatenate([np.arange(r.start, r.stop) for r in self.visited])
-        return self.delta[steps], self.states[self.positions[steps], 0]
+        """Cotangents of the gates (k, blocks H) and h before the step (k, H), at all visits."""
+        deltas, positions = zip(*self.visited, strict=True)
+        return np.concatenate(deltas), self.path.states[0][np.concatenate(positions)]

@@ -1,0 +1,178 @@
+"""A recurrent layer over rows that begin at different steps and end together, with its gradient.
+
+Rows that have not begun cost nothing. Step t has the first counts[t] rows of the batch, and no step
+has fewer than the one before. The rows of all steps stand one below the other:
+
+    inputs, gates   those of step 0, of step 1, ...                         (N, ...)
+    states          those before step 0, before step 1, ..., after the last (N + rows, H)
+
+so that the states after a step are the first of those before the next, and a row that begins
+brings its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rnngrad.models import backward
+from rnngrad.models.backward import Backward
+from rnngrad.probe import recurrence
+from rnngrad.probe.recurrence import Array, Recurrence, States
+
+# Rows whose factors are made at once: few enough to stay in cache, enough to be worth the calls.
+BLOCK_ROWS = 64
+
+
+class Steps(NamedTuple):
+    """The step of a kind of cell, forward and back."""
+
+    forward: type[Recurrence]
+    back: type[Backward]
+
+
+def steps_of(module: nn.RNNBase) -> Steps | None:
+    """Those of a module with one layer on the CPU; None where only the module itself knows."""
+    if next(module.parameters()).device.type != "cpu":
+        return None
+    if isinstance(module, nn.LSTM):
+        return Steps(recurrence.LSTM, backward.LSTM)
+    if isinstance(module, nn.GRU):
+        return Steps(recurrence.GRU, backward.GRU)
+    return Steps(recurrence.RNN, backward.RNN) if module.nonlinearity == "tanh" else None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows run when.
+
+    Args:
+        counts: (T,) int64, rows of each step, none fewer than before.
+    """
+
+    counts: NDArray[np.int64]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(T + 1,) where each step's rows begin, and where the last states do."""
+        return np.concatenate(([0], np.cumsum(self.counts)))
+
+    @cached_property
+    def step(self) -> NDArray[np.int64]:
+        """(N,) the step of each row."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @cached_property
+    def member(self) -> NDArray[np.int64]:
+        """(N,) which row of the batch it is."""
+        return np.arange(self.starts[-1]) - self.starts[self.step]
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """(rows,) where the batch's rows begin."""
+        members = np.arange(self.counts[-1])
+        return self.starts[np.searchsorted(self.counts, members, side="right")] + members
+
+    @property
+    def after(self) -> NDArray[np.int64]:
+        """(N,) where the states after each row's step stand."""
+        return self.starts[self.step + 1] + self.member
+
+    def blocks(self) -> list[list[tuple[int, int]]]:
+        """The rows of each step, as many steps together as BLOCK_ROWS holds."""
+        found: list[list[tuple[int, int]]] = []
+        for start, stop in pairwise(self.starts.tolist()):
+            if not found or stop - found[-1][0][0] > BLOCK_ROWS:
+                found.append([])
+            found[-1].append((start, stop))
+        return found
+
+
+def last_hidden_states_of_rows(
+    module: nn.RNNBase, steps: Steps, rows: Rows, inputs: Tensor, initial: Sequence[Tensor]
+) -> Tensor:
+    """(rows, H): h after the last step.
+
+    Differentiable with respect to the module's parameters and the initial states.
+
+    Args:
+        module: one layer on the CPU.
+        steps: its own.
+        rows: which run when.
+        inputs: (N, D), of all rows of all steps.
+        initial: h, and c of an LSTM, each (rows, H), before a row's first step.
+    """
+    parameters = dict(module.named_parameters())
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights = [parameters[name] for name in names]
+    return _Recurrent.apply(steps, rows, inputs, *weights, *initial)
+
+
+class _Recurrent(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        steps: Steps,
+        rows: Rows,
+        inputs: Tensor,
+        W_ih: Tensor,
+        W_hh: Tensor,
+        b_ih: Tensor,
+        b_hh: Tensor,
+        *initial: Tensor,
+    ) -> Tensor:
+        x, *weights = (v.detach().numpy() for v in (inputs, W_ih, W_hh, b_ih, b_hh))
+        members = int(rows.counts[-1])
+        cell = steps.forward(*weights, rows=members)
+        gates = x @ cell.W_ih.T
+        gates += cell.b
+        states = [np.empty((len(x) + members, s.shape[1]), dtype=x.dtype) for s in initial]
+        for path, state in zip(states, initial, strict=True):
+            path[rows.first] = state.detach().numpy()
+        run(cell, gates, states, rows)
+        ctx.made = steps.back(weights[1]), rows, x, gates, states
+        return torch.from_numpy(states[0][len(x) :])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        cell, rows, x, gates, states = ctx.made
+        cotangent = [np.zeros((len(gradients[0]), s.shape[1]), dtype=x.dtype) for s in states]
+        cotangent[0][:] = gradients[0].numpy()
+        delta = run_back(cell, gates, states, rows, cotangent)
+        found = (
+            cell.input_side.weight_gradient(delta, x),
+            cell.hidden_side.weight_gradient(delta, states[0][: len(x)]),
+            cell.input_side.bias_gradient(delta),
+            cell.hidden_side.bias_gradient(delta),
+            *cotangent,
+        )
+        return (None, None, None, *map(torch.from_numpy, found))
+
+
+def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
+    """All steps forward: gates (N, blocks H) hold the input part before and the gates after."""
+    with np.errstate(over="ignore"):
+        for start, stop in pairwise(rows.starts.tolist()):
+            now, end = gates[start:stop], 2 * stop - start
+            cell.step(now, now, [s[start:stop] for s in states], [s[stop:end] for s in states])
+
+
+def run_back(cell: Backward, gates: Array, states: States, rows: Rows, cotangent: States) -> Array:
+    """All steps back: da (N, blocks H); the cotangent (rows, H) of the last states becomes that of
+    the initial ones.
+    """
+    delta, after = np.empty_like(gates), rows.after
+    for block in reversed(rows.blocks()):
+        first, last = block[0][0], block[-1][1]
+        behind = [s[after[first:last]] for s in states]
+        factors = cell.factors(gates[first:last], [s[first:last] for s in states], behind)
+        for start, stop in reversed(block):
+            one = tuple(v[start - first : stop - first] for v in factors)
+            cell.back(one, [c[: stop - start] for c in cotangent], delta[start:stop])
+    return delta
