@@ -122,6 +122,44 @@ def test_a_state_that_has_settled_and_a_dead_cotangent_cost_nothing(
     assert 0 < steps_run["back"] < 300
 
 
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_cotangents_that_meet_a_state_at_rest_go_back_as_one(
+    name: str, steps_run: dict[str, int]
+) -> None:
+    module = make_module(name, "torch")
+    steps = [900, 905, 1300]
+    ours = states_after_padding(module, steps)
+    found = gradients(module, ours)
+    assert steps_run["back"] < 400
+    plain = [plain_states(module, n) for n in steps]
+    together = [torch.cat(part) for part in zip(*plain, strict=True)]
+    assert_close(found, gradients(module, together), 1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_cotangents_that_do_not_die_at_rest_go_back_one_by_one(
+    scale: float, steps_run: dict[str, int]
+) -> None:
+    """At the zero state of h = tanh(+-h), where the Jacobian's powers keep their size."""
+    module = scaled_identity(scale)
+    steps = [600, 601, 800]
+    found = gradients(module, states_after_padding(module, steps))
+    assert steps_run["back"] >= 800
+    plain = torch.cat([plain_states(module, n)[0] for n in steps])
+    assert_close(found, gradients(module, [plain]), 1e-12)
+
+
+def scaled_identity(scale: float) -> nn.RNNBase:
+    """An RNN that rests at zero: no bias, and W_hh a multiple of the identity."""
+    module = make_module("rnn", "torch")
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            parameter.zero_()
+            if key == "weight_hh_l0":
+                parameter += scale * torch.eye(7, dtype=torch.float64)
+    return module
+
+
 def edge_of_stability(name: str, scale: float) -> nn.RNNBase:
     """A cell whose state turns for ever: W_hh is a rotation with an eigenvalue near 1 or above."""
     module = make_module(name, "torch")
@@ -167,12 +205,7 @@ def test_a_state_that_never_settles(name: str, scale: float, steps_run: dict[str
 
 def test_a_cotangent_that_grows_is_followed_to_the_start(steps_run: dict[str, int]) -> None:
     """At the zero state, where b = 0 holds the state itself, an RNN with W = 2.5."""
-    module = make_module("rnn", "torch")
-    with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            parameter.zero_()
-            if key == "weight_hh_l0":
-                parameter += 2.5 * torch.eye(7, dtype=torch.float64)
+    module = scaled_identity(2.5)
     ours = gradients(module, states_after_padding(module, [600]))
     assert steps_run["back"] == 600
     plain = gradients(module, plain_states(module, 600))
@@ -184,14 +217,9 @@ def test_a_state_that_comes_back_after_some_steps_is_not_run_again(
     steps_run: dict[str, int],
 ) -> None:
     """tanh(-3 h + b) jumps between two values, one of the longer ways of settling."""
-    module = make_module("rnn", "torch")
+    module = scaled_identity(-3)
     with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            parameter.zero_()
-            if key == "weight_hh_l0":
-                parameter += -3 * torch.eye(7, dtype=torch.float64)
-            elif key == "bias_ih_l0":
-                parameter += torch.linspace(0.1, 0.4, 7, dtype=torch.float64)
+        dict(module.named_parameters())["bias_ih_l0"][:] = torch.linspace(0.1, 0.4, 7)
     for steps in (1300, 1301):
         steps_run.update(step=0)
         ours, plain = states_after_padding(module, [steps]), plain_states(module, steps)
