@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from rnngrad.models import backward
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.models.prefix import state_after_padding, states_after_padding
+from rnngrad.models.recurrent import steps_of
 from rnngrad.probe import recurrence
 
 MODULES: dict[str, Callable[[], nn.RNNBase]] = {
@@ -30,6 +32,10 @@ def make_module(name: str, weights: str, dtype: torch.dtype = torch.float64) -> 
             for parameter in module.parameters():
                 parameter += 0.4 * torch.randn_like(parameter)
     return module
+
+
+def padded_states(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tensor, ...]:
+    return states_after_padding(module, steps_of(module), steps)
 
 
 def plain_states(module: nn.RNNBase, steps: int) -> tuple[Tensor, ...]:
@@ -62,7 +68,7 @@ def test_state_and_gradient_equal_the_plain_computation(
     module = make_module(name, weights, dtype)
     # in float64, since the plain sum over 1,300 float32 steps is the less exact one
     exact = make_module(name, weights, dtype).double()
-    ours, plain = states_after_padding(module, [steps]), plain_states(exact, steps)
+    ours, plain = padded_states(module, [steps]), plain_states(exact, steps)
     assert_close([s.double() for s in ours], plain, min(1e-6, TOLERANCE[dtype]))
     found = [g.double() for g in gradients(module, ours)]
     assert_close(found, gradients(exact, plain), TOLERANCE[dtype])
@@ -72,7 +78,7 @@ def test_state_and_gradient_equal_the_plain_computation(
 def test_states_after_several_numbers_of_steps(name: str) -> None:
     module = make_module(name, "torch")
     steps = [0, 5, 70, 1300]
-    ours = states_after_padding(module, steps)
+    ours = padded_states(module, steps)
     plain = [plain_states(module, n) for n in steps[1:]]
     together = [torch.cat(part) for part in zip(*plain, strict=True)]
     for state, expected in zip(ours, together, strict=True):
@@ -91,7 +97,7 @@ def test_an_lstms_state_is_a_pair() -> None:
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_no_step_is_the_zero_state_without_gradient(name: str) -> None:
     module = make_module(name, "torch")
-    states = states_after_padding(module, [0])
+    states = padded_states(module, [0])
     assert not torch.cat(states).any()
     assert not torch.cat([g.flatten() for g in gradients(module, states)]).any()
 
@@ -100,15 +106,20 @@ def test_no_step_is_the_zero_state_without_gradient(name: str) -> None:
 def steps_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many steps were run, forwards and backwards."""
     counts = {"step": 0, "back": 0}
-    for name, module in (("step", recurrence), ("back", backward)):
-        for kind in (module.RNN, module.GRU, module.LSTM):
+    for kind in (recurrence.RNN, recurrence.GRU, recurrence.LSTM):
 
-            def counted(*args: object, name: str = name, run: object = getattr(kind, name)) -> None:
-                counts[name] += 1
-                assert callable(run)
-                run(*args)
+        def forward(cell: object, a: np.ndarray, *more: Any, run: Any = kind.steps) -> None:
+            counts["step"] += len(a)
+            run(cell, a, *more)
 
-            monkeypatch.setattr(kind, name, counted)
+        monkeypatch.setattr(kind, "steps", forward)
+    for kind in (backward.RNN, backward.GRU, backward.LSTM):
+
+        def back(*args: Any, run: Any = kind.back) -> None:
+            counts["back"] += 1
+            run(*args)
+
+        monkeypatch.setattr(kind, "back", back)
     return counts
 
 
@@ -117,7 +128,7 @@ def test_a_state_that_has_settled_and_a_dead_cotangent_cost_nothing(
     name: str, steps_run: dict[str, int]
 ) -> None:
     module = make_module(name, "torch", torch.float32)
-    gradients(module, states_after_padding(module, [100_000]))
+    gradients(module, padded_states(module, [100_000]))
     assert 0 < steps_run["step"] < 300
     assert 0 < steps_run["back"] < 300
 
@@ -128,7 +139,7 @@ def test_cotangents_that_meet_a_state_at_rest_go_back_as_one(
 ) -> None:
     module = make_module(name, "torch")
     steps = [900, 905, 1300]
-    ours = states_after_padding(module, steps)
+    ours = padded_states(module, steps)
     found = gradients(module, ours)
     assert steps_run["back"] < 400
     plain = [plain_states(module, n) for n in steps]
@@ -143,7 +154,7 @@ def test_cotangents_that_do_not_die_at_rest_go_back_one_by_one(
     """At the zero state of h = tanh(+-h), where the Jacobian's powers keep their size."""
     module = scaled_identity(scale)
     steps = [600, 601, 800]
-    found = gradients(module, states_after_padding(module, steps))
+    found = gradients(module, padded_states(module, steps))
     assert steps_run["back"] >= 800
     plain = torch.cat([plain_states(module, n)[0] for n in steps])
     assert_close(found, gradients(module, [plain]), 1e-12)
@@ -195,7 +206,7 @@ def open_gates(module: nn.RNNBase) -> None:
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_a_state_that_never_settles(name: str, scale: float, steps_run: dict[str, int]) -> None:
     module = edge_of_stability(name, scale)
-    ours = states_after_padding(module, [1300])
+    ours = padded_states(module, [1300])
     assert steps_run["step"] == 1300
     found = gradients(module, ours)
     plain = plain_states(module, 1300)
@@ -206,7 +217,7 @@ def test_a_state_that_never_settles(name: str, scale: float, steps_run: dict[str
 def test_a_cotangent_that_grows_is_followed_to_the_start(steps_run: dict[str, int]) -> None:
     """At the zero state, where b = 0 holds the state itself, an RNN with W = 2.5."""
     module = scaled_identity(2.5)
-    ours = gradients(module, states_after_padding(module, [600]))
+    ours = gradients(module, padded_states(module, [600]))
     assert steps_run["back"] == 600
     plain = gradients(module, plain_states(module, 600))
     assert float(plain[-1].abs().max()) > 1e200
@@ -222,7 +233,7 @@ def test_a_state_that_comes_back_after_some_steps_is_not_run_again(
         dict(module.named_parameters())["bias_ih_l0"][:] = torch.linspace(0.1, 0.4, 7)
     for steps in (1300, 1301):
         steps_run.update(step=0)
-        ours, plain = states_after_padding(module, [steps]), plain_states(module, steps)
+        ours, plain = padded_states(module, [steps]), plain_states(module, steps)
         assert steps_run["step"] < 300
         np.testing.assert_allclose(ours[0].detach(), plain[0].detach(), rtol=1e-12)
         assert_close(gradients(module, ours), gradients(module, plain), 1e-12)

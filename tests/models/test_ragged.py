@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rnngrad.data.batches import Batch, CommentBatches, Padding
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models import prefix, ragged
+from rnngrad.models import ragged
 from rnngrad.models.ragged import last_hidden_states
 from rnngrad.probe import recurrence
 
@@ -45,8 +45,7 @@ def test_equals_the_module_over_every_padded_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not known:
-        for module in (ragged, prefix):
-            monkeypatch.setattr(module, "steps_of", lambda _: None)
+        monkeypatch.setattr(ragged, "steps_of", lambda *_: None)
     sample, vectors = make_sample(LENGTHS, ["train"], D)
     everything = np.arange(len(LENGTHS))
     batch = CommentBatches(sample, vectors, everything, padding, max_length)[everything.tolist()]
@@ -68,13 +67,13 @@ def test_no_step_is_run_in_which_a_comment_is_padded(
     everything = np.arange(len(LENGTHS))
     batch = CommentBatches(sample, vectors, everything, padding, 90)[everything.tolist()]
     rows = []
-    step = recurrence.GRU.step
+    steps = recurrence.GRU.steps
 
     def counted(cell: recurrence.GRU, a: np.ndarray, *more: Any) -> None:
-        rows.append(len(a))
-        step(cell, a, *more)
+        rows.append(a.shape[0] * a.shape[1])
+        steps(cell, a, *more)
 
-    monkeypatch.setattr(recurrence.GRU, "step", counted)
+    monkeypatch.setattr(recurrence.GRU, "steps", counted)
     monkeypatch.setattr(ragged, "states_after_padding", lambda *_: (torch.zeros(len(LENGTHS), H),))
     last_hidden_states(nn.GRU(D, H, batch_first=True), batch)
     assert sum(rows) == sum(LENGTHS)

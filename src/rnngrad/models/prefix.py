@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnngrad.models.backward import Backward
-from rnngrad.models.recurrent import Rows, Steps, run, steps_of
+from rnngrad.models.recurrent import Rows, Steps, run, steps_of, weights_of
 from rnngrad.probe.recurrence import Array, Recurrence
 
 # Steps between two looks at whether a state has come back, or a cotangent has died.
@@ -33,22 +33,28 @@ def state_after_padding(module: nn.RNNBase, steps: int) -> Tensor | tuple[Tensor
 
     Differentiable with respect to the module's parameters; equal to running the module itself.
     """
-    h, *c = (state[-1].view(1, 1, -1) for state in states_after_padding(module, [steps]))
+    states = states_after_padding(module, steps_of(module), [steps])
+    h, *c = (state[-1].view(1, 1, -1) for state in states)
     return (h, c[0]) if c else h
 
 
-def states_after_padding(module: nn.RNNBase, steps: Sequence[int]) -> tuple[Tensor, ...]:
+def states_after_padding(
+    module: nn.RNNBase, known: Steps | None, steps: Sequence[int]
+) -> tuple[Tensor, ...]:
     """h, and c for an LSTM, each (n, H), after each of n ascending numbers of zero inputs.
 
     Differentiable with respect to the module's parameters; equal to running the module itself.
+
+    Args:
+        module: one layer.
+        known: ``steps_of(module)``; where that is None, the module is run.
+        steps: the numbers.
     """
-    parameters = dict(module.named_parameters())
-    weights = [parameters[name] for name in ("weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
-    kind = steps_of(module)
-    if kind is None:
+    if known is None:
         return _run_module(module, steps)
     parts = 2 if isinstance(module, nn.LSTM) else 1
-    states = cast("Tensor", _Padding.apply(*weights, kind, parts, list(steps)))
+    _, *weights = weights_of(module)
+    states = cast("Tensor", _Padding.apply(known, parts, list(steps), *weights))
     return states.unbind(1)
 
 
@@ -83,15 +89,19 @@ class _Path(NamedTuple):
         return np.where(t < n, t, n - self.period + (t - n) % max(self.period, 1))
 
 
-def _run(cell: Recurrence, steps: int, zero: Array) -> _Path:
-    """From the zero state, (parts, H)."""
-    states = [np.tile(part, (steps + 1, 1)) for part in zero]
-    gates = np.tile(cell.b, (steps, 1))
+def _run(cell: Recurrence, steps: int, parts: int) -> _Path:
+    """From the zero state; memory that no step gets to is not touched."""
+    H = cell.W_T.shape[0]
+    states = [np.empty((steps + 1, H), dtype=cell.b.dtype) for _ in range(parts)]
+    gates = np.empty((steps, len(cell.b)), dtype=cell.b.dtype)
+    for s in states:
+        s[0] = 0
     for t in range(0, steps, LOOK_EVERY):
         period = _period([s[max(t - LOOK_EVERY, 0) : t + 1] for s in states])
         if period:
             return _Path([s[: t + 1] for s in states], gates[:t], period)
         stop = min(t + LOOK_EVERY, steps)
+        gates[t:stop] = cell.b
         rows = Rows(np.ones(stop - t, dtype=np.int64))
         run(cell, gates[t:stop], [s[t : stop + 1] for s in states], rows)
     return _Path(states, gates, 0)
@@ -108,25 +118,15 @@ def _period(states: list[Array]) -> int:
 
 class _Padding(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        W_hh: Tensor,
-        b_ih: Tensor,
-        b_hh: Tensor,
-        kind: Steps,
-        parts: int,
-        steps: list[int],
-    ) -> Tensor:
-        W, *biases = (p.detach().numpy() for p in (W_hh, b_ih, b_hh))
-        cell = kind.forward(W[:, :0], W, *biases, rows=1)
-        path = _run(cell, steps[-1], np.zeros((parts, W.shape[1]), dtype=W.dtype))
-        ctx.back = kind.back(W), path, steps
+    def forward(ctx: Any, known: Steps, parts: int, steps: list[int], *weights: Tensor) -> Tensor:
+        path = _run(known.forward, steps[-1], parts)
+        ctx.made = known.back, path, steps
         positions = path.positions(np.array(steps))
         return torch.from_numpy(np.stack([s[positions] for s in path.states], axis=1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cell, path, steps = ctx.back
+        cell, path, steps = ctx.made
         back = _Back(cell, path)
         entering = gradients[0].numpy()
         left = back.at_rest(steps, entering)
@@ -139,7 +139,7 @@ class _Padding(torch.autograd.Function):
             cell.input_side.bias_gradient(delta),
             cell.hidden_side.bias_gradient(delta),
         )
-        return (*map(torch.from_numpy, found), None, None, None)
+        return (None, None, None, *map(torch.from_numpy, found))
 
 
 class _Back:

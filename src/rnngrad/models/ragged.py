@@ -20,14 +20,14 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     Equal to running the module, which has one layer and ``batch_first=True``, over the whole batch
     with ``shared_prefix`` zeros in front.
     """
-    steps = steps_of(module)
+    steps = steps_of(module, len(batch.labels))
     return _padded(module, batch) if steps is None else _ragged(module, steps, batch)
 
 
 def _padded(module: nn.RNNBase, batch: Batch) -> Tensor:
     """All comments from the longest one's first word: off the CPU, rows cost next to nothing."""
     B = len(batch.labels)
-    after_prefix = states_after_padding(module, [batch.shared_prefix])
+    after_prefix = states_after_padding(module, None, [batch.shared_prefix])
     h, *c = (s.expand(1, B, -1).contiguous() for s in after_prefix)
     hidden, _ = module(batch.inputs, (h, *c) if c else h)
     return hidden[torch.arange(B, device=hidden.device), batch.lengths - 1]
@@ -43,6 +43,6 @@ def _ragged(module: nn.RNNBase, steps: Steps, batch: Batch) -> Tensor:
     inputs = batch.inputs[comment, batch.lengths.numpy()[comment] - longest + rows.step]
     padded = (batch.shared_prefix + batch.starts[order]).tolist()
     hidden = last_hidden_states_of_rows(
-        module, steps, rows, inputs, states_after_padding(module, padded)
+        module, steps, rows, inputs, states_after_padding(module, steps, padded)
     )
     return torch.empty_like(hidden).index_copy(0, torch.from_numpy(order), hidden)

@@ -10,7 +10,7 @@ so that the states after a step are the first of those before the next, and a ro
 brings its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -30,22 +30,40 @@ from rnngrad.probe.recurrence import Array, Recurrence, States
 BLOCK_ROWS = 64
 
 
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+CELLS = {  # by torch's name for the module's mode
+    "RNN_TANH": (recurrence.RNN, backward.RNN),
+    "GRU": (recurrence.GRU, backward.GRU),
+    "LSTM": (recurrence.LSTM, backward.LSTM),
+}
+
+
 class Steps(NamedTuple):
-    """The step of a kind of cell, forward and back."""
+    """The step of a cell with its present weights, forward and back."""
 
-    forward: type[Recurrence]
-    back: type[Backward]
+    forward: Recurrence
+    back: Backward
 
 
-def steps_of(module: nn.RNNBase) -> Steps | None:
-    """Those of a module with one layer on the CPU; None where only the module itself knows."""
-    if next(module.parameters()).device.type != "cpu":
+def steps_of(module: nn.RNNBase, rows: int = 1) -> Steps | None:
+    """Those of a module with one layer on the CPU; None where only the module itself knows them.
+
+    Args:
+        module: its weights are read here.
+        rows: the most rows of a step.
+    """
+    W_ih, W_hh, b_ih, b_hh = weights_of(module)
+    if W_hh.device.type != "cpu" or module.mode not in CELLS:
         return None
-    if isinstance(module, nn.LSTM):
-        return Steps(recurrence.LSTM, backward.LSTM)
-    if isinstance(module, nn.GRU):
-        return Steps(recurrence.GRU, backward.GRU)
-    return Steps(recurrence.RNN, backward.RNN) if module.nonlinearity == "tanh" else None
+    forward, back = CELLS[module.mode]
+    arrays = (p.detach().numpy() for p in (W_ih, W_hh, b_ih, b_hh))
+    return Steps(forward(*arrays, rows=rows), back(W_hh.detach().numpy()))
+
+
+def weights_of(module: nn.RNNBase) -> list[nn.Parameter]:
+    """W_ih, W_hh, b_ih, b_hh of the one layer."""
+    parameters = dict(module.named_parameters())
+    return [parameters[name] for name in WEIGHTS]
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,12 @@ class Rows:
         """(N,) where the states after each row's step stand."""
         return self.starts[self.step + 1] + self.member
 
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Steps of equally many rows: how many rows, where they begin, where they end."""
+        more = np.flatnonzero(np.diff(self.counts, prepend=0))
+        ends = self.starts[[*more, len(self.counts)]].tolist()
+        yield from zip(self.counts[more].tolist(), ends, ends[1:], strict=False)
+
     def blocks(self) -> list[list[tuple[int, int]]]:
         """The rows of each step, as many steps together as BLOCK_ROWS holds."""
         found: list[list[tuple[int, int]]] = []
@@ -103,40 +127,26 @@ def last_hidden_states_of_rows(
 
     Args:
         module: one layer on the CPU.
-        steps: its own.
+        steps: its own, for as many rows.
         rows: which run when.
         inputs: (N, D), of all rows of all steps.
         initial: h, and c of an LSTM, each (rows, H), before a row's first step.
     """
-    parameters = dict(module.named_parameters())
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    weights = [parameters[name] for name in names]
-    return _Recurrent.apply(steps, rows, inputs, *weights, *initial)
+    return _Recurrent.apply(steps, rows, inputs, *weights_of(module), *initial)
 
 
 class _Recurrent(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        steps: Steps,
-        rows: Rows,
-        inputs: Tensor,
-        W_ih: Tensor,
-        W_hh: Tensor,
-        b_ih: Tensor,
-        b_hh: Tensor,
-        *initial: Tensor,
-    ) -> Tensor:
-        x, *weights = (v.detach().numpy() for v in (inputs, W_ih, W_hh, b_ih, b_hh))
-        members = int(rows.counts[-1])
-        cell = steps.forward(*weights, rows=members)
-        gates = x @ cell.W_ih.T
-        gates += cell.b
-        states = [np.empty((len(x) + members, s.shape[1]), dtype=x.dtype) for s in initial]
+    def forward(ctx: Any, steps: Steps, rows: Rows, inputs: Tensor, *more: Tensor) -> Tensor:
+        x, initial = inputs.detach().numpy(), more[len(WEIGHTS) :]
+        gates = x @ steps.forward.W_ih.T
+        gates += steps.forward.b
+        ends = len(x) + len(initial[0])
+        states = [np.empty((ends, s.shape[1]), dtype=x.dtype) for s in initial]
         for path, state in zip(states, initial, strict=True):
             path[rows.first] = state.detach().numpy()
-        run(cell, gates, states, rows)
-        ctx.made = steps.back(weights[1]), rows, x, gates, states
+        run(steps.forward, gates, states, rows)
+        ctx.made = steps.back, rows, x, gates, states
         return torch.from_numpy(states[0][len(x) :])
 
     @staticmethod
@@ -158,9 +168,13 @@ class _Recurrent(torch.autograd.Function):
 def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
     """All steps forward: gates (N, blocks H) hold the input part before and the gates after."""
     with np.errstate(over="ignore"):
-        for start, stop in pairwise(rows.starts.tolist()):
-            now, end = gates[start:stop], 2 * stop - start
-            cell.step(now, now, [s[start:stop] for s in states], [s[stop:end] for s in states])
+        for n, start, stop in rows.stretches():
+            now = gates[start:stop].reshape(-1, n, gates.shape[1])
+            before, after = (
+                [s[first : first + stop - start].reshape(len(now), n, -1) for s in states]
+                for first in (start, start + n)
+            )
+            cell.steps(now, now, before, after)
 
 
 def run_back(cell: Backward, gates: Array, states: States, rows: Rows, cotangent: States) -> Array:

@@ -67,7 +67,7 @@ class RNN:
         """
         product = self.product[: a.shape[1]]
         for a_t, h, new in zip(a, before[0], after[0], strict=True):
-            np.dot(h, self.W_T, product)
+            h.dot(self.W_T, product)  # np.dot takes half as long again
             np.add(a_t, product, a_t)
             if self.relu:
                 np.maximum(a_t, 0, out=new)
@@ -106,7 +106,7 @@ class GRU:
         for (a_h, a_rz, q, a_n), (rz, r, z, n), (h, new) in zip(
             of_a, of_gates, states, strict=False
         ):
-            add(a_h, np.dot(h, W_T, product), a_h)
+            add(a_h, h.dot(W_T, product), a_h)
             add(np.exp(a_rz, rz), one, rz)
             np.divide(one, rz, rz)
             add(a_n, multiply(r, q, new), a_n)
@@ -145,7 +145,7 @@ class LSTM:
         for (a_t, a_ifo, a_g), (ifo, i, f, o, g), (h, c, new_h, new_c) in zip(
             of_a, of_gates, states, strict=False
         ):
-            add(a_t, np.dot(h, W_T, product), a_t)
+            add(a_t, h.dot(W_T, product), a_t)
             add(np.exp(a_ifo, ifo), one, ifo)
             np.divide(one, ifo, ifo)
             tanh(a_g, g)
