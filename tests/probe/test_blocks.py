@@ -9,7 +9,7 @@ from probe_problems import CELLS, Case, Instance, autograd_jacobians, make, set_
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.probe import blocks, tangents
+from rnngrad.probe import blocks, cells, tangents
 from rnngrad.probe.cells import STABLE
 from rnngrad.probe.problem import problem_of
 
@@ -53,7 +53,9 @@ def full_map(instance: Instance, steps: slice) -> Tensor:
     path = cell.run(problem.inputs.transpose(0, 1), problem.h[0], c)
     one = cell.one_step(path, steps, STABLE)
     w = cell.weight_hh.unflatten(0, (cell.gates, -1))
-    V, kept = cell.step_map(one.each(lambda v: v.flatten(0, 1)), w)
+    one = one.each(lambda v: v.flatten(0, 1))
+    room = w.new_empty(len(one.mix), w.shape[-1] * len(cell.states), w.shape[-1])
+    V, kept = cell.step_map(one, w, room)
     M = V.new_zeros(len(V), V.shape[1], V.shape[1])
     H = V.shape[2]
     M[:, :, :H] = V
@@ -89,6 +91,34 @@ def test_agrees_with_single_steps(cell: str, layers: int, seed: int, singly: Tak
         names = statistics[: 4 if state == "c" else 3]
         both_ways(*args, state=state, statistics=names, **kwargs)
         both_ways(*args, state=state, method="sketch", statistics="frobenius")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gate_by_gate(cell: str, singly: Taken, monkeypatch: pytest.MonkeyPatch):
+    """Few directions of units too many for a block of maps."""
+    monkeypatch.setattr(blocks, "FEW_MAPS", 10**9)
+    instance = make(Case(cell, steps=140, hidden=6, batch=3))
+    args = instance.module, instance.inputs, instance.initial_state
+    both_ways(*args, lengths=[140, 47, 100])
+    both_ways(*args, lengths=[140, 47, 100], method="sketch", statistics="frobenius")
+    singly.clear()
+    rnngrad.jacobian_curves(*args, lengths=[140, 47, 100])
+    assert not singly
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_numpy_and_torch_agree(cell: str, batch: int, monkeypatch: pytest.MonkeyPatch):
+    """What other devices than the CPU do, in maps and in single steps."""
+    instance = make(Case(cell, steps=60, hidden=9, batch=batch))
+    args = instance.module, instance.inputs, instance.initial_state
+    by_numpy = both_ways(*args)
+    for module in (cells, blocks):
+        monkeypatch.setattr(module, "fits_numpy", lambda *args: False)
+    by_torch = both_ways(*args)
+    np.testing.assert_allclose(
+        by_numpy.log10_column_sum, by_torch.log10_column_sum, rtol=0, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -13,6 +13,8 @@ from rnngrad.probe import column_sums, tangents
 from rnngrad.probe.directions import DROPPED, significant_directions
 from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS
 
+LIMIT = DROPPED[torch.float32]
+
 pytestmark = pytest.mark.usefixtures("float32_from_64")
 
 
@@ -44,29 +46,29 @@ def product(singular: list[float], rows: int, seed: int = 0) -> torch.Tensor:
 def test_what_is_dropped_is_below_the_limit_in_every_row():
     J = torch.stack([product([10.0 ** -(i / 4) for i in range(60)], 80, seed) for seed in range(2)])
     J[0] *= torch.logspace(0, -12, 80, dtype=torch.float64).unsqueeze(1)
-    V = significant_directions(J)
+    V = significant_directions(J, LIMIT)
     assert V is not None
     assert V.shape == (2, 60, 36)
     eye = torch.eye(36, dtype=torch.float64).expand(2, -1, -1)
     torch.testing.assert_close(V.mT @ V, eye, rtol=0, atol=1e-13)
     lost = torch.linalg.vector_norm(J - J @ V @ V.mT, dim=-1) / torch.linalg.vector_norm(J, dim=-1)
-    assert lost.max() < DROPPED * 80**0.5
+    assert lost.max() < LIMIT * 80**0.5
 
 
 def test_the_example_that_needs_most_decides():
     J = torch.stack([product([1.0] * 6 + [1e-12] * 54, 80), product([1.0] * 30 + [1e-12] * 30, 80)])
-    V = significant_directions(J)
+    V = significant_directions(J, LIMIT)
     assert V is not None
     assert V.shape[-1] == 36
 
 
 @pytest.mark.parametrize("singular", [[1.0] * 60, [1.0] * 50 + [1e-12] * 10, [1.0] + [1e-12] * 11])
 def test_nothing_is_dropped_where_that_saves_little(singular: list[float]):
-    assert significant_directions(product(singular, 80)[None]) is None
+    assert significant_directions(product(singular, 80)[None], LIMIT) is None
 
 
 def test_zero_tangents():
-    V = significant_directions(torch.zeros(1, 80, 60, dtype=torch.float64))
+    V = significant_directions(torch.zeros(1, 80, 60, dtype=torch.float64), LIMIT)
     assert V is not None
     assert V.shape[-1] == 12
 
@@ -114,7 +116,7 @@ def test_an_orthogonal_map_keeps_all_directions(columns: list[tuple[int, torch.d
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_float64_tangents_and_sketches_keep_all(
+def test_float64_modules_and_sketches_keep_all(
     dtype: torch.dtype, columns: list[tuple[int, torch.dtype]]
 ):
     instance = make(Case("gru", hidden=64, steps=200), dtype)
@@ -122,3 +124,36 @@ def test_float64_tangents_and_sketches_keep_all(
     kwargs: dict[str, Any] = {"method": method, "statistics": ["frobenius"], "directions": 20}
     rnngrad.jacobian_curves(instance.module, instance.inputs, **kwargs)
     assert {size for size, _ in columns} == {64 if method == "exact" else 20}
+
+
+@pytest.mark.parametrize(
+    ("cell", "state"), [*((cell, "h") for cell in CELLS), ("lstm", "c"), ("lstm", "full")]
+)
+def test_float64_tangents_of_a_small_float32_module(
+    cell: str, state: str, columns: list[tuple[int, torch.dtype]]
+):
+    """They drop what is below their own rounding errors; column sums do not see it."""
+    module = make(Case(cell, hidden=20, batch=2, steps=400), torch.float32)
+    kwargs: dict[str, Any] = {"state": state, "statistics": STATISTICS}
+    found = rnngrad.jacobian_curves(module.module, module.inputs, module.initial_state, **kwargs)
+    assert columns[-1] == (12, torch.float64)
+    exact = rnngrad.jacobian_curves(
+        module.module.double(), module.inputs.double(), in_float64(module.initial_state), **kwargs
+    )
+    for name in STATISTICS:
+        here, there = (getattr(curves, f"log10_{name}") for curves in (found, exact))
+        atol = 1e-8 if name == "column_sum" else 1e-11
+        np.testing.assert_allclose(here, there, rtol=0, atol=atol, err_msg=name)
+
+
+def test_small_singular_values_are_told_apart():
+    """To 1e-14, where a Gram matrix knows no more than 1e-8."""
+    J = product([10.0 ** -(i / 2) for i in range(60)], 80)[None]
+    V = significant_directions(J, 1e-14)
+    assert V is not None
+    assert V.shape[-1] == 36
+    assert torch.linalg.matrix_norm(J - J @ V @ V.mT, ord=2).item() < 1e-14
+
+
+def in_float64(state: Any) -> Any:
+    return tuple(s.double() for s in state) if isinstance(state, tuple) else state.double()

@@ -91,7 +91,7 @@ def test_gate_by_gate_or_in_one_matrix(
     kwargs = {"method": "sketch", "directions": 5, "lengths": [40, 3, 17, 39, 40]}
     found = [rnngrad.jacobian_curves(*problem, **kwargs)]
     for module in (forward, tangents):
-        monkeypatch.setattr(module, "SKETCHED", 0)
+        monkeypatch.setattr(module, "BY_GATE", 0)
     found.append(rnngrad.jacobian_curves(*problem, **kwargs))
     few, one = (curves.log10_frobenius for curves in found)
     np.testing.assert_allclose(few, one, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)

@@ -7,16 +7,20 @@ taken again in halves, and those in which it does in the end one by one (`Propag
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import OneStep, StepMap
+from rnngrad.probe.forward_pass import fits_numpy
 from rnngrad.probe.scaled import power_of_two
-from rnngrad.probe.tangents import Propagation, Tangents, moderate
+from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
 
 # Of the tangents and maps of the steps that are taken together: they are read again at once.
 BLOCK_BYTES = 3 * 2**20
+FEW_MAPS = 16
 FEWEST = 3  # steps; fewer are no quicker together
 # Row norms stay within 2**ROWS_SPREAD of the scale: their fourth powers, in the sketch, are normal.
 ROWS_SPREAD = 200
@@ -41,7 +45,13 @@ def advance(run: Propagation, one: OneStep, running: list[int]) -> Iterator[tupl
 def _most(run: Propagation, n: int) -> int:
     """How many steps of n slots to take together."""
     rows, columns = run.J.shape[1:]
-    return max(1, BLOCK_BYTES // (8 * n * rows * (columns + run.w.shape[-1])))
+    matrix = run.w.shape[-1] if _in_maps(run, n) else 0
+    return max(1, BLOCK_BYTES // (8 * n * rows * (columns + matrix)))
+
+
+def _in_maps(run: Propagation, n: int) -> bool:
+    """By the maps of the steps? Not where few directions are multiplied by a few large maps."""
+    return not run.by_gate or 8 * n * run.J.shape[1] * run.w.shape[-1] * FEW_MAPS <= BLOCK_BYTES
 
 
 def _advance(
@@ -65,11 +75,19 @@ def _advance(
 def _together(run: Propagation, one: OneStep) -> Tangents | None:
     """All steps of `one` (t, n, ...), or None where one scale per example is not enough."""
     steps, n = one.mix.shape[:2]
-    J = run.J.new_empty(steps + 1, n, *run.J.shape[1:])
+    rows, columns = run.J.shape[1:]
+    maps = _in_maps(run, n)
+    shape = (rows, columns) if maps else (columns, rows)
+    J = run.workspace.empty("J", steps + 1, n, *shape)
+    J = J if maps else J.mT
     torch.mul(run.J[:n], power_of_two(-run.shift[:n])[:, None, None], out=J[0])
-    _multiply(run.cell.step_map(one.each(lambda v: v.flatten(0, 1)), run.w), J)
+    if maps:
+        _multiply(run, one, J)
+    else:
+        for t, (before, after) in enumerate(pairwise(J)):
+            run.cell.few_tangents(one.at(t), run.w, before, run.work[:n], after)
     after = J[1:].flatten(0, 1)
-    norms = torch.linalg.vector_norm(after, dim=-1)
+    norms = row_norms(after)
     if not _nothing_lost(run, one, after, norms):
         return None
     run.J[:n] = J[-1]
@@ -82,8 +100,40 @@ def _together(run: Propagation, one: OneStep) -> Tangents | None:
     return Tangents(after, norms, exponent, basis)
 
 
-def _multiply(step: StepMap, J: Tensor) -> None:
-    """Fill J (t + 1, n, rows, k) from J[0] on, with the maps of t * n steps."""
+def _multiply(run: Propagation, one: OneStep, J: Tensor) -> None:
+    """Fill J (t + 1, n, rows, k) from J[0] on, with steps (t, n, ...)."""
+    steps, n = one.mix.shape[:2]
+    V = run.workspace.empty("V", steps * n, J.shape[2], run.w.shape[-1])
+    maps = run.cell.step_map(one.each(lambda v: v.flatten(0, 1)), run.w, V)
+    if fits_numpy(J, *maps.V.shape[1:], J.shape[-1]):
+        _multiply_in_numpy(maps, J, run.workspace.empty("kept", *J[1:].shape))
+    else:
+        _multiply_in_torch(maps, J)
+
+
+@np.errstate(all="ignore")  # `_nothing_lost` looks
+def _multiply_in_numpy(step: StepMap, J: Tensor, kept: Tensor) -> None:
+    """A product of one matrix, or few columns, takes torch twice as long."""
+    n, H = J.shape[1], step.V.shape[-1]
+    maps = step.V.unflatten(0, (-1, n)).numpy(), J[:-1, :, :H].numpy(), J[1:].numpy()
+    product = np.matmul
+    if n == 1:
+        maps, product = [v[:, 0] for v in maps], np.ndarray.dot
+    if step.kept is None:
+        for V, dh, after in zip(*maps, strict=True):
+            product(V, dh, after)
+        return
+    # with all columns: NumPy repeats no number along the last axis as fast as torch
+    kept.unflatten(2, (-1, H))[:] = step.kept.unflatten(0, (-1, n)).unsqueeze(-1)
+    by_state = J.unflatten(2, (-1, H)).numpy()
+    last = kept.unflatten(2, (-1, H)).numpy(), by_state[:-1, :, -1:], by_state[1:]
+    term = np.empty(last[-1].shape[1:])
+    for V, dh, after, kept_t, ds, by_state_t in zip(*maps, *last, strict=True):
+        product(V, dh, after)
+        np.add(by_state_t, np.multiply(kept_t, ds, term), by_state_t)
+
+
+def _multiply_in_torch(step: StepMap, J: Tensor) -> None:
     n, H = J.shape[1], step.V.shape[-1]
     before, after = J[:-1], J[1:]
     V, dh = step.V.unflatten(0, (-1, n)), before[:, :, :H]

@@ -31,13 +31,27 @@ one (H, H) product per example instead of one per gate. Transposed, the same vec
 back; the cotangent of the gates, delta = mix * lambda, is what enters the weight gradients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rnngrad.probe import recurrence
+from rnngrad.probe.forward_pass import (
+    Trajectory as Trajectory,
+)
+from rnngrad.probe.forward_pass import (
+    arrays_of,
+    fits_numpy,
+    run_gru,
+    run_in_numpy,
+    run_lstm,
+    run_rnn,
+)
 from rnngrad.probe.scaled import ScaledRows
 
 
@@ -67,6 +81,9 @@ AUTOGRAD = DerivativeForms(
     complement=lambda a: 1 - torch.sigmoid(a),
     tanh=lambda a: 1 - torch.tanh(a).square(),
 )
+
+
+FEWEST_PRODUCTS = 4  # examples or steps that a product per unit is worth its call for
 
 
 Settle = Callable[[Tensor], Tensor]  # what an arithmetic does to a product
@@ -101,15 +118,6 @@ class OneStep(NamedTuple):
         return OneStep(mix, mix_input, keep, through)
 
 
-class Trajectory(NamedTuple):
-    """What one layer went through: h and c with the initial state first, (t + 1, b, H)."""
-
-    h: Tensor
-    c: Tensor | None
-    a: Tensor  # pre-activations (t, b, g * H)
-    q: Tensor | None  # GRU: W_hn h + b_hn
-
-
 class StepMap(NamedTuple):
     """One step of tangents as V dh + kept ds, where s is the last of the cell's states.
 
@@ -135,33 +143,45 @@ class ScaledCotangent(NamedTuple):
     c: ScaledRows | None = None
 
 
+@np.errstate(all="ignore")
 def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
-    """V[b,i,j] = sum_g mix[b,g,i] w[g,i,j], in `out` if given."""
+    """V[b,i,j] = sum_g mix[b,g,i] w[g,i,j], in `out` if given.
+
+    Of more than a few examples or steps as a product per unit i, which writes V once.
+    """
+    if (
+        len(mix) >= FEWEST_PRODUCTS
+        and len(w) > 1
+        and fits_numpy(mix, len(mix), len(w), w.shape[-1])
+    ):
+        out = w.new_empty(len(mix), *w.shape[1:]) if out is None else out
+        by_unit = np.ascontiguousarray(mix[:, : len(w)].permute(2, 0, 1).numpy())
+        np.matmul(by_unit, w.transpose(0, 1).numpy(), out.transpose(0, 1).numpy())
+        return out
     out = torch.mul(mix[:, 0, :, None], w[0], out=out)
     for g in range(1, len(w)):
         torch.addcmul(out, mix[:, g, :, None], w[g], out=out)
     return out
 
 
-def _started(state: Tensor, steps: int) -> Tensor:
-    """(steps + 1, b, H), the first of which is `state`."""
-    path = state.new_empty(steps + 1, *state.shape)
-    path[0] = state
-    return path
+def by_gate(w: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
+    """W_g dh, (b, k, H) each, of all examples in one product, from w (g, H, H) and dh (b, k, H).
 
-
-def _relu(a: Tensor, out: Tensor) -> Tensor:
-    return torch.clamp(a, min=0, out=out)
-
-
-def by_gate(w: Tensor, dh: Tensor) -> Tensor:
-    """W_g dh, (g, b, H, k), of all examples in one product, from w (g, H, H) and dh (b, H, k).
-
-    With a few directions that is quicker than the sum over gates, which makes a matrix per example.
+    In out (b, k, g * H). With a few directions that is quicker than the sum over gates, which makes
+    a matrix per example.
     """
-    b, H, k = dh.shape
-    products = w.flatten(0, 1) @ dh.transpose(0, 1).reshape(H, b * k)
-    return products.view(-1, H, b, k).transpose(1, 2)
+    W, rows, H = w.flatten(0, 1).mT, dh.flatten(0, 1), w.shape[-1]
+    multiply(rows, W, out.flatten(0, 1))
+    return out.split(H, dim=-1)
+
+
+@np.errstate(all="ignore")
+def multiply(V: Tensor, J: Tensor, out: Tensor) -> None:
+    """out = V J, of every example; by NumPy's product, where that is to be had."""
+    if fits_numpy(V, *V.shape[-2:], J.shape[-1]):
+        np.matmul(V.numpy(), J.numpy(), out.numpy())
+    else:
+        torch.matmul(V, J, out=out)
 
 
 @dataclass(frozen=True)
@@ -177,15 +197,17 @@ class RNN:
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
 
+    @cached_property
+    def recurrence(self) -> recurrence.RNN:
+        """The same for `rnngrad.probe.forward_pass`."""
+        return recurrence.RNN(*arrays_of(self), rows=0, relu=self.nonlinearity == "relu")
+
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
-        phi = torch.tanh if self.nonlinearity == "tanh" else _relu
-        a = x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)
-        path = _started(h, len(x))
-        now, *later = path.unbind()
-        for a_t, new in zip(a.unbind(), later, strict=True):
-            torch.addmm(a_t, now, self.weight_hh.T, out=a_t)
-            now = phi(a_t, out=new)
-        return Trajectory(path, None, a, None)
+        return (
+            run_in_numpy(self, x, h)
+            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
+            else run_rnn(self, x, h)
+        )
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         a = path.a[steps]
@@ -194,14 +216,14 @@ class RNN:
         return OneStep(mix, mix)
 
     def tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
-        torch.bmm(mixed(one.mix, w, work), J, out=out)
+        multiply(mixed(one.mix, w, work), J, out)
 
-    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
-        """Of n steps or examples, from weights (g, H, H)."""
-        return StepMap(mixed(one.mix, w), None)
+    def step_map(self, one: OneStep, w: Tensor, V: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H); V is written."""
+        return StepMap(mixed(one.mix, w, V), None)
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, out: Tensor) -> None:
-        torch.mul(one.mix[:, 0, :, None], by_gate(w, J)[0], out=out)
+    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
+        torch.mul(one.mix[:, :1], by_gate(w, J.mT, work)[0], out=out.mT)
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         return J.mixed_by(one.mix, self.weight_hh.unflatten(0, (1, -1)))
@@ -234,27 +256,17 @@ class GRU:
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
 
+    @cached_property
+    def recurrence(self) -> recurrence.GRU:
+        """The same for `rnngrad.probe.forward_pass`."""
+        return recurrence.GRU(*arrays_of(self), rows=0)
+
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
-        H = h.shape[-1]
-        a = x @ self.weight_ih.T + self.bias_ih
-        a_rz, a_n = a.split((2 * H, H), dim=-1)
-        w_rz, w_n = self.weight_hh.split((2 * H, H))
-        a_rz += self.bias_hh[: 2 * H]
-        q = self.bias_hh[2 * H :].expand(len(x), *h.shape).clone()
-        path = _started(h, len(x))
-        rz, n = torch.empty_like(a_rz[0]), torch.empty_like(h)
-        r, z = rz.chunk(2, dim=-1)
-        now, *later = path.unbind()
-        for a_rz_t, a_n_t, q_t, new in zip(
-            *(v.unbind() for v in (a_rz, a_n, q)), later, strict=True
-        ):
-            torch.addmm(a_rz_t, now, w_rz.T, out=a_rz_t)
-            torch.sigmoid(a_rz_t, out=rz)
-            torch.addmm(q_t, now, w_n.T, out=q_t)
-            torch.addcmul(a_n_t, r, q_t, out=a_n_t)
-            torch.tanh(a_n_t, out=n)
-            now = torch.lerp(n, now, z, out=new)
-        return Trajectory(path, None, a, q)
+        return (
+            run_in_numpy(self, x, h)
+            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
+            else run_gru(self, x, h)
+        )
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         assert path.q is not None
@@ -268,19 +280,21 @@ class GRU:
 
     def tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
-        torch.bmm(mixed(one.mix, w, work), J, out=out)
+        multiply(mixed(one.mix, w, work), J, out)
         out.addcmul_(one.keep.unsqueeze(2), J)
 
-    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
-        """Of n steps or examples, from weights (g, H, H)."""
+    def step_map(self, one: OneStep, w: Tensor, V: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H); V is written."""
         assert one.keep is not None
-        return StepMap(mixed(one.mix, w), one.keep.unsqueeze(1))
+        return StepMap(mixed(one.mix, w, V), one.keep.unsqueeze(1))
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, out: Tensor) -> None:
+    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
-        torch.mul(one.keep.unsqueeze(2), J, out=out)
-        for mix, product in zip(one.mix.unbind(1), by_gate(w, J), strict=True):
-            out.addcmul_(mix.unsqueeze(2), product)
+        dh = torch.mul(one.keep.unsqueeze(1), J.mT, out=out.mT)
+        for mix, product in zip(
+            one.mix.unsqueeze(2).unbind(1), by_gate(w, J.mT, work), strict=True
+        ):
+            dh.addcmul_(mix, product)
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         assert one.keep is not None
@@ -320,26 +334,18 @@ class LSTM:
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
+    @cached_property
+    def recurrence(self) -> recurrence.LSTM:
+        """The same for `rnngrad.probe.forward_pass`."""
+        return recurrence.LSTM(*arrays_of(self), rows=0)
+
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
         assert c is not None
-        H = h.shape[-1]
-        a = x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)
-        path_h, path_c = _started(h, len(x)), _started(c, len(x))
-        gates, tanh_c = torch.empty_like(a[0]), torch.empty_like(c)
-        i, f, g, o = gates.chunk(4, dim=-1)
-        (h, *later_h), (c, *later_c) = path_h.unbind(), path_c.unbind()
-        a_g = a[..., 2 * H : 3 * H]
-        for a_t, a_g_t, new_h, new_c in zip(
-            a.unbind(), a_g.unbind(), later_h, later_c, strict=True
-        ):
-            torch.addmm(a_t, h, self.weight_hh.T, out=a_t)
-            torch.sigmoid(a_t, out=gates)
-            torch.tanh(a_g_t, out=g)
-            c = torch.mul(f, c, out=new_c)
-            torch.addcmul(c, i, g, out=c)
-            torch.tanh(c, out=tanh_c)
-            h = torch.mul(o, tanh_c, out=new_h)
-        return Trajectory(path_h, path_c, a, None)
+        return (
+            run_in_numpy(self, x, h, c)
+            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
+            else run_lstm(self, x, h, c)
+        )
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         assert path.c is not None
@@ -362,31 +368,32 @@ class LSTM:
         H = w.shape[-1]
         torch.mul(one.mix[:, 3, :, None], w[3], out=work[:, :H])
         mixed(one.mix, w[:3], work[:, H:])
-        torch.bmm(work, J[:, :H], out=out)
+        multiply(work, J[:, :H], out)
         out[:, H:].addcmul_(one.keep.unsqueeze(2), J[:, H:])
         out[:, :H].addcmul_(one.through.unsqueeze(2), out[:, H:])
 
-    def step_map(self, one: OneStep, w: Tensor) -> StepMap:
-        """Of n steps or examples, from weights (g, H, H)."""
+    def step_map(self, one: OneStep, w: Tensor, V: Tensor) -> StepMap:
+        """Of n steps or examples, from weights (g, H, H); V is written."""
         assert one.keep is not None
         assert one.through is not None
         H = w.shape[-1]
-        V = w.new_empty(len(one.mix), 2 * H, H)
-        dc = mixed(one.mix[:, :3], w[:3], V[:, H:])
-        torch.mul(one.mix[:, 3, :, None], w[3], out=V[:, :H])
-        V[:, :H].addcmul_(one.through.unsqueeze(2), dc)
+        mixed(one.mix[:, :3], w[:3], V[:, H:])
+        through_c = one.mix[:, :3] * one.through.unsqueeze(1)
+        mixed(torch.cat((through_c, one.mix[:, 3:]), dim=1), w, V[:, :H])
         return StepMap(V, torch.stack((one.through * one.keep, one.keep), dim=1))
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, out: Tensor) -> None:
+    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
         assert one.through is not None
-        H = w.shape[-1]
-        dh, dc = out[:, :H], out[:, H:]
-        *inner, outer = zip(one.mix.unsqueeze(3).unbind(1), by_gate(w, J[:, :H]), strict=True)
-        torch.mul(one.keep.unsqueeze(2), J[:, H:], out=dc)
+        (ds, new_ds), H = (v.mT for v in (J, out)), w.shape[-1]
+        dh, dc = new_ds[..., :H], new_ds[..., H:]
+        *inner, outer = zip(
+            one.mix.unsqueeze(2).unbind(1), by_gate(w, ds[..., :H], work), strict=True
+        )
+        torch.mul(one.keep.unsqueeze(1), ds[..., H:], out=dc)
         for mix, product in inner:
             dc.addcmul_(mix, product)
-        torch.mul(*outer, out=dh).addcmul_(one.through.unsqueeze(2), dc)
+        torch.mul(*outer, out=dh).addcmul_(one.through.unsqueeze(1), dc)
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         assert one.keep is not None

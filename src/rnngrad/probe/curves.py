@@ -100,8 +100,9 @@ def jacobian_curves(
 
     Gates and states are computed in float64. The tangents are float32 for float32 modules of 96
     units and more (1e-5 relative after 1,403 steps; 1e-4 for the column sum) and float64 otherwise.
-    Of float32 tangents directions of s_0 are dropped on which no row depends any more, to 3e-8 of
-    it; with 48 or fewer left they go on in float64. The steps that follow cost less and less.
+    For float32 modules directions of s_0 are dropped on which no row depends any more, to 3e-8 of
+    it (float64 tangents: 1e-14); with 48 or fewer left float32 tangents go on in float64. The steps
+    that follow cost less and less.
     Where signs cancel too far for that, a column sum is taken again from some steps before, by
     float64 cotangents; should 512 steps not be enough, the example is taken again in float64.
     The hidden path is J_t less the cell path, and as exact as J_t is: where it is smaller than 1e-6

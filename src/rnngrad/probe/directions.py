@@ -9,25 +9,35 @@ import torch
 from torch import Tensor
 
 # What is dropped is below this part of the tangents, each row at norm 1: rows count alike, however
-# small they are beside others.
-DROPPED = 3e-8
+# small they are beside others. In float64 column sums whose signs cancel have to survive it.
+DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
+GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
 TILE = 12  # products with a multiple of this many columns are quick, in float32 and in float64
 
 
-def significant_directions(J: Tensor) -> Tensor | None:
+def significant_directions(J: Tensor, limit: float) -> Tensor | None:
     """V (n, k, r), orthonormal columns, with J V V^T = J (n, rows, k); None if not worth it.
 
-    In float64.
+    In float64. limit: what part of J may be missing, one of `DROPPED`.
     """
     columns = J.shape[-1]
     if columns <= TILE:
         return None
     norms = torch.linalg.vector_norm(J, dim=-1, keepdim=True)
     rows = J / norms.clamp(min=torch.finfo(J.dtype).tiny)
-    V = torch.linalg.eigh(rows.mT @ rows)[1]
-    # not the eigenvalues: they are known to 1e-16 of the largest, their roots to 1e-8
+    V = _right_vectors(rows, limit)
     parts = torch.linalg.vector_norm(rows @ V, dim=1).square().cumsum(dim=1)
-    dropped = int((parts <= DROPPED**2 * parts[:, -1:]).sum(dim=1).min())
+    dropped = int((parts <= limit**2 * parts[:, -1:]).sum(dim=1).min())
     kept = -(-max(columns - dropped, 1) // TILE) * TILE
     return V[:, :, -kept:] if kept <= WORTH * columns else None
+
+
+def _right_vectors(rows: Tensor, limit: float) -> Tensor:
+    """Right singular vectors (n, k, k), those of the smallest values first.
+
+    By way of the Gram matrix vectors of values below 1e-8 of the largest are mixed with others.
+    """
+    if limit > GRAM_LIMIT:
+        return torch.linalg.eigh(rows.mT @ rows)[1]
+    return torch.linalg.svd(rows, full_matrices=False)[2].mT.flip(-1)

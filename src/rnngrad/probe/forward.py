@@ -15,7 +15,7 @@ from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
 from rnngrad.probe.statistics import HIDDEN_PATH, record
-from rnngrad.probe.tangents import SKETCHED, Propagation
+from rnngrad.probe.tangents import BY_GATE, Propagation
 from rnngrad.probe.trajectory import BLOCK, LayerRun, run_segments, trajectory_bytes
 
 
@@ -35,6 +35,12 @@ class Plan:
         """May one example run for another? Not where each has directions of its own."""
         return self.start.dim() == 2
 
+    @property
+    def drops(self) -> bool:
+        """May directions be dropped? A float64 module's tangents are to be exact to float64, and a
+        sketch's directions are few already."""
+        return self.problem.dtype != torch.float64 and self.start.dim() == 2
+
     def settles_sums(self, dtype: torch.dtype) -> bool:
         """Are column sums read off tangents that are not exact enough where signs cancel?"""
         return dtype == torch.float32 and "column_sum" in self.names
@@ -42,7 +48,7 @@ class Plan:
     def bytes_per_example(self, dtype: torch.dtype) -> tuple[int, int]:
         """Two buffers of tangents and one of matrices; these, a block's trajectory and factors."""
         rows, directions = self.start.shape[-2:]
-        matrix = 0 if directions <= SKETCHED else self.problem.hidden
+        matrix = 0 if directions <= BY_GATE else self.problem.hidden
         tangents = dtype.itemsize * rows * (2 * directions + matrix)
         return tangents, tangents + 2 * trajectory_bytes(self.problem, BLOCK)
 
@@ -79,7 +85,7 @@ class _Run:
         self.plan = plan
         start = plan.start if plan.start.dim() == 2 else plan.start[schedule.rows]
         cell = plan.problem.cells[plan.layer]
-        self.tangents = Propagation(cell, start, len(schedule.rows), dtype)
+        self.tangents = Propagation(cell, start, len(schedule.rows), dtype, plan.drops)
         self.cell_path = CellPath(plan.problem.h[plan.layer, schedule.rows])
         self.sums = None
         if plan.settles_sums(dtype):

@@ -61,6 +61,8 @@ class Schedule:
         """Of the examples `rows` (b,); `share`: may one run for another?"""
         lengths = problem.lengths[rows]
         leader, branch = torch.arange(len(rows)), torch.zeros_like(rows)
+        if len(rows) == 1:
+            return cls(rows, lengths, leader, branch)
         if share:
             for group in _groups(problem, rows):
                 _share(problem, rows, group, leader, branch)

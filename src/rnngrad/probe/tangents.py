@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import Cell, OneStep
-from rnngrad.probe.directions import significant_directions
+from rnngrad.probe.directions import DROPPED, significant_directions
 from rnngrad.probe.scaled import ZERO, ScaledRows, exponent_of, power_of_two
+from rnngrad.probe.workspace import Workspace
 
 # A row this far (in powers of two) below the largest, or below 1 after the step, leaves the quick
 # way; float32 ends at 2**-126, and the squares in its norm at half of that.
 SPREAD_LIMIT = 50
 SPREAD_BACK = 30  # and it returns once the rows are this close again
 COMPRESS_EVERY = 32  # steps
-SKETCHED = 8  # directions: so few are multiplied gate by gate
+BY_GATE = 24  # directions: so few are multiplied by every W_g rather than by a sum of them
 FEW = 48  # directions: float64 then costs little more than float32
 GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
@@ -84,33 +85,49 @@ def propagate(
 
 
 class Propagation:
-    """Buffers and scales of `batch` slots, an example in each, from `start` (see `propagate`)."""
+    """Buffers and scales of `batch` slots, an example in each, from `start` (see `propagate`).
 
-    def __init__(self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype) -> None:
+    A sketch, whose directions differ by example, is not in need of the last digits of float32.
+
+    drops: may directions be dropped on which nothing depends any more, to `DROPPED` of it?
+    """
+
+    def __init__(
+        self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype, drops: bool = False
+    ) -> None:
         device = cell.weight_hh.device
         self.cell, self.dtype = cell, dtype
         self.w = self._weights()
-        self.J = start.to(device, dtype).expand(batch, -1, -1).contiguous()
-        self.out = torch.empty_like(self.J)
-        self.work = self._matrices()
+        self.J, self.out, self.work = self._room(start.to(device, dtype).expand(batch, -1, -1))
+        self.sketches = start.dim() == 3
+        self.workspace = Workspace(cell.weight_hh)  # float64
         self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
         self.shift = torch.zeros_like(self.exponent)
         self.dither, self.taken = 1.0, 0
         self.lost: dict[str, Tensor] = {}
         self.rows: ScaledRows | None = None
         self.basis: Tensor | None = None
-        # float64 tangents are to be exact to float64; a sketch's directions are few already
-        self.compresses = dtype == torch.float32 and start.dim() == 2
+        self.dropped = DROPPED[dtype] if drops else None
         self.since, self.wait = 0, COMPRESS_EVERY
 
     def _weights(self) -> Tensor:
         """W_hh by gate, (g, H, H)."""
         return self.cell.weight_hh.to(self.dtype).unflatten(0, (self.cell.gates, -1)).contiguous()
 
-    def _matrices(self) -> Tensor:
-        """Room for one per example, if steps are taken that way."""
-        batch, rows, directions = self.J.shape
-        return self.J.new_empty(batch if directions > SKETCHED else 0, rows, self.w.shape[-1])
+    @property
+    def by_gate(self) -> bool:
+        return self.J.shape[-1] <= BY_GATE
+
+    def _room(self, J: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A copy of J, the like of it, and what is in between of a step."""
+        batch, rows, directions = J.shape
+        gates, H = self.w.shape[:2]
+        if directions > BY_GATE:
+            J = J.clone(memory_format=torch.contiguous_format)
+            return J, torch.empty_like(J), J.new_empty(batch, rows, H)
+        # with the units last in memory: so few directions do not fill a vector register
+        J = J.mT.clone(memory_format=torch.contiguous_format).mT
+        return J, torch.empty_like(J), J.new_empty(batch, directions, gates * H)
 
     def now(self, n: int) -> Tangents:
         """A copy of the first n slots' tangents as they are."""
@@ -118,7 +135,7 @@ class Propagation:
             return Tangents.of(self.rows, self._basis(n))
         J = self.J[:n].clone()
         exponent = self.exponent[:n].double() - math.log2(self.dither)
-        return Tangents(J, torch.linalg.vector_norm(J, dim=-1), exponent, self._basis(n))
+        return Tangents(J, row_norms(J), exponent, self._basis(n))
 
     def _basis(self, n: int) -> Tensor | None:
         return None if self.basis is None else self.basis[:n]
@@ -129,11 +146,11 @@ class Propagation:
         To be called every few `steps`; it waits longer and longer while nothing is dropped.
         """
         self.since += steps
-        if not self.compresses or self.rows is not None or self.since < self.wait:
+        if self.dropped is None or self.rows is not None or self.since < self.wait:
             return
         self.since = 0
         J = self.J[:n].double() / self.dither
-        V = significant_directions(J)
+        V = significant_directions(J, self.dropped)
         if V is None:
             self.wait *= 2
         else:
@@ -146,8 +163,7 @@ class Propagation:
             self.w = self._weights()
         self.dither, self.lost = 1.0, {}
         n, batch = len(J), len(self.J)
-        self.J, self.out = (J.new_zeros(batch, *J.shape[1:], dtype=self.dtype) for _ in range(2))
-        self.work = self._matrices()
+        self.J, self.out, self.work = self._room(J.new_zeros(batch, *J.shape[1:], dtype=self.dtype))
         self.basis = basis.new_zeros(batch, *basis.shape[1:])
         self.J[:n], self.basis[:n] = J, basis
 
@@ -183,11 +199,11 @@ class Propagation:
         dither = self._next_dither()
         scaled = self._rounded(one, n, dither / self.dither)
         out = self.out[:n]
-        if self.J.shape[-1] <= SKETCHED:
-            self.cell.few_tangents(scaled, self.w, self.J[:n], out)
+        if self.by_gate:
+            self.cell.few_tangents(scaled, self.w, self.J[:n], self.work[:n], out)
         else:
             self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
-        norms = torch.linalg.vector_norm(out, dim=-1).double()
+        norms = row_norms(out).double()
         top = norms.amax(dim=1)
         if not (bool((top < GROWTH_LIMIT).all()) and self._nothing_lost(one, out, norms)):
             return None
@@ -203,7 +219,7 @@ class Propagation:
         On constant inputs V = sum_g diag(mix_g) W_g is the same at every step, and so would be the
         rounding of its entries: 1e-5 in 1,000 steps. With another factor they are rounded anew.
         """
-        if self.dtype == torch.float64:
+        if self.dtype == torch.float64 or self.sketches:
             return 1.0
         self.taken += 1
         return 1 + self.taken * GOLDEN % 1
@@ -234,8 +250,8 @@ class Propagation:
         return OneStep(mix, mix, keep, through)
 
     def _diffused(self, name: str, factor: Tensor, n: int) -> Tensor:
-        if self.dtype == torch.float64:
-            return factor
+        if self.dtype == torch.float64 or self.sketches:
+            return factor.to(self.dtype)
         # relative, so that a gate that suddenly closes does not inherit the open gate's remainder
         exact = factor * self.lost[name][:n] if name in self.lost else factor
         rounded = exact.to(self.dtype)
@@ -257,6 +273,14 @@ class Propagation:
             self.shift[:n] = 0
             self.rows = None
         return tangents
+
+
+def row_norms(J: Tensor) -> Tensor:
+    """(..., rows), from (..., rows, k). What underflows in a square is for the caller to find."""
+    if J.stride(-1) == 1:
+        return torch.linalg.vector_norm(J, dim=-1)
+    # torch's own norm takes ten times as long over columns that stand apart
+    return J.square().sum(dim=-1).sqrt_()
 
 
 def moderate(x: Tensor, spread: int) -> bool:
