@@ -9,27 +9,25 @@ from pathlib import Path
 
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
+from rnngrad.workers import start_workers
 
 BUILD = Path("build")
 
 
 def main() -> None:
+    start_workers("rnngrad.study.conditions.measuring")
     params = read_params()
 
     import pandas as pd
     from tqdm import tqdm
 
-    from rnngrad.data.batches import load_embedding
-    from rnngrad.study.conditions import measuring, table
-    from rnngrad.workers import run_jobs
+    from rnngrad.study.conditions import jobs, table
 
-    _, vectors = load_embedding(BUILD / "embed")
-    cases = measuring.jobs_of(params, vectors.shape[1])
-    jobs = measuring.distinct(job for case in cases.values() for job in case)
-    arguments = [(job, params, BUILD / "embed", BUILD / "train") for job in jobs]
-    results = run_jobs(measuring.measure_job, arguments)
-    measured = list(tqdm(results, "conditions", total=len(jobs), unit="model", disable=None))
-    rows, curves = measuring.tabulate(params, cases, measured)
+    cases = jobs.jobs_of(params, params.embed.dimensions)
+    distinct = jobs.distinct(job for case in cases.values() for job in case)
+    results = jobs.measure(distinct, params, BUILD)
+    measured = list(tqdm(results, "conditions", total=len(distinct), unit="model", disable=None))
+    rows, curves = jobs.tabulate(params, cases, measured)
     seeds = pd.DataFrame(rows)
     with whole(BUILD / "conditions") as folder:
         folder.mkdir()

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
+from rnngrad.workers import start_workers
 
 BUILD = Path("build")
 
 
 def main(cell: str) -> None:
+    start_workers("rnngrad.study.evidence.measuring")
     params = read_params()
 
     import numpy as np

@@ -12,27 +12,25 @@ from pathlib import Path
 
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
+from rnngrad.workers import start_workers
+
+BUILD = Path("build")
 
 
 def main(cell: str) -> None:
+    start_workers("rnngrad.study.probing")
     params = read_params()
-    train = params.train_of(cell)
 
     import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
-    from rnngrad.data.batches import load_embedding
-    from rnngrad.study.probing import probe_inputs, probe_model, summarize
+    from rnngrad.study.probed import probe_cell, summarize
     from rnngrad.study.results import WEIGHTS
-    from rnngrad.workers import run_jobs
 
-    inputs = probe_inputs(*load_embedding(Path("build/embed")), params.embed, params.probe)
-    shared = (cell, Path(f"build/train/{cell}"), train, params.probe, inputs)
-    jobs = [(*shared, seed, weights) for seed in train.seeds for weights in WEIGHTS]
-    models = run_jobs(probe_model, jobs)
-    probed = list(tqdm(models, f"probing {cell}", total=len(jobs), unit="model", disable=None))
-    with whole(f"build/probe/{cell}") as folder:
+    models, total = probe_cell(cell, BUILD, params), len(WEIGHTS) * len(params.train_of(cell).seeds)
+    probed = list(tqdm(models, f"probing {cell}", total=total, unit="model", disable=None))
+    with whole(BUILD / "probe" / cell) as folder:
         folder.mkdir()
         curves = pd.concat([summarize(cell, model) for model in probed], ignore_index=True)
         curves.to_csv(folder / "curves.csv", index=False, float_format="%.6f")

@@ -15,11 +15,13 @@ from pathlib import Path
 from rnngrad.errors import InputError
 from rnngrad.params import TrainParams, read_params
 from rnngrad.stage import run_stage, whole
+from rnngrad.workers import start_workers
 
 EMBED = Path("build/embed")
 
 
 def main(cell: str) -> None:
+    start_workers("rnngrad.models.training")
     params = read_params()
     train = params.train_of(cell)
 

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from rnngrad import workers
 from rnngrad.workers import run_jobs
 
 
@@ -18,21 +20,26 @@ def test_results_come_in_order_and_errors_reach_the_caller() -> None:
         list(run_jobs(operator.floordiv, [(1, 1), (1, 0)]))
 
 
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0])
-def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float) -> None:
-    code = (
-        "import time\n"
-        "from rnngrad.stage import run_stage\n"
-        "from rnngrad.workers import run_jobs\n"
-        "def main():\n"
-        "    print('started', flush=True)\n"
-        "    list(run_jobs(time.sleep, [(60,), (60,)]))\n"
-        "if __name__ == '__main__':\n"
-        "    run_stage(main)\n"
-    )
+def test_a_worker_may_also_be_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "METHOD", "spawn")
+    assert list(run_jobs(operator.sub, [(5, k) for k in range(4)])) == [5, 4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "cores", "shared"), [(5, 2, 3), (4, 2, 2), (1, 2, 1), (5, 4, 5), (3, 8, 3), (10, 4, 6)]
+)
+def test_cores_are_shared_where_some_would_have_no_job_in_the_end(
+    jobs: int, cores: int, shared: int
+) -> None:
+    assert workers._at_a_time(jobs, cores, share_cores=True) == shared
+    assert workers._at_a_time(jobs, cores, share_cores=False) == min(jobs, cores)
+
+
+def interrupted(code: str, seconds: float, folder: Path) -> tuple[int, str]:
+    """Exit status and stderr of a stage that is interrupted some time after it has started."""
     process = subprocess.Popen(
         [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,8 +47,75 @@ def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float) -> Non
     )
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.2 + seconds)
+    time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors == "interrupted; run the same command again to go on\n"
+    return process.returncode, errors
+
+
+CODE = """
+import time
+from rnngrad.stage import run_stage
+from rnngrad.workers import run_jobs, start_workers
+def main():
+    {start}
+    print('started', flush=True)
+    list(run_jobs(time.sleep, [(60,), (60,)]))
+if __name__ == '__main__':
+    run_stage(main)
+"""
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.5, 1.2])
+def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float, tmp_path: Path) -> None:
+    found = interrupted(CODE.format(start=""), seconds, tmp_path)
+    assert found == (130, "interrupted; run the same command again to go on\n")
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 0.98, 1.02, 1.06])
+def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
+    seconds: float, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\n")
+    code = CODE.format(start="start_workers('slow')")
+    found = interrupted(code, seconds, tmp_path)
+    assert found == (130, "interrupted; run the same command again to go on\n")
+
+
+def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:
+    (tmp_path / "once.py").write_text("import os\nwho = os.getpid()\n")
+    code = (
+        "import operator, sys\n"
+        "from rnngrad.workers import run_jobs, start_workers\n"
+        "def who(k):\n"
+        "    return sys.modules['once'].who\n"
+        "if __name__ == '__main__':\n"
+        "    start_workers('once', 'no_such_module')\n"
+        "    print(len({*run_jobs(who, [(0,), (1,)])}), 'once' in sys.modules)\n"
+    )
+    (tmp_path / "stage.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "stage.py"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("1 False\n", "")
+
+
+def test_who_starts_the_workers_needs_no_torch() -> None:
+    """It would take seconds on the core where the workers' imports could go on."""
+    modules = (
+        "models.seeds",
+        "models.results",
+        "study.probed",
+        "study.conditions.jobs",
+        "study.conditions.table",
+        "study.evidence.cell",
+    )
+    imports = "; ".join(f"import rnngrad.{module}" for module in modules)
+    code = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,12 +1,16 @@
 """Independent jobs on all cores, one thread each, with progress and a quiet answer to Ctrl-C."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.pool import Pool
+from threading import RLock
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -22,8 +26,32 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
 
+# Workers are copies of one process that has imported what they need. Not on macOS, whose system
+# libraries do not outlive being copied.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
-def run_jobs(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
+
+def start_workers(*modules: str) -> None:
+    """Have modules imported for the workers to come, beside whatever the caller does next.
+
+    torch takes seconds to import: a stage calls this first. Without it, or where every worker is
+    a process of its own, a worker imports what it needs when its first job comes.
+
+    Args:
+        modules: names. One that cannot be imported is an error only for the job that needs it.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if METHOD == "forkserver":
+        context = multiprocessing.get_context(METHOD)
+        context.set_forkserver_preload(["rnngrad.quick_imports", *modules])
+        with _deaf():
+            forkserver.ensure_running()
+
+
+def run_jobs(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, share_cores: bool = False
+) -> Iterator[Result]:
     """``function(*job)`` of every job, in order, as many at a time as there are cores.
 
     The networks of this study are too small for two threads: one thread each for two jobs is faster
@@ -32,11 +60,18 @@ def run_jobs(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -
     Args:
         function: importable by name, as everything in ``jobs`` must be picklable.
         jobs: the arguments of each call.
+        share_cores: of jobs that take equally long. Where they would leave cores without a job in
+            the end, some more of them run at a time, and take turns: five on two cores take as long
+            as two and a half in a row, not three.
     """
     sent = [pickle.dumps(job) for job in jobs]
-    with _pool(min(len(jobs), os.cpu_count() or 1)) as pool:
+    with _pool(_at_a_time(len(jobs), os.cpu_count() or 1, share_cores)) as pool:
         for result in pool.imap(_Call(function), sent):
             yield pickle.loads(result)
+
+
+def _at_a_time(jobs: int, cores: int, share_cores: bool) -> int:
+    return min(jobs, cores + jobs % cores if share_cores else cores)
 
 
 class _Call:
@@ -55,16 +90,35 @@ class _Call:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Pool]:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    context = multiprocessing.get_context("spawn")
+    start_workers()
+    context = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
+        first = context.Process(target=int)
+        first.start()
+        first.join()
     lock = context.RLock()
-    # Ctrl-C is the parent's to answer: leaving the block below ends the workers. They inherit being
-    # deaf to it, since one that is still importing torch would answer with a traceback.
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pool = context.Pool(workers, tqdm.set_lock, (lock,))
-    finally:
-        signal.signal(signal.SIGINT, answer)
+    with _deaf():
+        pool = context.Pool(workers, _begin, (lock,))
     with pool:
         yield pool
+
+
+def _begin(lock: RLock) -> None:
+    tqdm.set_lock(lock)
+    gc.freeze()
+    gc.enable()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """For starting processes that Ctrl-C does not reach: it is the parent's to answer.
+
+    Leaving the pool's block ends the workers. They inherit being deaf to it, since one that is
+    still importing torch would answer with a traceback.
+    """
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, answer)

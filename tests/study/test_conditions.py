@@ -17,6 +17,7 @@ from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.trajectory import Chunk, run_layer
 from rnngrad.study.conditions import measuring, table
 from rnngrad.study.conditions.inputs import condition_inputs
+from rnngrad.study.conditions.jobs import SMALLEST_NORMAL, distinct, jobs_of, tabulate
 from rnngrad.study.probing import shared_state
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,17 +50,17 @@ def embed(tmp_path: Path, make_sample: Any) -> Path:
 
 def run(params: Params, embed: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], pd.Series]]:
     """Rows of seed 1, and its curves by condition and cell."""
-    cases = measuring.jobs_of(params, D)
-    jobs = measuring.distinct(job for case in cases.values() for job in case)
+    cases = jobs_of(params, D)
+    jobs = distinct(job for case in cases.values() for job in case)
     measured = [measuring.measure_job(job, params, embed, Path("nowhere")) for job in jobs]
-    rows, curves = measuring.tabulate(params, cases, measured)
+    rows, curves = tabulate(params, cases, measured)
     first = dict(reversed([((a, b), c) for a, b, c in curves]))
     return pd.DataFrame(rows).query("seed == 1"), first
 
 
 def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
     """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
-    job = measuring.jobs_of(params, D)["question"][0]._replace(cell=cell)
+    job = jobs_of(params, D)["question"][0]._replace(cell=cell)
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
     module = measuring._module(job, D, params, Path()).double()
@@ -105,8 +106,8 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
             "padding": {"padding": "none"},
         }
     )
-    cases = measuring.jobs_of(params, D)
-    jobs = measuring.distinct(job for case in cases.values() for job in case)
+    cases = jobs_of(params, D)
+    jobs = distinct(job for case in cases.values() for job in case)
     assert len(jobs) == 2 * 2 * 2  # settings, cells, seeds
     assert {len(job.readings) for job in jobs} == {3, 1}
 
@@ -114,7 +115,7 @@ def test_readings_of_one_model_are_run_once(embed: Path) -> None:
 def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
     params = make_params({"trained": {"weights": "trained", "cells": ["rnn", "gru"]}})
     params = params.model_copy(update={"cells": {"rnn": {"seeds": [7, 8, 9]}}})
-    jobs = measuring.jobs_of(params, D)["trained"]
+    jobs = jobs_of(params, D)["trained"]
     assert [(job.cell, job.seed) for job in jobs] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
@@ -123,7 +124,7 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
     rows, curves = run(params, embed)
     found = int(rows["float32_zero_from"].item())
-    job = measuring.jobs_of(params, D)["question"][0]
+    job = jobs_of(params, D)["question"][0]
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
     module = measuring._module(job, D, params, Path())
@@ -162,7 +163,7 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None
     case = {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}
     params = make_params({"question": case})
     _, curves = run(params, embed)
-    job = measuring.jobs_of(params, D)["question"][0]
+    job = jobs_of(params, D)["question"][0]
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
     module = measuring._module(job, D, params, Path())
@@ -269,7 +270,7 @@ def test_identity_and_chrono_reach_the_module() -> None:
             "chrono": {"initializer": "chrono", "cells": ["lstm"]},
         }
     )
-    jobs = measuring.jobs_of(params, D)
+    jobs = jobs_of(params, D)
     rnn = measuring._module(jobs["identity"][0], D, params, Path())
     assert isinstance(rnn, nn.RNN)
     assert rnn.nonlinearity == "relu"
@@ -300,7 +301,7 @@ def test_rates_and_horizon_of_a_straight_line() -> None:
 
 def test_rates_stop_where_the_arithmetic_ends() -> None:
     line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
-    smallest = measuring.SMALLEST_NORMAL["float32"]
+    smallest = SMALLEST_NORMAL["float32"]
     words = [range(100)]
     _, numbers = table.curve_numbers(line, words, 0.0, smallest, True, None)
     assert numbers["decades_per_step_tokens"] == pytest.approx(-1.0)

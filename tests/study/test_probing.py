@@ -13,15 +13,8 @@ from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.weights import weight_file
 from rnngrad.params import EmbedParams, ProbeParams, TrainParams
-from rnngrad.study.probing import (
-    STATE,
-    ProbedModel,
-    initial_state,
-    log_spaced_steps,
-    probe_inputs,
-    probe_model,
-    summarize,
-)
+from rnngrad.study.probed import STATE, ProbedModel, summarize
+from rnngrad.study.probing import initial_state, log_spaced_steps, probe_inputs, probe_model
 
 D, H = 3, 5
 LENGTHS = [4, 9, 6]

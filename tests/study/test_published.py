@@ -9,7 +9,8 @@ import rnngrad
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.report.why_figures import PUBLISHED_HALVES
-from rnngrad.study.probing import STATE, shared_state
+from rnngrad.study.probed import STATE
+from rnngrad.study.probing import shared_state
 
 
 def halved_medians(cell: str) -> np.ndarray:

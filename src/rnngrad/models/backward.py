@@ -17,6 +17,8 @@ float64; rows of gates and of da consist of the blocks that `recurrence` names.
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rnngrad.probe.recurrence import Array, States
 
@@ -28,13 +30,13 @@ class Side(NamedTuple):
 
     columns: list[slice]
 
-    def weight_gradient(self, delta: Array, right: Array) -> Array:
+    def weight_gradient(self, delta: Tensor, right: Tensor) -> Tensor:
         """Of the matrix, from da (n, blocks H) and what the matrix multiplied (n, D or H)."""
-        return np.concatenate([delta[:, s].T @ right for s in self.columns])
+        return torch.cat([delta[:, s].T @ right for s in self.columns])
 
-    def bias_gradient(self, delta: Array) -> Array:
-        sums = delta.sum(axis=0)
-        return np.concatenate([sums[s] for s in self.columns])
+    def bias_gradient(self, delta: Tensor) -> Tensor:
+        sums = delta.new_ones(len(delta)) @ delta  # more exact than torch's sum over rows
+        return torch.cat([sums[s] for s in self.columns])
 
 
 class RNN:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnngrad.models.backward import Backward
-from rnngrad.models.recurrent import Rows, Steps, run, steps_of, weights_of
+from rnngrad.models.recurrent import Steps, one_thread, steps_of, weights_of
 from rnngrad.probe.recurrence import Array, Recurrence
 
 # Steps between two looks at whether a state has come back, or a cotangent has died.
@@ -89,6 +89,7 @@ class _Path(NamedTuple):
         return np.where(t < n, t, n - self.period + (t - n) % max(self.period, 1))
 
 
+@one_thread
 def _run(cell: Recurrence, steps: int, parts: int) -> _Path:
     """From the zero state; memory that no step gets to is not touched."""
     H = cell.W_T.shape[0]
@@ -102,8 +103,10 @@ def _run(cell: Recurrence, steps: int, parts: int) -> _Path:
             return _Path([s[: t + 1] for s in states], gates[:t], period)
         stop = min(t + LOOK_EVERY, steps)
         gates[t:stop] = cell.b
-        rows = Rows(np.ones(stop - t, dtype=np.int64))
-        run(cell, gates[t:stop], [s[t : stop + 1] for s in states], rows)
+        now = gates[t:stop, None]
+        before, after = ([s[first:][: len(now), None] for s in states] for first in (t, t + 1))
+        with np.errstate(over="ignore"):
+            cell.steps(now, now, before, after)
     return _Path(states, gates, 0)
 
 
@@ -128,18 +131,14 @@ class _Padding(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cell, path, steps = ctx.made
         back = _Back(cell, path)
-        entering = gradients[0].numpy()
-        left = back.at_rest(steps, entering)
-        for k in reversed(range(left)):
-            back.enter(entering[k])
-            back.go(steps[k], steps[k - 1] if k else 0)
+        back.all_the_way(steps, gradients[0].numpy())
         delta, h = back.visits()
-        found = (
+        return (
+            *(None, None, None),
             cell.hidden_side.weight_gradient(delta, h),
             cell.input_side.bias_gradient(delta),
             cell.hidden_side.bias_gradient(delta),
         )
-        return (None, None, None, *map(torch.from_numpy, found))
 
 
 class _Back:
@@ -156,6 +155,13 @@ class _Back:
         """Add one of the states, (parts, H)."""
         for now, more in zip(self.cotangent, cotangent, strict=True):
             now += more
+
+    @one_thread
+    def all_the_way(self, steps: list[int], entering: Array) -> None:
+        """To the zero state, with cotangents (n, parts, H) that enter after n numbers of steps."""
+        for k in reversed(range(self.at_rest(steps, entering))):
+            self.enter(entering[k])
+            self.go(steps[k], steps[k - 1] if k else 0)
 
     def at_rest(self, steps: list[int], entering: Array) -> int:
         """How many cotangents, the earliest, are left when those that meet the same steps are done.
@@ -203,7 +209,8 @@ class _Back:
     def _size(self) -> float:
         return max(float(np.abs(cotangent).max()) for cotangent in self.cotangent)
 
-    def visits(self) -> tuple[Array, Array]:
+    def visits(self) -> tuple[Tensor, Tensor]:
         """Cotangents of the gates (k, blocks H) and h before the step (k, H), at all visits."""
         deltas, positions = zip(*self.visited, strict=True)
-        return np.concatenate(deltas), self.path.states[0][np.concatenate(positions)]
+        h = self.path.states[0][np.concatenate(positions)]
+        return torch.from_numpy(np.concatenate(deltas)), torch.from_numpy(h)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from rnngrad.models import backward
@@ -26,6 +27,9 @@ from rnngrad.models.backward import Backward
 from rnngrad.probe import recurrence
 from rnngrad.probe.recurrence import Array, Recurrence, States
 
+# NumPy's threads and torch's disturb each other, and a step is too small for two: it takes one, and
+# the products of all steps are torch's.
+one_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 # Rows whose factors are made at once: few enough to stay in cache, enough to be worth the calls.
 BLOCK_ROWS = 64
 
@@ -138,33 +142,32 @@ def last_hidden_states_of_rows(
 class _Recurrent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, steps: Steps, rows: Rows, inputs: Tensor, *more: Tensor) -> Tensor:
-        x, initial = inputs.detach().numpy(), more[len(WEIGHTS) :]
-        gates = x @ steps.forward.W_ih.T
-        gates += steps.forward.b
-        ends = len(x) + len(initial[0])
-        states = [np.empty((ends, s.shape[1]), dtype=x.dtype) for s in initial]
+        initial = more[len(WEIGHTS) :]
+        W_ih, b = (torch.from_numpy(v) for v in (steps.forward.W_ih, steps.forward.b))
+        gates = torch.addmm(b, inputs, W_ih.T)
+        states = [s.new_empty(len(inputs) + len(s), s.shape[1]) for s in initial]
         for path, state in zip(states, initial, strict=True):
-            path[rows.first] = state.detach().numpy()
-        run(steps.forward, gates, states, rows)
-        ctx.made = steps.back, rows, x, gates, states
-        return torch.from_numpy(states[0][len(x) :])
+            path[torch.from_numpy(rows.first)] = state
+        run(steps.forward, gates.numpy(), [s.numpy() for s in states], rows)
+        ctx.made = steps.back, rows, inputs, gates, states
+        return states[0][len(inputs) :]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cell, rows, x, gates, states = ctx.made
-        cotangent = [np.zeros((len(gradients[0]), s.shape[1]), dtype=x.dtype) for s in states]
-        cotangent[0][:] = gradients[0].numpy()
-        delta = run_back(cell, gates, states, rows, cotangent)
+        cell, rows, inputs, gates, states = ctx.made
+        cotangent = [gradients[0].clone(), *(torch.zeros_like(gradients[0]) for _ in states[1:])]
+        arrays = ([v.numpy() for v in part] for part in (states, cotangent))
+        delta = torch.from_numpy(run_back(cell, gates.numpy(), rows, *arrays))
         found = (
-            cell.input_side.weight_gradient(delta, x),
-            cell.hidden_side.weight_gradient(delta, states[0][: len(x)]),
+            cell.input_side.weight_gradient(delta, inputs),
+            cell.hidden_side.weight_gradient(delta, states[0][: len(inputs)]),
             cell.input_side.bias_gradient(delta),
             cell.hidden_side.bias_gradient(delta),
-            *cotangent,
         )
-        return (None, None, None, *map(torch.from_numpy, found))
+        return (None, None, None, *found, *cotangent)
 
 
+@one_thread
 def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
     """All steps forward: gates (N, blocks H) hold the input part before and the gates after."""
     with np.errstate(over="ignore"):
@@ -177,7 +180,8 @@ def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
             cell.steps(now, now, before, after)
 
 
-def run_back(cell: Backward, gates: Array, states: States, rows: Rows, cotangent: States) -> Array:
+@one_thread
+def run_back(cell: Backward, gates: Array, rows: Rows, states: States, cotangent: States) -> Array:
     """All steps back: da (N, blocks H); the cotangent (rows, H) of the last states becomes that of
     the initial ones.
     """

@@ -1,17 +1,17 @@
-"""What training gives, and what a trained cell leaves on disk."""
+"""What training gives, and what a trained cell leaves on disk. Needs no torch."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from rnngrad.intervals import mean_interval
-from rnngrad.models.weights import weight_file
 from rnngrad.params import TrainParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TrainedSeed(NamedTuple):
@@ -25,21 +25,40 @@ class TrainedSeed(NamedTuple):
         test: loss (nats), accuracy, auroc, f1 on the test split.
     """
 
-    initial: dict[str, Tensor]
-    trained: dict[str, Tensor]
+    initial: "dict[str, Tensor]"
+    trained: "dict[str, Tensor]"
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    test: dict[str, float]
+
+
+class SeedResult(NamedTuple):
+    """The same with the state dicts in files.
+
+    Attributes:
+        files: of the state dicts, named as they are to be.
+        parameters: numbers in one of them.
+        history, predictions, test: as in :class:`TrainedSeed`.
+    """
+
+    files: tuple[Path, ...]
+    parameters: int
     history: pd.DataFrame
     predictions: pd.DataFrame
     test: dict[str, float]
 
 
 def write_results(
-    folder: Path, cell: str, params: TrainParams, trained: Sequence[TrainedSeed]
+    folder: Path, cell: str, params: TrainParams, trained: Sequence[SeedResult]
 ) -> None:
-    """Write weights, epoch history, test predictions, metrics and the model card of one cell."""
+    """Write epoch history, test predictions, metrics and the model card of one cell.
+
+    The files of the weights are moved.
+    """
     folder.mkdir()
-    for seed, result in zip(params.seeds, trained, strict=True):
-        torch.save(result.initial, weight_file(folder, "init", seed))
-        torch.save(result.trained, weight_file(folder, "trained", seed))
+    for result in trained:
+        for path in result.files:
+            path.rename(folder / path.name)
     history = pd.concat([result.history for result in trained])
     history[["seed", "epoch", "split", "loss", "accuracy"]].to_csv(
         folder / "history.csv", index=False, float_format="%.6f"
@@ -53,7 +72,7 @@ def write_results(
     _write_json(folder / "metrics.json", metrics)
     card = {
         "cell": cell,
-        "parameters": sum(value.numel() for value in trained[0].initial.values()),
+        "parameters": trained[0].parameters,
         "settings": params.model_dump(),
         "test": {"per_seed": tests, "over_seeds": metrics},
         "test_comments": len(trained[0].predictions),

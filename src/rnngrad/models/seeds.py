@@ -1,18 +1,15 @@
-"""Training all seeds of one cell, as many at a time as there are cores."""
+"""Training all seeds of one cell on all cores."""
 
 from pathlib import Path
 
-import torch
-
-from rnngrad.data.batches import load_embedding
-from rnngrad.models.results import TrainedSeed
+from rnngrad.models.results import SeedResult
 from rnngrad.params import EmbedParams, TrainParams
 from rnngrad.workers import run_jobs
 
 
 def train_cell(
     cell: str, params: TrainParams, embed: EmbedParams, folder: Path, unfinished: Path
-) -> list[TrainedSeed]:
+) -> list[SeedResult]:
     """Train one model per seed.
 
     Args:
@@ -20,13 +17,14 @@ def train_cell(
         params: the cell's settings; its seeds say which models.
         embed: how comments are padded.
         folder: of the embedding stage.
-        unfinished: folder of the checkpoints from which an interrupted training goes on.
+        unfinished: folder of the checkpoints from which an interrupted training goes on; the files
+            of the weights lie there, too.
     """
     jobs = [
         (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", line)
         for line, seed in enumerate(params.seeds)
     ]
-    return list(run_jobs(_train, jobs))
+    return list(run_jobs(_train, jobs, share_cores=True))
 
 
 def _train(
@@ -37,10 +35,14 @@ def _train(
     folder: Path,
     checkpoints: Path,
     line: int,
-) -> TrainedSeed:
-    # Lightning takes seconds to import: only the workers need it
+) -> SeedResult:
+    # torch and Lightning take seconds to import: only the workers need them
+    import torch
+
+    from rnngrad.data.batches import load_embedding
     from rnngrad.data.datamodule import CommentData
     from rnngrad.models.training import train_seed
+    from rnngrad.models.weights import weight_file
 
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
@@ -52,4 +54,10 @@ def _train(
         batch_size=params.batch_size,
         seed=seed,
     )
-    return train_seed(cell, seed, data, params, checkpoints, line)
+    found = train_seed(cell, seed, data, params, checkpoints, line)
+    states = {"init": found.initial, "trained": found.trained}
+    files = {weight_file(checkpoints, name, seed): state for name, state in states.items()}
+    for path, state in files.items():
+        torch.save(state, path)
+    parameters = sum(value.numel() for value in found.initial.values())
+    return SeedResult((*files,), parameters, found.history, found.predictions, found.test)

@@ -69,7 +69,7 @@ def processor() -> str:
 
 
 def training_seconds(rates: Rates, train: TrainParams, data: CommentData) -> float:
-    """Seconds of the stage train for one cell: all seeds, as many at a time as there are cores.
+    """Seconds of the stage train for one cell: all seeds, which share the cores evenly.
 
     On a GPU they share one processor, and count as if they came one after the other.
     """
@@ -77,7 +77,7 @@ def training_seconds(rates: Rates, train: TrainParams, data: CommentData) -> flo
     epoch = rates.update.seconds(batch_steps(data.train_dataloader()))
     epoch += rates.evaluation.seconds(batch_steps(data.val_dataloader()))
     test = rates.evaluation.seconds(batch_steps(data.predict_dataloader()))
-    return (train.epochs * epoch + test) * -(-len(train.seeds) // at_once)
+    return (train.epochs * epoch + test) * max(1.0, len(train.seeds) / at_once)
 
 
 def probing_seconds(rates: Rates, train: TrainParams, comments: int) -> float:

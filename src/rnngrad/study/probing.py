@@ -4,22 +4,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.data.batches import CommentBatches
+from rnngrad.data.batches import CommentBatches, load_embedding
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.weights import load_classifier, weight_file
-from rnngrad.params import EmbedParams, ProbeParams, TrainParams
-from rnngrad.study.decades import log10_mean
+from rnngrad.params import EmbedParams, Params, ProbeParams, TrainParams
 from rnngrad.study.gates import gate_histogram, memory_gate
+from rnngrad.study.probed import STATE, ProbedModel
 from rnngrad.study.results import MILESTONES
 
 STATISTICS = ("column_sum", "frobenius", "spectral")
-STATE = {"rnn": "h", "gru": "h", "lstm": "c"}  # the question's d h_t/d h_0 and d c_t/d c_0
 
 
 class ProbeInputs(NamedTuple):
@@ -99,20 +97,6 @@ def log_spaced_steps(last: int, count: int) -> list[int]:
     return sorted({*spread, *(step for step in MILESTONES if step <= last)})
 
 
-class ProbedModel(NamedTuple):
-    """What the probe finds in one model.
-
-    Attributes:
-        log10: by statistic, float64 (B, T); NaN beyond a comment's end.
-        gates: histogram of the LSTM's forget gate or the GRU's update gate; None for an RNN.
-    """
-
-    seed: int
-    weights: str
-    log10: dict[str, NDArray[np.float64]]
-    gates: pd.DataFrame | None
-
-
 def probe_model(
     cell: str,
     folder: Path,
@@ -150,39 +134,14 @@ def probe_model(
     return ProbedModel(seed, weights, found, gates)
 
 
-def summarize(cell: str, model: ProbedModel) -> pd.DataFrame:
-    """One row per statistic and step: log10 of the mean over examples, and their spread.
+def probe_from_files(
+    cell: str, build: Path, params: Params, seed: int, weights: str
+) -> ProbedModel:
+    """:func:`probe_model` of what the stages before have written below ``build``.
 
-    Columns: cell, seed, weights, state, statistic, step (from 1), log10_mean, log10_median,
-    log10_low, log10_high (10th and 90th percentile), examples (whose comment reaches the step).
+    Raises:
+        InputError: the embedding or the weights are missing or another model's.
     """
-    parts = []
-    for statistic, values in model.log10.items():
-        reached = ~np.isnan(values).all(axis=0)
-        low, median, high = _quantiles(values[:, reached])
-        part = pd.DataFrame(
-            {
-                "step": np.flatnonzero(reached) + 1,
-                "log10_mean": log10_mean(values[:, reached]),
-                "log10_median": median,
-                "log10_low": low,
-                "log10_high": high,
-                "examples": (~np.isnan(values[:, reached])).sum(axis=0),
-            }
-        )
-        names = {
-            "cell": cell,
-            "seed": model.seed,
-            "weights": model.weights,
-            "state": STATE[cell],
-            "statistic": statistic,
-        }
-        parts.append(part.assign(**names)[[*names, *part.columns]])
-    return pd.concat(parts, ignore_index=True)
-
-
-def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # the log10 of an exact zero is -inf, between which no quantile can be interpolated
-    lowest = -1e300
-    found = np.nanquantile(np.maximum(values, lowest), [0.1, 0.5, 0.9], axis=0)
-    return np.where(found < lowest / 1e3, -np.inf, found)
+    inputs = probe_inputs(*load_embedding(build / "embed"), params.embed, params.probe)
+    folder, train = build / "train" / cell, params.train_of(cell)
+    return probe_model(cell, folder, train, params.probe, inputs, seed, weights)

@@ -1,12 +1,10 @@
-"""Why is it zero? The question's statistic under its own setting, and with one factor changed."""
+"""One model under one setting: the question's statistic, in every arithmetic asked for."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -15,102 +13,20 @@ from rnngrad.data.batches import load_embedding
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier, weight_file
-from rnngrad.params import Params, Setting
+from rnngrad.params import Params
 from rnngrad.probe.arithmetic import exact_arithmetic
 from rnngrad.probe.curves import curves_of_problem
 from rnngrad.probe.naive import AFTER, first_zero_step, naive_column_sums
 from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.trajectory import Chunk, LayerRun, run_layer
 from rnngrad.study.conditions.inputs import condition_inputs
+from rnngrad.study.conditions.jobs import COLUMN_SUM, SMALLEST_NORMAL, Job, Measured, Reading
 from rnngrad.study.conditions.sigmoid_state import with_sigmoid_state
-from rnngrad.study.conditions.table import curve_numbers
-from rnngrad.study.probing import STATE, log_spaced_steps, shared_state
+from rnngrad.study.probed import STATE
+from rnngrad.study.probing import log_spaced_steps, shared_state
 
-SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
-    "log": -np.inf,
-    "float64": float(np.log10(np.finfo(np.float64).tiny)),
-    "float32": float(np.log10(np.finfo(np.float32).tiny)),
-    "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
-}
 RECORDED = 25  # log-spaced steps at which costly readings are taken
 WINDOW = 20  # steps that the question looked at, at either end
-
-
-class Reading(NamedTuple):
-    """In which arithmetic which statistic is taken."""
-
-    arithmetic: str
-    statistic: str
-
-
-COLUMN_SUM = Reading("log", "column_sum")
-
-
-class Job(NamedTuple):
-    """One model on the examples of one setting; several conditions may read the same curves."""
-
-    setting: Setting  # but for what the readings and the halving say
-    cell: str
-    seed: int
-    readings: tuple[Reading, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one model gives.
-
-    Attributes:
-        log10: by reading, (B, T) float64; NaN at steps where it was not taken.
-        words: for each example the steps (from 0) at which words are read.
-        units: H.
-        float32_zero_from: first step (from 1) from which autograd's float32 with flush-to-zero is
-            zero in every entry of every example; None if never.
-    """
-
-    job: Job
-    log10: dict[Reading, NDArray[np.float64]]
-    words: list[range]
-    units: int
-    float32_zero_from: int | None
-
-
-def jobs_of(params: Params, features: int) -> dict[str, list[Job]]:
-    """The models of every case, by its name; equal jobs are to be run once.
-
-    ``features`` is the dimension of the word vectors.
-    """
-    conditions = params.conditions
-    found: dict[str, list[Job]] = {}
-    readings: dict[tuple[str, str, int], set[Reading]] = {}
-    for case in conditions.cases:
-        setting = conditions.setting_of(case)
-        trained = setting.weights == "trained"
-        for cell in setting.cells:
-            if trained and cell not in params.cells:
-                continue  # nobody trained it
-            for seed in params.train_of(cell).seeds if trained else conditions.seeds:
-                job = Job(_what_is_run(setting, cell, features), cell, seed, ())
-                found.setdefault(case, []).append(job)
-                readings.setdefault(_key(job), set()).add(reading_of(setting))
-    return {
-        case: [job._replace(readings=tuple(sorted(readings[_key(job)]))) for job in jobs]
-        for case, jobs in found.items()
-    }
-
-
-def reading_of(setting: Setting) -> Reading:
-    return Reading(setting.arithmetic, setting.statistic)
-
-
-def _what_is_run(setting: Setting, cell: str, features: int) -> Setting:
-    """The setting with what does not change the model's run set to one and the same value."""
-    same = {"cells": [cell], "arithmetic": "log", "statistic": "column_sum", "halved_mean": False}
-    slices = setting.sliced_input and setting.units < features
-    return setting.model_copy(update=same | {"sliced_input": slices})
-
-
-def _key(job: Job) -> tuple[str, str, int]:
-    return job.setting.model_dump_json(), job.cell, job.seed
 
 
 def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
@@ -226,37 +142,3 @@ class _Run(NamedTuple):
 
 def _dtype(reading: Reading) -> torch.dtype:
     return torch.float64 if reading.arithmetic == "float64" else torch.float32
-
-
-def distinct(jobs: Iterable[Job]) -> list[Job]:
-    """Every job once, in the order in which they come."""
-    return list({_key(job): job for job in jobs}.values())
-
-
-def tabulate(
-    params: Params, cases: dict[str, list[Job]], measured: Iterable[Measured]
-) -> tuple[list[dict[str, Any]], list[tuple[str, str, pd.Series]]]:
-    """What every case reads from what was measured.
-
-    Returns:
-        One row per case, cell and seed: condition, factor, cell, seed and
-        ``condition_table.NUMBERS``; and for each of them condition, cell and the curve.
-    """
-    found = {_key(result.job): result for result in measured}
-    rows, curves = [], []
-    for case, jobs in cases.items():
-        setting, factor = params.conditions.setting_of(case), params.conditions.factor_of(case)
-        for job in jobs:
-            result = found[_key(job)]
-            curve, numbers = curve_numbers(
-                result.log10[reading_of(setting)],
-                result.words,
-                0.5 * np.log10(result.units) if setting.statistic == "frobenius" else 0.0,
-                SMALLEST_NORMAL[setting.arithmetic],
-                setting.halved_mean,
-                result.float32_zero_from,
-            )
-            names = {"condition": case, "factor": factor, "cell": job.cell, "seed": job.seed}
-            rows.append(names | numbers)
-            curves.append((case, job.cell, curve))
-    return rows, curves
