@@ -23,7 +23,8 @@ from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.learner import Learner
 from rnngrad.params import Params, TrainParams
 from rnngrad.preset.lengths import Lengths
-from rnngrad.study.probing import STATE, initial_state, log_spaced_steps, probe_inputs
+from rnngrad.study.probed import STATE
+from rnngrad.study.probing import initial_state, log_spaced_steps, probe_inputs
 
 WORDS = 1000
 """Random vectors that stand in for those of a study's words."""
