@@ -10,6 +10,7 @@ from probe_problems import CELLS, Case, Instance, make, set_weights
 from torch import nn
 
 import rnngrad
+from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.probe import column_sums, forward, tangents
 from rnngrad.probe import curves as curves_module
 
@@ -119,3 +120,13 @@ def test_what_is_remembered(limit: str, value: int, monkeypatch: pytest.MonkeyPa
         if len(passages) > 1:
             assert limit == "BYTES" or sum(len(p.one.mix) for p in passages) <= value
             assert limit == "STEPS" or sum(p.size() for p in passages) <= value
+
+
+def test_rounding_that_gathers_where_no_direction_dies():
+    """An orthogonal network keeps them all: over 1,403 steps a sum is lost the more easily."""
+    torch.manual_seed(7)
+    module = nn.RNN(100, 100, batch_first=True)
+    initialize_like_keras(module)
+    tokens = 5.7 * nn.functional.normalize(torch.randn(2, 1403, 100), dim=2)
+    state = torch.rand(1, 2, 100)
+    assert largest_error(Instance(module, tokens, state, state)) < 1e-4

@@ -1,4 +1,4 @@
-"""The probe knows torch only, and `import rnngrad` not even that."""
+"""The probe knows torch and NumPy only, and `import rnngrad` not even that."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def test_import_is_lazy():
     assert run("import sys, rnngrad; print('torch' in sys.modules)") == "False"
 
 
-def test_using_the_probe_imports_torch_only():
+def test_using_the_probe_imports_no_more():
     code = f"""
 import sys, torch, rnngrad
 module, x = torch.nn.LSTM(2, 3), torch.zeros(4, 1, 2)

@@ -165,6 +165,7 @@ def test_column_sums_that_nothing_settles(monkeypatch: pytest.MonkeyPatch):
         return curves_of(plan, schedule, dtype)
 
     monkeypatch.setattr(curves_module, "curves_of", recorded)
+    monkeypatch.setattr(column_sums, "GATHERING_STEPS", np.inf)
     monkeypatch.setattr(column_sums, "LOST", 0.3)
     monkeypatch.setattr(CancelledSums, "_take_again", lambda *args: None)
     shared, apart = both_ways(instance.module, x, state, state="c")

@@ -1,4 +1,7 @@
-"""The probe: exact Jacobian curves and gradient measures of recurrent modules. Knows torch only."""
+"""The probe: exact Jacobian curves and gradient measures of recurrent modules.
+
+Knows torch and NumPy only.
+"""
 
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 from rnngrad.probe.diagnosis import Diagnosis, diagnose

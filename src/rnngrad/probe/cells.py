@@ -42,9 +42,7 @@ from torch import Tensor
 
 from rnngrad.probe import recurrence
 from rnngrad.probe.forward_pass import (
-    Trajectory as Trajectory,
-)
-from rnngrad.probe.forward_pass import (
+    Trajectory,
     arrays_of,
     fits_numpy,
     run_gru,

@@ -140,6 +140,12 @@ class Propagation:
     def _basis(self, n: int) -> Tensor | None:
         return None if self.basis is None else self.basis[:n]
 
+    @property
+    def kept_steps(self) -> int:
+        """Steps in a row, as far as looked at, in which no direction died."""
+        looked = self.wait - COMPRESS_EVERY
+        return looked + self.since if looked else 0
+
     def compress(self, n: int, steps: int) -> None:
         """Drop directions on which no row of the first n slots depends any more.
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnngrad.probe.cells import LSTM, DerivativeForms, OneStep, Trajectory
+from rnngrad.probe.cells import LSTM, DerivativeForms, OneStep
+from rnngrad.probe.forward_pass import Trajectory
 from rnngrad.probe.problem import Problem
 
 

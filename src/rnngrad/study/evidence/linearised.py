@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.probe.cells import STABLE, Cell, Trajectory
+from rnngrad.probe.cells import STABLE, Cell
+from rnngrad.probe.forward_pass import Trajectory
 from rnngrad.study.evidence.stretches import Stretch
 
 SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
