@@ -90,3 +90,17 @@ def test_a_relu_network_runs_its_module(
     ours = outputs_and_gradients(module, last_hidden_states(module, batch))
     for a, b in zip(ours, outputs_and_gradients(module, plain(module, batch)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_that_changes_before_the_backward_pass_is_an_error(
+    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
+) -> None:
+    sample, vectors = make_sample(LENGTHS, ["train"], D)
+    everything = np.arange(len(LENGTHS))
+    batch = CommentBatches(sample, vectors, everything, "pre", 200)[everything.tolist()]
+    module = nn.GRU(D, H, batch_first=True)
+    hidden = last_hidden_states(module, batch)
+    with torch.no_grad():
+        module.get_parameter("weight_hh_l0").mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        hidden.sum().backward()

@@ -123,12 +123,14 @@ class _Padding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, known: Steps, parts: int, steps: list[int], *weights: Tensor) -> Tensor:
         path = _run(known.forward, steps[-1], parts)
+        ctx.save_for_backward(*weights)
         ctx.made = known.back, path, steps
         positions = path.positions(np.array(steps))
         return torch.from_numpy(np.stack([s[positions] for s in path.states], axis=1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # an error, if a weight has been changed since
         cell, path, steps = ctx.made
         back = _Back(cell, path)
         back.all_the_way(steps, gradients[0].numpy())

@@ -149,11 +149,13 @@ class _Recurrent(torch.autograd.Function):
         for path, state in zip(states, initial, strict=True):
             path[torch.from_numpy(rows.first)] = state
         run(steps.forward, gates.numpy(), [s.numpy() for s in states], rows)
+        ctx.save_for_backward(*more[: len(WEIGHTS)])
         ctx.made = steps.back, rows, inputs, gates, states
         return states[0][len(inputs) :]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # an error, if a weight has been changed since
         cell, rows, inputs, gates, states = ctx.made
         cotangent = [gradients[0].clone(), *(torch.zeros_like(gradients[0]) for _ in states[1:])]
         arrays = ([v.numpy() for v in part] for part in (states, cotangent))
