@@ -79,12 +79,15 @@ def test_no_step_is_run_in_which_a_comment_is_padded(
     assert sum(rows) == sum(LENGTHS)
 
 
-def test_a_relu_network_runs_its_module(
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-) -> None:
+@pytest.fixture
+def batch(make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]]) -> Batch:
+    """Padded in front, beyond the longest comment."""
     sample, vectors = make_sample(LENGTHS, ["train"], D)
     everything = np.arange(len(LENGTHS))
-    batch = CommentBatches(sample, vectors, everything, "pre", 200)[everything.tolist()]
+    return CommentBatches(sample, vectors, everything, "pre", 200)[everything.tolist()]
+
+
+def test_a_relu_network_runs_its_module(batch: Batch) -> None:
     torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True, nonlinearity="relu")
     ours = outputs_and_gradients(module, last_hidden_states(module, batch))
@@ -92,12 +95,7 @@ def test_a_relu_network_runs_its_module(
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_weight_that_changes_before_the_backward_pass_is_an_error(
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-) -> None:
-    sample, vectors = make_sample(LENGTHS, ["train"], D)
-    everything = np.arange(len(LENGTHS))
-    batch = CommentBatches(sample, vectors, everything, "pre", 200)[everything.tolist()]
+def test_a_weight_that_changes_before_the_backward_pass_is_an_error(batch: Batch) -> None:
     module = nn.GRU(D, H, batch_first=True)
     hidden = last_hidden_states(module, batch)
     with torch.no_grad():

@@ -82,7 +82,7 @@ class _Run:
     """The examples of one schedule, each in its slot while it runs."""
 
     def __init__(self, plan: Plan, schedule: Schedule, dtype: torch.dtype) -> None:
-        self.plan = plan
+        self.plan, self.steps = plan, schedule.steps
         start = plan.start if plan.start.dim() == 2 else plan.start[schedule.rows]
         cell = plan.problem.cells[plan.layer]
         self.tangents = Propagation(cell, start, len(schedule.rows), dtype, plan.drops)
@@ -111,7 +111,8 @@ class _Run:
             left = self._block(block, here, segment.running[steps], segment.start + t)
             unsettled[: len(left)] |= left
             t += len(block.x)
-            self.tangents.compress(segment.running[t - 1], len(block.x))
+            if segment.start + t < self.steps:
+                self.tangents.compress(segment.running[t - 1], len(block.x))
         return Curves(found, unsettled)
 
     def _block(

@@ -1,4 +1,4 @@
-"""One step forward of RNN, GRU and LSTM in NumPy, for many steps in a row on a CPU.
+"""Steps forward of RNN, GRU and LSTM in NumPy, many in a row, on a CPU.
 
 A step of a recurrent network is a small product and some ten element-wise functions, most of whose
 time is the call. NumPy's calls take half as long as torch's, its tanh a quarter, and its product of
@@ -18,7 +18,7 @@ step under `np.errstate(over="ignore")`.
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,6 @@ class RNN:
         W_ih, b: (blocks H, D) and (blocks H,), what makes the input part of `a`, x W_ih^T + b.
     """
 
-    blocks: ClassVar[int] = 1
-
     def __init__(
         self, W_ih: Array, W_hh: Array, b_ih: Array, b_hh: Array, rows: int, relu: bool = False
     ) -> None:
@@ -49,21 +47,16 @@ class RNN:
         self.product = np.empty((rows, len(W_hh)), dtype=W_hh.dtype)
         self.relu = relu
 
-    def step(self, a: Array, gates: Array, before: States, after: States) -> None:
-        """One step of n rows.
+    def steps(self, a: Array, gates: Array | None, before: States, after: States) -> None:
+        """t steps in a row, of n rows each.
 
         Args:
-            a: (n, blocks H), the input part; becomes the pre-activations.
-            gates: (n, blocks H), to be written but for an RNN's; may be `a`.
-            before: the states before the step, (n, H) each.
-            after: the states after it, to be written.
-        """
-        self.steps(a[None], gates[None], *_one(before, after))
-
-    def steps(self, a: Array, gates: Array | None, before: States, after: States) -> None:
-        """t steps in a row, of n rows each; arguments as of `step`, with t in front.
-
-        gates: None where nobody wants them. The states after a step are those before the next.
+            a: (t, n, blocks H), the input part; becomes the pre-activations.
+            gates: (t, n, blocks H), to be written but for an RNN's; may be `a`. None where nobody
+                wants them.
+            before: the states before each step, (t, n, H); all but the first step's are made here.
+            after: the states after each step, to be written; those before the next are the same
+                memory.
         """
         product = self.product[: a.shape[1]]
         for a_t, h, new in zip(a, before[0], after[0], strict=True):
@@ -78,8 +71,6 @@ class RNN:
 class GRU:
     """Gated recurrent unit as torch has it. Arguments and attributes as of `RNN`."""
 
-    blocks: ClassVar[int] = 4
-
     def __init__(self, W_ih: Array, W_hh: Array, b_ih: Array, b_hh: Array, rows: int) -> None:
         H = W_hh.shape[1]
         sign = np.repeat(np.array([-1, -1, 1], dtype=W_hh.dtype), H)
@@ -88,10 +79,6 @@ class GRU:
         self.b = np.concatenate((-(b_ih + b_hh)[: 2 * H], b_hh[2 * H :], b_ih[2 * H :]))
         self.product = np.empty((rows, 3 * H), dtype=W_hh.dtype)
         self.one = np.ones(1, dtype=W_hh.dtype)
-
-    def step(self, a: Array, gates: Array, before: States, after: States) -> None:
-        """One step of n rows; arguments as of `RNN.step`."""
-        self.steps(a[None], gates[None], *_one(before, after))
 
     def steps(self, a: Array, gates: Array | None, before: States, after: States) -> None:
         """t steps in a row of n rows each; arguments as of `RNN.steps`."""
@@ -118,8 +105,6 @@ class GRU:
 class LSTM:
     """Long short-term memory. Arguments and attributes as of `RNN`."""
 
-    blocks: ClassVar[int] = 4
-
     def __init__(self, W_ih: Array, W_hh: Array, b_ih: Array, b_hh: Array, rows: int) -> None:
         H = W_hh.shape[1]
         order = np.r_[: 2 * H, 3 * H : 4 * H, 2 * H : 3 * H]
@@ -129,10 +114,6 @@ class LSTM:
         self.b = (b_ih + b_hh)[order] * sign
         self.product = np.empty((rows, 4 * H), dtype=W_hh.dtype)
         self.one = np.ones(1, dtype=W_hh.dtype)
-
-    def step(self, a: Array, gates: Array, before: States, after: States) -> None:
-        """One step of n rows; arguments as of `RNN.step`."""
-        self.steps(a[None], gates[None], *_one(before, after))
 
     def steps(self, a: Array, gates: Array | None, before: States, after: States) -> None:
         """t steps in a row of n rows each; arguments as of `RNN.steps`."""
@@ -155,11 +136,6 @@ class LSTM:
 
 
 Recurrence = RNN | GRU | LSTM
-
-
-def _one(before: States, after: States) -> tuple[list[Array], list[Array]]:
-    """With a step in front."""
-    return [s[None] for s in before], [s[None] for s in after]
 
 
 def _parts(rows: Array, *blocks: slice) -> Iterator[tuple[Array, ...]]:
