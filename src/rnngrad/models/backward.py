@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.probe.recurrence import Array, States
+from rnngrad.probe.products import Array, multiply_rows
+from rnngrad.probe.recurrence import States
 
 Factors = tuple[Array, ...]  # mix (n, blocks, H); then (n, H) each, where there are: keep, through
 
@@ -58,7 +59,7 @@ class RNN:
         """One step of n rows: dh, dc of the states (n, H) move back, and da is written."""
         (mix,) = one
         np.multiply(mix[:, 0], cotangent[0], out=delta)
-        np.dot(delta, self.W, out=cotangent[0])
+        multiply_rows(delta, self.W, cotangent[0])
 
 
 class GRU:
@@ -86,7 +87,9 @@ class GRU:
         (dh,) = cotangent
         np.multiply(mix, dh[:, None], out=delta.reshape(mix.shape))
         dh *= keep
-        dh += np.dot(delta[:, : len(self.W)], self.W)
+        product = np.empty_like(dh)
+        multiply_rows(delta[:, : len(self.W)], self.W, product)
+        dh += product
 
 
 class LSTM:
@@ -120,7 +123,7 @@ class LSTM:
         np.multiply(mix[:, 2], dh, out=da[:, 2])
         np.multiply(mix[:, 3], dc, out=da[:, 3])
         dc *= keep
-        np.dot(delta, self.W, out=dh)
+        multiply_rows(delta, self.W, dh)
 
 
 Backward = RNN | GRU | LSTM

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from rnngrad.models.backward import Backward
 from rnngrad.models.recurrent import Steps, one_thread, steps_of, weights_of
-from rnngrad.probe.recurrence import Array, Recurrence
+from rnngrad.probe.products import Array
+from rnngrad.probe.recurrence import Recurrence
 
 # Steps between two looks at whether a state has come back, or a cotangent has died.
 LOOK_EVERY = 32

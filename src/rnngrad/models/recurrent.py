@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from rnngrad.models import backward
 from rnngrad.models.backward import Backward
 from rnngrad.probe import recurrence
-from rnngrad.probe.recurrence import Array, Recurrence, States
+from rnngrad.probe.products import Array
+from rnngrad.probe.recurrence import Recurrence, States
 
 # NumPy's threads and torch's disturb each other, and a step is too small for two: it takes one, and
 # the products of all steps are torch's.

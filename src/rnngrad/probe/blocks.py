@@ -85,7 +85,7 @@ def _together(run: Propagation, one: OneStep) -> Tangents | None:
         _multiply(run, one, J)
     else:
         for t, (before, after) in enumerate(pairwise(J)):
-            run.cell.few_tangents(one.at(t), run.w, before, run.work[:n], after)
+            run.cell.few_tangents(one.at(t), run.W_T, before, run.work[:n], after)
     after = J[1:].flatten(0, 1)
     norms = row_norms(after)
     if not _nothing_lost(run, one, after, norms):

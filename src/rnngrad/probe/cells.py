@@ -50,6 +50,7 @@ from rnngrad.probe.forward_pass import (
     run_lstm,
     run_rnn,
 )
+from rnngrad.probe.products import multiply_rows
 from rnngrad.probe.scaled import ScaledRows
 
 
@@ -162,15 +163,19 @@ def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def by_gate(w: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
-    """W_g dh, (b, k, H) each, of all examples in one product, from w (g, H, H) and dh (b, k, H).
+@np.errstate(all="ignore")
+def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
+    """W_g dh, (b, k, H) each, of all examples in one product, from W_T (H, g * H) and dh (b, k, H).
 
     In out (b, k, g * H). With a few directions that is quicker than the sum over gates, which makes
     a matrix per example.
     """
-    W, rows, H = w.flatten(0, 1).mT, dh.flatten(0, 1), w.shape[-1]
-    multiply(rows, W, out.flatten(0, 1))
-    return out.split(H, dim=-1)
+    rows, products = dh.flatten(0, 1), out.flatten(0, 1)
+    if fits_numpy(rows, *rows.shape, W_T.shape[1]):
+        multiply_rows(rows.numpy(), W_T.numpy(), products.numpy())
+    else:
+        torch.matmul(rows, W_T, out=products)
+    return out.split(dh.shape[-1], dim=-1)
 
 
 @np.errstate(all="ignore")
@@ -220,8 +225,8 @@ class RNN:
         """Of n steps or examples, from weights (g, H, H); V is written."""
         return StepMap(mixed(one.mix, w, V), None)
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
-        torch.mul(one.mix[:, :1], by_gate(w, J.mT, work)[0], out=out.mT)
+    def few_tangents(self, one: OneStep, W_T: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
+        torch.mul(one.mix[:, :1], by_gate(W_T, J.mT, work)[0], out=out.mT)
 
     def scaled_tangents(self, one: OneStep, J: ScaledRows) -> ScaledRows:
         return J.mixed_by(one.mix, self.weight_hh.unflatten(0, (1, -1)))
@@ -286,11 +291,11 @@ class GRU:
         assert one.keep is not None
         return StepMap(mixed(one.mix, w, V), one.keep.unsqueeze(1))
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
+    def few_tangents(self, one: OneStep, W_T: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
         dh = torch.mul(one.keep.unsqueeze(1), J.mT, out=out.mT)
         for mix, product in zip(
-            one.mix.unsqueeze(2).unbind(1), by_gate(w, J.mT, work), strict=True
+            one.mix.unsqueeze(2).unbind(1), by_gate(W_T, J.mT, work), strict=True
         ):
             dh.addcmul_(mix, product)
 
@@ -380,13 +385,13 @@ class LSTM:
         mixed(torch.cat((through_c, one.mix[:, 3:]), dim=1), w, V[:, :H])
         return StepMap(V, torch.stack((one.through * one.keep, one.keep), dim=1))
 
-    def few_tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
+    def few_tangents(self, one: OneStep, W_T: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
         assert one.through is not None
-        (ds, new_ds), H = (v.mT for v in (J, out)), w.shape[-1]
+        (ds, new_ds), H = (v.mT for v in (J, out)), len(W_T)
         dh, dc = new_ds[..., :H], new_ds[..., H:]
         *inner, outer = zip(
-            one.mix.unsqueeze(2).unbind(1), by_gate(w, ds[..., :H], work), strict=True
+            one.mix.unsqueeze(2).unbind(1), by_gate(W_T, ds[..., :H], work), strict=True
         )
         torch.mul(one.keep.unsqueeze(1), ds[..., H:], out=dc)
         for mix, product in inner:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.probe.recurrence import Array, Recurrence
+from rnngrad.probe.products import Array
+from rnngrad.probe.recurrence import Recurrence
 
 if TYPE_CHECKING:
     from rnngrad.probe.cells import GRU, LSTM, RNN, Cell

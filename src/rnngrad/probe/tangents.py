@@ -97,7 +97,7 @@ class Propagation:
     ) -> None:
         device = cell.weight_hh.device
         self.cell, self.dtype = cell, dtype
-        self.w = self._weights()
+        self._set_weights()
         self.J, self.out, self.work = self._room(start.to(device, dtype).expand(batch, -1, -1))
         self.sketches = start.dim() == 3
         self.workspace = Workspace(cell.weight_hh)  # float64
@@ -110,9 +110,11 @@ class Propagation:
         self.dropped = DROPPED[dtype] if drops else None
         self.since, self.wait = 0, COMPRESS_EVERY
 
-    def _weights(self) -> Tensor:
-        """W_hh by gate, (g, H, H)."""
-        return self.cell.weight_hh.to(self.dtype).unflatten(0, (self.cell.gates, -1)).contiguous()
+    def _set_weights(self) -> None:
+        """W_hh by gate, (g, H, H), and for few directions transposed, (H, g H)."""
+        W = self.cell.weight_hh.to(self.dtype)
+        self.w = W.unflatten(0, (self.cell.gates, -1)).contiguous()
+        self.W_T = W.T.contiguous()
 
     @property
     def by_gate(self) -> bool:
@@ -166,7 +168,7 @@ class Propagation:
     def _replace(self, J: Tensor, basis: Tensor) -> None:
         if J.shape[-1] <= FEW:
             self.dtype = torch.float64
-            self.w = self._weights()
+            self._set_weights()
         self.dither, self.lost = 1.0, {}
         n, batch = len(J), len(self.J)
         self.J, self.out, self.work = self._room(J.new_zeros(batch, *J.shape[1:], dtype=self.dtype))
@@ -206,7 +208,7 @@ class Propagation:
         scaled = self._rounded(one, n, dither / self.dither)
         out = self.out[:n]
         if self.by_gate:
-            self.cell.few_tangents(scaled, self.w, self.J[:n], self.work[:n], out)
+            self.cell.few_tangents(scaled, self.W_T, self.J[:n], self.work[:n], out)
         else:
             self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
         norms = row_norms(out).double()

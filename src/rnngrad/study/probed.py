@@ -79,7 +79,12 @@ def summarize(cell: str, model: ProbedModel) -> pd.DataFrame:
 
 
 def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """10th, 50th and 90th percentile of what is not NaN in each column, (3, T)."""
     # the log10 of an exact zero is -inf, between which no quantile can be interpolated
     lowest = -1e300
-    found = np.nanquantile(np.maximum(values, lowest), [0.1, 0.5, 0.9], axis=0)
+    ascending, counts = np.sort(np.maximum(values, lowest), axis=0), (~np.isnan(values)).sum(axis=0)
+    found = np.empty((3, values.shape[1]))
+    for n in np.unique(counts):  # np.nanquantile takes one column after another
+        columns = counts == n
+        found[:, columns] = np.quantile(ascending[:n, columns], [0.1, 0.5, 0.9], axis=0)
     return np.where(found < lowest / 1e3, -np.inf, found)

@@ -1,0 +1,42 @@
+"""Products of a few rows with a weight matrix, in NumPy.
+
+Before it multiplies, OpenBLAS copies both matrices into an order of its own. For few rows the copy
+of the weights takes as long as the product; of small products it makes none, on processors with
+AVX-512. Eight to some dozens of rows are therefore multiplied four at a time: with H = 200 in 0.6
+(8 rows) to 0.85 (32 rows) of the time.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+
+SMALL_PRODUCT = 10**6  # multiplications; see OpenBLAS, kernel/x86_64/*_small_kernel_permit*
+TOGETHER = 4  # rows that fill the registers of such a kernel
+MOST_ROWS = 64  # from about 100 on the copy no longer matters
+
+
+def _copies_nothing() -> bool:
+    """Has NumPy's OpenBLAS such kernels for this processor?"""
+    built_with = np.show_config(mode="dicts").get("Build Dependencies", {})
+    blas = built_with.get("blas", {}).get("name", "")
+    return "openblas" in blas and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+SMALL_KERNELS = _copies_nothing()
+
+
+def multiply_rows(rows: Array, W: Array, out: Array) -> None:
+    """out (n, m) = rows (n, k) W (k, m), all of one dtype, rows of `out` contiguous."""
+    n, most = len(rows), SMALL_PRODUCT // W.size
+    if not SMALL_KERNELS or n > MOST_ROWS or not TOGETHER <= most < n:
+        rows.dot(W, out)  # np.dot takes half as long again
+        return
+    whole = n - n % TOGETHER
+    stacks = (v[:whole].reshape(-1, TOGETHER, v.shape[1]) for v in (rows, out))
+    np.matmul(next(stacks), W, out=next(stacks))
+    if whole < n:
+        rows[whole:].dot(W, out[whole:])
