@@ -1,10 +1,11 @@
-"""Stage 5: Jacobian curves of one cell's models on test comments.
+"""Stage 5: Jacobian curves of one cell's models, and what the claims are judged by.
 
     python pipeline/probe.py lstm
 
-Reads build/train/<cell>/ and build/embed/; writes build/probe/<cell>/: curves.csv (summary over
+Reads build/train/<cell>/ and build/embed/. Writes build/probe/<cell>/: curves.csv (summary over
 comments, long form), gates.csv (an LSTM's or GRU's gate activations), comments.npz (log10 curves
-of every comment).
+of every comment); and build/evidence/<cell>/: one CSV per kind of measurement, and triangles.npz
+(which steps a weight's gradient comes from).
 """
 
 import sys
@@ -18,35 +19,37 @@ BUILD = Path("build")
 
 
 def main(cell: str) -> None:
-    start_workers("rnngrad.study.probing")
+    start_workers("rnngrad.study.probing", "rnngrad.study.evidence.measuring")
     params = read_params()
 
     import numpy as np
     import pandas as pd
-    from tqdm import tqdm
 
-    from rnngrad.study.probed import probe_cell, summarize
-    from rnngrad.study.results import WEIGHTS
+    from rnngrad.study.evidence.cell import measure_cell
+    from rnngrad.study.probed import summarize
 
-    models, total = probe_cell(cell, BUILD, params), len(WEIGHTS) * len(params.train_of(cell).seeds)
-    probed = list(tqdm(models, f"probing {cell}", total=total, unit="model", disable=None))
-    with whole(BUILD / "probe" / cell) as folder:
+    found = measure_cell(cell, BUILD, params)
+    with whole(BUILD / "probe" / cell) as folder, whole(BUILD / "evidence" / cell) as evidence:
         folder.mkdir()
-        curves = pd.concat([summarize(cell, model) for model in probed], ignore_index=True)
+        curves = pd.concat([summarize(cell, model) for model in found.probed], ignore_index=True)
         curves.to_csv(folder / "curves.csv", index=False, float_format="%.6f")
         gates = [
             model.gates.assign(cell=cell, seed=model.seed, weights=model.weights)
-            for model in probed
+            for model in found.probed
             if model.gates is not None
         ]
         if gates:
             pd.concat(gates).to_csv(folder / "gates.csv", index=False, float_format="%.6g")
         arrays = {
             f"{model.weights}-{model.seed}-{statistic}": values.astype(np.float32)
-            for model in probed
+            for model in found.probed
             for statistic, values in model.log10.items()
         }
         np.savez_compressed(folder / "comments.npz", allow_pickle=False, **arrays)
+        evidence.mkdir()
+        for name, frame in found.frames.items():
+            frame.to_csv(evidence / f"{name}.csv", index=False, float_format="%.6f")
+        np.savez_compressed(evidence / "triangles.npz", allow_pickle=False, **found.triangles)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage 9: show the result in MLflow; nothing to do where it is shown already.
+"""Stage 8: show the result in MLflow; nothing to do where it is shown already.
 
     python pipeline/publish.py
 

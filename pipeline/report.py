@@ -1,4 +1,4 @@
-"""Stage 8: verdicts, figures, tables and the page that a person reads.
+"""Stage 7: verdicts, figures, tables and the page that a person reads.
 
 Writes reports/: report.html (one file, opens offline), report.md, answer.txt (five sentences),
 claims.json, conditions.csv, metrics.json, curves.csv, figures/*.svg.

@@ -11,14 +11,12 @@ import pytest
 import torch
 
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.errors import InputError
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.models.weights import weight_file
 from rnngrad.params import EmbedParams, Params, ProbeParams, TrainParams, read_params
 from rnngrad.study.evidence import path_rates, recurrent_powers
-from rnngrad.study.evidence.cell import ModelEvidence, join, measure_cell
-from rnngrad.study.evidence.measuring import COLUMNS, measure_model
-from rnngrad.study.probing import probe_inputs, probe_model
+from rnngrad.study.evidence.cell import ModelEvidence, measure_cell, median_triangles
+from rnngrad.study.evidence.measuring import COLUMNS
 from rnngrad.study.results import WEIGHTS
 
 D = 3
@@ -45,25 +43,19 @@ def params(
 def build_for(
     cell: str, params: Params, sample: TokenizedSample, vectors: np.ndarray, build: Path
 ) -> None:
-    """The files that the stages embed, train and probe leave."""
-    folders = [build / "embed", build / "train" / cell, build / "probe" / cell]
-    for folder in folders:
+    """The files that the stages embed and train leave."""
+    embed, train = build / "embed", build / "train" / cell
+    for folder in (embed, train):
         folder.mkdir(parents=True)
-    embed, train, probe = folders
     sample.save(embed / "tokens.npz")
     np.save(embed / "vectors.npy", vectors)
     predictions = {"comment": np.arange(8), "label": sample.labels, "probability": 0.6}
     by_seed = [pd.DataFrame(predictions).assign(seed=seed) for seed in SEEDS]
     pd.concat(by_seed).to_csv(train / "predictions.csv", index=False)
-    inputs = probe_inputs(sample, vectors, params.embed, params.probe)
-    curves = {}
     for seed in SEEDS:
         for weights in WEIGHTS:
             classifier = CommentClassifier(cell, D, params.train)
             torch.save(classifier.weights(), weight_file(train, weights, seed))
-            found = probe_model(cell, train, params.train, params.probe, inputs, seed, weights)
-            curves |= {f"{weights}-{seed}-{k}": v.astype("f4") for k, v in found.log10.items()}
-    np.savez(probe / "comments.npz", allow_pickle=False, **curves)
 
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
@@ -95,6 +87,7 @@ def test_every_model_is_measured_and_twice_the_same(
         assert frame.to_csv() == again.frames[name].to_csv()
         assert list(frame) == KEYS + columns
         assert measured(frame) == expected(cell, name, models)
+    assert [(model.seed, model.weights) for model in found.probed] == models
     assert list(found.triangles) == ["init", "trained"]
     assert all(triangle.shape == (10, 10) for triangle in found.triangles.values())
 
@@ -118,21 +111,7 @@ def expected(cell: str, name: str, models: list[tuple[int, str]]) -> list[tuple[
 def test_triangles_are_medians_of_the_same_weights() -> None:
     one = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
     models = [ModelEvidence("init", {}, one + k) for k in (0, 1, 5)]
-    found = join([*models, ModelEvidence("trained", {}, one)])
-    np.testing.assert_array_equal(found.triangles["init"], one + 1)
-    np.testing.assert_array_equal(found.triangles["trained"], one)
-    assert found.triangles["init"].dtype == np.float32
-
-
-def test_missing_curves_are_one_line(
-    params: Params, make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]], tmp_path: Path
-) -> None:
-    sample, vectors = make_sample(LENGTHS, ["test"], D)
-    build_for("rnn", params, sample, vectors, tmp_path)
-    curves = tmp_path / "probe" / "rnn" / "comments.npz"
-    np.savez(curves, allow_pickle=False, spectral=np.zeros(2))
-    with pytest.raises(InputError, match="no curves of init-2; run the probe stage"):
-        measure_model("rnn", tmp_path, params, 2, "init")
-    curves.unlink()
-    with pytest.raises(InputError, match="no curves of init-2; run the probe stage"):
-        measure_model("rnn", tmp_path, params, 2, "init")
+    found = median_triangles([*models, ModelEvidence("trained", {}, one)])
+    np.testing.assert_array_equal(found["init"], one + 1)
+    np.testing.assert_array_equal(found["trained"], one)
+    assert found["init"].dtype == np.float32

@@ -78,7 +78,8 @@ def _log10(now: Tangents, names: Set[str]) -> dict[str, Tensor]:
 
 def column_sum(now: Tangents) -> Tensor:
     """mean_j |sum_i J_ij|, (n,) float64."""
-    return now.in_directions(now.J.sum(dim=1, keepdim=True)).abs().mean(dim=(1, 2))
+    sums = now.in_directions(now.J.sum(dim=1, keepdim=True))
+    return torch.linalg.vector_norm(sums, ord=1, dim=(1, 2)) / sums.shape[-1]
 
 
 def spectral_norm(J: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rnngrad.probe.cells import Cell, OneStep
 from rnngrad.probe.directions import DROPPED, significant_directions
-from rnngrad.probe.scaled import ZERO, ScaledRows, exponent_of, power_of_two
+from rnngrad.probe.scaled import ZERO, ScaledRows, power_of_two
 from rnngrad.probe.workspace import Workspace
 
 # A row this far (in powers of two) below the largest, or below 1 after the step, leaves the quick
@@ -212,12 +212,17 @@ class Propagation:
         else:
             self.cell.tangents(scaled, self.w, self.J[:n], self.work[:n], out)
         norms = row_norms(out).double()
-        top = norms.amax(dim=1)
-        if not (bool((top < GROWTH_LIMIT).all()) and self._nothing_lost(one, out, norms)):
+        low, top = norms.aminmax(dim=1)
+        # the clamp: where all rows shrink in one step, none is small beside the others
+        small = top.clamp(min=1) * 2.0**-SPREAD_LIMIT
+        if not bool(((top < GROWTH_LIMIT) & (low > small)).all()) and (
+            not bool((top < GROWTH_LIMIT).all())
+            or self._lost(one, out, norms <= small.unsqueeze(1))
+        ):
             return None
         self.J, self.out, self.dither = self.out, self.J, dither
         self.exponent[:n] += self.shift[:n]
-        self.shift[:n] = torch.where(top == 0, 0, exponent_of(top))
+        self.shift[:n] = torch.frexp(top).exponent  # 0 of 0
         exponent = self.exponent[:n].double() - math.log2(dither)
         return Tangents(out, norms, exponent, self._basis(n))
 
@@ -232,17 +237,14 @@ class Propagation:
         self.taken += 1
         return 1 + self.taken * GOLDEN % 1
 
-    def _nothing_lost(self, one: OneStep, out: Tensor, norms: Tensor) -> bool:
-        """No row is so small that it, or the next, could underflow; a zero row is a true zero."""
-        # the clamp: where all rows shrink in one step, none is small beside the others
-        small = norms <= norms.amax(dim=1, keepdim=True).clamp(min=1) * 2.0**-SPREAD_LIMIT
-        if not bool(small.any()):
-            return True
+    def _lost(self, one: OneStep, out: Tensor, small: Tensor) -> bool:
+        """Could one of the small rows (n, rows), or the next step's, have underflown?"""
         if bool((small & (out != 0).any(dim=-1)).any()):
-            return False
-        # nothing as large as the rows, factors and weights can be here multiplies to zero
+            return True
+        # a zero row is a true zero, if nothing as large as the rows, factors and weights can be
+        # here multiplies to zero
         factors = (self.w, *(v for v in one if v is not None))
-        return all(moderate(v, FACTOR_SPREAD) for v in factors)
+        return not all(moderate(v, FACTOR_SPREAD) for v in factors)
 
     def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
         """The factors in the tangents' dtype with 2**-shift and the dither folded in.

@@ -14,9 +14,13 @@ _STAGES = [  # stage, what it makes, the keys of params.yaml that it reads, wher
     ("sample", "balanced classes, filler, splits, data card", "sample", "build/sample.parquet"),
     ("embed", "tokens and word vectors", "embed", "build/embed/"),
     ("train", "one model per cell and seed, training curves", "train, cells", "build/train/"),
-    ("probe", "Jacobian curves, path split, gates", "probe", "build/probe/"),
+    (
+        "probe",
+        "Jacobian curves, path split, gates; what the claims are judged by, triangle",
+        "probe",
+        "build/probe/, build/evidence/",
+    ),
     ("conditions", "the why-table, its figures, horizons", "conditions", "build/conditions/"),
-    ("evidence", "what the claims are judged by, triangle", "probe.seed", "build/evidence/"),
     ("report", "this page, verdicts", "all", "reports/"),
     ("publish", "the same as MLflow runs", "all", "mlflow.db"),
 ]

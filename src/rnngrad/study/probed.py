@@ -1,17 +1,12 @@
-"""What the probe finds in all models of a cell, as many at a time as there are cores."""
+"""What the probe finds in a model, and its summary over comments. Needs no torch."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rnngrad.params import Params
 from rnngrad.study.decades import log10_mean
-from rnngrad.study.results import WEIGHTS
-from rnngrad.workers import run_jobs
 
 STATE = {"rnn": "h", "gru": "h", "lstm": "c"}  # the question's d h_t/d h_0 and d c_t/d c_0
 
@@ -28,23 +23,6 @@ class ProbedModel(NamedTuple):
     weights: str
     log10: dict[str, NDArray[np.float64]]
     gates: pd.DataFrame | None
-
-
-def probe_cell(cell: str, build: Path, params: Params) -> Iterator[ProbedModel]:
-    """Probe every model of a cell; first the one before training, then the trained one.
-
-    Args:
-        cell, build, params: see :func:`~rnngrad.study.probing.probe_from_files`.
-    """
-    models = [(seed, weights) for seed in params.train_of(cell).seeds for weights in WEIGHTS]
-    return run_jobs(_probe, [(cell, build, params, *model) for model in models])
-
-
-# torch takes seconds to import: only the workers need it
-def _probe(*model: Any) -> ProbedModel:
-    from rnngrad.study.probing import probe_from_files
-
-    return probe_from_files(*model)
 
 
 def summarize(cell: str, model: ProbedModel) -> pd.DataFrame:

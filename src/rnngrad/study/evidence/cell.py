@@ -1,4 +1,4 @@
-"""What the claims are judged by, of all models of a cell, as many at a time as there are cores."""
+"""All models of a cell, probed and measured for the claims, on all cores."""
 
 import operator
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rnngrad.params import Params
+from rnngrad.study.probed import ProbedModel
 from rnngrad.study.results import WEIGHTS
 from rnngrad.workers import run_jobs
 
@@ -34,47 +35,55 @@ class ModelEvidence(NamedTuple):
     triangle: NDArray[np.float32]
 
 
-class Evidence(NamedTuple):
-    """Of all models of a cell.
+class MeasuredCell(NamedTuple):
+    """All models of a cell.
 
     Attributes:
+        probed: model by model; of every seed first the one before training, then the trained one.
         frames: those of the models, one after another; of an LSTM also ``tutorial``, see
             :func:`~rnngrad.study.evidence.weight_gradient_shares.tutorial_table`.
         triangles: by weights (init | trained), (T, T) float32, entry by entry the median over
             seeds; NaN above the diagonal.
     """
 
+    probed: list[ProbedModel]
     frames: dict[str, pd.DataFrame]
     triangles: dict[str, NDArray[np.float32]]
 
 
-def measure_cell(cell: str, build: Path, params: Params) -> Evidence:
-    """Measure every model of a cell.
+def measure_cell(cell: str, build: Path, params: Params) -> MeasuredCell:
+    """Probe and measure every model of a cell.
 
     Args:
         cell: ``rnn``, ``lstm`` or ``gru``.
-        build, params: see :func:`~rnngrad.study.evidence.measuring.measure_model`.
+        build: folder of the stages' outputs: embed, train/<cell>.
+        params: those of these stages, and of the probe.
 
     Raises:
-        InputError: an output of the stages before is missing or another model's.
+        InputError: the embedding or the weights are missing or another model's.
     """
     models = [(seed, weights) for seed in params.train_of(cell).seeds for weights in WEIGHTS]
     jobs: list[Any] = [(_measure, cell, build, params, *model) for model in models]
     if cell == "lstm":
         jobs.append((_tutorial,))
     done = run_jobs(operator.call, jobs)
-    found: list[Any] = list(tqdm(done, f"measuring {cell}", len(jobs), unit="job", disable=None))
-    evidence = join(found[: len(models)])
+    found: list[Any] = list(tqdm(done, f"probing {cell}", len(jobs), unit="model", disable=None))
+    probed, measured = zip(*found[: len(models)], strict=True)
+    frames = joined_frames(measured)
     if cell == "lstm":
-        evidence.frames["tutorial"] = found[-1]
-    return evidence
+        frames["tutorial"] = found[-1]
+    return MeasuredCell(list(probed), frames, median_triangles(measured))
 
 
 # torch takes seconds to import: only the workers need it
-def _measure(*model: Any) -> ModelEvidence:
+def _measure(
+    cell: str, build: Path, params: Params, seed: int, weights: str
+) -> tuple[ProbedModel, ModelEvidence]:
     from rnngrad.study.evidence.measuring import measure_model
+    from rnngrad.study.probing import probe_from_files
 
-    return measure_model(*model)
+    probed = probe_from_files(cell, build, params, seed, weights)
+    return probed, measure_model(cell, build, params, probed)
 
 
 def _tutorial() -> pd.DataFrame:
@@ -83,14 +92,18 @@ def _tutorial() -> pd.DataFrame:
     return tutorial_table()
 
 
-def join(models: Sequence[ModelEvidence]) -> Evidence:
-    """All models of a cell, in the order of its seeds."""
-    frames = {name: _joined([model.frames[name] for model in models]) for name in models[0].frames}
+def joined_frames(models: Sequence[ModelEvidence]) -> dict[str, pd.DataFrame]:
+    """By name, one below another."""
+    return {name: _joined([model.frames[name] for model in models]) for name in models[0].frames}
+
+
+def median_triangles(models: Sequence[ModelEvidence]) -> dict[str, NDArray[np.float32]]:
+    """By weights, entry by entry."""
     triangles: dict[str, list[NDArray[np.float32]]] = {}
     for model in models:
         triangles.setdefault(model.weights, []).append(model.triangle)
     medians = {w: np.median(np.stack(each), axis=0) for w, each in triangles.items()}
-    return Evidence(frames, {w: median.astype(np.float32) for w, median in medians.items()})
+    return {w: median.astype(np.float32) for w, median in medians.items()}
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:

@@ -1,9 +1,7 @@
 """What is measured of one model for the claims."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -11,15 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnngrad.data.batches import load_embedding
-from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import Params, ProbeParams
 from rnngrad.study.evidence import influence, output_gate_path, telling, weight_gradient_shares
 from rnngrad.study.evidence.cell import ModelEvidence
 from rnngrad.study.evidence.passages import Passages, read_passages
-from rnngrad.study.evidence.path_rates import PATHS, path_rates
+from rnngrad.study.evidence.path_rates import path_rates
 from rnngrad.study.evidence.recurrent_powers import powers_at_radii, recurrent_powers
+from rnngrad.study.probed import ProbedModel
 from rnngrad.study.probing import ProbeInputs, initial_state, probe_inputs
 
 # of every cell, with or without rows
@@ -29,21 +27,20 @@ COLUMNS = {
     "output_gates": output_gate_path.COLUMNS,
     "remembered": telling.COLUMNS,
 }
-CURVES = {"rnn": ("frobenius",), "lstm": PATHS}
 
 
-def measure_model(cell: str, build: Path, params: Params, seed: int, weights: str) -> ModelEvidence:
+def measure_model(cell: str, build: Path, params: Params, probed: ProbedModel) -> ModelEvidence:
     """Measure one model.
 
     Args:
-        cell, seed, weights: which one; ``init`` or ``trained``.
-        build: folder of the stages' outputs: embed, train/<cell>, and of an RNN or LSTM
-            probe/<cell>.
+        cell, probed: which one, and what the probe has found in it.
+        build: folder of the stages' outputs: embed, train/<cell>.
         params: those of these stages.
 
     Raises:
-        InputError: the embedding, the weights or the curves are missing or another model's.
+        InputError: the embedding or the weights are missing or another model's.
     """
+    seed, weights = probed.seed, probed.weights
     sample, vectors = load_embedding(build / "embed")
     path = weight_file(build / "train" / cell, weights, seed)
     classifier = load_classifier(path, cell, vectors.shape[1], params.train_of(cell))
@@ -57,10 +54,9 @@ def measure_model(cell: str, build: Path, params: Params, seed: int, weights: st
         frames["remembered"] = telling.remembered_by_distance(
             classifier, its, sample, vectors, params.embed
         )
-    if cell in CURVES:
+    if cell != "gru":
         inputs = probe_inputs(sample, vectors, params.embed, params.probe)
-        curves = _curves(build / "probe" / cell / "comments.npz", f"{weights}-{seed}", CURVES[cell])
-        frames |= _rates(classifier.recurrent, weights, inputs, params.probe, curves)
+        frames |= _rates(classifier.recurrent, inputs, params.probe, probed)
     names = {"cell": cell, "seed": seed, "weights": weights}
     labelled = {name: _labelled(frame, names) for name, frame in frames.items()}
     return ModelEvidence(weights, labelled, triangle)
@@ -84,30 +80,17 @@ def _on_passages(
     return frames, found.triangle
 
 
-def _curves(path: Path, model: str, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """What the probe stage has found in a model, (B, T) each."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[f"{model}-{name}"] for name in names}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path}: no curves of {model}; run the probe stage") from error
-
-
 def _rates(
-    module: nn.RNNBase,
-    weights: str,
-    inputs: ProbeInputs,
-    probe: ProbeParams,
-    curves: dict[str, NDArray[np.float32]],
+    module: nn.RNNBase, inputs: ProbeInputs, probe: ProbeParams, probed: ProbedModel
 ) -> dict[str, pd.DataFrame]:
     start = initial_state(module, len(inputs.inputs), probe)
     if isinstance(module, nn.LSTM):
-        return {"paths": path_rates(module, inputs, start, curves)}
+        return {"paths": path_rates(module, inputs, start, probed.log10)}
     h = cast("Tensor", start)
-    powers = recurrent_powers(module, inputs, h, curves["frobenius"])
-    if weights == "init":
+    powers = recurrent_powers(module, inputs, h, probed.log10["frobenius"])
+    if probed.weights == "init":
         scaled = powers_at_radii(module, inputs, h)
-        powers = pd.concat([powers.assign(weights=weights), scaled], ignore_index=True)
+        powers = pd.concat([powers.assign(weights=probed.weights), scaled], ignore_index=True)
     return {"powers": powers}
 
 

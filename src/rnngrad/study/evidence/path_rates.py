@@ -58,7 +58,7 @@ def path_rates(
     module: nn.RNNBase,
     inputs: ProbeInputs,
     state: Tensor | tuple[Tensor, Tensor],
-    curves: Mapping[str, NDArray[np.float32]],
+    curves: Mapping[str, NDArray[np.float64]],
 ) -> pd.DataFrame:
     """Rates of the paths, and what the gates do meanwhile.
 
@@ -101,7 +101,7 @@ def path_rates(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _decades(curves: Mapping[str, NDArray[np.float32]], where: list[Stretch]) -> dict[str, float]:
+def _decades(curves: Mapping[str, NDArray[np.float64]], where: list[Stretch]) -> dict[str, float]:
     # after the first step there is no hidden path yet
     begun = [replace(stretch, start=max(stretch.start, 1)) for stretch in where]
     total, cell_path, hidden_path = (change_per_step(curves[name], begun) for name in PATHS)
@@ -109,7 +109,7 @@ def _decades(curves: Mapping[str, NDArray[np.float32]], where: list[Stretch]) ->
 
 
 def _below_largest_path(
-    curves: Mapping[str, NDArray[np.float32]], mask: NDArray[np.bool_]
+    curves: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]
 ) -> dict[str, float]:
     total, cell_path, hidden_path = (curves[name][mask] for name in PATHS)
     return {"below_largest_path": float(np.max(np.maximum(cell_path, hidden_path) - total))}
