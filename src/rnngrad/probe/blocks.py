@@ -2,8 +2,8 @@
 
 J_t = V_t dh_(t-1) + kept_t ds_(t-1) still takes a step after the other, but V, kept, the row norms
 and what is read off them are made for all steps together, and the scale is looked at once for all.
-In float64 that is safe while no row comes near the ends of the range. If one does, the steps are
-taken again in halves, and those in which it does in the end one by one (`Propagation.step`).
+That is safe while no row comes near the ends of the dtype's range. If one does, the steps are taken
+again in halves, and those in which it does in the end one by one (`Propagation.step`).
 """
 
 from collections.abc import Iterator
@@ -22,9 +22,10 @@ from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
 BLOCK_BYTES = 3 * 2**20
 FEW_MAPS = 16
 FEWEST = 3  # steps; fewer are no quicker together
-# Row norms stay within 2**ROWS_SPREAD of the scale: their fourth powers, in the sketch, are normal.
-ROWS_SPREAD = 200
-FACTOR_SPREAD = 100  # rows times three factors stay normal
+# Row norms stay within 2**ROWS_SPREAD of the scale: their squares are normal, and in float64 their
+# fourth powers, in the sketch. Rows times three factors stay normal.
+ROWS_SPREAD = {torch.float32: 50, torch.float64: 200}
+FACTOR_SPREAD = {torch.float32: 25, torch.float64: 100}
 
 
 def advance(run: Propagation, one: OneStep, running: list[int]) -> Iterator[tuple[slice, Tangents]]:
@@ -46,12 +47,13 @@ def _most(run: Propagation, n: int) -> int:
     """How many steps of n slots to take together."""
     rows, columns = run.J.shape[1:]
     matrix = run.w.shape[-1] if _in_maps(run, n) else 0
-    return max(1, BLOCK_BYTES // (8 * n * rows * (columns + matrix)))
+    return max(1, BLOCK_BYTES // (run.J.itemsize * n * rows * (columns + matrix)))
 
 
 def _in_maps(run: Propagation, n: int) -> bool:
     """By the maps of the steps? Not where few directions are multiplied by a few large maps."""
-    return not run.by_gate or 8 * n * run.J.shape[1] * run.w.shape[-1] * FEW_MAPS <= BLOCK_BYTES
+    map_bytes = run.J.itemsize * n * run.J.shape[1] * run.w.shape[-1]
+    return not run.by_gate or map_bytes * FEW_MAPS <= BLOCK_BYTES
 
 
 def _advance(
@@ -59,7 +61,7 @@ def _advance(
 ) -> Iterator[tuple[slice, Tangents]]:
     """All at once, or else in halves, or else one by one."""
     count = steps.stop - steps.start
-    if run.dtype == torch.float64 and count >= FEWEST and run.rows is None:
+    if count >= FEWEST and run.rows is None:
         now = _together(run, one.each(lambda v: v[steps, :n]))
         if now is not None:
             yield steps, now
@@ -76,24 +78,29 @@ def _together(run: Propagation, one: OneStep) -> Tangents | None:
     """All steps of `one` (t, n, ...), or None where one scale per example is not enough."""
     steps, n = one.mix.shape[:2]
     rows, columns = run.J.shape[1:]
+    lost, taken = run.lost, run.taken
+    rounded, dither = run.rounded_block(one)
     maps = _in_maps(run, n)
     shape = (rows, columns) if maps else (columns, rows)
     J = run.workspace.empty("J", steps + 1, n, *shape)
     J = J if maps else J.mT
-    torch.mul(run.J[:n], power_of_two(-run.shift[:n])[:, None, None], out=J[0])
+    scale = power_of_two(-run.shift[:n]).to(run.dtype)
+    torch.mul(run.J[:n], scale[:, None, None], out=J[0])
     if maps:
-        _multiply(run, one, J)
+        _multiply(run, rounded, J)
     else:
         for t, (before, after) in enumerate(pairwise(J)):
-            run.cell.few_tangents(one.at(t), run.W_T, before, run.work[:n], after)
+            run.cell.few_tangents(rounded.at(t), run.W_T, before, run.work[:n], after)
     after = J[1:].flatten(0, 1)
     norms = row_norms(after)
     if not _nothing_lost(run, one, after, norms):
+        run.lost, run.taken = lost, taken
         return None
     run.J[:n] = J[-1]
     run.exponent[:n] += run.shift[:n]
     run.shift[:n] = torch.frexp(norms[-n:].amax(dim=1)).exponent
-    exponent = run.exponent[:n].double().expand(steps, n).flatten()
+    run.dither = float(dither[-1])
+    exponent = (run.exponent[:n].double() - dither.log2().unsqueeze(1)).flatten()
     basis = run.basis
     if basis is not None:
         basis = basis[:n].expand(steps, *basis[:n].shape).flatten(0, 1)
@@ -127,7 +134,7 @@ def _multiply_in_numpy(step: StepMap, J: Tensor, kept: Tensor) -> None:
     kept.unflatten(2, (-1, H))[:] = step.kept.unflatten(0, (-1, n)).unsqueeze(-1)
     by_state = J.unflatten(2, (-1, H)).numpy()
     last = kept.unflatten(2, (-1, H)).numpy(), by_state[:-1, :, -1:], by_state[1:]
-    term = np.empty(last[-1].shape[1:])
+    term = np.empty_like(last[-1][0])
     for V, dh, after, kept_t, ds, by_state_t in zip(*maps, *last, strict=True):
         product(V, dh, after)
         np.add(by_state_t, np.multiply(kept_t, ds, term), by_state_t)
@@ -153,13 +160,14 @@ def _multiply_in_torch(step: StepMap, J: Tensor) -> None:
 
 def _nothing_lost(run: Propagation, one: OneStep, J: Tensor, norms: Tensor) -> bool:
     """Are all rows of moderate size, or truly zero?"""
+    spread = ROWS_SPREAD[run.dtype]
     low, high = (norm.item() for norm in norms.aminmax())
-    if low >= 2.0**-ROWS_SPREAD and high <= 2.0**ROWS_SPREAD:
+    if low >= 2.0**-spread and high <= 2.0**spread:
         return True
-    small = norms < 2.0**-ROWS_SPREAD
+    small = norms < 2.0**-spread
     # NaN is not below the limit either
-    if not high <= 2.0**ROWS_SPREAD or bool((J[small] != 0).any()):
+    if not high <= 2.0**spread or bool((J[small] != 0).any()):
         return False
     # nothing as large as the rows, factors and weights can be here multiplies to zero
     factors = (run.w, *(v for v in one if v is not None))
-    return all(moderate(v, FACTOR_SPREAD) for v in factors)
+    return all(moderate(v, FACTOR_SPREAD[run.dtype]) for v in factors)

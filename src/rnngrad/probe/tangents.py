@@ -9,6 +9,7 @@ per row in float64 (`ScaledRows`), until the rows have come together again.
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -100,7 +101,6 @@ class Propagation:
         self._set_weights()
         self.J, self.out, self.work = self._room(start.to(device, dtype).expand(batch, -1, -1))
         self.sketches = start.dim() == 3
-        self.workspace = Workspace(cell.weight_hh)  # float64
         self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
         self.shift = torch.zeros_like(self.exponent)
         self.dither, self.taken = 1.0, 0
@@ -115,6 +115,7 @@ class Propagation:
         W = self.cell.weight_hh.to(self.dtype)
         self.w = W.unflatten(0, (self.cell.gates, -1)).contiguous()
         self.W_T = W.T.contiguous()
+        self.workspace = Workspace(W)
 
     @property
     def by_gate(self) -> bool:
@@ -205,7 +206,7 @@ class Propagation:
 
     def _quick(self, one: OneStep, n: int) -> Tangents | None:
         dither = self._next_dither()
-        scaled = self._rounded(one, n, dither / self.dither)
+        scaled = self._scaled_by_shift(self._rounded(one, n, dither / self.dither), n)
         out = self.out[:n]
         if self.by_gate:
             self.cell.few_tangents(scaled, self.W_T, self.J[:n], self.work[:n], out)
@@ -246,18 +247,38 @@ class Propagation:
         factors = (self.w, *(v for v in one if v is not None))
         return not all(moderate(v, FACTOR_SPREAD) for v in factors)
 
-    def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
-        """The factors in the tangents' dtype with 2**-shift and the dither folded in.
-
-        `through` acts on rows that already carry the shift. On constant inputs (padding) a factor
-        is the same at every step, and rounding it would shift the curve by 1e-5 in 1,000 steps;
-        the ratio lost at one step is therefore handed to the next.
+    def rounded_block(self, one: OneStep) -> tuple[OneStep, Tensor]:
+        """The factors of a block of steps (t, n, ...) in the tangents' dtype, and the dither that
+        the mantissas carry after each of them (t,).
         """
-        scale = power_of_two(-self.shift[:n]).to(self.dtype).unsqueeze(1)
-        mix = self._diffused("mix", one.mix * dither, n) * scale.unsqueeze(2)
-        keep = None if one.keep is None else self._diffused("keep", one.keep * dither, n) * scale
+        steps, n = one.mix.shape[:2]
+        if self.dtype == torch.float64 or self.sketches:
+            return one.each(lambda v: v.to(self.dtype)), one.mix.new_ones(steps)
+        dither = [self.dither, *(self._next_dither() for _ in range(steps))]
+        rounded = [
+            self._rounded(one.at(t), n, after / before)
+            for t, (before, after) in enumerate(pairwise(dither))
+        ]
+        return OneStep.of_steps(rounded), one.mix.new_tensor(dither[1:])
+
+    def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
+        """The factors in the tangents' dtype with the dither folded in.
+
+        On constant inputs (padding) a factor is the same at every step, and rounding it would shift
+        the curve by 1e-5 in 1,000 steps; the ratio lost at one step is therefore handed to the
+        next.
+        """
+        mix = self._diffused("mix", one.mix * dither, n)
+        keep = None if one.keep is None else self._diffused("keep", one.keep * dither, n)
         through = None if one.through is None else self._diffused("through", one.through, n)
         return OneStep(mix, mix, keep, through)
+
+    def _scaled_by_shift(self, one: OneStep, n: int) -> OneStep:
+        """The factors with 2**-shift folded in; `through` acts on rows that already carry it."""
+        scale = power_of_two(-self.shift[:n]).to(self.dtype).unsqueeze(1)
+        mix = one.mix * scale.unsqueeze(2)
+        keep = None if one.keep is None else one.keep * scale
+        return OneStep(mix, mix, keep, one.through)
 
     def _diffused(self, name: str, factor: Tensor, n: int) -> Tensor:
         if self.dtype == torch.float64 or self.sketches:
