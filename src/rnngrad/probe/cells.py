@@ -49,8 +49,9 @@ from rnngrad.probe.forward_pass import (
     run_in_numpy,
     run_lstm,
     run_rnn,
+    steps_in_numpy,
 )
-from rnngrad.probe.products import multiply_rows
+from rnngrad.probe.products import multiply_rows, rows_take_one_thread, takes_one_thread
 from rnngrad.probe.scaled import ScaledRows
 
 
@@ -161,7 +162,7 @@ def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     if (
         len(mix) >= FEWEST_PRODUCTS
         and len(w) > 1
-        and fits_numpy(mix, len(mix), len(w), w.shape[-1])
+        and fits_numpy(mix, takes_one_thread(len(mix), len(w), w.shape[-1]))
     ):
         out = w.new_empty(len(mix), *w.shape[1:]) if out is None else out
         by_unit = np.ascontiguousarray(mix[:, : len(w)].permute(2, 0, 1).numpy())
@@ -181,7 +182,7 @@ def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
     a matrix per example.
     """
     rows, products = dh.flatten(0, 1), out.flatten(0, 1)
-    if fits_numpy(rows, *rows.shape, W_T.shape[1]):
+    if fits_numpy(rows, rows_take_one_thread(len(rows), *W_T.shape)):
         multiply_rows(rows.numpy(), W_T.numpy(), products.numpy())
     else:
         torch.matmul(rows, W_T, out=products)
@@ -191,7 +192,7 @@ def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
 @np.errstate(all="ignore")
 def multiply(V: Tensor, J: Tensor, out: Tensor) -> None:
     """out = V J, of every example; by NumPy's product, where that is to be had."""
-    if fits_numpy(V, *V.shape[-2:], J.shape[-1]):
+    if fits_numpy(V, takes_one_thread(*V.shape[-2:], J.shape[-1])):
         np.matmul(V.numpy(), J.numpy(), out.numpy())
     else:
         torch.matmul(V, J, out=out)
@@ -217,9 +218,7 @@ class RNN:
 
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
         return (
-            run_in_numpy(self, x, h)
-            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
-            else run_rnn(self, x, h)
+            run_in_numpy(self, x, h) if steps_in_numpy(x, self.weight_hh) else run_rnn(self, x, h)
         )
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
@@ -276,9 +275,7 @@ class GRU:
 
     def run(self, x: Tensor, h: Tensor, c: Tensor | None) -> Trajectory:
         return (
-            run_in_numpy(self, x, h)
-            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
-            else run_gru(self, x, h)
+            run_in_numpy(self, x, h) if steps_in_numpy(x, self.weight_hh) else run_gru(self, x, h)
         )
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
@@ -356,7 +353,7 @@ class LSTM:
         assert c is not None
         return (
             run_in_numpy(self, x, h, c)
-            if fits_numpy(x, x.shape[1], *self.weight_hh.shape)
+            if steps_in_numpy(x, self.weight_hh)
             else run_lstm(self, x, h, c)
         )
 

@@ -4,21 +4,18 @@ Both give the same numbers, up to rounding. The cells, their letters and the ord
 are those of `rnngrad.probe.cells`.
 """
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.probe.products import Array
+from rnngrad.probe.products import Array, rows_take_one_thread
 from rnngrad.probe.recurrence import Recurrence
 
 if TYPE_CHECKING:
     from rnngrad.probe.cells import GRU, LSTM, RNN, Cell
 
-# Multiplications that OpenBLAS leaves to one thread, of matrices and of a matrix by a vector.
-ONE_THREAD, ONE_THREAD_VECTOR = 2**18, 9 * 2**10
 BYTES = 2**19  # of the pre-activations that are made at once, and are stepped while in cache
 
 
@@ -31,16 +28,20 @@ class Trajectory(NamedTuple):
     q: Tensor | None  # GRU: W_hn h + b_hn
 
 
-def fits_numpy(x: Tensor, *sizes: int) -> bool:
-    """Is a product of these sizes, m, k and n, for NumPy, in the dtype and on the device of x?
+def fits_numpy(x: Tensor, one_thread: bool) -> bool:
+    """Is a product for NumPy, in the dtype and on the device of x?
 
-    NumPy takes threads of its own for a larger one; torch's wait actively and keep them from
-    working, where torch has several.
+    one_thread: does it take one there? Where torch has several, they and NumPy's disturb each
+    other.
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
-    largest = ONE_THREAD_VECTOR if 1 in sizes else ONE_THREAD
-    return math.prod(sizes) <= largest or torch.get_num_threads() == 1
+    return one_thread or torch.get_num_threads() == 1
+
+
+def steps_in_numpy(x: Tensor, W_hh: Tensor) -> bool:
+    """Is a cell with these weights to run over x (t, b, d) in NumPy?"""
+    return fits_numpy(x, rows_take_one_thread(x.shape[1], *W_hh.shape))
 
 
 def run_in_numpy(cell: "Cell", x: Tensor, *states: Tensor) -> Trajectory:
