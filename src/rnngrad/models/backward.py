@@ -35,9 +35,13 @@ class Side(NamedTuple):
         """Of the matrix, from da (n, blocks H) and what the matrix multiplied (n, D or H)."""
         return torch.cat([delta[:, s].T @ right for s in self.columns])
 
-    def bias_gradient(self, delta: Tensor) -> Tensor:
-        sums = delta.new_ones(len(delta)) @ delta  # more exact than torch's sum over rows
+    def bias_gradient(self, sums: Tensor) -> Tensor:
+        """Of the bias, from da summed over rows (blocks H,)."""
         return torch.cat([sums[s] for s in self.columns])
+
+
+def sum_of_rows(delta: Tensor) -> Tensor:
+    return delta.new_ones(len(delta)) @ delta  # more exact than torch's sum over rows
 
 
 class RNN:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.models.backward import Backward
+from rnngrad.models.backward import Backward, sum_of_rows
 from rnngrad.models.recurrent import Steps, one_thread, steps_of, weights_of
 from rnngrad.probe.products import Array
 from rnngrad.probe.recurrence import Recurrence
@@ -136,11 +136,12 @@ class _Padding(torch.autograd.Function):
         back = _Back(cell, path)
         back.all_the_way(steps, gradients[0].numpy())
         delta, h = back.visits()
+        sums = sum_of_rows(delta)
         return (
             *(None, None, None),
             cell.hidden_side.weight_gradient(delta, h),
-            cell.input_side.bias_gradient(delta),
-            cell.hidden_side.bias_gradient(delta),
+            cell.input_side.bias_gradient(sums),
+            cell.hidden_side.bias_gradient(sums),
         )
 
 

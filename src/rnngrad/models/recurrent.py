@@ -23,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from rnngrad.models import backward
-from rnngrad.models.backward import Backward
+from rnngrad.models.backward import Backward, sum_of_rows
 from rnngrad.probe import recurrence
 from rnngrad.probe.products import Array
 from rnngrad.probe.recurrence import Recurrence, States
@@ -161,11 +161,12 @@ class _Recurrent(torch.autograd.Function):
         cotangent = [gradients[0].clone(), *(torch.zeros_like(gradients[0]) for _ in states[1:])]
         arrays = ([v.numpy() for v in part] for part in (states, cotangent))
         delta = torch.from_numpy(run_back(cell, gates.numpy(), rows, *arrays))
+        sums = sum_of_rows(delta)
         found = (
             cell.input_side.weight_gradient(delta, inputs),
             cell.hidden_side.weight_gradient(delta, states[0][: len(inputs)]),
-            cell.input_side.bias_gradient(delta),
-            cell.hidden_side.bias_gradient(delta),
+            cell.input_side.bias_gradient(sums),
+            cell.hidden_side.bias_gradient(sums),
         )
         return (None, None, None, *found, *cotangent)
 
