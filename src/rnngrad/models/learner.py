@@ -64,4 +64,4 @@ class Learner(pl.LightningModule):
             self.log(f"{split}_{name}", self._metric(split, name), on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
