@@ -13,7 +13,10 @@ from torch import Tensor
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-TILE = 12  # products with a multiple of this many columns are quick, in float32 and in float64
+# Products with a multiple of TILE columns are quick, in float32 and in float64; those of so few that
+# they are multiplied by gate, as rows, with a multiple of FEW_TILE.
+BY_GATE = 24
+TILE, FEW_TILE = 12, 4
 
 
 def significant_directions(J: Tensor, limit: float) -> Tensor | None:
@@ -22,15 +25,20 @@ def significant_directions(J: Tensor, limit: float) -> Tensor | None:
     In float64. limit: what part of J may be missing, one of `DROPPED`.
     """
     columns = J.shape[-1]
-    if columns <= TILE:
+    if columns <= FEW_TILE:
         return None
     norms = torch.linalg.vector_norm(J, dim=-1, keepdim=True)
     rows = J / norms.clamp(min=torch.finfo(J.dtype).tiny)
     V = _right_vectors(rows, limit)
     parts = torch.linalg.vector_norm(rows @ V, dim=1).square().cumsum(dim=1)
     dropped = int((parts <= limit**2 * parts[:, -1:]).sum(dim=1).min())
-    kept = -(-max(columns - dropped, 1) // TILE) * TILE
+    kept = _whole_tiles(max(columns - dropped, 1))
     return V[:, :, -kept:] if kept <= WORTH * columns else None
+
+
+def _whole_tiles(columns: int) -> int:
+    tile = FEW_TILE if columns <= BY_GATE else TILE
+    return -(-columns // tile) * tile
 
 
 def _right_vectors(rows: Tensor, limit: float) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import Cell, OneStep
-from rnngrad.probe.directions import DROPPED, significant_directions
+from rnngrad.probe.directions import BY_GATE, DROPPED, significant_directions
 from rnngrad.probe.scaled import ZERO, ScaledRows, power_of_two
 from rnngrad.probe.workspace import Workspace
 
@@ -25,7 +25,6 @@ from rnngrad.probe.workspace import Workspace
 SPREAD_LIMIT = 50
 SPREAD_BACK = 30  # and it returns once the rows are this close again
 COMPRESS_EVERY = 32  # steps
-BY_GATE = 24  # directions: so few are multiplied by every W_g rather than by a sum of them
 FEW = 48  # directions: float64 then costs little more than float32
 GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
