@@ -11,11 +11,12 @@ from torch import Tensor
 from rnngrad.probe.blocks import advance
 from rnngrad.probe.cells import STABLE
 from rnngrad.probe.column_sums import CancelledSums
+from rnngrad.probe.directions import BY_GATE
 from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
 from rnngrad.probe.statistics import HIDDEN_PATH, record
-from rnngrad.probe.tangents import BY_GATE, Propagation
+from rnngrad.probe.tangents import Propagation
 from rnngrad.probe.trajectory import BLOCK, LayerRun, run_segments, trajectory_bytes
 
 
