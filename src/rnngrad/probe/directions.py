@@ -13,8 +13,8 @@ from torch import Tensor
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-# Products with a multiple of TILE columns are quick, in float32 and in float64; up to BY_GATE of them
-# are rows of a product with every W_g, rather than columns of one with their sum: then FEW_TILE.
+# Products with a multiple of TILE columns are quick, in either dtype. Up to BY_GATE columns are
+# rows of a product with every W_g instead of columns of one with their sum: of these FEW_TILE.
 BY_GATE = 24
 TILE, FEW_TILE = 12, 4
 
