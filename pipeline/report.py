@@ -11,12 +11,14 @@ from pathlib import Path
 
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
+from rnngrad.workers import run_jobs, start_workers
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; made by benchmarks/stages.py
 
 
 def main() -> None:
+    start_workers("rnngrad.report.style")
     params = read_params()
 
     from rnngrad.data.tokenized import TokenizedSample
@@ -32,7 +34,8 @@ def main() -> None:
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
     drawn = all_figures(results, sample.lengths, longest)
-    svgs = {name: to_svg(figure) for name, figure in drawn.items()}
+    rendered = run_jobs(to_svg, [(figure,) for figure in drawn.values()])
+    svgs = dict(zip(drawn, rendered, strict=True))
     with whole(REPORTS / "figures") as folder:
         folder.mkdir()
         for name, svg in svgs.items():
