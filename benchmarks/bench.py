@@ -34,7 +34,7 @@ class Extent(NamedTuple):
 
 
 EXTENTS = {
-    "quick": Extent(QUICK, 3.0, 1),
+    "quick": Extent(QUICK, 3.0, 2),
     "full": Extent(FULL, 20.0, 3),
     "smoke": Extent(SMOKE, 1.0, 1),
 }
