@@ -124,6 +124,24 @@ def test_float32_steps_together(cell: str, singly: Taken):
     np.testing.assert_allclose(found.log10_frobenius, true.log10_frobenius, rtol=0, atol=2e-6)
 
 
+def test_a_block_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    """The remainders of rounding and the dither are those of before."""
+    instance = make(Case("lstm", hidden=100, batch=1), torch.float32)
+    problem = problem_of(instance.module, instance.inputs.float(), instance.initial_state)
+    (cell,) = problem.cells
+    assert problem.c is not None
+    path = cell.run(problem.inputs.double().transpose(0, 1), problem.h[0], problem.c[0])
+    one = cell.one_step(path, slice(None), STABLE)
+    start = tangents.identity(200, slice(100, 200))
+    run = tangents.Propagation(cell, start, 1, torch.float32)
+    run.step(one.at(0), 1)
+    lost, taken = dict(run.lost), run.taken
+    monkeypatch.setattr(blocks, "_nothing_lost", lambda *args: False)
+    assert blocks._together(run, one.each(lambda v: v[1:9])) is None
+    assert run.taken == taken
+    assert all(torch.equal(run.lost[name], ratio) for name, ratio in lost.items())
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("cell", CELLS)
 def test_numpy_and_torch_agree(cell: str, batch: int, monkeypatch: pytest.MonkeyPatch):

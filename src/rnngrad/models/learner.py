@@ -59,7 +59,7 @@ class Learner(pl.LightningModule):
         return cast("Metric", self.metrics[f"{split}_{name}"])
 
     def _log(self, split: str) -> None:
-        # once per epoch: for every batch it would take Lightning a tenth of an RNN's training time
+        # once per epoch: Lightning's bookkeeping would take its time for every batch
         for name in METRICS:
             self.log(f"{split}_{name}", self._metric(split, name), on_step=False, on_epoch=True)
 

@@ -2,8 +2,7 @@
 
 Before it multiplies, OpenBLAS copies both matrices into an order of its own. For few rows the copy
 of the weights takes as long as the product; of small products it makes none, on processors with
-AVX-512. Eight to some dozens of rows are therefore multiplied four at a time: with H = 200 in 0.6
-(8 rows) to 0.85 (32 rows) of the time.
+AVX-512. Eight to some dozens of rows are therefore multiplied four at a time.
 
 Small products also take one thread. Larger ones take NumPy's own, which torch's, waiting actively,
 keep from working.
