@@ -108,6 +108,16 @@ def make_remembered() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def make_powers(last_move: float) -> pd.DataFrame:
+    rows = [
+        (seed, weights, kind, last_move if (weights, kind) == ("trained", "padding") else 1.5)
+        for seed in (1, 2, 3)
+        for weights in ("init", "trained")
+        for kind in ("padding", "words")
+    ]
+    return pd.DataFrame(rows, columns=["seed", "weights", "input", "last_move"])
+
+
 @pytest.fixture(scope="module")
 def results() -> Results:
     params = read_params(ROOT / "params.yaml")
@@ -167,6 +177,7 @@ def results() -> Results:
         condition_curves=make_condition_curves(),
         evidence={
             "remembered": make_remembered(),
+            "powers": make_powers(0.0),
             "tutorial": pd.DataFrame(
                 {"loss": [1, 2, 2], "step": [1, 1, 2], "norm": [0.4, 0.083, 0.19]}
             ),
@@ -215,6 +226,15 @@ def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Resu
     table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
     _, _, rnn, _, _ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
     assert "looks better with padding and without" in rnn
+
+
+def test_the_answer_says_whether_the_trained_rnn_comes_to_rest(results: Results) -> None:
+    _, _, _, resting, _ = answer(results, CLAIMS)
+    assert "swings" not in resting
+    evidence = results.evidence | {"powers": make_powers(1.25)}
+    _, _, _, swinging, _ = answer(Results(**{**vars(results), "evidence": evidence}), CLAIMS)
+    assert "10^-140.0, kept up by a state that on padding never comes to rest" in swinging
+    assert "swings by up to 1.2 a step; the LSTM" in swinging
 
 
 def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:

@@ -35,6 +35,7 @@ def make_powers(off: Mapping[Case, float], *, slope: float = 1.0) -> pd.DataFram
                     "predicted": predicted,
                     "measured": predicted + off.get((weights, kind), 0.0) + 1e-5 * (seed - 2),
                     "tanh_slope": slope if (weights, kind) in LINEAR else 0.7,
+                    "last_move": 0.25 * seed,
                 }
             )
     return pd.DataFrame(rows)
@@ -88,6 +89,7 @@ def test_powers_state_prediction_and_measurement() -> None:
     claim = judged(judge_powers(make_powers({("radius 1.1", "padding"): -0.04})))
     assert "scaled to radius 1.1 (spectral radius 1.10" in claim.measured
     assert "+0.0414 predicted, measured +0.0014 on padding" in claim.measured
+    assert "tanh' = 0.70, in the end a unit moves by up to 0.50 a step" in claim.measured
     assert claim.interval is not None
     assert claim.interval["mean"] == pytest.approx(-0.04)
     assert judge_powers(make_powers({}).assign(measured=np.nan)) is None

@@ -44,7 +44,27 @@ def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
     assert table.loc["padding", "largest_singular_value"] == pytest.approx(0.8, abs=1e-6)
     assert table.loc["padding", "measured"] == pytest.approx(np.log10(0.8), abs=1e-5)
     assert table.loc["padding", "tanh_slope"] == pytest.approx(1, abs=1e-6)
+    assert table.loc["padding", "last_move"] == pytest.approx(0, abs=1e-9)
     assert (table["measured"] - table["predicted"])["words"] < -0.01
+
+
+def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: ProbeInputs) -> None:
+    """h = tanh(R h), R a turn by 1 radian times 3: a circle, along which nothing is lost."""
+    module = nn.RNN(D, 2, batch_first=True)
+    turn = torch.tensor([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]], dtype=torch.float32)
+    h = torch.rand(1, B, 2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        cast("Tensor", module.weight_hh_l0).copy_(3 * turn)
+        states = module(inputs.inputs, h)[0].numpy()
+    table = measured(module, inputs, h)
+    last = [T - n - 1 for n in WORDS]
+    moves = [abs(states[b, t] - states[b, t - 1]).max() for b, t in enumerate(last)]
+    assert table.loc["padding", "last_move"] == pytest.approx(np.median(moves))
+    assert min(moves) > 0.5
+    assert table.loc["padding", "measured"] == pytest.approx(0, abs=0.01)
+    assert table.loc["padding", "predicted"] == pytest.approx(np.log10(3), abs=1e-6)
 
 
 def test_the_slope_is_the_mean_derivative_of_tanh(inputs: ProbeInputs) -> None:

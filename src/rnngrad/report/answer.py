@@ -11,6 +11,8 @@ from rnngrad.report.why import value_of
 from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
+SWING = 0.5  # that a unit moves in a step of padding, a quarter of what tanh lets it
+
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
     """Five sentences: the zeros, the padding, the RNN, training, the tutorials.
@@ -85,9 +87,22 @@ def _training(results: Results) -> str:
     for cell in results.cells:
         end = value_of(results.conditions, "trained", cell, "log10_at_end")
         reach = "" if end is None else f", and its gradient ends at {_power(end)}"
+        reach += _swinging(results) if end is not None and cell == "rnn" else ""
         accuracy = percent(results.metrics[cell]["accuracy"])
         parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
     return f"Trained ({len(results.params.train.seeds)} seeds), {'; '.join(parts)}."
+
+
+def _swinging(results: Results) -> str:
+    """What keeps the trained RNN's gradient up, if it does: the phase of a swing is never lost."""
+    powers = results.evidence["powers"]
+    trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
+    if not len(trained) or trained["last_move"].min() < SWING:
+        return ""
+    return (
+        f", kept up by a state that on padding never comes to rest: it swings by up to "
+        f"{trained['last_move'].mean():.1f} a step"
+    )
 
 
 def _tutorials(claims: Sequence[Claim]) -> str:

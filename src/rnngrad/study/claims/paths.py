@@ -73,8 +73,10 @@ def _powers_measured(known: pd.DataFrame) -> str:
         rates = []
         for kind, each in group.groupby("input", sort=False):
             measured = over_seeds(each.set_index("seed")["measured"])
-            slope = each["tanh_slope"].mean()
-            rates.append(f"{in_words(measured, '+z.4f', f'on {kind}')}, tanh' = {slope:.2f}")
+            slope, move = each[["tanh_slope", "last_move"]].mean()
+            rate = f"{in_words(measured, '+z.4f', f'on {kind}')}, tanh' = {slope:.2f}"
+            in_the_end = f", in the end a unit moves by up to {move:.2f} a step"
+            rates.append(rate + (in_the_end if kind == "padding" else ""))
         parts.append(
             f"{name} (spectral radius {means['spectral_radius']:.2f}, largest singular value "
             f"{means['largest_singular_value']:.2f}) {means['predicted']:+z.4f} predicted, "

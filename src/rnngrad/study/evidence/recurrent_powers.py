@@ -29,6 +29,7 @@ COLUMNS = [
     "predicted",
     "measured",
     "tanh_slope",
+    "last_move",
 ]
 
 
@@ -45,13 +46,16 @@ def recurrent_powers(
     Returns:
         A row per input (padding | words) that occurs. Columns: spectral_radius and
         largest_singular_value of W_hh; predicted (log10 of the former) and measured, in decades per
-        step; tanh_slope (mean of tanh' over units and steps). The first 100 steps of padding of a
-        comment do not count.
+        step; tanh_slope (mean of tanh' over units and steps); last_move (the most that any unit
+        moves in the last step of this input, median over comments): on padding 0 if the state comes
+        to rest. The first 100 steps of padding of a comment do not count.
     """
     W = cast("Tensor", module.weight_hh_l0).detach().double()
     radius = spectral_radius(W)
     with torch.no_grad():
-        slopes = (1 - module(inputs.inputs, state)[0].double().square()).numpy().mean(axis=2)
+        h = module(inputs.inputs, state)[0].double()
+    slopes = (1 - h.square()).numpy().mean(axis=2)
+    moves = torch.diff(h, dim=1, prepend=state[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
     rows = []
     for name, where in settled_stretches(inputs.steps()).items():
         if where:
@@ -64,6 +68,7 @@ def recurrent_powers(
                     "predicted": float(np.log10(radius)),
                     "measured": change_per_step(log10, where),
                     "tanh_slope": float(np.concatenate(at).mean()),
+                    "last_move": float(np.median([moves[s.example, s.stop - 1] for s in where])),
                 }
             )
     return pd.DataFrame(rows, columns=COLUMNS)
