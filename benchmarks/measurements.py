@@ -87,18 +87,26 @@ def spectral(sizes: Sizes) -> list[Finding]:
 
 
 def sketch(sizes: Sizes) -> list[Finding]:
-    """Frobenius norms from four random directions."""
+    """Frobenius norms from four random directions; and what float64, which they need, costs."""
+    import copy
+
     from rnngrad import jacobian_curves
 
     lstm, state, inputs = _torch(make_problem(Case(*sizes[:3])))
+    in_float64 = copy.deepcopy(lstm).double(), inputs.double(), tuple(s.double() for s in state)
     contenders = {
         "forward": _forward(lstm, inputs, state),
+        "float64": _forward(*in_float64),
         "sketch": lambda: jacobian_curves(
             lstm, inputs, state, state="c", method="sketch", directions=4, statistics="frobenius"
         ),
     }
     seconds = interleaved(contenders, sizes.rounds)
-    return [ratio("sketch, 4 directions", seconds, "sketch", "forward", "plain forwards")]
+    unit = "plain forwards"
+    return [
+        ratio("sketch, 4 directions", seconds, "sketch", "forward", unit),
+        ratio("a forward in float64, as the sketch needs", seconds, "float64", "forward", unit),
+    ]
 
 
 def cells(sizes: Sizes) -> list[Finding]:
