@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from rnngrad.data.corpus_vectors import WINDOW, cooccurrences, corpus_vectors, ppmi
 from rnngrad.errors import InputError
@@ -78,3 +79,14 @@ def test_too_few_words_for_the_dimensions(comments, words):
         InputError, match=r"embed\.dimensions is 10, but the sample has .* lower it"
     ):
         corpus_vectors(comments, words, dimensions=10)
+
+
+def test_the_number_of_threads_is_not_in_the_vectors():
+    rng = np.random.default_rng(5)
+    frequency = 1 / np.arange(1, 6001)
+    words = rng.choice(6000, size=(800, 90), p=frequency / frequency.sum()) + 1
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(corpus_vectors([*words.astype(np.int32)], 6000, 100))
+    np.testing.assert_array_equal(*found)

@@ -40,7 +40,7 @@ def table(*rows):
             "text": texts,
             "label": np.array([i % 2 for i in range(len(rows))], dtype=np.int8),
             "split": splits,
-            "telling_distance": pd.array([None, 2, 0, None, 1][: len(rows)], dtype="Int32"),
+            "telling_distance": pd.array([None, 1, 0, None, 1][: len(rows)], dtype="Int32"),
         }
     )
 
@@ -58,7 +58,7 @@ def test_tokens_vectors_and_card(params):
     assert [sample.tokens_of(i).tolist() for i in range(3)] == [[3, 1, 1], [2, 4], [1, 2, 1]]
     assert sample.labels.tolist() == [0, 1, 0]
     assert sample.splits.tolist() == ["train", "test", "validation"]
-    np.testing.assert_array_equal(sample.telling_distance, np.array([np.nan, 2, 0]))
+    np.testing.assert_array_equal(sample.telling_distance, np.array([np.nan, 1, 0]))
     assert found.card == {
         "comments": 3,
         "comments_without_tokens": 1,
@@ -96,6 +96,16 @@ def test_words_outside_the_training_split_are_left_out(params):
     card = found.card
     assert (card["vocabulary"], card["types"], card["comments_without_tokens"]) == (2, 4, 1)
     assert card["coverage_of_tokens"] == 4 / 7
+
+
+def test_the_telling_word_is_counted_among_the_words_that_are_left(params):
+    rows = [("a b the", "train"), ("a zz b the", "test"), ("zz a", "validation"), ("a b", "test")]
+    sample = table(*rows)
+    sample["telling_distance"] = pd.array([2, 3, 1, None], dtype="Int32")
+    distances = embed_sample(sample, params(vocabulary="train")).sample.telling_distance
+    np.testing.assert_array_equal(distances, np.array([2, 2, np.nan, np.nan], dtype=np.float32))
+    everything = embed_sample(sample, params()).sample.telling_distance
+    np.testing.assert_array_equal(everything, np.array([2, 3, 1, np.nan], dtype=np.float32))
 
 
 @pytest.mark.parametrize("vocabulary", ["sample", "train"])

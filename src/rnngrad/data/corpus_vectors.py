@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits
 
 from rnngrad.errors import InputError
 
@@ -87,7 +88,9 @@ def ppmi(counts: csr_array) -> csr_array:
 def _factors(matrix: csr_array, dimensions: int) -> np.ndarray:
     # a fixed start vector and fixed signs: ARPACK would draw both anew
     start = np.random.default_rng(0).standard_normal(matrix.shape[0])  # type: ignore[index]
-    left, values, _ = svds(matrix, k=dimensions, v0=start)
+    # sums over several threads are rounded in another order: their number would be in the vectors
+    with threadpool_limits(1, user_api="blas"):
+        left, values, _ = svds(matrix, k=dimensions, v0=start)
     order = np.argsort(-np.asarray(values))
     left = np.asarray(left)[:, order] * np.sqrt(np.asarray(values)[order])
     largest = left[np.abs(left).argmax(axis=0), np.arange(dimensions)]

@@ -55,7 +55,8 @@ def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
     known = [comment for comment, use in zip(comments, is_known, strict=True) if use]
     vocabulary = build_vocabulary(known)
-    tokenized = _tokenized(sample, [encode(comment, vocabulary) for comment in comments])
+    encoded = [encode(comment, vocabulary) for comment in comments]
+    tokenized = _tokenized(sample, encoded, _telling_distances(sample, comments, vocabulary))
     source, vectors = _vectors(known, vocabulary, params)
     card = {
         **_coverage(comments, vocabulary, vectors),
@@ -67,7 +68,22 @@ def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     return Embedding(tokenized, vectors, card)
 
 
-def _tokenized(sample: pd.DataFrame, encoded: Sequence[np.ndarray]) -> TokenizedSample:
+def _telling_distances(
+    sample: pd.DataFrame, comments: Sequence[Sequence[str]], vocabulary: dict[str, int]
+) -> np.ndarray:
+    """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
+    distances = np.full(len(comments), np.nan, dtype=np.float32)
+    given = sample["telling_distance"].dropna()
+    for i, distance in zip(np.flatnonzero(sample["telling_distance"].notna()), given, strict=True):
+        telling_and_after = comments[i][-1 - distance :]
+        if distance < len(comments[i]) and telling_and_after[0] in vocabulary:
+            distances[i] = sum(token in vocabulary for token in telling_and_after[1:])
+    return distances
+
+
+def _tokenized(
+    sample: pd.DataFrame, encoded: Sequence[np.ndarray], telling_distances: np.ndarray
+) -> TokenizedSample:
     lengths = np.array([len(comment) for comment in encoded], dtype=np.int64)
     # no step, no state to read: a comment without tokens is left out, and the card counts it
     kept = lengths > 0
@@ -82,7 +98,7 @@ def _tokenized(sample: pd.DataFrame, encoded: Sequence[np.ndarray]) -> Tokenized
         offsets=np.append(0, np.cumsum(lengths[kept])),
         labels=sample["label"].to_numpy(np.int8)[kept],
         splits=sample["split"].to_numpy("U10")[kept],
-        telling_distance=sample["telling_distance"].to_numpy(np.float32, na_value=np.nan)[kept],
+        telling_distance=telling_distances[kept],
     )
 
 

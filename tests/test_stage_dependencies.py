@@ -1,0 +1,75 @@
+"""dvc.yaml names the code that a stage depends on: all that its script imports, one way or another."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# How a stage runs and fails, and how params.yaml is read, whose values DVC knows: no number depends
+# on it, and an error message is not worth hours of training.
+MACHINERY = {
+    f"src/rnngrad/{name}.py" for name in ("errors", "params", "stage", "workers", "quick_imports")
+}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Names of modules of this project, wherever in the file they are imported."""
+    tree = ast.parse(source)
+    skipped = {
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and ast.unparse(test.test) == "TYPE_CHECKING"
+        for node in ast.walk(test)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if file_of(name) else node.module for name in names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "start_workers":
+            yield from (name.value for name in node.args if isinstance(name, ast.Constant))
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT / "src" / Path(*module.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def closure(script: Path) -> set[Path]:
+    """The script and every file of this project that it comes to import."""
+    found, new = set(), {script}
+    while new:
+        found |= new
+        modules = {name for file in new for name in imported(file.read_text())}
+        files = {file_of(name) for name in modules if name.split(".")[0] == "rnngrad"}
+        new = {file for file in files if file is not None} - found
+    return found
+
+
+def test_the_closure_follows_imports_to_their_end() -> None:
+    found = {str(file.relative_to(ROOT)) for file in closure(ROOT / "pipeline/train.py")}
+    assert {"pipeline/train.py", "src/rnngrad/models/training.py"} <= found
+    assert {"src/rnngrad/data/batches.py", "src/rnngrad/probe/products.py"} <= found
+    assert "src/rnngrad/report/answer.py" not in found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_all_that_its_script_imports(name: str) -> None:
+    stage = STAGES[name].get("do", STAGES[name])
+    script = stage["cmd"].split()[1]
+    declared = [ROOT / dependency for dependency in stage["deps"] if "${" not in dependency]
+    missing = {
+        str(file.relative_to(ROOT))
+        for file in closure(ROOT / script)
+        # a package's own file only passes names on
+        if file.name != "__init__.py" and not any(file.is_relative_to(path) for path in declared)
+    }
+    assert missing <= MACHINERY
