@@ -1,4 +1,4 @@
-"""dvc.yaml names the code that a stage depends on: all that its script imports, one way or another."""
+"""dvc.yaml names the code that a stage depends on: all that its script comes to import."""
 
 import ast
 from collections.abc import Iterator

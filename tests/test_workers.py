@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rnngrad import workers
+from rnngrad.errors import InputError
 from rnngrad.workers import run_jobs
 
 
@@ -23,6 +24,11 @@ def test_results_come_in_order_and_errors_reach_the_caller() -> None:
 def test_a_worker_may_also_be_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "METHOD", "spawn")
     assert list(run_jobs(operator.sub, [(5, k) for k in range(4)])) == [5, 4, 3, 2]
+
+
+def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for() -> None:
+    with pytest.raises(InputError, match="a worker process was ended from outside"):
+        list(run_jobs(os._exit, [(9,), (9,)]))
 
 
 @pytest.mark.parametrize(

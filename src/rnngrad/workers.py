@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
-from multiprocessing.pool import Pool
+from multiprocessing.pool import IMapIterator, Pool
+from multiprocessing.process import BaseProcess
 from threading import RLock
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from rnngrad.errors import InputError
 
 Result = TypeVar("Result")
 
@@ -26,6 +29,7 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
 
+LOOK_EVERY = 1.0  # seconds, for workers that are gone
 # Workers are copies of one process that has imported what they need. Not on macOS, whose system
 # libraries do not outlive being copied.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -63,11 +67,30 @@ def run_jobs(
         share_cores: of jobs that take equally long. Where they would leave cores without a job in
             the end, some more of them run at a time, and take turns: five on two cores take as long
             as two and a half in a row, not three.
+
+    Raises:
+        InputError: a worker was ended from outside, as the kernel does when memory runs out.
+        Exception: whatever ``function`` raises.
     """
     sent = [pickle.dumps(job) for job in jobs]
     with _pool(_at_a_time(len(jobs), os.cpu_count() or 1, share_cores)) as pool:
-        for result in pool.imap(_Call(function), sent):
-            yield pickle.loads(result)
+        workers = {*multiprocessing.active_children()}
+        results = pool.imap(_Call(function), sent)
+        for _ in jobs:
+            yield pickle.loads(_next(results, workers))
+
+
+def _next(results: IMapIterator, workers: set[BaseProcess]) -> bytes:
+    """The next result. The pool itself would wait for ever for one whose worker is gone."""
+    while True:
+        try:
+            return results.next(timeout=LOOK_EVERY)
+        except multiprocessing.TimeoutError:
+            if workers - {*multiprocessing.active_children()}:
+                raise InputError(
+                    "a worker process was ended from outside, perhaps because memory ran out; "
+                    "run the same command again to go on"
+                ) from None
 
 
 def _at_a_time(jobs: int, cores: int, share_cores: bool) -> int:
