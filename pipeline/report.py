@@ -49,7 +49,9 @@ def main() -> None:
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
         "answer.txt": "\n".join(answer(results, claims)) + "\n",
-        "claims.json": json.dumps([asdict(claim) for claim in claims], indent=2, ensure_ascii=False)
+        "claims.json": json.dumps(
+            [asdict(claim) for claim in claims], indent=2, ensure_ascii=False, allow_nan=False
+        )
         + "\n",
         "metrics.json": json.dumps(findings.metrics_summary(results), indent=2) + "\n",
     }

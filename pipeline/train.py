@@ -36,7 +36,7 @@ def main(cell: str) -> None:
 
 
 def _unfinished(cell: str, train: TrainParams, *more: object) -> Path:
-    # The name holds everything that the weights depend on: other settings never resume from here.
+    # The name holds all settings and inputs that the weights depend on: others never resume here.
     key = hashlib.sha256(repr((train, *more)).encode())
     for path in (EMBED / "tokens.npz", EMBED / "vectors.npy"):
         try:

@@ -108,14 +108,15 @@ def make_remembered() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def make_powers(last_move: float) -> pd.DataFrame:
+def make_powers(last_move: float, measured: float = 0.0) -> pd.DataFrame:
+    trained = {("trained", "padding"): (last_move, measured)}
     rows = [
-        (seed, weights, kind, last_move if (weights, kind) == ("trained", "padding") else 1.5)
+        (seed, weights, kind, *trained.get((weights, kind), (1.5, -0.1)))
         for seed in (1, 2, 3)
         for weights in ("init", "trained")
         for kind in ("padding", "words")
     ]
-    return pd.DataFrame(rows, columns=["seed", "weights", "input", "last_move"])
+    return pd.DataFrame(rows, columns=["seed", "weights", "input", "last_move", "measured"])
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,69 @@ def test_the_answer_says_whether_the_trained_rnn_comes_to_rest(results: Results)
     _, _, _, swinging, _ = answer(Results(**{**vars(results), "evidence": evidence}), CLAIMS)
     assert "10^-140.0, kept up by a state that on padding never comes to rest" in swinging
     assert "swings by up to 1.2 a step; the LSTM" in swinging
+    # a state may move for ever without keeping anything
+    evidence = results.evidence | {"powers": make_powers(1.25, measured=-0.1)}
+    _, _, _, fading, _ = answer(Results(**{**vars(results), "evidence": evidence}), CLAIMS)
+    assert "swings" not in fading
+
+
+def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> None:
+    table = results.conditions.assign(decades_per_step_tokens=np.nan)
+    assert not any("nan" in line for line in answer(with_conditions(results, table), CLAIMS))
+    table = results.conditions.assign(decades_per_step_padding=0.02)
+    assert (
+        "a step of padding brings it 0.020 decades"
+        in answer(with_conditions(results, table), CLAIMS)[1]
+    )
+
+
+def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
+    params = results.params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}, "lstm": {}}})
+    training = answer(Results(**{**vars(results), "params": params}), CLAIMS[:1])
+    assert training[3].startswith("Trained (2 to 5 seeds)")
+    assert training[4].startswith("1 statement of the question and of three tutorials was measured")
+
+
+def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
+    return Results(**{**vars(results), "conditions": conditions})
+
+
+def test_a_cause_shows_only_what_was_run(results: Results) -> None:
+    table = results.conditions
+    lstm_alone = table[~((table["condition"] == "averaging_bug") & (table["cell"] == "rnn"))]
+    row = why.printed_causes(lstm_alone).set_index("condition").loc["`averaging_bug`"]
+    assert row[["RNN ends at", "RNN moves by", "lead moves by"]].tolist() == ["", "", ""]
+    assert row["LSTM moves by"] == "−0.3"
+    assert why.printed_causes(table[table["condition"] == "question"]).empty
+    neither = table[table["condition"].isin(["question", "float32"])]
+    assert why.cause_table(neither).empty
+
+
+def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:
+    def report(**changed: Any) -> str:
+        embed = results.params.embed.model_copy(update=changed)
+        params = results.params.model_copy(update={"embed": embed})
+        return render_markdown(Results(**{**vars(results), "params": params}), CLAIMS, ALT, TIMES)
+
+    assert "36 words; padding makes all of them as long as the longest comment." in report()
+    assert "makes all of them as long as a comment cut to its last 100 words" in report(
+        max_length=100
+    )
+    assert "36 words; nothing is padded." in report(padding="none")
+
+
+def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> None:
+    cases = results.params.conditions.cases
+    question = results.params.conditions.model_copy(
+        update={"cases": {"question": cases["question"]}}
+    )
+    params = results.params.model_copy(update={"conditions": question})
+    table = results.conditions.query("condition == 'question'")
+    less = Results(**{**vars(results), "params": params, "conditions": table})
+    text = render_markdown(less, CLAIMS, ALT, TIMES)
+    assert "|sum over i of J_ij|.\n" in text
+    assert "minimal_example" not in text
+    assert "Where did the question go wrong?" not in text
 
 
 def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
@@ -302,7 +366,7 @@ def test_each_stage_has_the_seconds_of_all_its_cells(
     results: Results, svgs: dict[str, str]
 ) -> None:
     markdown = render_markdown(results, CLAIMS, svgs, TIMES)
-    assert "`train, cells` | `build/train/` | 42 |" in markdown
+    assert "`train, cells, embed` | `build/train/` | 42 |" in markdown
     assert "`mlflow.db` | – |" in markdown
     assert "on 3 cores (a chip): 0.8 minutes together" in markdown
 

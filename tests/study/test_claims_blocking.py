@@ -127,3 +127,11 @@ def test_the_condition_is_named_with_its_numbers() -> None:
         claim.measured
     )
     assert judge_output_gate_path(make_output_gates(0.1, 0.1, 0.1).assign(cell="rnn")) is None
+
+
+def test_seeds_may_grow_at_different_factors() -> None:
+    table = make_output_gates(-0.5, 0.1, 0.2)
+    table.loc[(table["seed"] == 2) & (table["factor"] == 64), "factor"] = 32
+    claim = judge_output_gate_path(table)
+    assert claim is not None
+    assert "Untrained with W_o times 32 to 64, by seed, the path grows" in claim.measured

@@ -70,7 +70,7 @@ def test_sharp_fall_says_where_float32_ends() -> None:
     claim = judged(judge_sharp_fall(lstm_at(-1.9, -95.0, -np.inf)))
     assert claim.id == 1
     assert "-1.90 decades" in claim.measured
-    assert "10^-95.0, not zero" in claim.measured
+    assert "10^-95.0 (mean over seeds), not zero" in claim.measured
     assert "exactly zero from step 551" in claim.measured
     assert claim.interval == {"mean": -95.0, "low": -95.0, "high": -95.0}
     assert judged(judge_sharp_fall(lstm_at(-1.9, -np.inf, -np.inf))).interval is None
@@ -81,7 +81,7 @@ def test_some_exact_zeros_are_not_all() -> None:
     table.loc[(table["condition"] == "question") & (table["seed"] == 1), "log10_at_end"] = -np.inf
     claim = judged(judge_sharp_fall(table))
     assert claim.verdict == "holds only if …"
-    assert "10^-95.0, but for 1 exact zeros" in claim.measured
+    assert "10^-95.0 (mean over seeds), but for 1 exact zeros" in claim.measured
 
 
 def test_sharp_fall_is_not_judged_without_its_conditions() -> None:
@@ -123,6 +123,13 @@ def test_rnn_is_better_names_the_factors_that_turn_it() -> None:
     assert "-49.0 decades" in claim.measured
     assert claim.interval is not None
     assert claim.interval["mean"] == pytest.approx(93.0)
+
+
+def test_an_exact_zero_is_compared_with_nothing() -> None:
+    claim = judged(judge_rnn_is_better(both_cells(ALL_BETTER | {"trained": (-10.0, -np.inf)})))
+    assert "trained" not in claim.measured
+    assert "inf" not in claim.measured
+    assert judge_rnn_is_better(both_cells(ALL_BETTER | {"question": (-3.0, -np.inf)})) is None
 
 
 def test_rnn_is_better_by_what_was_measured() -> None:

@@ -100,7 +100,12 @@ def test_powers_state_prediction_and_measurement() -> None:
     [([], "holds"), ([("trained", "words")], "holds only if …"), (PATHS, "does not hold")],
 )
 def test_one_path(cancelled: list[Case], expected: str) -> None:
-    assert judged(judge_one_path(make_paths(dict.fromkeys(cancelled, 0.5)))).verdict == expected
+    paths = make_paths(dict.fromkeys(cancelled, 0.5), hidden_path=0.0)
+    assert judged(judge_one_path(paths)).verdict == expected
+
+
+def test_one_path_is_not_seen_to_be_enough_where_every_path_vanishes() -> None:
+    assert judged(judge_one_path(make_paths({}, hidden_path=-0.02))).verdict == "holds only if …"
 
 
 def test_one_path_says_whether_there_is_one() -> None:

@@ -8,13 +8,13 @@ from rnngrad.report import evidence_figures, figures, why_figures
 from rnngrad.study.results import Results
 
 
-def all_figures(results: Results, lengths: NDArray[np.int64], padded_to: int) -> dict[str, Figure]:
+def all_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
     """The figures of the report in their order on the page.
 
     Args:
         results: what the stages found.
         lengths: (n,) words of each comment.
-        padded_to: steps that padding makes of them.
+        most: steps that a comment has at most, and every padded one.
     """
     drawn = {
         "windows": why_figures.windows_figure(results.condition_curves),
@@ -25,6 +25,6 @@ def all_figures(results: Results, lengths: NDArray[np.int64], padded_to: int) ->
         "gates": figures.gates_figure(results),
         "triangle": evidence_figures.triangle_figure(results.triangles),
         "paths": evidence_figures.paths_figure(results.curves),
-        "lengths": figures.lengths_figure(lengths, padded_to),
+        "lengths": figures.lengths_figure(lengths, most, results.params.embed.padding),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from rnngrad.intervals import Interval
@@ -12,6 +13,7 @@ from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
 SWING = 0.5  # that a unit moves in a step of padding, a quarter of what tanh lets it
+STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
@@ -23,7 +25,7 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
     sentences = [
         _zeros(table),
         _padding(table, results.data_card["sample"]["words"]["mean"]),
-        _rnn(table),
+        _rnn(results),
         _training(results),
         _tutorials(claims),
     ]
@@ -39,8 +41,8 @@ def _zeros(table: pd.DataFrame) -> str:
     torch = "" if plateau is None else f", or a false plateau of {_power(plateau)} with torch"
     return (
         f"The zeros are arithmetic: the LSTM's true mean |dc_t/dc_0| ends at {_power(end)}, and "
-        f"float32 holds nothing below 10^-38, so that from step {zero:,.0f} on every entry is 0 "
-        f"with TensorFlow's flush-to-zero{torch}."
+        f"float32's normal numbers end at 10^-38, so that from step {zero:,.0f} on every entry is "
+        f"0 with TensorFlow's flush-to-zero{torch}."
     )
 
 
@@ -55,7 +57,8 @@ def _padding(table: pd.DataFrame, words: float) -> str:
     )
 
 
-def _rnn(table: pd.DataFrame) -> str:
+def _rnn(results: Results) -> str:
+    table = results.conditions
     ends = {
         (condition, cell): value_of(table, condition, cell, "log10_at_end")
         for condition in ("question", "no_padding")
@@ -63,23 +66,28 @@ def _rnn(table: pd.DataFrame) -> str:
     }
     padding = value_of(table, "question", "rnn", "decades_per_step_padding")
     word = value_of(table, "question", "rnn", "decades_per_step_tokens")
-    if padding is None or word is None or None in ends.values():
-        return ""
     end = {key: value for key, value in ends.items() if value is not None}
+    if padding is None or word is None or np.isnan([padding, word]).any() or len(end) < len(ends):
+        return ""
+    matrix = "orthogonal " if results.params.conditions.question.initializer == "keras" else ""
     return (
-        f"The RNN {_looked(end)}: a step of padding costs it {abs(padding):.3f} decades, a word "
-        f"{abs(word):.3f}, so that it ends at {_power(end['question', 'rnn'])} with padding and at "
-        f"{_power(end['no_padding', 'rnn'])} without, where the LSTM ends at "
+        f"The RNN {_looked(end, f'its {matrix}matrix')}: a step of padding {_changes(padding)} "
+        f"decades, a word {_changes(word)}, so that it ends at {_power(end['question', 'rnn'])} "
+        f"with padding and at {_power(end['no_padding', 'rnn'])} without, where the LSTM ends at "
         f"{_power(end['no_padding', 'lstm'])}."
     )
 
 
-def _looked(end: dict[tuple[str, str], float]) -> str:
+def _looked(end: dict[tuple[str, str], float], matrix: str) -> str:
     if end["question", "rnn"] <= end["question", "lstm"]:
         return "does not look better"
     if end["no_padding", "rnn"] < end["no_padding", "lstm"]:
-        return "looked better only because its orthogonal matrix loses next to nothing on zeros"
+        return f"looked better only because {matrix} loses next to nothing on zeros"
     return "looks better with padding and without"
+
+
+def _changes(rate: float) -> str:
+    return f"costs it {-rate:.3f}" if rate < 0 else f"brings it {rate:.3f}"
 
 
 def _training(results: Results) -> str:
@@ -90,14 +98,15 @@ def _training(results: Results) -> str:
         reach += _swinging(results) if end is not None and cell == "rnn" else ""
         accuracy = percent(results.metrics[cell]["accuracy"])
         parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
-    return f"Trained ({len(results.params.train.seeds)} seeds), {'; '.join(parts)}."
+    return f"Trained ({counted(results.numbers_of_seeds, 'seed')}), {'; '.join(parts)}."
 
 
 def _swinging(results: Results) -> str:
     """What keeps the trained RNN's gradient up, if it does: the phase of a swing is never lost."""
     powers = results.evidence["powers"]
     trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
-    if not len(trained) or trained["last_move"].min() < SWING:
+    steady = trained["measured"].abs().max() < STEADY
+    if not len(trained) or not steady or trained["last_move"].min() < SWING:
         return ""
     return (
         f", kept up by a state that on padding never comes to rest: it swings by up to "
@@ -110,10 +119,18 @@ def _tutorials(claims: Sequence[Claim]) -> str:
         return ""
     count = Counter(claim.verdict for claim in claims)
     return (
-        f"{len(claims)} statements of the question and of three tutorials were measured: "
+        f"{counted([len(claims)], 'statement')} of the question and of three tutorials "
+        f"{'was' if len(claims) == 1 else 'were'} measured: "
         f"{count['holds']} of them hold, {count['holds only if …']} only under a condition, and "
         f"{count['does not hold']} not (see the table of claims)."
     )
+
+
+def counted(numbers: Sequence[int], what: str) -> str:
+    """Such as "1 seed", "5 seeds" or "2 to 5 seeds"."""
+    low, high = min(numbers), max(numbers)
+    number = f"{high}" if low == high else f"{low} to {high}"
+    return f"{number} {what}{'' if high == 1 else 's'}"
 
 
 def _power(value: float) -> str:

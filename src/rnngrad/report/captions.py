@@ -35,6 +35,5 @@ CAPTIONS = {
     "from. A bright diagonal alone is a short memory. Median over seeds, one comment.",
     "paths": "The cell path is what the tutorials draw; the hidden path is all that passes through "
     "h at least once. Where total and hidden path coincide, the gates alone say nothing.",
-    "lengths": "Half of the comments are shorter than {median:.0f} words; padding makes all of "
-    "them as long as the longest.",
+    "lengths": "Half of the comments are shorter than {median:.0f} words; ",
 }

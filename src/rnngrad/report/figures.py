@@ -147,18 +147,18 @@ def _draw_gates(axis: Axes, gates: pd.DataFrame, colour: str) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def lengths_figure(lengths: NDArray[np.int64], padded_to: int) -> Figure:
-    """How long the comments are, and how long padding makes all of them."""
+def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figure:
+    """How long the comments are, and how many steps they have at most, or padding makes of all."""
     with figure_style():
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         axis = figure.subplots()
         edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
         axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
         axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
-        axis.axvline(padded_to, color=INK, ls="--", lw=0.9)
+        axis.axvline(most, color=INK, ls="--", lw=0.9)
         axis.annotate(
-            f"padded to {padded_to:,}",
-            (padded_to, 0.95),
+            f"{'at most' if padding == 'none' else 'padded to'} {most:,}",
+            (most, 0.95),
             xycoords=axis.get_xaxis_transform(),
             xytext=(-5, 0),
             textcoords="offset points",

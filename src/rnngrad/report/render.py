@@ -12,7 +12,7 @@ from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 
 from rnngrad.report import findings, tables, why
-from rnngrad.report.answer import answer
+from rnngrad.report.answer import answer, counted
 from rnngrad.report.captions import ALT, CAPTIONS
 from rnngrad.report.style import GRID, INK
 from rnngrad.study.claims.claim import Claim
@@ -31,13 +31,21 @@ def render_markdown(
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["typeset"] = _typeset
     words = results.data_card["sample"]["words"]
+    embed, conditions = results.params.embed, results.conditions
+    longest = "the longest comment"
+    if embed.max_length is not None and embed.max_length < words["max"]:
+        longest = f"a comment cut to its last {embed.max_length:,} words"
     padded = {
-        "pre": "the longest comment; shorter ones have unmasked zeros in front",
-        "post": "the longest comment; shorter ones have unmasked zeros behind",
-        "none": "the longest comment; nothing is padded, and a step counts those that reach it",
+        "pre": f"{longest}; shorter ones have unmasked zeros in front",
+        "post": f"{longest}; shorter ones have unmasked zeros behind",
+        "none": f"{longest}; nothing is padded, and a step counts those that reach it",
     }
-    train = results.params.train
-    conditions = results.conditions
+    lengths = {"none": "nothing is padded."}.get(
+        embed.padding, f"padding makes all of them as long as {longest}."
+    )
+    causes = why.printed_causes(conditions)
+    cases = results.params.conditions.cases
+    identity = results.params.conditions.setting_of("frobenius") if "frobenius" in cases else None
     return environment.from_string(source).render(
         params=results.params,
         answer=answer(results, claims),
@@ -45,18 +53,18 @@ def render_markdown(
         conditions=results.params.conditions,
         claims=claims,
         why_table=tables.markdown_table(why.why_table(conditions)),
-        cause_table=tables.markdown_table(why.printed_causes(conditions)),
+        cause_table="" if causes.empty else tables.markdown_table(causes),
         lead=why.lead(conditions),
         horizon_table=tables.markdown_table(why.horizon_table(conditions)),
         claims_table=tables.markdown_table(tables.claims_table(claims)),
         last_step=findings.last_step(results),
-        seeds=len(train.seeds),
-        hidden=train.hidden,
-        identity_frobenius=f"{math.log10(math.sqrt(train.hidden)):.2f}",
-        padding_words=padded[results.params.embed.padding],
+        seeds=counted(results.numbers_of_seeds, "seed"),
+        untrained_seeds=counted([len(results.params.conditions.seeds)], "seed"),
+        identity_frobenius=identity and f"{math.log10(math.sqrt(identity.units)):.2f}",
+        padding_words=padded[embed.padding],
         test_comments=next(iter(results.model_cards.values()))["test_comments"],
         alt=ALT,
-        captions=CAPTIONS | {"lengths": CAPTIONS["lengths"].format(**words)},
+        captions=CAPTIONS | {"lengths": CAPTIONS["lengths"].format(**words) + lengths},
         curve_table=tables.markdown_table(findings.curve_table(results)),
         test_table=tables.markdown_table(findings.test_table(results)),
         data_table=tables.markdown_table(tables.data_table(results)),

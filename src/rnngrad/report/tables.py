@@ -13,16 +13,26 @@ _STAGES = [  # stage, what it makes, the keys of params.yaml that it reads, wher
     ("download", "comments with labels", "data", "build/comments.parquet"),
     ("sample", "balanced classes, filler, splits, data card", "sample", "build/sample.parquet"),
     ("embed", "tokens and word vectors", "embed", "build/embed/"),
-    ("train", "one model per cell and seed, training curves", "train, cells", "build/train/"),
+    (
+        "train",
+        "one model per cell and seed, training curves",
+        "train, cells, embed",
+        "build/train/",
+    ),
     (
         "probe",
         "Jacobian curves, path split, gates; what the claims are judged by, triangle",
-        "probe",
+        "probe, train, cells, embed",
         "build/probe/, build/evidence/",
     ),
-    ("conditions", "the why-table, its figures, horizons", "conditions", "build/conditions/"),
+    (
+        "conditions",
+        "the why-table, its figures, horizons",
+        "conditions, train, cells, embed",
+        "build/conditions/",
+    ),
     ("report", "this page, verdicts", "all", "reports/"),
-    ("publish", "the same as MLflow runs", "all", "mlflow.db"),
+    ("publish", "the same as MLflow runs", "none", "mlflow.db"),
 ]
 
 

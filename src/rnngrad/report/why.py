@@ -59,12 +59,13 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
 
 
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
-    """What becomes of both ends when one cause is taken away, the largest effect first.
+    """What becomes of both ends when one factor is another, the largest effect first.
 
     Columns: cause, condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
     change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
-    Empty where the question's setting was not run for both cells.
+    NaN where a cell was not run under the condition. Empty where the question's setting was not run
+    for both cells.
     """
     ends = conditions.pivot_table("log10_at_end", "condition", "cell")
     if not {"rnn", "lstm"} <= set(ends) or "question" not in ends.index:
@@ -72,10 +73,9 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     question = ends.loc["question", ["rnn", "lstm"]]
     rows = []
     for condition, cause in CAUSES.items():
-        if condition in ends.index:
-            end = ends.loc[condition, ["rnn", "lstm"]].fillna(question)
-            change = end - question
-            change = change.where(np.isfinite(end), question - FLOAT32_NORMAL)
+        end = ends.reindex([condition])[["rnn", "lstm"]].iloc[0]
+        if end.notna().any():
+            change = (end - question).mask(np.isneginf(end), question - FLOAT32_NORMAL)
             lead = change["rnn"] - change["lstm"]
             names = {"cause": cause, "condition": condition, **end.to_dict()}
             rows.append(
@@ -83,6 +83,8 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
                 | {f"{cell}_change": change[cell] for cell in change.index}
                 | {"lead_change": lead}
             )
+    if not rows:
+        return pd.DataFrame()
     table = pd.DataFrame(rows)
     size = table[["lead_change", "lstm_change"]].abs()
     return table.loc[
@@ -115,6 +117,8 @@ def printed_causes(conditions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _signed(value: float) -> str:
+    if np.isnan(value):
+        return ""
     return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−")
 
 

@@ -59,6 +59,11 @@ class Results:
     def cells(self) -> list[str]:
         return list(self.params.cells)
 
+    @property
+    def numbers_of_seeds(self) -> list[int]:
+        """Of trained models, by cell."""
+        return [len(self.params.train_of(cell).seeds) for cell in self.cells]
+
 
 def load_results(build: Path, params: Params) -> Results:
     """Read the result files below ``build``.

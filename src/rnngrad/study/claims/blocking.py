@@ -129,13 +129,16 @@ def _clips(lstm: pd.DataFrame) -> bool:
     )
 
 
-def _condition(lstm: pd.DataFrame) -> dict[str, int]:
-    """By weights, the factor of W_o at which path and whole Jacobian grow for every seed."""
+def _condition(lstm: pd.DataFrame) -> dict[str, str]:
+    """By weights, the factors of W_o at which path and whole Jacobian grow, for every seed."""
     last = lstm.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     grows = (last["path_rate"] > 0) & (last["total_rate"] > 0)
     every = grows.groupby(last["weights"]).all()
-    largest = last.groupby("weights")["factor"].max()
-    return {weights: int(largest[weights]) for weights in WEIGHTS if every.get(weights, False)}
+    found = {}
+    for weights, factors in last.groupby("weights")["factor"]:
+        low, high = int(factors.min()), int(factors.max())
+        found[weights] = f"{low}" if low == high else f"{low} to {high}, by seed,"
+    return {weights: found[weights] for weights in WEIGHTS if every.get(weights, False)}
 
 
 def _on_the_bound(as_it_is: pd.DataFrame, rates: dict[str, Interval]) -> str:

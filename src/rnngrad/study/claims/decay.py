@@ -83,7 +83,7 @@ def _at_end(condition: pd.DataFrame) -> str:
     zeros = int(np.isneginf(values).sum())
     if zeros == len(values):
         return "exactly zero"
-    number = f"10^{values[np.isfinite(values)].mean():.1f}"
+    number = f"10^{values[np.isfinite(values)].mean():.1f} (mean over seeds)"
     return f"{number}, but for {zeros} exact zeros" if zeros else f"{number}, not zero"
 
 
@@ -103,7 +103,9 @@ def judge_rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
     """
     differences: dict[str, Interval] = {}
     for name in COMPARED:
-        chosen = seeds[seeds["condition"] == name]
+        # of an exact zero there is no logarithm to compare
+        finite = np.isfinite(seeds["log10_at_end"])
+        chosen = seeds[(seeds["condition"] == name) & finite]
         found = paired_difference(chosen, "log10_at_end", "rnn", "lstm")
         if found is not None:
             differences[name] = found

@@ -105,7 +105,7 @@ def _prediction(paths: pd.DataFrame) -> str:
             parts.append(f"{zero:+.4f} at the zero state{at_rest} {_in_words(weights)}")
     if not parts:
         return ""
-    return f"; the one-step Jacobian (0.731 I + 0.25 U_g untrained) predicts {'; '.join(parts)}"
+    return f"; the one-step Jacobian (f I + i o U_g untrained) predicts {'; '.join(parts)}"
 
 
 def _where(same: pd.Series) -> str:
@@ -172,7 +172,7 @@ def _openness(gates: pd.DataFrame) -> str:
         mean = group.groupby("seed")["mean"].first().mean()
         open_share = group[group["activation"] > OPEN].groupby("seed")["share"].sum().mean()
         parts.append(f"{mean:.2f} on {kind} {_in_words(weights)} ({open_share:.1%} above {OPEN})")
-    return f"; the question's forget gates average {', '.join(parts)}" if parts else ""
+    return f"; the study's own forget gates average {', '.join(parts)}" if parts else ""
 
 
 def judge_varying_gates(paths: pd.DataFrame) -> Claim | None:
@@ -190,7 +190,8 @@ def judge_varying_gates(paths: pd.DataFrame) -> Claim | None:
     words = spread[spread.index.get_level_values("input") == "words"]
     if words.empty:
         return None
-    one_tanh = bool((factors.mean().dropna() <= ONE_TANH).all())
+    passed = factors.mean().dropna()
+    one_tanh = len(passed) > 0 and bool((passed <= ONE_TANH).all())
     least = paths.set_index(["weights", "input"]).loc[[words.idxmin()]].set_index("seed")
     return Claim(
         id=11,

@@ -1,6 +1,6 @@
 """Verdicts on products along paths: powers of the RNN's kernel, and paths that might cancel."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -18,11 +18,13 @@ POWERS = (
     "more): there is such a case, and in each of them it is so. Does not hold: otherwise."
 )
 ONE_PATH = (
-    "holds: at no step is the norm of dc_t/dc_0 more than 0.1 decades below the larger of those of "
-    "its cell path and its hidden paths, untrained and trained, on padding and on words, for any "
-    "seed: they do not cancel, and the gradient is there where one of them is. Holds only if the "
-    "weights and inputs are those named: in some of these cases but not in all. Does not hold: in "
-    "none."
+    "holds: a path does not vanish (its norm changes by 0 decades per step or more, mean over "
+    "seeds), and at no step is the norm of dc_t/dc_0 more than 0.1 decades below the larger of "
+    "those of its cell path and its hidden paths, untrained and trained, on padding and on words, "
+    "for any seed: they do not cancel, and the gradient is there where one of them is. Holds only "
+    "if there is such a path, or the weights and inputs are those named: they do not cancel, or "
+    "not in all cases, but every path vanishes, or they do in some. Does not hold: they cancel in "
+    "all."
 )
 
 
@@ -104,6 +106,7 @@ def judge_one_path(paths: pd.DataFrame) -> Claim | None:
         if so
     ]
     worst = paths.set_index(["weights", "input"]).loc[[lost.idxmax()]].set_index("seed")
+    slowest = _slowest(paths)
     return Claim(
         id=10,
         statement="One path along which the gradient does not vanish is enough.",
@@ -111,25 +114,33 @@ def judge_one_path(paths: pd.DataFrame) -> Claim | None:
         criterion=ONE_PATH,
         measured=(
             f"The gradient lies at most {lost.max():.3f} decades below the larger of its two parts "
-            f"(within 0.1: {', '.join(names) or 'nowhere'}); {_slowest(paths)}."
+            f"(within 0.1: {', '.join(names) or 'nowhere'}); the least decay is that of "
+            f"{slowest.path} {_in_words(slowest.weights)} on {slowest.input}, "
+            f"{slowest.rate:+.4f} decades per step, so "
+            f"{'every path vanishes here' if slowest.rate < 0 else 'that one does not vanish'}."
         ),
         interval=over_seeds(worst["below_largest_path"]),
-        verdict=verdict(holds=bool(together.all()), sometimes=bool(together.any())),
+        verdict=verdict(
+            holds=bool(together.all()) and slowest.rate >= 0, sometimes=bool(together.any())
+        ),
     )
 
 
-def _slowest(paths: pd.DataFrame) -> str:
-    """Which path vanishes least, and whether it does."""
+class _Slowest(NamedTuple):
+    """Which path vanishes least, and at what rate (decades per step, mean over seeds)."""
+
+    path: str
+    weights: str
+    input: str
+    rate: float
+
+
+def _slowest(paths: pd.DataFrame) -> _Slowest:
     names = {"cell_path": "the cell path", "hidden_path": "the hidden paths"}
     rates = paths.melt(["weights", "input"], list(names), "path", "rate")
     means = rates.groupby(["path", "weights", "input"])["rate"].mean()
     path, weights, kind = cast("tuple[str, str, str]", means.idxmax())
-    slowest = float(means.max())
-    return (
-        f"the least decay is that of {names[path]} {_in_words(weights)} on {kind}, "
-        f"{slowest:+.4f} decades per step, so "
-        f"{'every path vanishes here' if slowest < 0 else 'that one does not vanish'}"
-    )
+    return _Slowest(names[path], weights, kind, float(means.max()))
 
 
 def _in_words(weights: object) -> str:
