@@ -50,7 +50,6 @@ STAGES = [
     "report",
     "publish",
 ]
-
 VERDICTS = {"holds", "holds only if …", "does not hold"}
 
 pytestmark = pytest.mark.slow
@@ -291,21 +290,19 @@ def test_going_back_comes_from_the_cache_and_publishes_nothing(clone: Clone) -> 
 
 
 @pytest.mark.parametrize(
-    ("setting", "stages"),
+    "setting",
     [
-        ("data.demo.label_noise=0.1", ["download", "embed", "report"]),
-        ("embed.padding=none", ["embed", "train@rnn", "report"]),
-        ("cells.rnn.epochs=1", ["train@rnn", "probe@rnn", "report"]),
-        ("probe.comments=2", ["probe@rnn", "probe@lstm", "report"]),
-        ("conditions.cases.chrono.steps=200", ["conditions", "report"]),
+        "data.demo.label_noise=0.1",
+        "embed.padding=none",
+        "+cells.rnn.epochs=1",
+        "probe.comments=2",
+        "+conditions.cases.chrono.steps=200",
     ],
 )
-def test_experiments_change_one_setting(
-    setting: str, stages: list[str], clone: Clone, params: Path
-) -> None:
-    flag = "+" if setting.startswith(("cells", "conditions.cases")) else ""
-    output = clone.succeed("dvc", "exp", "run", "--force", "-S", flag + setting, "--dry")
-    assert all(f"Running stage '{stage}':" in output for stage in stages)
+def test_experiments_take_a_setting(setting: str, clone: Clone, params: Path) -> None:
+    # which stages it touches is seen above: without --force a dry run stops at the first of them
+    output = clone.succeed("dvc", "exp", "run", "--force", "-S", setting, "--dry")
+    assert re.findall(r"Running stage '(.+)':", output) == STAGES
 
 
 def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_time_grows_linearly_in_comments_epochs_and_seeds(
         less = duration.training_seconds(RATES, two, data)
         assert less == pytest.approx(seconds[per_class] / 2.5)
     assert seconds[20_000] == pytest.approx(2 * seconds[10_000], rel=0.05)
-    assert duration.probing_seconds(RATES, train, 100) == pytest.approx(2 * 5 * 51)
+    assert duration.probing_seconds(RATES, train, 100) == pytest.approx(2 * 5 * 51 / 2)
 
 
 def test_a_cell_is_timed_on_this_machine(full: Params) -> None:

@@ -82,8 +82,12 @@ def training_seconds(rates: Rates, train: TrainParams, data: CommentData) -> flo
 
 
 def probing_seconds(rates: Rates, train: TrainParams, comments: int) -> float:
-    """Seconds of the stage probe for one cell: every seed, untrained and trained."""
-    return 2 * len(train.seeds) * rates.probe.seconds(np.array([comments]))
+    """Seconds of the stage probe for one cell: every seed, untrained and trained, on all cores.
+
+    Without what the stage measures for the claims.
+    """
+    models = 2 * len(train.seeds)
+    return rates.probe.seconds(np.array([comments])) * max(1.0, models / cores())
 
 
 def batch_steps(loader: DataLoader[Batch]) -> NDArray[np.int64]:
