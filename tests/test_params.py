@@ -21,7 +21,23 @@ BAD = {
     "nothing to train on": ("validation: 0.15", "validation: 0.9", "something to train on"),
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
-    "the same seed twice": ("seeds: [1, 2, 3, 4, 5]", "seeds: [1, 1]", "seeds must differ"),
+    "the same seed twice": (
+        "seeds: [1, 2, 3, 4, 5]",
+        "seeds: [1, 1]",
+        "seeds: must differ from one another",
+    ),
+    "a learning rate beyond all numbers": (
+        "learning_rate: 0.001",
+        "learning_rate: .inf",
+        "learning_rate",
+    ),
+    "a bias that is no number": ("forget_bias: 1.0 ", "forget_bias: .nan ", "forget_bias"),
+    "the same seed twice in conditions": (
+        "seeds: [1, 2, 3, 4, 5]  # initial",
+        "seeds: [1, 1]  # initial",
+        "seeds: must differ",
+    ),
+    "the same cell twice": ("cells: [rnn, lstm]\n", "cells: [rnn, rnn]\n", "cells: must differ"),
     "unknown key of a case": ("forget_bias: 3.0,", "bias: 3,", "cases.forget_bias_3.bias: unknown"),
     "a case without a factor": (
         "{factor: statistic, statistic: sp",

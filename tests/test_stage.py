@@ -49,3 +49,12 @@ def test_ctrl_c_is_exit_status_130(capsys: pytest.CaptureFixture[str]) -> None:
         run_stage(main)
     assert caught.value.code == 130
     assert "again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("lstm", "gru")])
+def test_arguments_that_a_stage_does_not_take_are_one_line(arguments: tuple[str, ...]) -> None:
+    def main(cell: str) -> None:
+        raise AssertionError(cell)
+
+    with pytest.raises(SystemExit, match=r"argument.*; usage: python .* cell$"):
+        run_stage(main, *arguments)

@@ -34,7 +34,7 @@ def imported(source: str) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if file_of(name) else node.module for name in names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "start_workers":
-            yield from (name.value for name in node.args if isinstance(name, ast.Constant))
+            yield from (str(name.value) for name in node.args if isinstance(name, ast.Constant))
 
 
 def file_of(module: str) -> Path | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -14,9 +14,18 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+def _differ(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("must differ from one another")
+    return values
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
+
+
 class _Section(BaseModel):
     # strict: a number in quotes is a slip, not a number
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DemoParams(_Section):
@@ -69,7 +78,7 @@ class EmbedParams(_Section):
 
 
 class TrainParams(_Section):
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     hidden: Annotated[int, Field(ge=1)]
     initializer: Literal["keras", "torch"]
     forget_bias: float
@@ -77,12 +86,6 @@ class TrainParams(_Section):
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     clip_norm: Annotated[float, Field(gt=0)] | None
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds must differ from one another")
-        return self
 
 
 class ProbeParams(_Section):
@@ -95,7 +98,7 @@ class ProbeParams(_Section):
 class Setting(_Section):
     """One setting of the question "why is it zero?"; conditions differ from it in one factor."""
 
-    cells: Annotated[list[Cell], Field(min_length=1)]
+    cells: Annotated[list[Cell], Field(min_length=1), AfterValidator(_differ)]
     weights: Literal["initial", "trained"]
     initializer: Literal["keras", "torch", "identity", "chrono"]
     forget_bias: float
@@ -125,7 +128,7 @@ class Setting(_Section):
 
 
 class ConditionsParams(_Section):
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     comments: Annotated[int, Field(ge=1)]
     streams: Annotated[int, Field(ge=1)]
     seed: Seed

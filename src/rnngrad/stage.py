@@ -1,6 +1,7 @@
 """What every pipeline stage shares: one-line errors and outputs that appear whole or not at all."""
 
 import gc
+import inspect
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,17 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     """
     # what a stage imports and reads stays: to look through it for garbage takes a tenth of the time
     gc.set_threshold(50_000)
+    name = Path(sys.argv[0]).stem
+    wanted = inspect.signature(main)
+    try:
+        wanted.bind(*arguments)
+    except TypeError as error:
+        usage = " ".join((sys.argv[0], *wanted.parameters))
+        sys.exit(f"{name}: {error}; usage: python {usage}")
     try:
         main(*arguments)
     except InputError as error:
-        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+        sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -95,6 +95,18 @@ def test_a_broken_gzip_file(tmp_path, content):
         read_csv_comments(path, "toxic")
 
 
+@pytest.mark.parametrize("name", ["comments.csv.zip", "comments.csv.bz2", "comments.tar"])
+def test_a_packed_file_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match="a packed file; unpack it, or pack the one CSV with gzip"):
+        read_csv_comments(tmp_path / name, "toxic")
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(InputError, match="no such file"):
+        read_csv_comments("https://example.org/comments.csv", "toxic")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: no such file; correct data\.path"):
         read_csv_comments(tmp_path / "none.csv", "toxic")

@@ -26,12 +26,22 @@ def write(tmp_path, content, name="vectors.txt"):
         "4 3\n" + GOOD,
         GOOD.rstrip("\n"),
         GOOD.replace("\n", "\r\n"),
+        # as word2vec's own tool writes them
+        "4 3\n" + GOOD.replace("\n", " \n"),
         # the last vector of a word counts
         "a 9 9 9\n" + GOOD,
         # a line ends at newlines only
         GOOD.replace("other", "oth\u2028er\x85\u00a0\x1c"),
     ],
-    ids=["plain", "header", "no newline at the end", "CRLF", "twice", "odd white space"],
+    ids=[
+        "plain",
+        "header",
+        "no newline at the end",
+        "CRLF",
+        "word2vec",
+        "twice",
+        "odd white space",
+    ],
 )
 def test_vectors_of_the_vocabulary(tmp_path, name, content):
     vectors = read_vectors(write(tmp_path, content, name), VOCABULARY, 3)
@@ -99,3 +109,8 @@ def test_a_missing_file(tmp_path):
 def test_a_folder(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         read_vectors(tmp_path, VOCABULARY, 3)
+
+
+def test_fields_that_are_not_separated_by_blanks(tmp_path):
+    with pytest.raises(InputError, match="no number stands behind the first word; separate them"):
+        read_vectors(write(tmp_path, GOOD.replace(" ", "\t")), VOCABULARY, 3)

@@ -1,6 +1,7 @@
 """Every bad input is one clear line."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,18 @@ def parametrized() -> nn.RNNBase:
     return module
 
 
+class OwnForward(nn.GRU):
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> Any:  # noqa: A002
+        return super().forward(5 * input, hx)
+
+
+def hooked() -> nn.RNNBase:
+    """As torch.nn.utils.weight_norm and prune leave a module."""
+    module = gru()
+    module.register_forward_pre_hook(lambda *_: None)
+    return module
+
+
 def x_with(value: float) -> torch.Tensor:
     x = X.clone()
     x[1, 3, 2] = value
@@ -48,6 +61,26 @@ def x_with(value: float) -> torch.Tensor:
 
 
 INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
+    "a hook that makes the weights": (
+        lambda: rnngrad.jacobian_curves(hooked(), X),
+        "the module has a forward_pre_hook, which may change its weights or inputs: take it away",
+    ),
+    "meta device": (
+        lambda: rnngrad.jacobian_curves(gru().to("meta"), X),
+        "weight_ih_l0 is on the meta device, which holds no numbers",
+    ),
+    "step for one example": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
+        "for 2 of 2 examples (it must take any number of them)",
+    ),
+    "step in place": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),
+        "step mixes examples, is random or changes its arguments: example 0",
+    ),
+    "statistics": (
+        lambda: rnngrad.jacobian_curves(gru(), X, statistics=5),  # pyright: ignore[reportArgumentType]
+        "statistics=5: use some of frobenius",
+    ),
     "feature size": (
         lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(2, 5, 4)),
         "inputs have 4 features, the module expects 3",
@@ -155,7 +188,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
 TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "integer inputs": (
         lambda: rnngrad.jacobian_curves(lstm(), X.long()),
-        "inputs must be floating point, got torch.int64: embed or convert it first",
+        "inputs must be floating point of 16 bits or more, got torch.int64: embed or convert it",
     ),
     "array": (
         lambda: rnngrad.jacobian_curves(lstm(), X.numpy()),  # pyright: ignore[reportArgumentType]
@@ -184,6 +217,22 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "lengths that are no numbers": (
         lambda: rnngrad.jacobian_curves(gru(), X, lengths=["a", "b"]),  # pyright: ignore[reportArgumentType]
         "lengths must be integers, one per example, got ['a', 'b']",
+    ),
+    "own forward": (
+        lambda: rnngrad.jacobian_curves(OwnForward(3, 4), X),
+        "OwnForward has a forward of its own",
+    ),
+    "sparse": (
+        lambda: rnngrad.jacobian_curves(gru(), X.to_sparse()),
+        "inputs is a sparse tensor: make it dense",
+    ),
+    "eight bits": (
+        lambda: rnngrad.jacobian_curves(gru(), X.to(torch.float8_e4m3fn)),
+        "inputs must be floating point of 16 bits or more, got torch.float8_e4m3fn",
+    ),
+    "seed": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=None),  # pyright: ignore[reportArgumentType]
+        "seed must be an int, got NoneType",
     ),
     "layer": (
         lambda: rnngrad.jacobian_curves(gru(), X, layer=True),

@@ -266,8 +266,8 @@ def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
 def test_a_cause_shows_only_what_was_run(results: Results) -> None:
     table = results.conditions
     lstm_alone = table[~((table["condition"] == "averaging_bug") & (table["cell"] == "rnn"))]
-    row = why.printed_causes(lstm_alone).set_index("condition").loc["`averaging_bug`"]
-    assert row[["RNN ends at", "RNN moves by", "lead moves by"]].tolist() == ["", "", ""]
+    row = why.printed_causes(lstm_alone).query("condition == '`averaging_bug`'").iloc[0]
+    assert [row[name] for name in ("RNN ends at", "RNN moves by", "lead moves by")] == ["", "", ""]
     assert row["LSTM moves by"] == "−0.3"
     assert why.printed_causes(table[table["condition"] == "question"]).empty
     neither = table[table["condition"].isin(["question", "float32"])]

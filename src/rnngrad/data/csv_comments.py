@@ -18,17 +18,27 @@ TEXT = "comment_text"
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
+PACKED = (".zip", ".tar", ".bz2", ".xz", ".zst", ".7z")
+
+
 def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text.
 
     Raises:
         InputError: the file is missing, empty, broken, no CSV, or lacks a column.
     """
+    path = Path(path)
+    if path.suffix in PACKED:
+        raise InputError(f"{path}: a packed file; unpack it, or pack the one CSV with gzip")
+    compression = "gzip" if path.suffix == ".gz" else None
     try:
         with warnings.catch_warnings():
             # rows longer than the header would lose their last fields
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, dtype=str, na_filter=False, index_col=False)
+            with path.open("rb") as file:
+                table = pd.read_csv(
+                    file, dtype=str, na_filter=False, index_col=False, compression=compression
+                )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct data.path") from error
     except pd.errors.EmptyDataError as error:
@@ -40,7 +50,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(

@@ -74,7 +74,8 @@ def _telling_distances(
     """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
     distances = np.full(len(comments), np.nan, dtype=np.float32)
     given = sample["telling_distance"].dropna()
-    for i, distance in zip(np.flatnonzero(sample["telling_distance"].notna()), given, strict=True):
+    known = np.flatnonzero(sample["telling_distance"].notna()).tolist()
+    for i, distance in zip(known, given, strict=True):
         telling_and_after = comments[i][-1 - distance :]
         if distance < len(comments[i]) and telling_and_after[0] in vocabulary:
             distances[i] = sum(token in vocabulary for token in telling_and_after[1:])

@@ -81,7 +81,8 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
         with _opened(path) as file:
             # bytes end lines at newlines only; words may hold other separators
             for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
-                yield number, line.rstrip(b"\r\n").decode()
+                # word2vec's own tool ends its lines with a blank
+                yield number, line.rstrip(b" \r\n").decode()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct embed.path") from error
     except UnicodeDecodeError as error:
@@ -103,6 +104,10 @@ def _is_header(fields: list[str]) -> bool:
 
 
 def _check_dimensions(path: Path, found: int, wanted: int) -> None:
+    if not found:
+        raise InputError(
+            f"{path}: no number stands behind the first word; separate them by single blanks"
+        )
     if found != wanted:
         raise InputError(
             f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "

@@ -1,20 +1,70 @@
 """Settings of torch that would change the numbers, put aside while the probe computes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.nn.utils import parametrize
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Of a function that users call.
+
+    Tensors that name no device are made on the CPU, whatever torch's default device is. What a
+    parametrized module computes its weights from is read once: it may be random, or change when it
+    is read.
+    """
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with ExitStack() as settings:
+            settings.enter_context(parametrize.cached())
+            if torch.get_default_device().type != "cpu":
+                settings.enter_context(torch.device("cpu"))
+            return function(*args, **kwargs)
+
+    return call
 
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
     """No autograd, no autocast, and float32 products in float32 rather than TF32 or bfloat16."""
-    precision = torch.get_float32_matmul_precision()
-    if precision != "highest":
+    with ExitStack() as settings:
+        settings.enter_context(_float32_products())
+        settings.enter_context(torch.inference_mode())
+        settings.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """torch has two ways to set their precision, and reads neither where both were used.
+
+    The one by backend, of torch 2.9 and later, is read in any case.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(mkldnn, "matmul", None))
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):
+        precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        try:
             yield
-    finally:
-        if precision != "highest":
+        finally:
             torch.set_float32_matmul_precision(precision)
+        return
+    changed = [b for b in backends if b.fp32_precision not in ("none", "ieee")]
+    # what is that of all backends goes on following it
+    shared = torch.backends.fp32_precision  # pyright: ignore[reportAttributeAccessIssue]
+    before = ["none" if b.fp32_precision == shared else b.fp32_precision for b in changed]
+    try:
+        for backend in changed:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(changed, before, strict=True):
+            backend.fp32_precision = precision

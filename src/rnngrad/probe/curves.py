@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.forward import Plan, curves_of
 from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.sharing import Schedule, schedules
@@ -64,6 +64,7 @@ class JacobianCurves:
         return pd.concat(frames, ignore_index=True)
 
 
+@probing
 def jacobian_curves(
     module: nn.Module,
     inputs: Tensor,
@@ -81,13 +82,15 @@ def jacobian_curves(
     """How strongly the state at every step t depends on the initial state, per example.
 
     Args:
-        module: nn.RNN (tanh or relu), nn.LSTM or nn.GRU, of any dtype, left as it is.
+        module: nn.RNN (tanh or relu), nn.LSTM or nn.GRU, of any dtype, left as it is (but for
+            parametrizations that change when they are read, as in training they do).
         inputs: as module.forward takes them: (batch, time, features), (time, batch, features) or
             (time, features).
         initial_state: as module.forward takes it; None means zeros.
         state: "h", "c" (LSTM) or "full" = (h, c): numerator and denominator of the Jacobian.
         layer: whose state, with respect to the same layer's initial state.
-        lengths: the number of real steps per example, (batch,) integers; the curves are NaN beyond.
+        lengths: the number of real steps per example, (batch,) integers; the curves are NaN beyond,
+            where inputs may hold anything.
         method: "exact", or "sketch": an estimate of the Frobenius norm from a few random
             directions, with a standard error per step (see `rnngrad.probe.sketch`); the other
             statistics stay None.
@@ -110,7 +113,8 @@ def jacobian_curves(
     Scales are kept apart from mantissas, so nothing underflows or overflows; a value is -inf only
     if J_t is zero in exact arithmetic with the float64 values of the gates: where float64 ends, a
     sigmoid counts as 0 below -745 and the derivative of tanh as 0 beyond 372 on either side (the
-    last digits go from -708 and 354 on).
+    last digits go from -708 and 354 on). In a GRU h_(t-1) - n is a factor: where both saturate to
+    the same +-1, with weights in the tens, its digits are lost, and whole decades beyond.
 
     Examples whose initial states (of all layers) and leading inputs are equal share these steps,
     which are then computed once: padding in front costs one example, not the batch. The numbers are
@@ -149,7 +153,7 @@ def curves_of_problem(
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     start = identity(problem.hidden * len(problem.states), rows)
     if method == "sketch":
-        names = check_sketch(names, directions)
+        names = check_sketch(names, directions, seed)
         start = random_directions(start, problem.batch, directions, seed)
     names = (*names, "cell_path") if state == "c" else names
     plan = Plan(

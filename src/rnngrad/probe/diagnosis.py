@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import AUTOGRAD, OneStep
 from rnngrad.probe.curves import jacobian_curves
 from rnngrad.probe.diagnosis_table import first_step, short, table
@@ -58,6 +58,7 @@ class Diagnosis:
         return table(self)
 
 
+@probing
 def diagnose(
     module: nn.Module,
     inputs: Tensor,

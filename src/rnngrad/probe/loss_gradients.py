@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import STABLE, Cotangent, OneStep, ScaledCotangent
 from rnngrad.probe.curves import MaybeNone
 from rnngrad.probe.problem import Problem, problem_of
@@ -48,6 +48,7 @@ class LossGradientCurves:
         return pd.concat(frames, ignore_index=True)
 
 
+@probing
 def loss_gradient_curves(
     module: nn.Module,
     inputs: Tensor,

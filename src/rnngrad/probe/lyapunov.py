@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import Cell, OneStep, mixed
 from rnngrad.probe.problem import Problem, check_integer, problem_of
 from rnngrad.probe.trajectory import Chunk, chunks, one_steps, run_layer
@@ -14,6 +14,7 @@ COMPARABLE = 1e-3  # columns this close need no factor of their own
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
 
 
+@probing
 def lyapunov_exponents(
     module: nn.Module,
     inputs: Tensor,

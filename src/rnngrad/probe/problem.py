@@ -94,18 +94,23 @@ def problem_of(
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
     if x.device != cells[0].weight_hh.device:
         raise InputError(f"inputs are on {x.device}, the module on {cells[0].weight_hh.device}")
+    real_steps = _lengths(lengths, x.shape[0], x.shape[1])
+    x = _without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
     h, c = _initial_state(rnn, initial_state, len(x), batched, x.device)
     return Problem(
         cells=cells,
-        inputs=x.detach(),
+        inputs=x,
         h=h,
         c=c,
-        lengths=_lengths(lengths, x.shape[0], x.shape[1]),
+        lengths=real_steps,
         dtype=rnn.weight_hh_l0.dtype,  # pyright: ignore[reportArgumentType]
         batched=batched,
         batch_first=rnn.batch_first,
     )
+
+
+FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
 
 
 def _supported(module: nn.Module) -> nn.RNNBase:
@@ -125,6 +130,17 @@ def _supported(module: nn.Module) -> nn.RNNBase:
         )
     if module.dropout and module.training and module.num_layers > 1:
         raise InputError("the module drops out between layers: call module.eval() first")
+    if type(module).forward not in FORWARD:
+        raise TypeError(
+            f"{type(module).__name__} has a forward of its own, which may do anything: write it as "
+            "a step and use rnngrad.jacobian_curves_of_step"
+        )
+    if module._forward_pre_hooks:
+        raise InputError(
+            "the module has a forward_pre_hook, which may change its weights or inputs: take it "
+            "away (torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove; "
+            "torch.nn.utils.parametrizations works without hooks)"
+        )
     return module
 
 
@@ -221,11 +237,20 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
     if tuple(tensor.shape) != (batch,):
         raise InputError(f"lengths has shape {tuple(tensor.shape)}, expected ({batch},)")
+    tensor = tensor.long()
     wrong = ((tensor < 1) | (tensor > steps)).nonzero()
     if len(wrong):
         b = int(wrong[0])
         raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{steps}")
-    return tensor.long()
+    return tensor
+
+
+def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (b, t, d) as it is, or with zeros beyond the lengths if NaN or inf may be there."""
+    if int(lengths.min()) == x.shape[1] or x.is_meta or torch.isfinite(x.sum()):
+        return x
+    padding = torch.arange(x.shape[1]) >= lengths[:, None]
+    return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
 
 
 def check_integer(value: object, name: str) -> None:
@@ -236,13 +261,19 @@ def check_integer(value: object, name: str) -> None:
 def check_floating(tensor: Tensor, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if not tensor.is_floating_point():
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else "sparse"
+        raise TypeError(f"{name} is a {kind} tensor: make it dense, and pass lengths= if need be")
+    if not tensor.is_floating_point() or tensor.itemsize < 2:
         raise TypeError(
-            f"{name} must be floating point, got {tensor.dtype}: embed or convert it first"
+            f"{name} must be floating point of 16 bits or more, got {tensor.dtype}: embed or "
+            "convert it first"
         )
 
 
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
+    if tensor.is_meta:
+        raise InputError(f"{name} is on the meta device, which holds no numbers")
     # one inf or NaN would be left in the sum
     if torch.isfinite(tensor.detach().sum()):
         return

@@ -23,11 +23,12 @@ from rnngrad.probe.problem import check_integer
 FEWEST = 4  # directions
 
 
-def check_sketch(names: tuple[str, ...], directions: int) -> tuple[str, ...]:
+def check_sketch(names: tuple[str, ...], directions: int, seed: int) -> tuple[str, ...]:
     """What a sketch records instead of the statistics asked for."""
     if "frobenius" not in names:
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
     check_integer(directions, "directions")
+    check_integer(seed, "seed")
     if directions < FEWEST:
         raise InputError(
             f"directions={directions}: use at least {FEWEST}; the log of fewer is biased by up to "
@@ -41,7 +42,7 @@ def random_directions(identity: Tensor, batch: int, count: int, seed: int) -> Te
 
     Independent for every example: examples are averaged, and common errors would not cancel.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     shape = (batch, identity.shape[1], count)
     return identity @ torch.randn(shape, dtype=torch.float64, generator=generator)
 

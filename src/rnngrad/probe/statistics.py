@@ -1,6 +1,6 @@
 """What is read off a Jacobian: Frobenius norm, column sum, spectral norm, as log10."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
 
 def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[str, ...]:
     """The checked names; `paths`: has the Jacobian a hidden path of its own?"""
-    names = (statistics,) if isinstance(statistics, str) else tuple(statistics or ())
+    names = () if not isinstance(statistics, Iterable) else tuple(statistics)
+    names = (statistics,) if isinstance(statistics, str) else names
     if HIDDEN_PATH in names and not paths:
         raise InputError(f'statistics: "{HIDDEN_PATH}" is for an nn.LSTM with state="c"')
     known = (*STATISTICS, HIDDEN_PATH)

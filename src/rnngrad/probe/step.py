@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.probe.arithmetic import probing
 from rnngrad.probe.curves import JacobianCurves
 from rnngrad.probe.problem import check_finite, check_floating
 from rnngrad.probe.scaled import ScaledRows
@@ -33,7 +34,9 @@ def jacobian_curves_of_step(
     Args:
         step: (state, x) -> state, with x of shape (batch, features) and a state whose leaves have
             the batch in front; an nn.LSTMCell as `lambda s, x: cell(x, s)`, say. Examples must not
-            depend on each other. It runs in the dtype it is given: pass float64 for exact curves.
+            depend on each other, and it must take any number of them: it is also tried on one
+            alone. It must leave its arguments as they are. It runs in the dtype it is given: pass
+            float64 for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
@@ -56,6 +59,26 @@ def jacobian_curves_of_step(
             examples, is random, or returns NaN or inf.
         TypeError: integer inputs or states.
     """
+    device = torch.get_default_device()
+    if device.type == "cpu":
+        return _curves(step, inputs, initial_state, state, statistics, spectral_steps)
+
+    def as_given(s: Any, x: Tensor) -> Any:
+        with device:
+            return step(s, x)
+
+    return _curves(as_given, inputs, initial_state, state, statistics, spectral_steps)
+
+
+@probing
+def _curves(
+    step: Step,
+    inputs: Tensor,
+    initial_state: Any,
+    state: int | str | None,
+    statistics: Sequence[str],
+    spectral_steps: Sequence[int] | np.ndarray | None,
+) -> JacobianCurves:
     flat = _FlatStep(step, initial_state, inputs)
     wanted, spectral_at = wanted_statistics(statistics), spectral_mask(spectral_steps, flat.steps)
     rows = flat.positions(state)
@@ -124,7 +147,8 @@ class _FlatStep:
             for b in {0, self.batch - 1}:
                 if not _same(together[b], self(s[b : b + 1], x[b : b + 1])[0]):
                     raise InputError(
-                        f"step mixes examples or is random: example {b} alone gives another state"
+                        "step mixes examples, is random or changes its arguments: example "
+                        f"{b} alone gives another state"
                     )
 
     def _flat(self, leaves: list[Tensor]) -> Tensor:
@@ -154,7 +178,10 @@ class _FlatStep:
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in new] != [
             leaf.shape for leaf in leaves
         ]:
-            raise InputError("step returns a state of another structure or shape than it was given")
+            raise InputError(
+                "step returns a state of another structure or shape than it was given, for "
+                f"{len(flat)} of {self.batch} examples (it must take any number of them)"
+            )
         return self._flat(new)
 
     def linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:

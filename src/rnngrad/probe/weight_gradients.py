@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic
+from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import STABLE, Cell, Cotangent
 from rnngrad.probe.part_norms import Norms, part_norms
 from rnngrad.probe.problem import Problem, flat_weights, problem_of
@@ -25,6 +25,7 @@ NORMAL = 2.0**-960  # a norm above it has all its digits
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 
 
+@probing
 def weight_gradient_parts(
     module: nn.Module,
     inputs: Tensor,
