@@ -43,7 +43,7 @@ def parametrized() -> nn.RNNBase:
 
 
 class OwnForward(nn.GRU):
-    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> Any:  # noqa: A002
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> Any:  # noqa: A002  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(5 * input, hx)
 
 
