@@ -234,7 +234,7 @@ def test_the_answer_says_whether_the_trained_rnn_comes_to_rest(results: Results)
     assert "swings" not in resting
     evidence = results.evidence | {"powers": make_powers(1.25)}
     _, _, _, swinging, _ = answer(Results(**{**vars(results), "evidence": evidence}), CLAIMS)
-    assert "10^-140.0, kept up by a state that on padding never comes to rest" in swinging
+    assert "10^-140.0, kept up in 3 of 3 models by a state that on padding never" in swinging
     assert "swings by up to 1.2 a step; the LSTM" in swinging
     # a state may move for ever without keeping anything
     evidence = results.evidence | {"powers": make_powers(1.25, measured=-0.1)}

@@ -12,7 +12,7 @@ from rnngrad.report.why import value_of
 from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
-SWING = 0.5  # that a unit moves in a step of padding, a quarter of what tanh lets it
+SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
 
@@ -105,12 +105,12 @@ def _swinging(results: Results) -> str:
     """What keeps the trained RNN's gradient up, if it does: the phase of a swing is never lost."""
     powers = results.evidence["powers"]
     trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
-    steady = trained["measured"].abs().max() < STEADY
-    if not len(trained) or not steady or trained["last_move"].min() < SWING:
+    steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
+    if len(steady) <= len(trained) / 2:
         return ""
     return (
-        f", kept up by a state that on padding never comes to rest: it swings by up to "
-        f"{trained['last_move'].mean():.1f} a step"
+        f", kept up in {len(steady)} of {counted([len(trained)], 'model')} by a state that on "
+        f"padding never comes to rest: it swings by up to {steady['last_move'].max():.1f} a step"
     )
 
 
@@ -121,7 +121,8 @@ def _tutorials(claims: Sequence[Claim]) -> str:
     return (
         f"{counted([len(claims)], 'statement')} of the question and of three tutorials "
         f"{'was' if len(claims) == 1 else 'were'} measured: "
-        f"{count['holds']} of them hold, {count['holds only if …']} only under a condition, and "
+        f"{count['holds']} of them hold{'s' if count['holds'] == 1 else ''}, "
+        f"{count['holds only if …']} only under a condition, and "
         f"{count['does not hold']} not (see the table of claims)."
     )
 
