@@ -84,7 +84,14 @@ def test_a_killed_training_resumes_to_the_same_result(
         with pytest.raises(RuntimeError, match="killed"):
             train_seed("rnn", 3, data, params, tmp_path / "stopped")
     assert (tmp_path / "stopped" / "last.ckpt").exists()
+    begun = []
+    monkeypatch.setattr(
+        EpochHistory,
+        "on_train_epoch_start",
+        lambda _, trainer, __: begun.append(trainer.current_epoch),
+    )
     resumed = train_seed("rnn", 3, data, params, tmp_path / "stopped")
+    assert begun == [2, 3]  # the third of four is begun anew
     assert resumed.history["epoch"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
     assert_same(whole, resumed)
 

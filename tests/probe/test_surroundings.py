@@ -112,3 +112,13 @@ def test_beyond_its_length_an_example_may_hold_anything():
     np.testing.assert_array_equal(found, plain)
     with pytest.raises(InputError, match="inputs contains nan at example 0, step 4, feature 0"):
         rnngrad.jacobian_curves(module, x, lengths=[5, 9, 7])
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's own, when its compiler is imported
+def test_a_compiled_module_is_the_module_that_was_compiled():
+    module, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 9, 3)
+    compiled = torch.compile(module)  # nothing is compiled before it is called
+    found = rnngrad.jacobian_curves(compiled, x).log10_frobenius  # pyright: ignore[reportArgumentType]
+    np.testing.assert_array_equal(found, rnngrad.jacobian_curves(module, x).log10_frobenius)

@@ -58,6 +58,8 @@ def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     encoded = [encode(comment, vocabulary) for comment in comments]
     tokenized = _tokenized(sample, encoded, _telling_distances(sample, comments, vocabulary))
     source, vectors = _vectors(known, vocabulary, params)
+    if not vectors.any():
+        raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
     card = {
         **_coverage(comments, vocabulary, vectors),
         "comments": len(tokenized),

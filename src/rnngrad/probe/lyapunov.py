@@ -38,7 +38,9 @@ def lyapunov_exponents(
         log|det M_t| over the counted steps, with saturated units as well. NaN, at the end, where
         float64 cannot tell an exponent: at some step it would be made of rounding errors, as with
         a weight matrix that is singular, or nearly, in any other way, or in an LSTM where a unit
-        with its input and forget gates closed meets others with closed gates.
+        with its input and forget gates closed meets others with closed gates. Errors of many
+        steps, each of which can still be told, may gather before that: with weights in the tens
+        exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR at every step, Benettin et al. (1980); for recurrent
     networks Engelken, Wolf and Abbott (2023), Lyapunov spectra of chaotic recurrent neural

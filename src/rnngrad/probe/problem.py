@@ -114,6 +114,7 @@ FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
 
 
 def _supported(module: nn.Module) -> nn.RNNBase:
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         raise TypeError(
             f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
