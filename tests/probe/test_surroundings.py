@@ -114,9 +114,8 @@ def test_beyond_its_length_an_example_may_hold_anything():
         rnngrad.jacobian_curves(module, x, lengths=[5, 9, 7])
 
 
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's own, when its compiler is imported
+# torch's own, when its compiler is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_module_is_the_module_that_was_compiled():
     module, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 9, 3)
     compiled = torch.compile(module)  # nothing is compiled before it is called

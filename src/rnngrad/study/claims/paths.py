@@ -18,13 +18,12 @@ POWERS = (
     "more): there is such a case, and in each of them it is so. Does not hold: otherwise."
 )
 ONE_PATH = (
-    "holds: a path does not vanish (its norm changes by 0 decades per step or more, mean over "
-    "seeds), and at no step is the norm of dc_t/dc_0 more than 0.1 decades below the larger of "
-    "those of its cell path and its hidden paths, untrained and trained, on padding and on words, "
-    "for any seed: they do not cancel, and the gradient is there where one of them is. Holds only "
-    "if there is such a path, or the weights and inputs are those named: they do not cancel, or "
-    "not in all cases, but every path vanishes, or they do in some. Does not hold: they cancel in "
-    "all."
+    "holds: at no step is the norm of dc_t/dc_0 more than 0.1 decades below the larger of those of "
+    "its cell path and its hidden paths, untrained and trained, on padding and on words, for any "
+    "seed: they do not cancel, and the gradient is there where one of them is; and one of them "
+    "does not vanish (0 decades per step or more, mean over seeds). Holds only if there is such a "
+    "path: they do not cancel, but every path vanishes; or if the weights and inputs are those "
+    "named: they cancel in the others. Does not hold: they cancel in all of these cases."
 )
 
 
