@@ -49,7 +49,7 @@ def test_equals_the_module_over_every_padded_step(
     sample, vectors = make_sample(LENGTHS, ["train"], D)
     everything = np.arange(len(LENGTHS))
     batch = CommentBatches(sample, vectors, everything, padding, max_length)[everything.tolist()]
-    batch = batch._replace(inputs=batch.inputs.double())
+    batch = batch._replace(vectors=batch.vectors.double())
     torch.manual_seed(0)
     module = MODULES[cell](D, H, batch_first=True, dtype=torch.float64)
     ours = outputs_and_gradients(module, last_hidden_states(module, batch))

@@ -35,14 +35,14 @@ def _padded(module: nn.RNNBase, batch: Batch) -> Tensor:
 
 def _ragged(module: nn.RNNBase, steps: Steps, batch: Batch) -> Tensor:
     """Each comment from its own first word, the longest first."""
-    words = (batch.lengths - batch.starts).numpy()
-    order = np.argsort(-words, kind="stable")
-    longest = int(words.max())
-    rows = Rows(np.searchsorted(longest - words[order], np.arange(longest), side="right"))
+    counts = (batch.lengths - batch.starts).numpy()
+    order = np.argsort(-counts, kind="stable")
+    longest = int(counts.max())
+    rows = Rows(np.searchsorted(longest - counts[order], np.arange(longest), side="right"))
     comment = order[rows.member]
-    inputs = batch.inputs[comment, batch.lengths.numpy()[comment] - longest + rows.step]
+    words = batch.words[comment, batch.lengths.numpy()[comment] - longest + rows.step]
     padded = (batch.shared_prefix + batch.starts[order]).tolist()
     hidden = last_hidden_states_of_rows(
-        module, steps, rows, inputs, states_after_padding(module, steps, padded)
+        module, steps, rows, batch.vectors, words, states_after_padding(module, steps, padded)
     )
     return torch.empty_like(hidden).index_copy(0, torch.from_numpy(order), hidden)

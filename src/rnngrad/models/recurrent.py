@@ -3,11 +3,12 @@
 Rows that have not begun cost nothing. Step t has the first counts[t] rows of the batch, and no step
 has fewer than the one before. The rows of all steps stand one below the other:
 
-    inputs, gates   those of step 0, of step 1, ...                         (N, ...)
+    words, gates    those of step 0, of step 1, ...                         (N, ...)
     states          those before step 0, before step 1, ..., after the last (N + rows, H)
 
 so that the states after a step are the first of those before the next, and a row that begins
-brings its own.
+brings its own. Inputs are given as rows of a table, because words come again: each input meets the
+weights once, forward and back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -124,7 +125,12 @@ class Rows:
 
 
 def last_hidden_states_of_rows(
-    module: nn.RNNBase, steps: Steps, rows: Rows, inputs: Tensor, initial: Sequence[Tensor]
+    module: nn.RNNBase,
+    steps: Steps,
+    rows: Rows,
+    vectors: Tensor,
+    words: Tensor,
+    initial: Sequence[Tensor],
 ) -> Tensor:
     """(rows, H): h after the last step.
 
@@ -134,41 +140,45 @@ def last_hidden_states_of_rows(
         module: one layer on the CPU.
         steps: its own, for as many rows.
         rows: which run when.
-        inputs: (N, D), of all rows of all steps.
+        vectors: (d, D), the different inputs.
+        words: (N,) int64, which of them each row of each step reads.
         initial: h, and c of an LSTM, each (rows, H), before a row's first step.
     """
-    return _Recurrent.apply(steps, rows, inputs, *weights_of(module), *initial)
+    return _Recurrent.apply(steps, rows, vectors, words, *weights_of(module), *initial)
 
 
 class _Recurrent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, steps: Steps, rows: Rows, inputs: Tensor, *more: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, steps: Steps, rows: Rows, vectors: Tensor, words: Tensor, *more: Tensor
+    ) -> Tensor:
         initial = more[len(WEIGHTS) :]
         W_ih, b = (torch.from_numpy(v) for v in (steps.forward.W_ih, steps.forward.b))
-        gates = torch.addmm(b, inputs, W_ih.T)
-        states = [s.new_empty(len(inputs) + len(s), s.shape[1]) for s in initial]
+        gates = torch.addmm(b, vectors, W_ih.T).index_select(0, words)
+        states = [s.new_empty(len(words) + len(s), s.shape[1]) for s in initial]
         for path, state in zip(states, initial, strict=True):
             path[torch.from_numpy(rows.first)] = state
         run(steps.forward, gates.numpy(), [s.numpy() for s in states], rows)
         ctx.save_for_backward(*more[: len(WEIGHTS)])
-        ctx.made = steps.back, rows, inputs, gates, states
-        return states[0][len(inputs) :]
+        ctx.made = steps.back, rows, vectors, words, gates, states
+        return states[0][len(words) :]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # an error, if a weight has been changed since
-        cell, rows, inputs, gates, states = ctx.made
+        cell, rows, vectors, words, gates, states = ctx.made
         cotangent = [gradients[0].clone(), *(torch.zeros_like(gradients[0]) for _ in states[1:])]
         arrays = ([v.numpy() for v in part] for part in (states, cotangent))
         delta = torch.from_numpy(run_back(cell, gates.numpy(), rows, *arrays))
-        sums = sum_of_rows(delta)
+        by_word = delta.new_zeros(len(vectors), delta.shape[1]).index_add_(0, words, delta)
+        sums = sum_of_rows(by_word)
         found = (
-            cell.input_side.weight_gradient(delta, inputs),
-            cell.hidden_side.weight_gradient(delta, states[0][: len(inputs)]),
+            cell.input_side.weight_gradient(by_word, vectors),
+            cell.hidden_side.weight_gradient(delta, states[0][: len(words)]),
             cell.input_side.bias_gradient(sums),
             cell.hidden_side.bias_gradient(sums),
         )
-        return (None, None, None, *found, *cotangent)
+        return (None, None, None, None, *found, *cotangent)
 
 
 @one_thread
