@@ -68,7 +68,8 @@ def influence(module: nn.RNNBase, passages: Passages, start: State, seed: int) -
     rows = []
     for t in (lag - 1 for lag in LAGS if lag <= len(path)):
         u = nn.functional.normalize(moves[SMALL][t], dim=1, eps=1e-300)
-        (back,) = torch.autograd.grad(path[t], s_k, u, retain_graph=True)
+        # of a scalar: with u as a cotangent torch would first import its symbolic shapes
+        (back,) = torch.autograd.grad((path[t] * u).sum(), s_k, retain_graph=True)
         backward = (back * samples.direction).sum(dim=1).abs()
         for eps, move in moves.items():
             size = move[t].norm(dim=1)
