@@ -12,12 +12,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import rnngrad
 from rnngrad.errors import InputError
 from rnngrad.params import TrainParams, read_params
 from rnngrad.stage import run_stage, whole
 from rnngrad.workers import start_workers
 
 EMBED = Path("build/embed")
+# What an epoch's outcome depends on, in the package
+CODE = ("models/*.py", "data/*.py", "probe/recurrence.py", "probe/products.py")
 
 
 def main(cell: str) -> None:
@@ -36,9 +39,12 @@ def main(cell: str) -> None:
 
 
 def _unfinished(cell: str, train: TrainParams, *more: object) -> Path:
-    # The name holds all settings and inputs that the weights depend on: others never resume here.
+    # Settings, code and inputs that the weights depend on are in the name: with others, training
+    # starts anew.
     key = hashlib.sha256(repr((train, *more)).encode())
-    for path in (EMBED / "tokens.npz", EMBED / "vectors.npy"):
+    package = Path(rnngrad.__path__[0])
+    code = [path for pattern in CODE for path in sorted(package.glob(pattern))]
+    for path in (*code, EMBED / "tokens.npz", EMBED / "vectors.npy"):
         try:
             key.update(path.read_bytes())
         except OSError as error:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from rnngrad.params import read_params
 from rnngrad.tracking import EXPERIMENT
 
 ROOT = Path(__file__).parent.parent
@@ -360,3 +362,29 @@ def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
     assert done.returncode == 1
     assert "probe: build/train/lstm/trained-1.pt: not a torch weight file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_the_same_code_goes_on_with_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = runpy.run_path(str(ROOT / "pipeline" / "train.py"))["_unfinished"]
+    package = shutil.copytree(ROOT / "src" / "rnngrad", tmp_path / "rnngrad")
+    embed = tmp_path / "build" / "embed"
+    embed.mkdir(parents=True)
+    (embed / "tokens.npz").write_bytes(b"words")
+    (embed / "vectors.npy").write_bytes(b"vectors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rnngrad.__path__", [str(package)])
+
+    def folder() -> Path:
+        return unfinished("rnn", read_params(ROOT / "params.yaml").train_of("rnn"), "pre")
+
+    first = folder()
+    with (package / "report" / "tables.py").open("a") as file:
+        file.write("# what a training does not depend on")
+    assert folder() == first
+    for code in ("models/backward.py", "data/batches.py", "probe/products.py"):
+        before = folder()
+        with (package / code).open("a") as file:
+            file.write("# another step")
+        assert folder() != before
