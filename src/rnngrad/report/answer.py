@@ -95,10 +95,18 @@ def _training(results: Results) -> str:
     for cell in results.cells:
         end = value_of(results.conditions, "trained", cell, "log10_at_end")
         reach = "" if end is None else f", and its gradient ends at {_power(end)}"
+        reach += "" if end is None else _over_seeds(results, cell)
         reach += _swinging(results) if end is not None and cell == "rnn" else ""
         accuracy = percent(results.metrics[cell]["accuracy"])
         parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
     return f"Trained ({counted(results.numbers_of_seeds, 'seed')}), {'; '.join(parts)}."
+
+
+def _over_seeds(results: Results, cell: str) -> str:
+    """Where the trained models' gradients end, if not all at one place: one median hides much."""
+    ends = results.condition_seeds.query("condition == 'trained' and cell == @cell")["log10_at_end"]
+    low, high = _power(ends.min()), _power(ends.max())
+    return "" if low == high else f" ({low} to {high}, by seed)"
 
 
 def _swinging(results: Results) -> str:
