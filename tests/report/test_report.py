@@ -215,13 +215,18 @@ def test_the_answer_has_five_sentences_with_the_numbers(results: Results) -> Non
     assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
 
 
-def test_the_answer_says_how_far_the_trained_models_differ(results: Results) -> None:
+def test_the_answer_says_how_far_the_trained_models_differ(
+    results: Results, svgs: dict[str, str]
+) -> None:
     seeds = results.condition_seeds.copy()
     chosen = (seeds["condition"] == "trained") & (seeds["cell"] == "rnn") & (seeds["seed"] == 2)
     seeds.loc[chosen, "log10_at_end"] = 0.5
-    training = answer(Results(**{**vars(results), "condition_seeds": seeds}), CLAIMS)[3]
+    scattered = Results(**{**vars(results), "condition_seeds": seeds})
+    training = answer(scattered, CLAIMS)[3]
     assert "ends at 10^-140.0 (10^-140.0 to 10^0.5, by seed); the LSTM" in training
     assert training.count("by seed") == 1
+    page = render_markdown(scattered, CLAIMS, svgs, TIMES)
+    assert "(10<sup>−140.0</sup> to 10<sup>0.5</sup>, by seed)" in page
 
 
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:

@@ -127,7 +127,7 @@ def _typeset(text: str) -> str:
     """Derivatives and powers of ten as HTML, which Markdown lets pass."""
     text = re.sub(r"\bd ?([hc])_t ?/ ?d ?\1_0", r"∂\1<sub>t</sub>/∂\1<sub>0</sub>", text)
     text = re.sub(r"\bdc_t/dc_\(t-1\)", "∂c<sub>t</sub>/∂c<sub>t−1</sub>", text)
-    text = re.sub(r"10\^-([\d.]*\d)", r"10<sup>−\1</sup>", text)
+    text = re.sub(r"10\^(-?[\d.]*\d)", r"10<sup>\1</sup>", text).replace("<sup>-", "<sup>−")
     return re.sub(r"(?<=[ \[|>])-(?=\d)", "−", text)
 
 

@@ -71,7 +71,7 @@ def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
         xlim=(first, last),
         ylabel="mean |d s_t / d s_0|",
     )
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if first == 1 and last == 20:
         values = 2 * np.array(PUBLISHED_HALVES[cell])
         axis.plot(
