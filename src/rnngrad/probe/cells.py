@@ -84,6 +84,9 @@ AUTOGRAD = DerivativeForms(
 
 
 FEWEST_PRODUCTS = 4  # examples or steps that a product per unit is worth its call for
+# Entries of V up to which one thread makes it where there are several. More are quicker made by
+# those that multiply with them: each has its part in its own cache.
+ONE_CACHE = 2**16
 
 
 Settle = Callable[[Tensor], Tensor]  # what an arithmetic does to a product
@@ -159,10 +162,11 @@ def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
 
     Of more than a few examples or steps as a product per unit i, which writes V once.
     """
+    small = takes_one_thread(len(mix), len(w), w.shape[-1])
     if (
         len(mix) >= FEWEST_PRODUCTS
         and len(w) > 1
-        and fits_numpy(mix, takes_one_thread(len(mix), len(w), w.shape[-1]))
+        and fits_numpy(mix, small and len(mix) * w[0].numel() <= ONE_CACHE)
     ):
         out = w.new_empty(len(mix), *w.shape[1:]) if out is None else out
         by_unit = np.ascontiguousarray(mix[:, : len(w)].permute(2, 0, 1).numpy())
