@@ -90,6 +90,26 @@ def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
     assert found == (130, "interrupted; run the same command again to go on\n")
 
 
+PRESSED = """
+import os, signal
+from multiprocessing.context import BaseContext
+whole = BaseContext.Pool
+def pool(self, *given):
+    os.kill(os.getpid(), signal.SIGINT)
+    return whole(self, *given)
+BaseContext.Pool = pool
+"""
+
+
+@pytest.mark.skipif(workers.METHOD != "forkserver", reason="elsewhere it is lost")
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_while_workers_start_is_not_lost() -> None:
+    command = [sys.executable, "-c", PRESSED + CODE.format(start="")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; run the same command again to go on\n"
+
+
 def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:
     (tmp_path / "once.py").write_text("import os\nwho = os.getpid()\n")
     code = (

@@ -121,9 +121,12 @@ def _pool(workers: int) -> Iterator[Pool]:
         first.start()
         first.join()
     lock = context.RLock()
-    with _deaf():
+    # those of a fork server are as deaf as it is
+    with _noting_ctrl_c() if METHOD == "forkserver" else _deaf() as pressed:
         pool = context.Pool(workers, _begin, (lock,))
     with pool:
+        if pressed:
+            raise KeyboardInterrupt
         yield pool
 
 
@@ -131,6 +134,17 @@ def _begin(lock: RLock) -> None:
     tqdm.set_lock(lock)
     gc.freeze()
     gc.enable()
+
+
+@contextmanager
+def _noting_ctrl_c() -> Iterator[list[int]]:
+    """For what should not be left half done: gives the signals that came meanwhile."""
+    pressed: list[int] = []
+    answer = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, answer)
 
 
 @contextmanager
