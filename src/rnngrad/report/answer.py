@@ -94,9 +94,10 @@ def _training(results: Results) -> str:
     parts = []
     for cell in results.cells:
         end = value_of(results.conditions, "trained", cell, "log10_at_end")
-        reach = "" if end is None else f", and its gradient ends at {_power(end)}"
-        reach += "" if end is None else _over_seeds(results, cell)
-        reach += _swinging(results) if end is not None and cell == "rnn" else ""
+        reach = ""
+        if end is not None:
+            reach = f", and its gradient ends at {_power(end)}{_over_seeds(results, cell)}"
+            reach += _swinging(results) if cell == "rnn" else ""
         accuracy = percent(results.metrics[cell]["accuracy"])
         parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
     return f"Trained ({counted(results.numbers_of_seeds, 'seed')}), {'; '.join(parts)}."
