@@ -51,7 +51,7 @@ from rnngrad.probe.forward_pass import (
     run_rnn,
     steps_in_numpy,
 )
-from rnngrad.probe.products import multiply_rows, rows_take_one_thread, takes_one_thread
+from rnngrad.probe.products import multiply_rows, takes_one_thread
 from rnngrad.probe.scaled import ScaledRows
 
 
@@ -186,7 +186,7 @@ def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
     a matrix per example.
     """
     rows, products = dh.flatten(0, 1), out.flatten(0, 1)
-    if fits_numpy(rows, rows_take_one_thread(len(rows), *W_T.shape)):
+    if fits_numpy(rows, takes_one_thread(len(rows), *W_T.shape)):
         multiply_rows(rows.numpy(), W_T.numpy(), products.numpy())
     else:
         torch.matmul(rows, W_T, out=products)

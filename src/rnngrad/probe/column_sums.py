@@ -38,17 +38,14 @@ class Passage(NamedTuple):
     """
 
     one: OneStep  # (t, n, ...)
-    slots: list[int]
+    slots: Tensor
     before: Tangents | None
-    slots_before: list[int]
+    slots_before: Tensor
     exact: bool  # the identity: no rounding yet
 
     def arranged(self, source: list[int]) -> "Passage":
         """Slot s takes over what slot source[s] holds."""
-        return self._replace(
-            slots=[self.slots[slot] for slot in source],
-            slots_before=[self.slots_before[slot] for slot in source],
-        )
+        return self._replace(slots=self.slots[source], slots_before=self.slots_before[source])
 
     def size(self) -> int:
         """Bytes."""
@@ -70,7 +67,7 @@ class CancelledSums:
         self.run, self.rows = run, rows
         self.passages: list[Passage] = []
         self.before: Tangents | None = run.now(len(run.J))
-        self.slots_before = list(range(len(run.J)))
+        self.slots_before = self._slots(len(run.J))
         self.columns = run.J.shape[-1]
         self.exact_steps = 0  # since the tangents are float64
         self.since = 0  # steps since the last tangents remembered
@@ -78,7 +75,10 @@ class CancelledSums:
     def arrange(self, source: list[int]) -> None:
         """Slot s takes over what slot source[s] holds."""
         self.passages = [passage.arranged(source) for passage in self.passages]
-        self.slots_before = [self.slots_before[slot] for slot in source]
+        self.slots_before = self.slots_before[source]
+
+    def _slots(self, n: int) -> Tensor:
+        return torch.arange(n, device=self.run.J.device)
 
     def settle(self, one: OneStep, running: int, found: dict[str, Tensor]) -> Tensor:
         """Take again what cancels in the column sums found; return (n,), where that is in vain.
@@ -110,28 +110,26 @@ class CancelledSums:
 
     def _take_again(self, doubtful: Tensor, part: Tensor, growth: float, log10: Tensor) -> None:
         """Replace log10 sums (t, n), and their parts, by readings with a larger part."""
-        steps, examples = (doubtful.any(dim=d).nonzero()[:, 0] for d in (1, 0))
-        v = self._pushed_to_start(steps.tolist(), examples.tolist())
+        steps, examples = doubtful.nonzero(as_tuple=True)
+        v = self._pushed_to_start(steps, examples)
         met = 0
         for passage in reversed(self.passages):
             if passage is not self.passages[-1]:
-                v = self._pushed_through(passage, examples.tolist(), v)
+                v = self._pushed_through(passage, examples, v)
             if passage.before is None:
                 continue
-            at = steps.unsqueeze(1), examples
-            again = _met(v, passage.before, [passage.slots_before[e] for e in at[1]], passage.exact)
-            better = doubtful[at] & (again.part > part[at])
-            part[at] = torch.where(better, again.part, part[at])
-            log10[at] = torch.where(better, again.log10, log10[at])
+            again = self._met(v, passage, examples)
+            better = again.part > part[steps, examples]
+            at = steps[better], examples[better]
+            part[at], log10[at] = again.part[better], again.log10[better]
             met += 1
-            left = part[at] < (DOUBTFUL if met < PATIENCE else LOST) * growth
+            left = part[steps, examples] < (DOUBTFUL if met < PATIENCE else LOST) * growth
             if not left.any():
                 return
-            some = left.any(dim=1), left.any(dim=0)
-            steps, examples, v = steps[some[0]], examples[some[1]], v[some[1]][:, some[0]]
+            steps, examples, v = steps[left], examples[left], v[left]
 
     def _remember(self, one: OneStep) -> None:
-        everyone = list(range(one.mix.shape[1]))
+        everyone = self._slots(one.mix.shape[1])
         exact = not self.passages
         self.passages.append(Passage(one, everyone, self.before, self.slots_before, exact))
         steps = [len(passage.one.mix) for passage in self.passages]
@@ -147,45 +145,53 @@ class CancelledSums:
         self.before, self.since = None, self.since + steps
         if self.since >= BLOCK:
             self.before, self.since = self.run.now(running), 0
-        self.slots_before = list(range(running))
+        self.slots_before = self._slots(running)
 
-    def _pushed_to_start(self, steps: list[int], examples: list[int]) -> Tensor:
-        """Cotangents v (n, loss, units) of the sums at some steps of the last passage."""
+    def _pushed_to_start(self, steps: Tensor, examples: Tensor) -> Tensor:
+        """Cotangents v (sums, units), at the start of the last passage, of sums at its steps."""
         cell = self.run.cell
-        units = self.run.w.shape[-1] * len(cell.states)
-        v = cell.weight_hh.new_zeros(len(examples), len(steps), units)
-        return self._pushed_through(self.passages[-1], examples, v, steps)
+        v = cell.weight_hh.new_zeros(len(steps), self.run.w.shape[-1] * len(cell.states))
+        return self._pushed_through(self.passages[-1], examples, v, steps.tolist())
 
     def _pushed_through(
-        self, passage: Passage, examples: list[int], v: Tensor, begin: Sequence[int] = ()
+        self, passage: Passage, examples: Tensor, v: Tensor, begin: Sequence[int] = ()
     ) -> Tensor:
-        """The cotangents before the passage, those of its own steps `begin` with 1 there."""
-        hidden, slots = self.run.w.shape[-1], [passage.slots[e] for e in examples]
-        one = passage.one.each(lambda x: x[:, slots])
+        """The cotangents before the passage; in its steps `begin`, in order, sums begin with 1."""
+        slots = passage.slots[examples]
         first = len(begin)
-        for t in reversed(range(len(one.mix))):
-            if first and begin[first - 1] == t:
+        for t in reversed(range(len(passage.one.mix))):
+            while first and begin[first - 1] == t:
                 first -= 1
-                v[:, first, self.rows] = 1
-            h, c = v[:, first:, :hidden], v[:, first:, hidden:]
-            back = self.run.cell.cotangents(one.at(t), Cotangent(h, c))[2]
-            h[:] = back.h
-            if back.c is not None:
-                c[:] = back.c
+                v[first, self.rows] = 1
+            if first < len(v):
+                self._push(passage.one.at(t), slots[first:], v[first:])
         return v
 
+    def _push(self, one: OneStep, slots: Tensor, v: Tensor) -> None:
+        """Cotangents v (sums, units) through one step: each sum as an example with one loss."""
+        H = self.run.w.shape[-1]
+        h, c = v[:, None, :H], v[:, None, H:]
+        back = self.run.cell.cotangents(one.each(lambda x: x[slots]), Cotangent(h, c))[2]
+        h[:] = back.h
+        if back.c is not None:
+            c[:] = back.c
 
-def _met(v: Tensor, before: Tangents, slots: list[int], exact: bool) -> Reading:
-    """The sums v^T J, from cotangents v (n, loss, units); J of example n is in slots[n]."""
-    before = before.of_slots(slots)
-    sums = before.in_directions(v @ before.J.double())
-    typical = torch.linalg.vector_norm(v * before.norms.unsqueeze(1), dim=-1)
-    typical /= math.sqrt(sums.shape[-1])
-    sums = sums.abs().mean(dim=-1)
-    part = torch.full_like(sums, torch.inf) if exact else sums / typical
-    # 0 or inf: beyond float64
-    part = torch.where((sums > 0) & torch.isfinite(sums), part, 0.0)
-    return Reading((sums.log10() + before.exponent.double().unsqueeze(1) * LOG10_2).T, part.T)
+    def _met(self, v: Tensor, passage: Passage, examples: Tensor) -> Reading:
+        """The sums v^T J, (sums,), from cotangents v (sums, units) before the passage."""
+        before, slots = passage.before, passage.slots_before[examples]
+        assert before is not None
+        sums = v.new_empty(len(v))
+        for slot in slots.unique().tolist():
+            of, now = slots == slot, before.of_slot(slot)
+            sums[of] = now.in_directions(v[of] @ now.J.double()).abs().mean(dim=-1)
+        if passage.exact:
+            part = torch.full_like(sums, torch.inf)
+        else:
+            typical = torch.linalg.vector_norm(v * before.norms[slots], dim=-1)
+            part = sums / typical * math.sqrt(self.columns)
+        # 0 or inf: beyond float64
+        part = torch.where((sums > 0) & torch.isfinite(sums), part, 0.0)
+        return Reading(sums.log10() + before.exponent[slots].double() * LOG10_2, part)
 
 
 def _part_of_random(found: dict[str, Tensor], columns: int) -> Tensor:

@@ -60,10 +60,10 @@ class Tangents(NamedTuple):
         J, exponent = scaled.aligned()
         return cls(J, scaled.norms(exponent), exponent, basis, scaled)
 
-    def of_slots(self, slots: list[int]) -> "Tangents":
-        """Of some slots, in this order; on one scale per example."""
-        basis = None if self.basis is None else self.basis[slots]
-        return Tangents(self.J[slots], self.norms[slots], self.exponent[slots], basis)
+    def of_slot(self, slot: int) -> "Tangents":
+        """Of one slot, without the axis of slots; on one scale."""
+        basis = None if self.basis is None else self.basis[slot]
+        return Tangents(self.J[slot], self.norms[slot], self.exponent[slot], basis)
 
     def in_directions(self, v: Tensor) -> Tensor:
         """v J, (..., directions) float64, from v J (..., k) in the basis."""
