@@ -51,7 +51,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 	@$(BIN)/ruff format .
 
 ui: $(INSTALLED) ## MLflow on the results, at http://127.0.0.1:5000
-	@$(BIN)/python pipeline/publish.py
+	@$(BIN)/python pipeline/publish.py || echo "nothing new is published; MLflow shows what was"
 	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
 	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(abspath mlflow.db)} --port $(or $(PORT),5000)
 

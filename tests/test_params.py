@@ -18,6 +18,11 @@ BAD = {
     "unknown cell": ("rnn: {}", "elman: {}", "cells.elman"),
     "unknown key of a cell": ("rnn: {}", "rnn: {epoch: 3}", "cells.rnn.epoch: unknown key"),
     "ill-typed key of a cell": ("rnn: {}", "rnn: {epochs: x}", "cells.rnn.epochs: input should"),
+    "a forget bias without a forget gate": (
+        "gru: {}",
+        "gru: {forget_bias: 2.0}",
+        "cells.gru.forget_bias: it is the LSTM's alone",
+    ),
     "nothing to train on": ("validation: 0.15", "validation: 0.9", "something to train on"),
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),

@@ -296,7 +296,7 @@ def test_going_back_comes_from_the_cache_and_publishes_nothing(clone: Clone) -> 
     [
         "data.demo.label_noise=0.1",
         "embed.padding=none",
-        "+cells.rnn.epochs=1",
+        "++cells.rnn.epochs=1",
         "probe.comments=2",
         "+conditions.cases.chrono.steps=200",
     ],

@@ -48,7 +48,7 @@ def test_ctrl_c_is_exit_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run_stage(main)
     assert caught.value.code == 130
-    assert "again to go on" in capsys.readouterr().err
+    assert "dvc repro goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [(), ("lstm", "gru")])

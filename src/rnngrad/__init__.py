@@ -4,8 +4,10 @@ The public names below live in `rnngrad.probe`, which needs torch. They are reso
 (PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
+
+from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
     from rnngrad.probe import (
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Diagnosis",
+    "InputError",
     "JacobianCurves",
     "LossGradientCurves",
     "diagnose",
@@ -34,6 +37,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return metadata.version("rnngrad")
     if name in __all__:
         return getattr(import_module("rnngrad.probe"), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")

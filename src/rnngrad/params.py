@@ -166,6 +166,8 @@ class Params(_Section):
         block = self.cells.get(cell)  # type: ignore[arg-type]
         if block is None:
             raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
+        if "forget_bias" in block and cell != "lstm":
+            raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
         try:
             return TrainParams.model_validate(self.train.model_dump() | block)
         except ValidationError as error:

@@ -163,9 +163,23 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(gru(), X, spectral_steps=[0]),
         "spectral_steps must lie in 1..5",
     ),
+    "unknown statistic of a cell state": (
+        lambda: rnngrad.jacobian_curves(lstm(), X, state="c", statistics="norm"),
+        "use some of frobenius, column_sum, spectral, hidden_path",
+    ),
+    "unknown verdict": (
+        lambda: rnngrad.diagnose(gru(), X).first_steps("Decayed"),
+        "use one of structural, saturated, underflow, decayed, exploding, alive",
+    ),
+    "norms beyond all memory": (
+        lambda: rnngrad.weight_gradient_parts(
+            gru(), torch.zeros(1, 2**21, 3), torch.zeros(1, 2**21, 4)
+        ),
+        "GiB: pass fewer examples or steps at a time",
+    ),
     "bidirectional": (
         lambda: rnngrad.jacobian_curves(lstm(bidirectional=True), X),
-        "probe each direction as a module of its own",
+        "copy each direction of a layer into a module of its own",
     ),
     "projection": (
         lambda: rnngrad.jacobian_curves(lstm(proj_size=2), X),

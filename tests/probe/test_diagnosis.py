@@ -189,6 +189,7 @@ def test_exploding(steps: int):
     assert found.verdict[0].tolist() == expected.tolist()
     np.testing.assert_allclose(found.log10_frobenius[0], t * math.log10(3) + math.log10(2))
     assert np.isfinite(found.naive[0, -1]) == (steps == 20)
+    assert ("NaN at the end" in str(found)) == (steps == 400)
 
 
 def test_table_and_lengths():
@@ -202,6 +203,10 @@ def test_table_and_lengths():
     assert order == ["alive", "decayed", "underflow"]
     assert f"{found.first_steps('underflow')[0]:.0f}" in lines[5]
     assert "decades per step" in text
+    frame = found.to_frame()
+    assert len(frame) == 505
+    assert frame.query("example == 1").step.tolist() == [1, 2, 3, 4, 5]
+    assert (frame.log10_frobenius.to_numpy() == found.log10_frobenius[found.verdict != ""]).all()
     assert "memory horizon" in text
     assert max(map(len, lines)) <= 130
     assert len(lines) <= 12

@@ -181,3 +181,22 @@ def test_refuses_what_it_cannot_do():
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:1])
     with pytest.raises(TypeError, match="floating point"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x.long(), s)
+    with pytest.raises(ValueError, match=r"a state of torch\.float64 for one of torch\.float32"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: s.double(), x, s)
+
+
+def test_names_what_fails_in_a_step():
+    x, s = torch.zeros(2, 3, 4), torch.ones(2, 4)
+    steps: dict[str, Any] = {
+        "step fails for 2 example(s): ": nn.GRUCell(4, 4).double(),
+        "step fails for 2 example(s): TypeError: 'int' object is not callable": 5,
+        "alone: RuntimeError: ": lambda s, x: s.view(2, 4),
+        "step cannot go through torch.func.vmap and jvp: ": lambda s, x: torch.from_numpy(
+            np.tanh(s.numpy())
+        ),
+    }
+    for expected, step in steps.items():
+        with pytest.raises(rnngrad.InputError) as error:
+            rnngrad.jacobian_curves_of_step(step, x, s)
+        assert expected in str(error.value)
+        assert "\n" not in str(error.value)

@@ -269,7 +269,7 @@ def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> N
 def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
     params = results.params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}, "lstm": {}}})
     training = answer(Results(**{**vars(results), "params": params}), CLAIMS[:1])
-    assert training[3].startswith("Trained (2 to 5 seeds)")
+    assert training[3].startswith("Trained (2 to 5 seeds; 95% intervals")
     assert training[4].startswith("1 statement of the question and of three tutorials was measured")
 
 
@@ -299,6 +299,8 @@ def test_the_report_says_what_padding_makes_of_the_comments(results: Results) ->
         max_length=100
     )
     assert "36 words; nothing is padded." in report(padding="none")
+    assert "zeros in front are run once" in report()
+    assert "zeros in front are run once" not in report(padding="none")
 
 
 def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> None:
@@ -403,3 +405,10 @@ def test_claims_are_set_as_a_table_of_sentences(results: Results, svgs: dict[str
     assert "10<sup>−96.0</sup>;<br>not 0 |" in markdown
     assert "1. zero\n2. larger" in markdown
     assert '<div class="table prose">' in render_html(markdown, svgs)
+
+
+@pytest.mark.parametrize("end", [-44.9, -10.8])
+def test_a_plateau_of_float32_is_spoken_of_where_there_is_one(end: float) -> None:
+    conditions = pd.DataFrame({"condition": ["float32", "question"], "log10_at_end": [end, -96.0]})
+    assert why.falls_below_float32(conditions, "float32") == (end < -38)
+    assert not why.falls_below_float32(conditions, "not_run")

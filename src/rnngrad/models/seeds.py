@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rnngrad.models.live import make_experiment
 from rnngrad.models.results import SeedResult
 from rnngrad.params import EmbedParams, TrainParams
 from rnngrad.workers import run_jobs
@@ -20,6 +21,7 @@ def train_cell(
         unfinished: folder of the checkpoints from which an interrupted training goes on; the files
             of the weights lie there, too.
     """
+    make_experiment()
     jobs = [
         (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", line)
         for line, seed in enumerate(params.seeds)

@@ -1,7 +1,6 @@
 """Training one model, with progress, and from where it stopped when interrupted."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
-from pytorch_lightning.loggers import MLFlowLogger
 from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_accuracy,
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from rnngrad.data.datamodule import CommentData
 from rnngrad.models.learner import Learner
+from rnngrad.models.live import live_logger
 from rnngrad.models.results import TrainedSeed
 from rnngrad.params import TrainParams
 
@@ -114,7 +113,7 @@ def train_seed(
         deterministic=True,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        logger=_live_logger(f"{cell} seed {seed}"),
+        logger=live_logger(f"{cell} seed {seed}"),
         callbacks=[
             history,
             EpochProgress(f"{cell}, seed {seed}", line),
@@ -134,13 +133,6 @@ def train_seed(
         predictions=predictions.assign(seed=seed),
         test=test,
     )
-
-
-def _live_logger(name: str) -> MLFlowLogger | bool:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        return False
-    return MLFlowLogger("rnngrad live training", run_name=name, tracking_uri=uri)
 
 
 def _predict(trainer: pl.Trainer, model: Learner, data: CommentData) -> pd.DataFrame:

@@ -82,8 +82,10 @@ def jacobian_curves(
     """How strongly the state at every step t depends on the initial state, per example.
 
     Args:
-        module: nn.RNN (tanh or relu), nn.LSTM or nn.GRU, of any dtype, left as it is (but for
-            parametrizations that change when they are read, as in training they do).
+        module: nn.RNN (tanh or relu), nn.LSTM or nn.GRU, of any dtype and any number of layers,
+            left as it is (but for parametrizations that change when they are read, as in training
+            they do). Not bidirectional, no proj_size, no forward_pre_hooks, no forward of its own,
+            no dropout between layers in training mode.
         inputs: as module.forward takes them: (batch, time, features), (time, batch, features) or
             (time, features).
         initial_state: as module.forward takes it; None means zeros.

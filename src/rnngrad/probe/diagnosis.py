@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from rnngrad.errors import InputError
 from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import AUTOGRAD, OneStep
 from rnngrad.probe.curves import jacobian_curves
-from rnngrad.probe.diagnosis_table import first_step, short, table
+from rnngrad.probe.diagnosis_table import MEANINGS, first_step, short, table
 from rnngrad.probe.naive import naive_column_sums
 from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.scaled import ZERO
 from rnngrad.probe.tangents import identity, propagate
 from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, in_dtype, one_steps, run_layer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
@@ -51,8 +55,23 @@ class Diagnosis:
     title: str
 
     def first_steps(self, verdict: str) -> np.ndarray:
-        """(batch,) the first step with this verdict; NaN where there is none."""
+        """(batch,) the first step with this verdict; NaN where there is none.
+
+        Raises:
+            InputError: there is no such verdict.
+        """
+        if verdict not in MEANINGS:
+            raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")
         return first_step(self.verdict == verdict)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Long form: example, step (from 1), verdict, and the arrays' values there."""
+        import pandas as pd
+
+        b, t = np.nonzero(self.verdict != "")
+        names = ("verdict", "log10_frobenius", "log10_column_sum", "naive", "naive_flushed")
+        values = {name: getattr(self, name)[b, t] for name in names}
+        return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
         return table(self)
@@ -152,7 +171,7 @@ def _saturated(problem: Problem, chunk: Chunk, layer: int, run: LayerRun, state:
         return torch.zeros(chunk.steps, len(chunk.rows), dtype=torch.bool)
     cell = in_dtype(run.cell, torch.float64)
     # an overflow of the forward pass is no saturation; its factors only have to be harmless
-    finite = torch.isfinite(run.path.a).all(dim=-1).cummin(dim=0).values.cpu()
+    finite = torch.isfinite(run.path.a).all(dim=-1).cummin(dim=0)[0].cpu()
     factors = one_steps(run.cell, run.path, AUTOGRAD)
     steps = (one.each(lambda v: v.double().nan_to_num(1.0, 1.0, 1.0)) for one in factors)
     rows = problem.state_rows(state)

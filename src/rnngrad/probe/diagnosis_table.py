@@ -51,10 +51,17 @@ def _summary(diagnosis: "Diagnosis") -> list[str]:
         (
             f"naive {short(diagnosis.dtype)}",
             f"flush-to-zero: {flushed}; gradual underflow: "
-            f"{_range(diagnosis.naive[at_end], '{:.2g}')} at the end",
+            f"{_at_end(diagnosis.naive[at_end])} at the end",
         ),
     ]
     return _aligned(rows)
+
+
+def _at_end(naive: np.ndarray) -> str:
+    nan = int(np.isnan(naive).sum())
+    if nan == len(naive):
+        return "NaN"
+    return _range(naive, "{:.2g}") + (f" ({nan} of {len(naive)} examples: NaN)" if nan else "")
 
 
 def _horizon(horizon: np.ndarray) -> str:

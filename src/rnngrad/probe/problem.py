@@ -122,8 +122,9 @@ def _supported(module: nn.Module) -> nn.RNNBase:
         )
     if module.bidirectional:
         raise InputError(
-            "bidirectional modules are not supported: probe each direction as a module of its own, "
-            "the backward one on torch.flip(inputs, time)"
+            "bidirectional modules are not supported: copy each direction of a layer into a module "
+            "of its own, the backward one for torch.flip(inputs, time); upper layers read "
+            "both directions below"
         )
     if module.proj_size:
         raise InputError(

@@ -21,9 +21,9 @@ def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[s
     names = (statistics,) if isinstance(statistics, str) else names
     if HIDDEN_PATH in names and not paths:
         raise InputError(f'statistics: "{HIDDEN_PATH}" is for an nn.LSTM with state="c"')
-    known = (*STATISTICS, HIDDEN_PATH)
+    known = (*STATISTICS, HIDDEN_PATH) if paths else STATISTICS
     if not names or any(name not in known for name in names):
-        raise InputError(f"statistics={statistics!r}: use some of {', '.join(STATISTICS)}")
+        raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
     return names
 
 
@@ -32,6 +32,8 @@ def spectral_mask(steps: Sequence[int] | np.ndarray | None, last: int) -> np.nda
     if steps is None:
         return np.ones(last, dtype=bool)
     chosen = np.asarray(steps)
+    if not chosen.size:
+        chosen = chosen.astype(int)  # an empty list is one of floats
     if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
         raise TypeError("spectral_steps must be a sequence of integers")
     if len(chosen) and not (chosen.min() >= 1 and chosen.max() <= last):

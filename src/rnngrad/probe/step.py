@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ def jacobian_curves_of_step(
         step: (state, x) -> state, with x of shape (batch, features) and a state whose leaves have
             the batch in front; an nn.LSTMCell as `lambda s, x: cell(x, s)`, say. Examples must not
             depend on each other, and it must take any number of them: it is also tried on one
-            alone. It must leave its arguments as they are. It runs in the dtype it is given: pass
-            float64 for exact curves.
+            alone. It must leave its arguments as they are, and torch.func.vmap and jvp must be able
+            to go through it: no autograd.grad and no NumPy inside. It runs in the dtype it is
+            given: pass float64 for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
@@ -55,8 +57,8 @@ def jacobian_curves_of_step(
     it for torch's own modules.
 
     Raises:
-        InputError: shapes that do not fit, a step that changes the state's structure, mixes
-            examples, is random, or returns NaN or inf.
+        InputError: shapes that do not fit, a step that fails, changes the state's structure or
+            dtype, mixes examples, is random, or returns NaN or inf.
         TypeError: integer inputs or states.
     """
     device = torch.get_default_device()
@@ -143,9 +145,12 @@ class _FlatStep:
         shift = torch.rand(self.initial.shape, generator=generator).to(self.initial)
         x = self.inputs[:, 0]
         for s in (self.initial, self.initial + shift * (1 + self.initial.abs()) / 4):
-            together = self(s, x)
+            with _failure_named(f"step fails for {self.batch} example(s)"):
+                together = self(s, x)
             for b in {0, self.batch - 1}:
-                if not _same(together[b], self(s[b : b + 1], x[b : b + 1])[0]):
+                with _failure_named(f"step fails for example {b} alone"):
+                    alone = self(s[b : b + 1], x[b : b + 1])[0]
+                if not _same(together[b], alone):
                     raise InputError(
                         "step mixes examples, is random or changes its arguments: example "
                         f"{b} alone gives another state"
@@ -182,6 +187,9 @@ class _FlatStep:
                 "step returns a state of another structure or shape than it was given, for "
                 f"{len(flat)} of {self.batch} examples (it must take any number of them)"
             )
+        if any(leaf.dtype != flat.dtype for leaf in new):
+            dtypes = ", ".join(str(leaf.dtype) for leaf in new)
+            raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")
         return self._flat(new)
 
     def linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -196,13 +204,27 @@ class _FlatStep:
         with warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used
             warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
-            new, tangents = self(s, x), torch.func.vmap(directional)(basis)
+            new = self(s, x)
+            with _failure_named("step cannot go through torch.func.vmap and jvp"):
+                tangents = torch.func.vmap(directional)(basis)
         M = tangents.permute(1, 2, 0)
         if not (torch.isfinite(new).all() and torch.isfinite(M).all()):
             raise InputError(
                 f"step returns NaN or inf, in the state or its derivative, at step {t + 1}"
             )
         return new, M
+
+
+@contextmanager
+def _failure_named(what: str) -> Iterator[None]:
+    """What goes wrong in the user's code, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{what}: {reason}") from error
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

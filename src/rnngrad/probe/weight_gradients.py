@@ -61,7 +61,8 @@ def weight_gradient_parts(
 
     Raises:
         InputError: an unknown reduction, gradients that do not fit the output, parts that would not
-            fit into 4 GiB, and whatever `jacobian_curves` refuses.
+            fit into 4 GiB, norms that do not fit into memory, and whatever `jacobian_curves`
+            refuses.
     """
     problem = problem_of(module, inputs, initial_state)
     gradients = problem.like_output(output_gradients, "output_gradients").detach()
@@ -149,7 +150,13 @@ def _empty(problem: Problem, shapes: dict[str, tuple[int, ...]], reduce: str):
         if size > PARTS_LIMIT:
             raise InputError(f'reduce="none" would need {size / 2**30:.0f} GiB; use reduce="norm"')
         return {name: np.zeros((*triangle, *shape)) for name, shape in shapes.items()}
-    return {name: np.empty(triangle) for name in shapes}
+    try:
+        return {name: np.empty(triangle) for name in shapes}
+    except MemoryError as error:
+        size = 8 * int(np.prod(triangle)) * len(shapes)
+        raise InputError(
+            f"the norms would need {size / 2**30:.0f} GiB: pass fewer examples or steps at a time"
+        ) from error
 
 
 class _Part(NamedTuple):

@@ -100,7 +100,13 @@ def _training(results: Results) -> str:
             reach += _swinging(results) if cell == "rnn" else ""
         accuracy = percent(results.metrics[cell]["accuracy"])
         parts.append(f"the {NAMES[cell]} gets {accuracy} of the test comments right{reach}")
-    return f"Trained ({counted(results.numbers_of_seeds, 'seed')}), {'; '.join(parts)}."
+    seeds = counted(results.numbers_of_seeds, "seed") + _of_accuracy(results)
+    return f"Trained ({seeds}), {'; '.join(parts)}."
+
+
+def _of_accuracy(results: Results) -> str:
+    intervals = any(results.metrics[cell]["accuracy"]["low"] is not None for cell in results.cells)
+    return "; 95% intervals of the test accuracy" if intervals else ""
 
 
 def _over_seeds(results: Results, cell: str) -> str:

@@ -61,6 +61,7 @@ def render_markdown(
         seeds=counted(results.numbers_of_seeds, "seed"),
         untrained_seeds=counted([len(results.params.conditions.seeds)], "seed"),
         identity_frobenius=identity and f"{math.log10(math.sqrt(identity.units)):.2f}",
+        float32_plateau=why.falls_below_float32(conditions, "float32"),
         padding_words=padded[embed.padding],
         test_comments=next(iter(results.model_cards.values()))["test_comments"],
         alt=ALT,

@@ -58,6 +58,12 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
     return None if found.empty else float(found.iloc[0])
 
 
+def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
+    """Does a cell's value end below the smallest normal float32?"""
+    ends = conditions.loc[conditions["condition"] == condition, "log10_at_end"]
+    return bool((ends < FLOAT32_NORMAL).any())
+
+
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     """What becomes of both ends when one factor is another, the largest effect first.
 

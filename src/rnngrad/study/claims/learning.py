@@ -70,14 +70,15 @@ def judge_the_task(scores: pd.DataFrame, remembered: pd.DataFrame) -> Claim | No
     if accuracy is None or loss is None:
         return None
     better = (above_zero(accuracy), below_zero(loss))
-    epochs = int(scores.loc[scores["cell"] == "lstm", "epochs"].iloc[0])
+    number = int(scores.loc[scores["cell"] == "lstm", "epochs"].iloc[0])
+    epochs = f"{number} epoch{'s' * (number > 1)}"
     return Claim(
         id=3,
         statement="The LSTM beats the RNN in loss and accuracy on this task over 10 epochs.",
         source=QUESTION,
         criterion=TEST_ON_THE_TASK,
         measured=(
-            f"LSTM minus RNN after {epochs} epochs: test accuracy {points_in_words(accuracy)}, "
+            f"LSTM minus RNN after {epochs}: test accuracy {points_in_words(accuracy)}, "
             f"test loss {in_words(loss, '+.3f', 'nats')}.{_on_memory(remembered)}"
         ),
         interval=accuracy,
