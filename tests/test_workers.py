@@ -76,7 +76,7 @@ if __name__ == '__main__':
 @pytest.mark.parametrize("seconds", [0.2, 0.3, 0.5, 1.2])
 def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float, tmp_path: Path) -> None:
     found = interrupted(CODE.format(start=""), seconds, tmp_path)
-    assert found == (130, "interrupted; dvc repro goes on from here\n")
+    assert found == (130, "interrupted; make study or dvc repro goes on from here\n")
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -87,7 +87,7 @@ def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\n")
     code = CODE.format(start="start_workers('slow')")
     found = interrupted(code, seconds, tmp_path)
-    assert found == (130, "interrupted; dvc repro goes on from here\n")
+    assert found == (130, "interrupted; make study or dvc repro goes on from here\n")
 
 
 PRESSED = """
@@ -107,7 +107,7 @@ def test_ctrl_c_while_workers_start_is_not_lost() -> None:
     command = [sys.executable, "-c", PRESSED + CODE.format(start="")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 130
-    assert done.stderr == "interrupted; dvc repro goes on from here\n"
+    assert done.stderr == "interrupted; make study or dvc repro goes on from here\n"
 
 
 def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:

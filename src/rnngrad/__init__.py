@@ -4,7 +4,7 @@ The public names below live in `rnngrad.probe`, which needs torch. They are reso
 (PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rnngrad.errors import InputError
@@ -38,6 +38,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib import metadata
+
         return metadata.version("rnngrad")
     if name in __all__:
         return getattr(import_module("rnngrad.probe"), name)

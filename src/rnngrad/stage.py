@@ -30,7 +30,7 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        print("interrupted; dvc repro goes on from here", file=sys.stderr)
+        print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
 
 

@@ -173,7 +173,9 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "norms beyond all memory": (
         lambda: rnngrad.weight_gradient_parts(
-            gru(), torch.zeros(1, 2**21, 3), torch.zeros(1, 2**21, 4)
+            gru(),
+            torch.zeros(1, 2**22, 3),
+            torch.zeros(1, 2**22, 4),  # beyond 47 bits of address
         ),
         "GiB: pass fewer examples or steps at a time",
     ),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import rnngrad
 
@@ -31,6 +32,10 @@ print(rnngrad.diagnose(module, x))
 print("loaded:", sorted({HEAVY} & set(sys.modules)))
 """
     assert run(code).endswith("loaded: []")
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert rnngrad.__version__ == version("rnngrad")
 
 
 def test_every_public_name_resolves():
