@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rnngrad.data.batches import Batch, CommentBatches, Padding
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models import ragged
+from rnngrad.models import ragged, recurrent
 from rnngrad.models.ragged import last_hidden_states
 from rnngrad.probe import recurrence
 
@@ -102,3 +102,31 @@ def test_a_weight_that_changes_before_the_backward_pass_is_an_error(batch: Batch
         module.get_parameter("weight_hh_l0").mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         hidden.sum().backward()
+
+
+@pytest.mark.parametrize("cell", MODULES)
+def test_cotangents_that_have_died_go_no_further(
+    cell: str,
+    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths = [2, 400, 350, 40]
+    sample, vectors = make_sample(lengths, ["train"], D)
+    everything = np.arange(len(lengths))
+    batch = CommentBatches(sample, vectors, everything, "pre", 500)[everything.tolist()]
+    batch = batch._replace(vectors=batch.vectors.double())
+    torch.manual_seed(0)
+    module = MODULES[cell](D, H, batch_first=True, dtype=torch.float64)
+    rows = []
+    run_back = recurrent.run_back
+
+    def counted(*args: Any) -> np.ndarray:
+        delta = run_back(*args)
+        rows.append(len(delta))
+        return delta
+
+    monkeypatch.setattr(recurrent, "run_back", counted)
+    ours = outputs_and_gradients(module, last_hidden_states(module, batch))
+    for a, b in zip(ours, outputs_and_gradients(module, plain(module, batch)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert sum(lengths) / 10 < rows[0] < 0.8 * sum(lengths)

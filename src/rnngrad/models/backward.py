@@ -25,6 +25,24 @@ from rnngrad.probe.recurrence import States
 
 Factors = tuple[Array, ...]  # mix (n, blocks, H); then (n, H) each, where there are: keep, through
 
+# A cotangent that shrinks and has fallen by this factor is dead. Float32 resolves 1e-7 of the sum
+# that it adds to; the rest is for the case that earlier steps would have let it grow again.
+DEAD = 1e-13
+
+
+class Fading:
+    """Watches the size of a cotangent on its way back."""
+
+    def __init__(self) -> None:
+        self.largest = self.last = 0.0
+
+    def dead(self, cotangent: States) -> bool:
+        """Has it died? To be asked every few steps."""
+        size = max(float(np.abs(part).max()) for part in cotangent)
+        shrinks, self.last = size <= self.last, size
+        self.largest = max(self.largest, size)
+        return shrinks and size <= DEAD * self.largest
+
 
 class Side(NamedTuple):
     """The columns of da that belong to a weight matrix and its bias, in torch's order of gates."""

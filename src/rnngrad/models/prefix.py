@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.models.backward import Backward, sum_of_rows
+from rnngrad.models.backward import Backward, Fading, sum_of_rows
 from rnngrad.models.recurrent import Steps, one_thread, steps_of, weights_of
 from rnngrad.probe.products import Array
 from rnngrad.probe.recurrence import Recurrence
@@ -24,9 +24,6 @@ LOOK_EVERY = 32
 # So many units of rounding at 1 apart, or at its size if it is larger, are no other state. Over
 # LOOK_EVERY steps that is less than half a unit a step, which a steady drift would be rounded to.
 ROUNDING = 4
-# A cotangent that shrinks and has fallen by this factor is dead. Float32 resolves 1e-7 of the sum
-# that it adds to; the rest is for the case that earlier steps would have let it grow again.
-DEAD = 1e-13
 
 
 def state_after_padding(module: nn.RNNBase, steps: int) -> Tensor | tuple[Tensor, Tensor]:
@@ -193,25 +190,20 @@ class _Back:
         """
         positions = self.path.positions(np.arange(before, after))
         delta = np.empty((after - before, self.path.gates.shape[1]), self.path.gates.dtype)
-        largest = size = self._size()
-        t, dead = after - before, False
+        fading = Fading()
+        t, dead = after - before, fading.dead(self.cotangent)
         while t and not dead:
             stop = max(t - LOOK_EVERY, 0)
             for s in range(t - 1, stop - 1, -1):
                 k = positions[s]
                 one = tuple(v[k : k + 1] for v in self.factors)
                 self.cell.back(one, self.cotangent, delta[s : s + 1])
-            t, last, size = stop, size, self._size()
-            largest = max(largest, size)
-            dead = size <= DEAD * largest and size <= last
+            t, dead = stop, fading.dead(self.cotangent)
         if dead:
             for cotangent in self.cotangent:
                 cotangent[:] = 0
         self.visited.append((delta[t:], positions[t:]))
         return dead
-
-    def _size(self) -> float:
-        return max(float(np.abs(cotangent).max()) for cotangent in self.cotangent)
 
     def visits(self) -> tuple[Tensor, Tensor]:
         """Cotangents of the gates (k, blocks H) and h before the step (k, H), at all visits."""

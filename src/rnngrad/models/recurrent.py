@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from rnngrad.models import backward
-from rnngrad.models.backward import Backward, sum_of_rows
+from rnngrad.models.backward import Backward, Fading, sum_of_rows
 from rnngrad.probe import recurrence
 from rnngrad.probe.products import Array
 from rnngrad.probe.recurrence import Recurrence, States
@@ -34,7 +34,7 @@ from rnngrad.probe.recurrence import Recurrence, States
 one_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 # Rows whose factors are made at once: few enough to stay in cache, enough to be worth the calls.
 BLOCK_ROWS = 64
-
+LOOK_EVERY = 16  # steps between two looks at whether the cotangents have died
 
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 CELLS = {  # by torch's name for the module's mode
@@ -170,11 +170,13 @@ class _Recurrent(torch.autograd.Function):
         cotangent = [gradients[0].clone(), *(torch.zeros_like(gradients[0]) for _ in states[1:])]
         arrays = ([v.numpy() for v in part] for part in (states, cotangent))
         delta = torch.from_numpy(run_back(cell, gates.numpy(), rows, *arrays))
-        by_word = delta.new_zeros(len(vectors), delta.shape[1]).index_add_(0, words, delta)
+        reached = slice(len(words) - len(delta), len(words))
+        by_word = delta.new_zeros(len(vectors), delta.shape[1])
+        by_word.index_add_(0, words[reached], delta)
         sums = sum_of_rows(by_word)
         found = (
             cell.input_side.weight_gradient(by_word, vectors),
-            cell.hidden_side.weight_gradient(delta, states[0][: len(words)]),
+            cell.hidden_side.weight_gradient(delta, states[0][reached]),
             cell.input_side.bias_gradient(sums),
             cell.hidden_side.bias_gradient(sums),
         )
@@ -196,12 +198,22 @@ def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
 
 @one_thread
 def run_back(cell: Backward, gates: Array, rows: Rows, states: States, cotangent: States) -> Array:
-    """All steps back: da (N, blocks H); the cotangent (rows, H) of the last states becomes that of
-    the initial ones.
+    """All steps back: the cotangent (rows, H) of the last states becomes that of the initial ones.
+
+    Returns:
+        da (n, blocks H) of the last n rows. That of the others is zero: no cotangent reached them.
     """
     delta, after = np.empty_like(gates), rows.after
+    fading, looked = Fading(), len(rows.counts)
     for block in reversed(rows.blocks()):
         first, last = block[0][0], block[-1][1]
+        step, n = rows.step[last - 1], block[-1][1] - block[-1][0]
+        if looked - step >= LOOK_EVERY:
+            looked, alive = step, [c[:n] for c in cotangent]
+            if fading.dead(alive):
+                for c in alive:
+                    c[:] = 0
+                return delta[last:]
         behind = [s[after[first:last]] for s in states]
         factors = cell.factors(gates[first:last], [s[first:last] for s in states], behind)
         for start, stop in reversed(block):

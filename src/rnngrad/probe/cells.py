@@ -55,32 +55,54 @@ from rnngrad.probe.products import multiply_rows, takes_one_thread
 from rnngrad.probe.scaled import ScaledRows
 
 
+class Sigmoid(NamedTuple):
+    """A logistic gate: s(a), 1 - s(a) and s'(a)."""
+
+    value: Tensor
+    complement: Tensor
+    derivative: Tensor
+
+
+class Tanh(NamedTuple):
+    """tanh(a) and its derivative."""
+
+    value: Tensor
+    derivative: Tensor
+
+
 class DerivativeForms(NamedTuple):
-    """How the derivative of a gate is written; each takes the pre-activation."""
+    """How gates and their derivatives are written; each takes the pre-activation."""
 
-    sigmoid: Callable[[Tensor], Tensor]
-    complement: Callable[[Tensor], Tensor]
-    tanh: Callable[[Tensor], Tensor]
+    sigmoid: Callable[[Tensor], Sigmoid]
+    tanh: Callable[[Tensor], Tanh]
 
 
-def _tanh_derivative(a: Tensor) -> Tensor:
+def _stable_sigmoid(a: Tensor) -> Sigmoid:
+    value, complement = torch.sigmoid(a), torch.sigmoid(-a)
+    return Sigmoid(value, complement, value * complement)
+
+
+def _stable_tanh(a: Tensor) -> Tanh:
     """1 / cosh(a)^2; written with cosh it would be 0 from 355, where the square overflows."""
     small = torch.exp(-2 * a.abs())
-    return 4 * small / (1 + small).square()
+    return Tanh(torch.tanh(a), 4 * small / (1 + small).square())
+
+
+def _autograd_sigmoid(a: Tensor) -> Sigmoid:
+    value = torch.sigmoid(a)
+    complement = 1 - value
+    return Sigmoid(value, complement, value * complement)
+
+
+def _autograd_tanh(a: Tensor) -> Tanh:
+    value = torch.tanh(a)
+    return Tanh(value, 1 - value.square())
 
 
 # 1 - tanh(x)^2 is exactly 0 in float32 from |x| ~ 10, and s(1 - s) from x ~ 17; these are not.
-STABLE = DerivativeForms(
-    sigmoid=lambda a: torch.sigmoid(a) * torch.sigmoid(-a),
-    complement=lambda a: torch.sigmoid(-a),
-    tanh=_tanh_derivative,
-)
+STABLE = DerivativeForms(_stable_sigmoid, _stable_tanh)
 # What reverse-mode autograd multiplies with, from the outputs of the forward pass.
-AUTOGRAD = DerivativeForms(
-    sigmoid=lambda a: torch.sigmoid(a) * (1 - torch.sigmoid(a)),
-    complement=lambda a: 1 - torch.sigmoid(a),
-    tanh=lambda a: 1 - torch.tanh(a).square(),
-)
+AUTOGRAD = DerivativeForms(_autograd_sigmoid, _autograd_tanh)
 
 
 FEWEST_PRODUCTS = 4  # examples or steps that a product per unit is worth its call for
@@ -227,7 +249,8 @@ class RNN:
 
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         a = path.a[steps]
-        slope = forms.tanh(a) if self.nonlinearity == "tanh" else (~(a <= 0)).to(a.dtype)
+        relu = self.nonlinearity == "relu"
+        slope = (~(a <= 0)).to(a.dtype) if relu else forms.tanh(a).derivative
         mix = slope.unsqueeze(2)
         return OneStep(mix, mix)
 
@@ -285,12 +308,12 @@ class GRU:
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         assert path.q is not None
         a_r, a_z, a_n = path.a[steps].chunk(3, dim=-1)
-        r, z, n = torch.sigmoid(a_r), torch.sigmoid(a_z), torch.tanh(a_n)
-        new = forms.complement(a_z) * forms.tanh(a_n)
-        reset = new * path.q[steps] * forms.sigmoid(a_r)
-        update = (path.h[:-1][steps] - n) * forms.sigmoid(a_z)
-        mix = torch.stack((reset, update, new * r), dim=2)
-        return OneStep(mix, torch.stack((reset, update, new), dim=2), keep=z)
+        r, z, n = forms.sigmoid(a_r), forms.sigmoid(a_z), forms.tanh(a_n)
+        new = z.complement * n.derivative
+        reset = new * path.q[steps] * r.derivative
+        update = (path.h[:-1][steps] - n.value) * z.derivative
+        mix = torch.stack((reset, update, new * r.value), dim=2)
+        return OneStep(mix, torch.stack((reset, update, new), dim=2), keep=z.value)
 
     def tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None
@@ -364,17 +387,14 @@ class LSTM:
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         assert path.c is not None
         a_i, a_f, a_g, a_o = path.a[steps].chunk(4, dim=-1)
-        c = path.c[1:][steps]
-        mix = torch.stack(
-            (
-                torch.tanh(a_g) * forms.sigmoid(a_i),
-                path.c[:-1][steps] * forms.sigmoid(a_f),
-                torch.sigmoid(a_i) * forms.tanh(a_g),
-                torch.tanh(c) * forms.sigmoid(a_o),
-            ),
-            dim=2,
-        )
-        return OneStep(mix, mix, torch.sigmoid(a_f), torch.sigmoid(a_o) * forms.tanh(c))
+        i, f, o = (forms.sigmoid(a) for a in (a_i, a_f, a_o))
+        g, c = (forms.tanh(a) for a in (a_g, path.c[1:][steps]))
+        mix = i.value.new_empty(*i.value.shape[:2], 4, i.value.shape[2])
+        torch.mul(g.value, i.derivative, out=mix[:, :, 0])
+        torch.mul(path.c[:-1][steps], f.derivative, out=mix[:, :, 1])
+        torch.mul(i.value, g.derivative, out=mix[:, :, 2])
+        torch.mul(c.value, o.derivative, out=mix[:, :, 3])
+        return OneStep(mix, mix, f.value, o.value * c.derivative)
 
     def tangents(self, one: OneStep, w: Tensor, J: Tensor, work: Tensor, out: Tensor) -> None:
         assert one.keep is not None

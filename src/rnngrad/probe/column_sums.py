@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rnngrad.probe.cells import Cotangent, OneStep
+from rnngrad.probe.cells import OneStep
 from rnngrad.probe.scaled import LOG10_2
+from rnngrad.probe.sums_from_start import push_back
 from rnngrad.probe.tangents import Propagation, Tangents
 from rnngrad.probe.trajectory import BLOCK
 
@@ -81,7 +82,7 @@ class CancelledSums:
         return torch.arange(n, device=self.run.J.device)
 
     def settle(self, one: OneStep, running: int, found: dict[str, Tensor]) -> Tensor:
-        """Take again what cancels in the column sums found; return (n,), where that is in vain.
+        """Take again what cancels in the column sums found; return (t, n), where that is in vain.
 
         Args:
             one: the factors of the steps just taken (t, n, ...).
@@ -93,7 +94,7 @@ class CancelledSums:
             self.exact_steps += len(one.mix)
             if self.exact_steps > REMEMBERED_STEPS:
                 self.passages = []
-                return torch.zeros(one.mix.shape[1], dtype=torch.bool)
+                return torch.zeros(one.mix.shape[:2], dtype=torch.bool)
         self._remember(one)
         part = _part_of_random(found, self.columns)
         growth = self._growth()
@@ -101,7 +102,7 @@ class CancelledSums:
         if doubtful.any():
             self._take_again(doubtful, part, growth, found["column_sum"])
         self._look_ahead(running, len(one.mix))
-        return (part < LOST * growth).any(dim=0).cpu()
+        return (part < LOST * growth).cpu()
 
     def _growth(self) -> float:
         """Of the rounding in the tangents."""
@@ -164,17 +165,8 @@ class CancelledSums:
                 first -= 1
                 v[first, self.rows] = 1
             if first < len(v):
-                self._push(passage.one.at(t), slots[first:], v[first:])
+                push_back(self.run.cell, passage.one.at(t), slots[first:], v[first:])
         return v
-
-    def _push(self, one: OneStep, slots: Tensor, v: Tensor) -> None:
-        """Cotangents v (sums, units) through one step: each sum as an example with one loss."""
-        H = self.run.w.shape[-1]
-        h, c = v[:, None, :H], v[:, None, H:]
-        back = self.run.cell.cotangents(one.each(lambda x: x[slots]), Cotangent(h, c))[2]
-        h[:] = back.h
-        if back.c is not None:
-            c[:] = back.c
 
     def _met(self, v: Tensor, passage: Passage, examples: Tensor) -> Reading:
         """The sums v^T J, (sums,), from cotangents v (sums, units) before the passage."""

@@ -16,6 +16,7 @@ from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
 from rnngrad.probe.statistics import HIDDEN_PATH, record
+from rnngrad.probe.sums_from_start import log10_sums_from_start
 from rnngrad.probe.tangents import Propagation
 from rnngrad.probe.trajectory import BLOCK, LayerRun, run_segments, trajectory_bytes
 
@@ -83,7 +84,7 @@ class _Run:
     """The examples of one schedule, each in its slot while it runs."""
 
     def __init__(self, plan: Plan, schedule: Schedule, dtype: torch.dtype) -> None:
-        self.plan, self.steps = plan, schedule.steps
+        self.plan, self.steps, self.rows = plan, schedule.steps, schedule.rows
         start = plan.start if plan.start.dim() == 2 else plan.start[schedule.rows]
         cell = plan.problem.cells[plan.layer]
         self.tangents = Propagation(cell, start, len(schedule.rows), dtype, plan.drops)
@@ -104,24 +105,43 @@ class _Run:
         if self.sums is not None:
             self.sums.arrange(segment.source)
         found = self.empty(segment.stop - segment.start, len(segment.source))
-        unsettled = torch.zeros(len(segment.source), dtype=torch.bool)
+        lost = torch.zeros(segment.stop - segment.start, len(segment.source), dtype=torch.bool)
         t = 0
         for block in blocks:
             steps = slice(t, t + len(block.x))
             here = {name: values[steps] for name, values in found.items()}
             left = self._block(block, here, segment.running[steps], segment.start + t)
-            unsettled[: len(left)] |= left
+            lost[steps, : left.shape[1]] = left
             t += len(block.x)
             if segment.start + t < self.steps:
                 self.tangents.compress(segment.running[t - 1], len(block.x))
-        return Curves(found, unsettled)
+        return Curves(found, self._settled_from_start(segment, found, lost))
+
+    def _settled_from_start(
+        self, segment: Segment, found: dict[str, Tensor], lost: Tensor
+    ) -> Tensor:
+        """Write the column sums that are lost (t, n); return (n,), where they stay so."""
+        problem = self.plan.problem
+        # more cotangents would take longer than the example's tangents in float64
+        unsettled = lost.sum(dim=0) > problem.hidden // 2
+        t, slots = (lost & ~unsettled).nonzero(as_tuple=True)
+        if len(t):
+            examples = self.rows[segment.examples][slots]
+            sums = log10_sums_from_start(
+                problem, self.plan.layer, self.plan.rows, examples, segment.start + t
+            )
+            found["column_sum"][t, slots] = sums
+            unsettled[slots[~torch.isfinite(sums.cpu())]] = True
+        return unsettled
 
     def _block(
         self, block: LayerRun, found: dict[str, Tensor], running: list[int], start: int
     ) -> Tensor:
-        """Write the rows of `found`, steps `start` and later; return which slots are unsettled."""
-        log_product = self._cell_path(block, found, running) if "cell_path" in found else None
+        """Write the rows of `found`, steps `start` and later; return which column sums are lost."""
         factors = block.cell.one_step(block.path, slice(None), STABLE)
+        log_product = None
+        if "cell_path" in found and factors.keep is not None:
+            log_product = self._cell_path(factors.keep, found, running)
         spectral_at = self.plan.spectral_at[start : start + len(running)]
         for steps, now in advance(self.tangents, factors, running):
             n = running[steps.start]
@@ -134,13 +154,13 @@ class _Run:
             # exactly: no h that c_0 reaches has been read yet
             found[HIDDEN_PATH][0] = -torch.inf
         if self.sums is None:
-            return torch.zeros(running[0], dtype=torch.bool)
+            return torch.zeros(len(running), running[0], dtype=torch.bool)
         here = {name: values[:, : running[0]] for name, values in found.items()}
         return self.sums.settle(factors, running[-1], here)
 
-    def _cell_path(self, block: LayerRun, found: dict[str, Tensor], running: list[int]) -> Tensor:
-        """Write it, and return the logs of its product (t, n, H)."""
-        log_product = self.cell_path.advance(block.path.a)
+    def _cell_path(self, f: Tensor, found: dict[str, Tensor], running: list[int]) -> Tensor:
+        """Write it, and return the logs of its product (t, n, H), from the forget gates."""
+        log_product = self.cell_path.advance(f)
         values = log10_cell_path(log_product)
         ended = torch.arange(values.shape[1]) >= torch.tensor(running).unsqueeze(1)
         found["cell_path"][:, : values.shape[1]] = values.masked_fill(

@@ -25,10 +25,10 @@ class CellPath:
         """Slot s takes over what slot source[s] holds."""
         self.log = self.log[source]
 
-    def advance(self, a: Tensor) -> Tensor:
-        """After each step of a block: (t, n, H), from pre-activations (t, n, 4 H) of n slots."""
-        log_f = torch.sigmoid(a.chunk(4, dim=-1)[1]).log_()
-        log_f[0] += self.log[: a.shape[1]]
+    def advance(self, f: Tensor) -> Tensor:
+        """After each step of a block: (t, n, H), from the forget gates (t, n, H) of n slots."""
+        log_f = f.log()
+        log_f[0] += self.log[: f.shape[1]]
         log_f.cumsum_(dim=0)
         self.log = log_f[-1]
         return log_f

@@ -119,7 +119,7 @@ def _run_blocks(
         n = segment.running[start - segment.start]
         steps = slice(start, min(start + _most(n * trajectory_bytes(problem, BLOCK)), segment.stop))
         now = h[:, :n], None if c is None else c[:, :n]
-        yield deque(_run_block(problem, rows[:n], steps, *now), maxlen=1).pop()
+        yield deque(run_block(problem, rows[:n], steps, *now), maxlen=1).pop()
         start = steps.stop
 
 
@@ -130,9 +130,13 @@ def _most(bytes_of_block: int) -> int:
     return BLOCK * max(1, BLOCK_BYTES // bytes_of_block)
 
 
-def _run_block(
+def run_block(
     problem: Problem, rows: Tensor, steps: slice, h: Tensor, c: Tensor | None
 ) -> Iterator[LayerRun]:
+    """As many layers as h and c (layer, n, H) are of, in turn, over a few steps of n examples.
+
+    h and c are moved on in place.
+    """
     x = problem.inputs[rows, steps].double().transpose(0, 1)
     for layer, cell in enumerate(problem.cells[: len(h)]):
         path = cell.run(x, h[layer], None if c is None else c[layer])

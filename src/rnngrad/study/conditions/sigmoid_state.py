@@ -33,9 +33,10 @@ class SigmoidStateLSTM(LSTM):
     def one_step(self, path: Trajectory, steps: slice, forms: DerivativeForms) -> OneStep:
         assert path.c is not None
         one = super().one_step(path, steps, forms)
-        c, a_o = path.c[1:][steps], path.a[steps].chunk(4, dim=-1)[3]
-        mix = torch.cat([one.mix[..., :3, :], (c.sigmoid() * forms.sigmoid(a_o)).unsqueeze(2)], 2)
-        return OneStep(mix, mix, one.keep, a_o.sigmoid() * forms.sigmoid(c))
+        c = forms.sigmoid(path.c[1:][steps])
+        o = forms.sigmoid(path.a[steps].chunk(4, dim=-1)[3])
+        mix = torch.cat([one.mix[..., :3, :], (c.value * o.derivative).unsqueeze(2)], 2)
+        return OneStep(mix, mix, one.keep, o.value * c.derivative)
 
 
 def with_sigmoid_state(problem: Problem) -> Problem:

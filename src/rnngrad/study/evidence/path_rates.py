@@ -118,10 +118,9 @@ def _below_largest_path(
 def _gates(run: LayerRun, where: list[Stretch]) -> dict[str, float]:
     assert run.path.c is not None
     _, f, _, o = run.path.a.chunk(4, dim=-1)
+    slope = STABLE.tanh(run.path.c[1:]).derivative
     log10_through = [
-        (torch.sigmoid(o[s.steps, s.example]) * STABLE.tanh(run.path.c[1:][s.steps, s.example]))
-        .log10()
-        .mean(dim=1)
+        (torch.sigmoid(o[s.steps, s.example]) * slope[s.steps, s.example]).log10().mean(dim=1)
         for s in where
     ]
     spread = [torch.sigmoid(f[s.steps, s.example]).std(dim=0, correction=0) for s in where]
