@@ -25,7 +25,7 @@ from benchmarks.extrapolation import from_first_steps, from_some_steps, longest_
 
 PILOT = {1: 25, 2: 4}  # steps of a first try, by the power of T that the cost grows with
 LATE = 1.0  # seconds: a quicker first run may be mostly what a library puts off until then
-SHORT = 0.1  # seconds: what takes less is repeated for so long
+SHORT = 0.5  # seconds: what takes less is repeated for so long
 FRACTIONS = (1.0, 0.5, 0.0, 0.25, 0.75)  # of T: the steps t taken first, one at a time
 
 
@@ -132,6 +132,10 @@ def _repeated(run: Callable[[], Curves]) -> tuple[float, Curves]:
 
 def main(name: str) -> None:
     answers = _own_stdout()
+    if COMPETITORS[name].needs == "torch" and not COMPETITORS[name].denormals:
+        import torch
+
+        torch.set_flush_denormal(True)  # before there are threads, which take it over
     plan, path = None, None
     for line in sys.stdin:
         request = json.loads(line)

@@ -26,6 +26,7 @@ class Competitor(NamedTuple):
 
     bytes_per_step: held at once for every step, from (H, B); the number of steps is kept below
         what fits `MEMORY`.
+    denormals: is torch left to keep denormal numbers? JAX and TensorFlow flush them to zero.
     """
 
     label: str
@@ -36,15 +37,21 @@ class Competitor(NamedTuple):
     curves: bool = True
     headline: bool = False  # runs all steps at full size whatever that takes
     bytes_per_step: Callable[[int, int], int] = lambda H, B: 0
+    denormals: bool = False
 
 
 MEMORY = 4 * 2**30
 
 PROBE, UNIT, FLOOR = "rnngrad", "forward", "floor"
 COMPETITORS = {
-    PROBE: Competitor("rnngrad", "probe", "curves", "forward", headline=True),
+    PROBE: Competitor("rnngrad", "probe", "curves", "forward", headline=True, denormals=True),
     "all_directions": Competitor(
-        "rnngrad, no direction dropped", "probe", "all_directions", "forward", headline=True
+        "rnngrad, no direction dropped",
+        "probe",
+        "all_directions",
+        "forward",
+        headline=True,
+        denormals=True,
     ),
     UNIT: Competitor("plain nn.LSTM forward", "probe", "plain_forward", "forward", curves=False),
     FLOOR: Competitor(
