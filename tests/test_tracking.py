@@ -1,12 +1,14 @@
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 from rnngrad import tracking
 from rnngrad.errors import InputError
-from rnngrad.params import read_params
+from rnngrad.params import check_params, read_params
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +87,35 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     assert [(point.step, point.value) for point in epochs] == [(1, 0.5), (2, 0.25)]
     artifacts = client.list_artifacts(parent.info.run_id, "reports/figures")
     assert [artifact.path for artifact in artifacts] == ["reports/figures/jacobian.svg"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "demo, pre padding, rnn+lstm+gru"),
+        ({"embed": {"padding": "none"}, "train": {"epochs": 3}},
+         "embed.padding=none, train.epochs=3"),
+        ({"cells": {"lstm": {"forget_bias": 3.0}}}, "cells.lstm.forget_bias=3.0"),
+        ({"cells": {"gru": None}}, "~cells.gru"),
+        ({"sample": {"seed": 2}, "probe": {"seed": 2}, "train": {"hidden": 9, "epochs": 1}},
+         "sample.seed=2, train.hidden=9, train.epochs=1 and 1 more"),
+    ],
+)  # fmt: skip
+def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
+    changes: dict, name: str, results: Results, files: list[Path]
+) -> None:
+    committed = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(committed)
+    for command in ("init -q", "add params.yaml", "-c user.name=a -c user.email=b commit -qm c"):
+        subprocess.run(["git", *command.split()], check=True)
+    content = YAML(typ="safe", pure=True).load(committed)
+    for section, values in changes.items():
+        content[section] |= values
+    content["cells"] = {
+        cell: block for cell, block in content["cells"].items() if block is not None
+    }
+    changed = Results(**{**vars(results), "params": check_params(content, "params.yaml")})
+    assert tracking._run_name(changed) == name
 
 
 def test_another_result_is_another_run(results: Results, files: list[Path]) -> None:

@@ -18,9 +18,10 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
+from rnngrad.params import Params, check_params
 from rnngrad.study.results import Results
 
 EXPERIMENT = "rnngrad"
@@ -28,6 +29,7 @@ RESULT = "rnngrad.result"
 BATCH = 1000  # what one log_batch call may carry
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
+SETTINGS = 3  # of those changed, in a run's name
 
 for noisy in ("alembic", "mlflow"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -100,8 +102,7 @@ def _publish(
     client: MlflowClient, experiment: str, results: Results, artifacts: list[Path], checksum: str
 ) -> None:
     params = results.params
-    name = f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
-    tags = {RESULT: checksum, "mlflow.runName": name} | _provenance()
+    tags = {RESULT: checksum, "mlflow.runName": _run_name(results)} | _provenance()
     parent = client.create_run(experiment, tags=tags).info.run_id
     flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
     _log(
@@ -127,6 +128,38 @@ def _publish(
             _log(client, child, params=settings, metrics=[*metrics, *curves])
             client.set_terminated(child)
     client.set_terminated(parent)
+
+
+def _run_name(results: Results) -> str:
+    """What is set otherwise than in the last commit, as ``dvc exp run -S`` would set it."""
+    params = results.params
+    changed = _changed_settings(params)
+    if not changed:
+        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
+    shown = ", ".join(changed[:SETTINGS])
+    return shown if len(changed) <= SETTINGS else f"{shown} and {len(changed) - SETTINGS} more"
+
+
+def _changed_settings(params: Params) -> list[str]:
+    committed = _git("show", "HEAD:./params.yaml")
+    try:
+        before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
+    except (YAMLError, InputError):
+        return []  # none, or of another version
+    old, new = (_leaves(p.model_dump(mode="json")) for p in (before, params))
+    changed = [f"{key}={new[key]}" for key in new if key not in old or old[key] != new[key]]
+    return [*changed, *(f"~{key}" for key in old if key not in new)]
+
+
+def _leaves(section: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name; a section that may be empty, as a cell's block, as "on"."""
+    found = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            found |= {f"{above}{key}": "on"} | _leaves(value, f"{above}{key}.")
+        else:
+            found[f"{above}{key}"] = value
+    return found
 
 
 def _log(client: MlflowClient, run: str, params: dict[str, Any], metrics: list[Metric]) -> None:
@@ -187,13 +220,20 @@ def _shown_steps(last: int) -> set[int]:
 def _provenance() -> dict[str, str]:
     """The git commit, and DVC's checksum of every output so far, where there are such."""
     tags = {}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    if commit.returncode == 0:
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    commit = _git("rev-parse", "HEAD").strip()
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
     lock = Path("dvc.lock")
     if lock.exists():
         for stage in YAML(typ="safe").load(lock)["stages"].values():
             tags |= {f"dvc.{out['path']}": out["md5"] for out in stage.get("outs", [])}
     return tags
+
+
+def _git(*command: str) -> str:
+    """What git prints; nothing where there is no git, or no repository."""
+    try:
+        done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MaybeNone = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JacobianCurves:
     """log10 of the size of J_t = d s_t / d s_0, (batch, time) float64 arrays; step t is column t-1.
 

@@ -28,7 +28,7 @@ DECADES = 7  # what counts as decayed or exploding
 CANCELLATION = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """What became of d s_t / d s_0, and what naive autograd makes of it. Arrays are (batch, time).
 

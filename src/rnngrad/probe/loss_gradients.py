@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SPREAD_LIMIT = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossGradientCurves:
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
