@@ -9,6 +9,21 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
 
 BAD = {
+    "another question": (
+        "    arithmetic: log ",
+        "    arithmetic: float32 ",
+        "conditions: question.arithmetic is log; set another one in a case",
+    ),
+    "padding of trained weights": (
+        "weights: trained, cells: [rnn, lstm, gru]}",
+        "weights: trained, padding: none}",
+        "conditions.cases.trained.padding: trained weights are padded as in training; remove it",
+    ),
+    "a case without a factor's name": (
+        "{factor: averaging,",
+        "{factor: '',",
+        "conditions.cases.averaging_bug.factor: name what the case varies",
+    ),
     "unknown key": ("hidden: 200", "hiden: 200", "train.hiden: unknown key"),
     "unknown section": ("probe:", "prob:", "prob: unknown key"),
     "text for a number": ("epochs: 10", "epochs: ten", "train.epochs: input should be a valid"),

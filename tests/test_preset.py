@@ -73,7 +73,7 @@ def test_settings_are_written_as_dvc_reads_them(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("""
 sample: {per_class: 50, filler: "o'clock"}
 embed: {max_length: null, vectors: glove}
-conditions: {question: {halved_mean: true}}
+conditions: {question: {sliced_input: true}}
 cells: {gru: {}, lstm: {forget_bias: 3.0}}
 train: {seeds: [1, 2]}
 """)
@@ -82,7 +82,7 @@ train: {seeds: [1, 2]}
         r"sample.filler='o\'clock'",
         "embed.max_length=null",
         "embed.vectors=glove",
-        "conditions.question.halved_mean=true",
+        "conditions.question.sliced_input=true",
         "+cells.gru={}",
         "+cells.lstm.forget_bias=3.0",
         "train.seeds=[1,2]",

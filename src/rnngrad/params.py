@@ -133,18 +133,35 @@ class ConditionsParams(_Section):
     streams: Annotated[int, Field(ge=1)]
     seed: Seed
     question: Setting
-    cases: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Annotated[str, Field(min_length=1)], dict[str, Any]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _the_question_is_read_as_it_is(self) -> Self:
+        own = {
+            "weights": "initial",
+            "arithmetic": "log",
+            "statistic": "column_sum",
+            "halved_mean": False,
+        }
+        for name, value in own.items():
+            if getattr(self.question, name) != value:
+                # the answer compares the true values of untrained models with everything else
+                raise ValueError(f"question.{name} is {value}; set another one in a case")
+        return self
 
     def factor_of(self, case: str) -> str:
         """What the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
-        if not isinstance(factor, str):
+        if not isinstance(factor, str) or not factor.strip():
             raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
         return factor
 
     def setting_of(self, case: str) -> Setting:
         """The question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
+        if changes.get("weights") == "trained" and "padding" in changes:
+            where = f"conditions.cases.{case}.padding"
+            raise InputError(f"{where}: trained weights are padded as in training; remove it")
         try:
             return Setting.model_validate(self.question.model_dump() | changes)
         except ValidationError as error:

@@ -47,6 +47,8 @@ BAD = {
     ),
     "no label": (b"id,comment_text\n1,a\n", "no column toxic; it has id, comment_text; rename"),
     "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has one without a proper name"),
+    "semicolons": (b"id;comment_text;toxic\n1;a;0\n", "separated by semicolons or tabs; save it"),
+    "gzipped": (gzip.compress(b"comment_text,toxic\na,0\n"), "it is gzipped: name it .csv.gz"),
     "many columns": (
         ",".join(f"c{i}" for i in range(12)) + "\n",
         "it has c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",

@@ -26,6 +26,7 @@ def write(tmp_path, content, name="vectors.txt"):
         "4 3\n" + GOOD,
         GOOD.rstrip("\n"),
         GOOD.replace("\n", "\r\n"),
+        "\ufeff" + GOOD,
         # as word2vec's own tool writes them
         "4 3\n" + GOOD.replace("\n", " \n"),
         # the last vector of a word counts
@@ -38,6 +39,7 @@ def write(tmp_path, content, name="vectors.txt"):
         "header",
         "no newline at the end",
         "CRLF",
+        "byte order mark",
         "word2vec",
         "twice",
         "odd white space",
@@ -54,7 +56,11 @@ BAD = {
     "header": ("2 50\na 1 2 3\n", "has vectors of 50 numbers, but embed.dimensions is 3; set"),
     "too few": ("a 1 2 3\nb 1 2\nc 1 2 3\n", "line 2: 2 numbers in place of 3; correct the line"),
     "too many": ("a 1 2 3\nb 1 2 3 4\n", "line 2: 4 numbers in place of 3"),
-    "two blanks": ("a 1 2 3\nb  1 2 3\n", "line 2: 4 numbers in place of 3"),
+    "two blanks": (
+        "a 1 2 3\nb  1 2 3\n",
+        "line 2: two blanks in a row; separate numbers by single",
+    ),
+    "two blanks, first line": ("a  1 2 3\nb  1 2 3\n", "line 1: two blanks in a row"),
     "blank line": ("a 1 2 3\n\nb 1 2 3\n", "line 2: 0 numbers in place of 3"),
     "text": ("a 1 2 3\nb 1 x 3\n", "line 2: text in place of a number; correct the line"),
     "text in a word not needed": ("a 1 2 3\nother 1 x 3\n", "line 2: text in place of a number"),

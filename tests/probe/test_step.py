@@ -200,3 +200,23 @@ def test_names_what_fails_in_a_step():
             rnngrad.jacobian_curves_of_step(step, x, s)
         assert expected in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_step_without_a_derivative_is_not_taken_for_a_zero():
+    cell = nn.GRUCell(3, 4)
+    x, zero = torch.randn(2, 5, 3), torch.zeros(2, 4)
+
+    @torch.inference_mode()
+    def inferring(s: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return cell(x, s)
+
+    with pytest.raises(rnngrad.InputError, match=r"step runs under torch\.inference_mode"):
+        rnngrad.jacobian_curves_of_step(inferring, x, zero)
+    with pytest.warns(UserWarning, match="does it detach the state"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s.detach()), x, zero)
+    # a true zero is none to be warned of
+    found = rnngrad.jacobian_curves_of_step(lambda s, x: 0 * s + x[:, :1], x, zero)
+    assert (found.log10_frobenius == -np.inf).all()
+    with torch.inference_mode():
+        inside = rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero)
+    assert np.isfinite(inside.log10_frobenius).all()

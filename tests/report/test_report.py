@@ -1,6 +1,7 @@
 """The report of made-up results: what it says, that it is whole, and that it repeats."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -241,6 +242,8 @@ def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Resu
     table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
     _, _, rnn, _, _ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
     assert "looks better with padding and without" in rnn
+    _, _, unsure, _, _ = answer(results, [replace(CLAIMS[0], id=2, verdict="does not hold")])
+    assert "does not look better" in unsure
 
 
 def test_the_answer_says_whether_the_trained_rnn_comes_to_rest(results: Results) -> None:

@@ -116,3 +116,4 @@ def test_one_path_says_whether_there_is_one() -> None:
     explodes = judged(judge_one_path(make_paths({}, hidden_path=0.001)))
     assert "so that one does not vanish" in explodes.measured
     assert judge_one_path(make_paths({}).iloc[:0]) is None
+    assert judge_one_path(make_paths({}).assign(cell_path=np.nan, hidden_path=np.nan)) is None

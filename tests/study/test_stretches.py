@@ -43,4 +43,6 @@ def test_steps_without_a_finite_value_do_not_count() -> None:
     values = np.array([[-np.inf, -1.0, np.nan]])
     assert np.isnan(change_per_step(values, [Stretch(0, 0, 2), Stretch(0, 1, 3)]))
     assert np.isnan(change_per_step(values, [Stretch(0, 1, 2)]))
+    # the second step of one comment of one word
+    assert np.isnan(change_per_step(values[:, :1], [Stretch(0, 1, 1)]))
     assert np.isnan(change_per_step(values, []))

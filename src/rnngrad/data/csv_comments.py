@@ -46,11 +46,17 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
+        gzipped = path.read_bytes()[:2] == b"\x1f\x8b"
+        mend = "it is gzipped: name it .csv.gz" if gzipped else "save it as CSV in UTF-8"
+        raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if {*columns} & {*re.split("[;\t]", table.columns[0])} - {*table.columns}:
+        raise InputError(
+            f"{path}: columns are separated by semicolons or tabs; save it with commas"
+        )
     missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(

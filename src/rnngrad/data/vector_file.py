@@ -4,6 +4,7 @@ A line is a word and its numbers, separated by single blanks, in UTF-8; the file
 header line "words dimensions" (word2vec's text format) and may be gzipped.
 """
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -58,6 +59,10 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
             promised = int(fields[0])
             _check_dimensions(path, int(fields[1]), dimensions)
             continue
+        if "" in fields[1:]:
+            raise InputError(
+                f"{path}: line {number}: two blanks in a row; separate numbers by single blanks"
+            )
         if not read:
             _check_dimensions(path, len(fields) - 1, dimensions)
         elif len(fields) - 1 != dimensions:
@@ -82,7 +87,8 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
             # bytes end lines at newlines only; words may hold other separators
             for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
                 # word2vec's own tool ends its lines with a blank
-                yield number, line.rstrip(b" \r\n").decode()
+                start = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                yield number, start.rstrip(b" \r\n").decode()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct embed.path") from error
     except UnicodeDecodeError as error:

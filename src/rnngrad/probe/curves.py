@@ -116,7 +116,8 @@ def jacobian_curves(
     if J_t is zero in exact arithmetic with the float64 values of the gates: where float64 ends, a
     sigmoid counts as 0 below -745 and the derivative of tanh as 0 beyond 372 on either side (the
     last digits go from -708 and 354 on). In a GRU h_(t-1) - n is a factor: where both saturate to
-    the same +-1, with weights in the tens, its digits are lost, and whole decades beyond.
+    the same +-1, with weights in the tens or inputs in the hundreds, its digits are lost, and whole
+    decades beyond. A column sum below 1e-15 of the norm is rounding, and may truly be zero.
 
     Examples whose initial states (of all layers) and leading inputs are equal share these steps,
     which are then computed once: padding in front costs one example, not the batch. The numbers are

@@ -54,11 +54,13 @@ def jacobian_curves_of_step(
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
     side) and exactly zero from about 19 and 37, in float32 from 9 and 17: curves may then be -inf
     though the Jacobian is not zero. `jacobian_curves` uses forms without that cancellation: prefer
-    it for torch's own modules.
+    it for torch's own modules. A step that detaches its state has no derivative; where torch finds
+    none at all at the first step although the state changes, a warning says so.
 
     Raises:
-        InputError: shapes that do not fit, a step that fails, changes the state's structure or
-            dtype, mixes examples, is random, or returns NaN or inf.
+        InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
+            changes the state's structure or dtype, mixes examples, is random, or returns NaN or
+            inf.
         TypeError: integer inputs or states.
     """
     device = torch.get_default_device()
@@ -180,6 +182,11 @@ class _FlatStep:
         leaves = [p.reshape(-1, *shape) for p, shape in zip(parts, self.shapes, strict=True)]
         result = self.step(pytree.tree_unflatten(leaves, self.spec), x)
         new, spec = pytree.tree_flatten(result)
+        if not torch.is_inference_mode_enabled() and any(map(_is_inference, new)):
+            raise InputError(
+                "step runs under torch.inference_mode, where nothing has a derivative; "
+                "leave that away, or use torch.no_grad"
+            )
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in new] != [
             leaf.shape for leaf in leaves
         ]:
@@ -191,6 +198,15 @@ class _FlatStep:
             dtypes = ", ".join(str(leaf.dtype) for leaf in new)
             raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")
         return self._flat(new)
+
+    def _warn_of_no_derivative(self, s: Tensor, x: Tensor, new: Tensor) -> None:
+        near = s + torch.finfo(s.dtype).eps ** 0.5 * (1 + s.abs())
+        if not torch.equal(self(near, x), new):
+            warnings.warn(
+                "the derivative of step is zero where its result is not constant: does it detach "
+                "the state, or take numbers out of tensors (.item(), .tolist())?",
+                stacklevel=2,
+            )
 
     def linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The next state and M[b, i, k] = d s_i / d s_k (b, S, S)."""
@@ -208,11 +224,17 @@ class _FlatStep:
             with _failure_named("step cannot go through torch.func.vmap and jvp"):
                 tangents = torch.func.vmap(directional)(basis)
         M = tangents.permute(1, 2, 0)
+        if t == 0 and not M.any():
+            self._warn_of_no_derivative(s, x, new)
         if not (torch.isfinite(new).all() and torch.isfinite(M).all()):
             raise InputError(
                 f"step returns NaN or inf, in the state or its derivative, at step {t + 1}"
             )
         return new, M
+
+
+def _is_inference(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_inference()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
 _STAGES = [  # stage, what it makes, the keys of params.yaml that it reads, where
-    ("download", "comments with labels", "data", "build/comments.parquet"),
+    ("download", "comments with labels", "data, sample.per_class", "build/comments.parquet"),
     ("sample", "balanced classes, filler, splits, data card", "sample", "build/sample.parquet"),
     ("embed", "tokens and word vectors", "embed", "build/embed/"),
     (

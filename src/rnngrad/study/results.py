@@ -17,6 +17,12 @@ from rnngrad.params import Params
 WEIGHTS = ("init", "trained")
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 GATE_COLUMNS = ["input", "activation", "share", "mean", "cell", "seed", "weights"]
+CURVES = ["cell", "seed", "weights", "state", "statistic", "step", "log10_mean", "log10_median"]
+HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
+CONDITIONS = ["condition", "factor", "cell", "log10_at_end", "float32_zero_from", "horizon"]
+CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
+EVIDENCE = ["influences", "output_gates", "remembered", "shares"]  # of every cell
+EVIDENCE_OF = {"rnn": ["powers"], "lstm": ["paths", "tutorial"]}
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,25 @@ def load_results(build: Path, params: Params) -> Results:
     probe = {cell: build / "probe" / cell for cell in cells}
     return Results(
         params=params,
-        curves=pd.concat([_read_csv(probe[cell] / "curves.csv") for cell in cells]),
+        curves=pd.concat([read_result(probe[cell] / "curves.csv", *CURVES) for cell in cells]),
         gates=pd.concat(
-            [_read_csv(probe[cell] / "gates.csv") for cell in cells if cell != "rnn"]
+            [
+                read_result(probe[cell] / "gates.csv", *GATE_COLUMNS)
+                for cell in cells
+                if cell != "rnn"
+            ]
             or [pd.DataFrame(columns=GATE_COLUMNS)]
         ),
         history=pd.concat(
-            [_read_csv(train[cell] / "history.csv").assign(cell=cell) for cell in cells]
+            [read_result(train[cell] / "history.csv", *HISTORY).assign(cell=cell) for cell in cells]
         ),
         metrics={cell: _read_json(train[cell] / "metrics.json") for cell in cells},
         model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),
-        conditions=_read_csv(build / "conditions" / "conditions.csv"),
-        condition_seeds=_read_csv(build / "conditions" / "seeds.csv"),
-        condition_curves=_read_csv(build / "conditions" / "curves.csv"),
+        conditions=read_result(build / "conditions" / "conditions.csv", *CONDITIONS),
+        condition_seeds=read_result(build / "conditions" / "seeds.csv", *CONDITIONS, "seed"),
+        condition_curves=read_result(build / "conditions" / "curves.csv", *CONDITION_CURVES),
         evidence=_evidence([build / "evidence" / cell for cell in cells]),
         triangles={
             (cell, weights): triangle
@@ -103,8 +113,9 @@ def load_results(build: Path, params: Params) -> Results:
 def _evidence(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
     parts: dict[str, list[pd.DataFrame]] = {}
     for folder in folders:
-        for path in sorted(folder.glob("*.csv")):
-            parts.setdefault(path.stem, []).append(_read_csv(path))
+        wanted = [folder / f"{name}.csv" for name in (*EVIDENCE, *EVIDENCE_OF.get(folder.name, ()))]
+        for path in sorted({*folder.glob("*.csv"), *wanted}):
+            parts.setdefault(path.stem, []).append(read_result(path))
     # a frame without rows has no types that another one would have to be reconciled with
     return {
         name: pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
@@ -120,11 +131,20 @@ def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
         raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_result(path: Path, *columns: str) -> pd.DataFrame:
+    """A table that another stage wrote.
+
+    Raises:
+        InputError: it is missing, no CSV, or lacks one of the columns.
+    """
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{path}: has no column {missing[0]}; run dvc repro")
+    return table
 
 
 def _read_json(path: Path) -> dict[str, Any]:

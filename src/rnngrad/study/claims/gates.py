@@ -210,15 +210,24 @@ def judge_varying_gates(paths: pd.DataFrame) -> Claim | None:
     )
 
 
+def _tanhs(rates: pd.DataFrame) -> str:
+    count = over_seeds(rates["tanh_factors"])
+    # a mean over paths, weighted by what each carries, with its sign
+    if count["mean"] <= 0 or (count["low"] is not None and count["low"] <= 0):
+        return f"no clear number of tanh: {in_words(count, '.2f', 'per step')}"
+    return (
+        f"{in_words(count, '.2f', 'tanh per step')}, "
+        f"a factor of 10^{rates['log10_tanh_factor'].mean():.2f} each (geometric mean)"
+    )
+
+
 def _variation_measured(paths: pd.DataFrame) -> str:
     parts = []
     for (weights, kind), group in paths.groupby(["weights", "input"], sort=False):
         rates = group.set_index("seed")
         parts.append(
             f"{_in_words(weights)} on {kind} a forget gate's standard deviation over steps is "
-            f"{rates['gate_std'].mean():.4f}, and the gradient's paths pass "
-            f"{in_words(over_seeds(rates['tanh_factors']), '.2f', 'tanh per step')}, "
-            f"a factor of 10^{rates['log10_tanh_factor'].mean():.2f} each (geometric mean)"
+            f"{rates['gate_std'].mean():.4f}, and the gradient's paths pass {_tanhs(rates)}"
         )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."

@@ -93,9 +93,9 @@ def judge_one_path(paths: pd.DataFrame) -> Claim | None:
         paths: cell, seed, weights, and the columns of ``path_rates``.
 
     Returns:
-        None without paths.
+        None without paths, or without a rate of any of them (of one step, say).
     """
-    if paths.empty:
+    if paths.empty or paths[["cell_path", "hidden_path"]].isna().all(axis=None):
         return None
     lost = paths.groupby(["weights", "input"], sort=False)["below_largest_path"].max()
     together = lost <= CANCELLED

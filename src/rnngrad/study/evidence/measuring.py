@@ -19,7 +19,9 @@ from rnngrad.study.evidence.path_rates import path_rates
 from rnngrad.study.evidence.recurrent_powers import powers_at_radii, recurrent_powers
 from rnngrad.study.probed import ProbedModel
 from rnngrad.study.probing import ProbeInputs, initial_state, probe_inputs
+from rnngrad.study.results import read_result
 
+PREDICTIONS = ["seed", "comment", "label", "probability"]
 # of every cell, with or without rows
 COLUMNS = {
     "shares": weight_gradient_shares.COLUMNS,
@@ -49,7 +51,7 @@ def measure_model(cell: str, build: Path, params: Params, probed: ProbedModel) -
     found, triangle = _on_passages(classifier, passages, params.probe.seed)
     frames |= found
     if weights == "trained":
-        predictions = pd.read_csv(path.with_name("predictions.csv"))
+        predictions = read_result(path.with_name("predictions.csv"), *PREDICTIONS)
         its = predictions[predictions["seed"] == seed].drop(columns="seed")
         frames["remembered"] = telling.remembered_by_distance(
             classifier, its, sample, vectors, params.embed

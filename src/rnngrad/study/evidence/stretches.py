@@ -74,8 +74,10 @@ def change_per_step(values: NDArray[np.floating], over: Sequence[Stretch]) -> fl
     """
     gained, steps = 0.0, 0
     for stretch in over:
+        if len(stretch) < 2:
+            continue
         first, last = (float(values[stretch.example, t]) for t in (stretch.start, stretch.stop - 1))
-        if len(stretch) > 1 and np.isfinite(first) and np.isfinite(last):
+        if np.isfinite(first) and np.isfinite(last):
             gained += last - first
             steps += len(stretch) - 1
     return gained / steps if steps else np.nan
