@@ -62,8 +62,10 @@ def weight_gradient_shares(
 
 def _shares_of_row(log10_norms: NDArray[np.float64], comment: int) -> dict[str, float]:
     T = len(log10_norms)
-    norms = 10.0 ** (log10_norms - log10_norms.max())
-    from_the_end = np.cumsum(norms[::-1]) / norms.sum()
+    top = log10_norms.max()
+    norms = 10.0 ** (log10_norms - (top if np.isfinite(top) else 0.0))
+    # a single step from the zero state has no part at all
+    from_the_end = np.cumsum(norms[::-1]) / (norms.sum() or np.nan)
     return {
         "comment": comment,
         "steps": T,
