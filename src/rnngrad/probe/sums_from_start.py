@@ -46,7 +46,9 @@ def log10_sums_from_start(
         v *= power_of_two(-largest).unsqueeze(1)
         exponent += largest
     sums = v[:, rows].abs().mean(dim=1).log10() + exponent.double() * LOG10_2
-    return torch.empty_like(sums).index_copy_(0, order, sums)
+    found = torch.empty_like(sums)
+    found[order] = sums
+    return found
 
 
 def push_back(cell: Cell, one: OneStep, slots: Tensor, v: Tensor) -> None:
