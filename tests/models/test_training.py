@@ -120,3 +120,12 @@ def test_a_file_without_weights_is_named(
     with pytest.raises(InputError, match=r"init-1.pt: .* train it") as caught:
         load_classifier(path, "rnn", D, params)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered `nan` values")
+def test_a_gradient_that_is_not_finite_is_one_line(
+    data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
+) -> None:
+    params = make_train_params(hidden=8, learning_rate=3e38)
+    with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
+        train_seed("lstm", 1, data, params, tmp_path)

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAccuracy
 
 from rnngrad.data.batches import Batch
+from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
 
@@ -37,6 +38,20 @@ class Learner(pl.LightningModule):
         if self.trainer.is_last_batch:
             self._log("train")
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before Lightning clips: with an infinite norm that would leave nothing but NaN.
+
+        Raises:
+            InputError: a gradient is not finite.
+        """
+        gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.stack([g.abs().amax() for g in gradients])).all():
+            raise InputError(
+                f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
+                "its way back, or training diverges; set another forget_bias or initializer, "
+                "embed.padding to none, or a smaller learning_rate"
+            )
 
     def validation_step(self, batch: Batch) -> None:
         self._loss(batch, "validation")

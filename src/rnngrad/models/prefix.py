@@ -103,7 +103,7 @@ def _run(cell: Recurrence, steps: int, parts: int) -> _Path:
         gates[t:stop] = cell.b
         now = gates[t:stop, None]
         before, after = ([s[first:][: len(now), None] for s in states] for first in (t, t + 1))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             cell.steps(now, now, before, after)
     return _Path(states, gates, 0)
 
@@ -158,6 +158,7 @@ class _Back:
             now += more
 
     @one_thread
+    @np.errstate(over="ignore", invalid="ignore")  # what explodes is for the optimiser to refuse
     def all_the_way(self, steps: list[int], entering: Array) -> None:
         """To the zero state, with cotangents (n, parts, H) that enter after n numbers of steps."""
         for k in reversed(range(self.at_rest(steps, entering))):

@@ -186,7 +186,7 @@ class _Recurrent(torch.autograd.Function):
 @one_thread
 def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
     """All steps forward: gates (N, blocks H) hold the input part before and the gates after."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for n, start, stop in rows.stretches():
             now = gates[start:stop].reshape(-1, n, gates.shape[1])
             before, after = (
@@ -197,6 +197,7 @@ def run(cell: Recurrence, gates: Array, states: States, rows: Rows) -> None:
 
 
 @one_thread
+@np.errstate(over="ignore", invalid="ignore")  # what explodes is for the optimiser to refuse
 def run_back(cell: Backward, gates: Array, rows: Rows, states: States, cotangent: States) -> Array:
     """All steps back: the cotangent (rows, H) of the last states becomes that of the initial ones.
 

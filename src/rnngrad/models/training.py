@@ -20,6 +20,7 @@ from torchmetrics.functional.classification import (
 from tqdm import tqdm
 
 from rnngrad.data.datamodule import CommentData
+from rnngrad.errors import InputError
 from rnngrad.models.learner import Learner
 from rnngrad.models.live import live_logger
 from rnngrad.models.results import TrainedSeed
@@ -101,6 +102,9 @@ def train_seed(
 
     Epoch metrics also go to MLflow while training runs if ``MLFLOW_TRACKING_URI`` is set. Results
     are the same with and without it.
+
+    Raises:
+        InputError: a gradient is not finite.
     """
     pl.seed_everything(seed, verbose=False)
     features = data.splits["train"].vectors.shape[1]
@@ -122,7 +126,10 @@ def train_seed(
         default_root_dir=checkpoints,
     )
     last = checkpoints / "last.ckpt"
-    trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None)
+    except InputError as error:
+        raise InputError(f"{cell}, seed {seed}: {error}") from error
     predictions = _predict(trainer, model, data)
     test = _test_metrics(predictions)
     tqdm.write(f"{cell}, seed {seed}: test accuracy {test['accuracy']:.3f}")
