@@ -31,23 +31,6 @@ def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for() ->
         list(run_jobs(os._exit, [(9,), (9,)]))
 
 
-def _fails_or_is_busy(busy: bool) -> None:
-    """Busy as Lightning is: a signal to end is noted, and handed on to who was there before."""
-    if not busy:
-        time.sleep(2)
-        raise ZeroDivisionError
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *given: before(*given) if callable(before) else None)
-    time.sleep(50)
-
-
-def test_a_worker_that_is_busy_when_another_fails_is_not_waited_for() -> None:
-    start = time.monotonic()
-    with pytest.raises(ZeroDivisionError):
-        list(run_jobs(_fails_or_is_busy, [(False,), (True,)]))
-    assert time.monotonic() - start < 25
-
-
 @pytest.mark.parametrize(
     ("jobs", "cores", "shared"), [(5, 2, 3), (4, 2, 2), (1, 2, 1), (5, 4, 5), (3, 8, 3), (10, 4, 6)]
 )

@@ -131,9 +131,6 @@ def _pool(workers: int) -> Iterator[Pool]:
 
 
 def _begin(lock: RLock) -> None:
-    # A pool ends its workers by this signal and waits. Lightning takes it for a wish to stop after
-    # the batch, and forgets it where there is none to come; but it calls a handler that is there.
-    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     tqdm.set_lock(lock)
     gc.freeze()
     gc.enable()
