@@ -25,7 +25,7 @@ def padded(sizes: Sizes) -> list[Finding]:
     """Comments of the question's lengths with zeros in front, all from one initial state.
 
     On zeros the states die away, and a plain forward would take ten times as long on some
-    processors with their denormal numbers; the probe, in float64, meets none.
+    processors with their denormal numbers; the probe takes as long either way.
     """
     import numpy as np
     import torch

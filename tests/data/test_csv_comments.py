@@ -117,3 +117,10 @@ def test_a_missing_file(tmp_path):
 def test_a_folder(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         read_csv_comments(tmp_path, "toxic")
+
+
+def test_a_gzipped_file_under_its_own_name_is_told_of_its_text(tmp_path):
+    path = tmp_path / "bad.csv.gz"
+    path.write_bytes(gzip.compress("comment_text,toxic\nü,0\n".encode("latin-1")))
+    with pytest.raises(InputError, match="not UTF-8 text; save it as CSV in UTF-8"):
+        read_csv_comments(path, "toxic")

@@ -46,8 +46,9 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
     except UnicodeDecodeError as error:
-        gzipped = path.read_bytes()[:2] == b"\x1f\x8b"
-        mend = "it is gzipped: name it .csv.gz" if gzipped else "save it as CSV in UTF-8"
+        with path.open("rb") as file:
+            misnamed = compression is None and file.read(2) == b"\x1f\x8b"
+        mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error

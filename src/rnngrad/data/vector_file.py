@@ -59,7 +59,7 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
             promised = int(fields[0])
             _check_dimensions(path, int(fields[1]), dimensions)
             continue
-        if "" in fields[1:]:
+        if len(fields) - 1 != dimensions and "" in fields[1:]:
             raise InputError(
                 f"{path}: line {number}: two blanks in a row; separate numbers by single blanks"
             )

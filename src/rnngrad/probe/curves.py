@@ -109,7 +109,8 @@ def jacobian_curves(
     it (float64 tangents: 1e-14); with 48 or fewer left float32 tangents go on in float64. The steps
     that follow cost less and less.
     Where signs cancel too far for that, a column sum is taken again from some steps before, by
-    float64 cotangents; should 512 steps not be enough, the example is taken again in float64.
+    float64 cotangents; should 512 steps not be enough, from the start. An example with more such
+    sums than H / 2 is taken again in float64.
     The hidden path is J_t less the cell path, and as exact as J_t is: where it is smaller than 1e-6
     of the cell path (float32 tangents; 1e-14 in float64) nothing but rounding is left of it.
     Scales are kept apart from mantissas, so nothing underflows or overflows; a value is -inf only
@@ -124,7 +125,8 @@ def jacobian_curves(
     those of every example for itself, to 1e-12 decades in float64 and 1e-6 in float32.
 
     Memory: a few (H, H) matrices for some examples at a time (8 MiB; up to 128 MiB where steps are
-    shared) and 64 MiB for column sums; nothing grows with time but the curves.
+    shared) and 64 MiB for column sums; nothing grows with time but the curves, and one state in 32
+    of examples whose sums are taken from the start.
 
     Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
     `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.

@@ -21,6 +21,7 @@ CURVES = ["cell", "seed", "weights", "state", "statistic", "step", "log10_mean",
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 CONDITIONS = ["condition", "factor", "cell", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
+# those of rnngrad.study.evidence, which needs torch to say so
 EVIDENCE = ["influences", "output_gates", "remembered", "shares"]  # of every cell
 EVIDENCE_OF = {"rnn": ["powers"], "lstm": ["paths", "tutorial"]}
 
