@@ -21,6 +21,28 @@ def test_results_come_in_order_and_errors_reach_the_caller() -> None:
         list(run_jobs(operator.floordiv, [(1, 1), (1, 0)]))
 
 
+def test_an_error_says_where_in_the_worker_it_arose() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(run_jobs(divmod, [(1, 0)]))
+    assert "function(*pickle.loads(job))" in caught.value.__notes__[0]
+
+
+def test_a_lost_connection_of_a_job_is_not_the_end_of_its_worker() -> None:
+    with pytest.raises(ConnectionError, match="refused"):
+        list(run_jobs(lost_connection, [(), ()]))
+
+
+def lost_connection() -> None:
+    raise ConnectionRefusedError("refused")
+
+
+def test_an_error_does_not_wait_for_what_other_workers_write() -> None:
+    """Ended while it writes, a worker of `multiprocessing.Pool` left a lock behind."""
+    for _ in range(5):
+        with pytest.raises(ZeroDivisionError):
+            list(run_jobs(operator.call, [(divmod, 1, 0), (bytes, 100_000_000)]))
+
+
 def test_a_worker_may_also_be_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "METHOD", "spawn")
     assert list(run_jobs(operator.sub, [(5, k) for k in range(4)])) == [5, 4, 3, 2]
@@ -93,11 +115,11 @@ def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
 PRESSED = """
 import os, signal
 from multiprocessing.context import BaseContext
-whole = BaseContext.Pool
-def pool(self, *given):
+whole = BaseContext.Pipe
+def pipe(self, *given):
     os.kill(os.getpid(), signal.SIGINT)
     return whole(self, *given)
-BaseContext.Pool = pool
+BaseContext.Pipe = pipe
 """
 
 

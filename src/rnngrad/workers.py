@@ -6,13 +6,13 @@ import os
 import pickle
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.pool import IMapIterator, Pool
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection, wait
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -29,7 +29,6 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
 
-LOOK_EVERY = 1.0  # seconds, for workers that are gone
 # Workers are copies of one process that has imported what they need. Not on macOS, whose system
 # libraries do not outlive being copied.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -72,68 +71,99 @@ def run_jobs(
         InputError: a worker was ended from outside, as the kernel does when memory runs out.
         Exception: whatever ``function`` raises.
     """
-    sent = [pickle.dumps(job) for job in jobs]
-    with _pool(_at_a_time(len(jobs), os.cpu_count() or 1, share_cores)) as pool:
-        workers = {*multiprocessing.active_children()}
-        results = pool.imap(_Call(function), sent)
-        for _ in jobs:
-            yield pickle.loads(_next(results, workers))
+    waiting = enumerate([pickle.dumps(job) for job in jobs])
+    running: dict[Connection, int] = {}
+    done: dict[int, bytes] = {}
 
+    def give_next(worker: Connection) -> None:
+        for number, job in waiting:
+            running[worker] = number
+            with suppress(ConnectionError):  # its end is noticed where the result is received
+                worker.send_bytes(job)
+            return
 
-def _next(results: IMapIterator, workers: set[BaseProcess]) -> bytes:
-    """The next result. The pool itself would wait for ever for one whose worker is gone."""
-    while True:
-        try:
-            return results.next(timeout=LOOK_EVERY)
-        except multiprocessing.TimeoutError:
-            if workers - {*multiprocessing.active_children()}:
-                raise InputError(
-                    "a worker process was ended from outside, perhaps because memory ran out; "
-                    "run the same command again to go on"
-                ) from None
+    with _workers(_at_a_time(len(jobs), os.cpu_count() or 1, share_cores), function) as workers:
+        for worker in workers:
+            give_next(worker)
+        for wanted in range(len(jobs)):
+            while wanted not in done:
+                for worker in cast("list[Connection]", wait([*running])):
+                    done[running.pop(worker)] = _receive(worker)
+                    give_next(worker)
+            result, error = pickle.loads(done.pop(wanted))
+            if error is not None:
+                raise error
+            yield result
 
 
 def _at_a_time(jobs: int, cores: int, share_cores: bool) -> int:
     return min(jobs, cores + jobs % cores if share_cores else cores)
 
 
-class _Call:
-    """A call whose arguments and result travel by value.
-
-    Left to multiprocessing, torch would share tensors through file descriptors that a thread hands
-    out, and an error or Ctrl-C would end in a traceback of that thread.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, job: bytes) -> bytes:
-        return pickle.dumps(self.function(*pickle.loads(job)))
+def _receive(worker: Connection) -> bytes:
+    try:
+        return worker.recv_bytes()
+    except (EOFError, ConnectionError):
+        raise InputError(
+            "a worker process was ended from outside, perhaps because memory ran out; "
+            "run the same command again to go on"
+        ) from None
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[Pool]:
+def _workers(count: int, function: Callable[..., Any]) -> Iterator[list[Connection]]:
+    """Processes that wait for jobs, each at the other end of a pipe of its own.
+
+    A `multiprocessing.Pool` has one pipe for the results of all. A worker that is ended while it
+    writes there, as happens after an error of another, leaves the lock held, and the pool waits
+    for ever.
+    """
     start_workers()
     context = multiprocessing.get_context(METHOD)
+    lock = context.RLock()
     if METHOD == "forkserver":
         # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
         first = context.Process(target=int)
         first.start()
         first.join()
-    lock = context.RLock()
-    # those of a fork server are as deaf as it is
-    with _noting_ctrl_c() if METHOD == "forkserver" else _deaf() as pressed:
-        pool = context.Pool(workers, _begin, (lock,))
-    with pool:
+    workers: list[Connection] = []
+    with ExitStack() as ends:
+        # those of a fork server are as deaf as it is
+        with _noting_ctrl_c() if METHOD == "forkserver" else _deaf() as pressed:
+            for _ in range(count):
+                worker, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, function, lock), daemon=True)
+                process.start()
+                theirs.close()  # now the worker's is the only one, and its end is the pipe's end
+                ends.callback(process.join)
+                # a polite signal would be taken by Lightning for a wish to stop some time
+                ends.callback(process.kill)
+                workers.append(ends.enter_context(worker))
         if pressed:
             raise KeyboardInterrupt
-        yield pool
+        yield workers
 
 
-def _begin(lock: RLock) -> None:
+def _work(connection: Connection, function: Callable[..., Any], lock: RLock) -> None:
     tqdm.set_lock(lock)
     gc.freeze()
     gc.enable()
+    with suppress(EOFError, ConnectionError):  # who wanted the results is gone
+        while True:
+            connection.send_bytes(_answer(function, connection.recv_bytes()))
+
+
+def _answer(function: Callable[..., Any], job: bytes) -> bytes:
+    """The result or the error, by value.
+
+    Left to multiprocessing, torch would share tensors through file descriptors that a thread hands
+    out, and an error or Ctrl-C would end in a traceback of that thread.
+    """
+    try:
+        return pickle.dumps((function(*pickle.loads(job)), None))
+    except Exception as error:
+        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+        return pickle.dumps((None, error))
 
 
 @contextmanager

@@ -1,20 +1,15 @@
-import signal
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
-from rnngrad.models.learner import Learner
 from rnngrad.models.results import TrainedSeed
 from rnngrad.models.training import EpochHistory, train_seed
 from rnngrad.models.weights import load_classifier, weight_file
@@ -134,23 +129,3 @@ def test_a_gradient_that_is_not_finite_is_one_line(
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
         train_seed("lstm", 1, data, params, tmp_path)
-
-
-def test_a_worker_can_be_ended_while_it_trains(
-    data: CommentData, params: TrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At once, whatever Lightning would rather finish."""
-    handlers = []
-
-    def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        @wraps(step)
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            handlers.append(signal.getsignal(signal.SIGTERM))
-            return step(*args, **kwargs)
-
-        return call
-
-    for name in ("training_step", "predict_step"):
-        monkeypatch.setattr(Learner, name, recorded(getattr(Learner, name)))
-    train_seed("rnn", 1, data, params, tmp_path)
-    assert {*handlers} == {signal.SIG_DFL}

@@ -1,7 +1,6 @@
 """Training one model, with progress, and from where it stopped when interrupted."""
 
 import logging
-import signal
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -54,20 +53,6 @@ class EpochHistory(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
-
-
-class EndsWhenTold(Callback):
-    """Undoes that Lightning takes SIGTERM, by which a pool ends its workers, for a wish to stop.
-
-    Where no batch is to come, because an error ends the training meanwhile, it is forgotten, and
-    the pool waits for ever. Checkpoints are written whole or not at all in any case.
-    """
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class EpochProgress(TQDMProgressBar):
@@ -135,7 +120,6 @@ def train_seed(
         logger=live_logger(f"{cell} seed {seed}"),
         callbacks=[
             history,
-            EndsWhenTold(),
             EpochProgress(f"{cell}, seed {seed}", line),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
