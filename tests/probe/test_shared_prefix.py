@@ -104,11 +104,19 @@ def test_against_autograd(cell: str):
     np.testing.assert_allclose(curves.log10_frobenius, expected, rtol=0, atol=1e-10)
 
 
-def test_a_shared_step_is_taken_once(example_steps: list[int]):
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(1, 40 * [1] + 6 * [2] + 4 * [3]), (8, 40 * [1] + 10 * [3]), (64, 50 * [3])],
+)
+def test_a_shared_step_is_taken_once(
+    every: int, expected: list[int], example_steps: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """But for the few before an example branches off."""
+    monkeypatch.setattr(sharing, "BRANCH_EVERY", every)
     instance = make(Case("lstm", batch=3))
     x = padded(50, [10, 4, 2], FEATURES, torch.float64)
     rnngrad.jacobian_curves(instance.module, x)
-    assert example_steps == 40 * [1] + 6 * [2] + 4 * [3]
+    assert example_steps == expected
 
 
 def test_identical_examples_run_once(example_steps: list[int]):
@@ -248,9 +256,15 @@ def prefix_trees(draw: st.DrawFn) -> tuple[Tensor, list[int], list[int]]:
     layers=st.integers(1, 2),
     hidden=st.sampled_from([3, 64]),
     rows=st.sampled_from(["h", "c", "full"]),
+    every=st.sampled_from([1, 4]),
 )
 def test_random_prefixes(
-    tree: tuple[Tensor, list[int], list[int]], cell: str, layers: int, hidden: int, rows: str
+    tree: tuple[Tensor, list[int], list[int]],
+    cell: str,
+    layers: int,
+    hidden: int,
+    rows: str,
+    every: int,
 ):
     x, lengths, states = tree
     dtype, decades = (torch.float32, 2e-6) if hidden == 64 else (torch.float64, 1e-12)
@@ -258,18 +272,22 @@ def test_random_prefixes(
     state = instance.initial_state
     state = tuple(s[:, states] for s in state) if cell == "lstm" else state[:, states]
     rows = rows if cell == "lstm" else "h"
-    found = both_ways(instance.module, x.to(dtype), state, state=rows, lengths=lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "BRANCH_EVERY", every)
+        found = both_ways(instance.module, x.to(dtype), state, state=rows, lengths=lengths)
     assert_equal(*found, decades)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(tree=prefix_trees())
-def test_schedules(tree: tuple[Tensor, list[int], list[int]]):
+@given(tree=prefix_trees(), every=st.sampled_from([1, 4]))
+def test_schedules(tree: tuple[Tensor, list[int], list[int]], every: int):
     """Every step of every example is served once, by itself or by an equal; slots are kept."""
     x, lengths, states = tree
     state = torch.tensor(states).double().reshape(1, -1, 1)
     problem = problem_of(nn.RNN(FEATURES, 1, batch_first=True).double(), x, state, lengths)
-    schedule = Schedule.of(problem, torch.arange(len(x)), share=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "BRANCH_EVERY", every)
+        schedule = Schedule.of(problem, torch.arange(len(x)), share=True)
     rows = schedule.rows.tolist()
     served = torch.zeros(problem.batch, problem.steps, dtype=torch.int64)
     before = list(range(len(rows)))

@@ -20,7 +20,7 @@ from rnngrad.probe.scaled import power_of_two
 from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
 
 # Of the tangents and maps of the steps that are taken together: they are read again at once.
-BLOCK_BYTES = 3 * 2**20
+BLOCK_BYTES = 6 * 2**20
 FEW_MAPS = 16
 FEWEST = 3  # steps; fewer are no quicker together
 # Row norms stay within 2**ROWS_SPREAD of the scale: their squares are normal, and in float64 their

@@ -62,13 +62,16 @@ class Reading(NamedTuple):
 
 
 class CancelledSums:
-    """The last steps of the examples in their slots; `run` is at its start, `rows` are read."""
+    """The last steps of the examples in their slots.
 
-    def __init__(self, run: Propagation, rows: slice) -> None:
+    `run` is at its start, with `running` slots; `rows` are read.
+    """
+
+    def __init__(self, run: Propagation, rows: slice, running: int) -> None:
         self.run, self.rows = run, rows
         self.passages: list[Passage] = []
-        self.before: Tangents | None = run.now(len(run.J))
-        self.slots_before = self._slots(len(run.J))
+        self.before: Tangents | None = run.now(running)
+        self.slots_before = self._slots(running)
         self.columns = run.J.shape[-1]
         self.exact_steps = 0  # since the tangents are float64
         self.since = 0  # steps since the last tangents remembered

@@ -87,11 +87,12 @@ class _Run:
         self.plan, self.steps, self.rows = plan, schedule.steps, schedule.rows
         start = plan.start if plan.start.dim() == 2 else plan.start[schedule.rows]
         cell = plan.problem.cells[plan.layer]
-        self.tangents = Propagation(cell, start, len(schedule.rows), dtype, plan.drops)
+        running, slots = int((schedule.branch == 0).sum()), len(schedule.rows)
+        self.tangents = Propagation(cell, start, running, dtype, slots, plan.drops)
         self.cell_path = CellPath(plan.problem.h[plan.layer, schedule.rows])
         self.sums = None
         if plan.settles_sums(dtype):
-            self.sums = CancelledSums(self.tangents, plan.rows)
+            self.sums = CancelledSums(self.tangents, plan.rows, running)
 
     def empty(self, steps: int, examples: int) -> dict[str, Tensor]:
         """NaN for every statistic, (steps, examples)."""

@@ -20,8 +20,11 @@ from rnngrad.probe.problem import Problem
 # A group that shares less of its steps runs apart: a start token is not worth another order.
 WORTH = 0.1
 CACHE_BYTES = 8 * 2**20  # per part, so that the tangents stay in cache
-# Where steps are shared few examples run at most of them; and every part pays for its leader.
-SHARED_BYTES = 128 * 2**20
+# Where steps are shared few examples run at most of them, and room that nobody runs in takes no
+# memory; but every part pays for its leader.
+SHARED_BYTES = 512 * 2**20
+# Examples branch off at multiples of these: a few steps too early cost less than a cut for each.
+BRANCH_EVERY = 8
 
 
 class Segment(NamedTuple):
@@ -134,11 +137,15 @@ def _share(problem: Problem, rows: Tensor, group: Tensor, leader: Tensor, branch
     """
     inputs, lengths = problem.inputs, problem.lengths[rows]
     repeats = [_equal_steps(inputs[rows[e], : lengths[e]], inputs[rows[e], :1]) for e in group]
-    first = group[int(torch.tensor(repeats).argmax())]
+    longest = max(repeats)
+    first = group[repeats.index(longest)]
     common = torch.zeros_like(group)
-    for k, e in enumerate(group):
-        both = min(lengths[e], lengths[first])
-        common[k] = _equal_steps(inputs[rows[e], :both], inputs[rows[first], :both])
+    for k, (e, same) in enumerate(zip(group, repeats, strict=True)):
+        if same == longest:
+            both = min(lengths[e], lengths[first])
+            same = _equal_steps(inputs[rows[e], :both], inputs[rows[first], :both])
+        # else it differs from its first input, and the leader does not yet
+        common[k] = same if same == lengths[e] else same - same % BRANCH_EVERY
     common[group == first] = 0
     if common.sum() >= WORTH * lengths[group].sum():
         leader[group], branch[group] = first, common

@@ -85,22 +85,32 @@ def propagate(
 
 
 class Propagation:
-    """Buffers and scales of `batch` slots, an example in each, from `start` (see `propagate`).
+    """Buffers and scales of `slots` slots, from `start` (see `propagate`) in the first `running`.
 
     A sketch, whose directions differ by example, is not in need of the last digits of float32.
 
+    slots: as many as `running` if None. Nothing is written into those that nobody runs in.
     drops: may directions be dropped on which nothing depends any more, to `DROPPED` of it?
     """
 
     def __init__(
-        self, cell: Cell, start: Tensor, batch: int, dtype: torch.dtype, drops: bool = False
+        self,
+        cell: Cell,
+        start: Tensor,
+        running: int,
+        dtype: torch.dtype,
+        slots: int | None = None,
+        drops: bool = False,
     ) -> None:
         device = cell.weight_hh.device
         self.cell, self.dtype = cell, dtype
         self._set_weights()
-        self.J, self.out, self.work = self._room(start.to(device, dtype).expand(batch, -1, -1))
+        slots = running if slots is None else slots
+        start = start if start.dim() == 2 else start[:running]
+        now = start.to(device, dtype).expand(running, -1, -1)
+        self.J, self.out, self.work = self._room(now, slots)
         self.sketches = start.dim() == 3
-        self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.exponent = torch.zeros(slots, dtype=torch.int64, device=device)
         self.shift = torch.zeros_like(self.exponent)
         self.dither, self.taken = 1.0, 0
         self.lost: dict[str, Tensor] = {}
@@ -120,16 +130,19 @@ class Propagation:
     def by_gate(self) -> bool:
         return self.J.shape[-1] <= BY_GATE
 
-    def _room(self, J: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A copy of J, the like of it, and what is in between of a step."""
-        batch, rows, directions = J.shape
+    def _room(self, now: Tensor, slots: int) -> tuple[Tensor, Tensor, Tensor]:
+        """J of `slots` slots, `now` in the first; the like; and what is in between of a step."""
+        n, rows, directions = now.shape
         gates, H = self.w.shape[:2]
         if directions > BY_GATE:
-            J = J.clone(memory_format=torch.contiguous_format)
-            return J, torch.empty_like(J), J.new_empty(batch, rows, H)
-        # with the units last in memory: so few directions do not fill a vector register
-        J = J.mT.clone(memory_format=torch.contiguous_format).mT
-        return J, torch.empty_like(J), J.new_empty(batch, directions, gates * H)
+            J = now.new_empty(slots, rows, directions)
+            work = J.new_empty(slots, rows, H)
+        else:
+            # with the units last in memory: so few directions do not fill a vector register
+            J = now.new_empty(slots, directions, rows).mT
+            work = J.new_empty(slots, directions, gates * H)
+        J[:n] = now
+        return J, torch.empty_like(J), work
 
     def now(self, n: int) -> Tangents:
         """A copy of the first n slots' tangents as they are."""
@@ -170,10 +183,9 @@ class Propagation:
             self.dtype = torch.float64
             self._set_weights()
         self.dither, self.lost = 1.0, {}
-        n, batch = len(J), len(self.J)
-        self.J, self.out, self.work = self._room(J.new_zeros(batch, *J.shape[1:], dtype=self.dtype))
-        self.basis = basis.new_zeros(batch, *basis.shape[1:])
-        self.J[:n], self.basis[:n] = J, basis
+        self.basis = basis.new_empty(len(self.J), *basis.shape[1:])
+        self.basis[: len(basis)] = basis
+        self.J, self.out, self.work = self._room(J.to(self.dtype), len(self.J))
 
     def arrange(self, source: list[int]) -> None:
         """Slot s takes over what slot source[s] holds."""
