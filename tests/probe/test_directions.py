@@ -10,7 +10,7 @@ from torch import nn
 
 import rnngrad
 from rnngrad.probe import column_sums, tangents
-from rnngrad.probe.directions import DROPPED, significant_directions
+from rnngrad.probe.directions import DROPPED, FEW_TILE, significant_directions
 from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS
 
 LIMIT = DROPPED[torch.float32]
@@ -62,7 +62,7 @@ def test_the_example_that_needs_most_decides():
     assert V.shape[-1] == 36
 
 
-@pytest.mark.parametrize("singular", [[1.0] * 60, [1.0] * 50 + [1e-12] * 10, [1.0] + [1e-12] * 3])
+@pytest.mark.parametrize("singular", [[1.0] * 60, [1.0] * 50 + [1e-12] * 10, [1.0, 1e-12]])
 def test_nothing_is_dropped_where_that_saves_little(singular: list[float]):
     assert significant_directions(product(singular, 80)[None], LIMIT) is None
 
@@ -70,7 +70,7 @@ def test_nothing_is_dropped_where_that_saves_little(singular: list[float]):
 def test_zero_tangents():
     V = significant_directions(torch.zeros(1, 80, 60, dtype=torch.float64), LIMIT)
     assert V is not None
-    assert V.shape[-1] == 4
+    assert V.shape[-1] == FEW_TILE
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,8 @@ def test_float64_tangents_of_a_small_float32_module(
     module = make(Case(cell, hidden=20, batch=2, steps=400), torch.float32)
     kwargs: dict[str, Any] = {"state": state, "statistics": STATISTICS}
     found = rnngrad.jacobian_curves(module.module, module.inputs, module.initial_state, **kwargs)
-    assert columns[-1] in [(4, torch.float64), (8, torch.float64)]
+    assert columns[-1][0] <= 8
+    assert columns[-1][1] == torch.float64
     exact = rnngrad.jacobian_curves(
         module.module.double(), module.inputs.double(), in_float64(module.initial_state), **kwargs
     )

@@ -79,7 +79,7 @@ def _together(run: Propagation, one: OneStep) -> Tangents | None:
     """All steps of `one` (t, n, ...), or None where one scale per example is not enough."""
     steps, n = one.mix.shape[:2]
     rows, columns = run.J.shape[1:]
-    lost, taken = dict(run.lost), run.taken
+    lost, taken = run.lost, run.taken
     rounded, dither = run.rounded_block(one)
     maps = _in_maps(run, n)
     shape = (rows, columns) if maps else (columns, rows)

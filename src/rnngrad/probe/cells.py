@@ -126,16 +126,6 @@ class OneStep(NamedTuple):
     keep: Tensor | None = None
     through: Tensor | None = None
 
-    @classmethod
-    def of_steps(cls, steps: "Sequence[OneStep]") -> "OneStep":
-        """A block of steps; what `mix_input` differs in is left out."""
-        mix, _, keep, through = (
-            None if vectors[0] is None else torch.stack(vectors)
-            for vectors in zip(*steps, strict=True)
-        )
-        assert mix is not None
-        return cls(mix, mix, keep, through)
-
     def at(self, t: int) -> "OneStep":
         """Step t of a block of steps."""
         return self.each(lambda v: v[t])

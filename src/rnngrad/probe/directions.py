@@ -16,7 +16,7 @@ WORTH = 0.8  # where more of the directions stay, all do
 # Products with a multiple of TILE columns are quick, in either dtype. Up to BY_GATE columns are
 # rows of a product with every W_g instead of columns of one with their sum: of these FEW_TILE.
 BY_GATE = 24
-TILE, FEW_TILE = 12, 4
+TILE, FEW_TILE = 12, 2
 
 
 def significant_directions(J: Tensor, limit: float) -> Tensor | None:

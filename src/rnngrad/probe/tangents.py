@@ -9,7 +9,6 @@ per row in float64 (`ScaledRows`), until the rows have come together again.
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -113,7 +112,7 @@ class Propagation:
         self.exponent = torch.zeros(slots, dtype=torch.int64, device=device)
         self.shift = torch.zeros_like(self.exponent)
         self.dither, self.taken = 1.0, 0
-        self.lost: dict[str, Tensor] = {}
+        self.lost: Tensor | None = None
         self.rows: ScaledRows | None = None
         self.basis: Tensor | None = None
         self.dropped = DROPPED[dtype] if drops else None
@@ -182,7 +181,7 @@ class Propagation:
         if J.shape[-1] <= FEW:
             self.dtype = torch.float64
             self._set_weights()
-        self.dither, self.lost = 1.0, {}
+        self.dither, self.lost = 1.0, None
         self.basis = basis.new_empty(len(self.J), *basis.shape[1:])
         self.basis[: len(basis)] = basis
         self.J, self.out, self.work = self._room(J.to(self.dtype), len(self.J))
@@ -201,7 +200,7 @@ class Propagation:
             # not in place: tangents that somebody remembers are in this basis
             self.basis = torch.cat((self.basis[source], self.basis[n:]))
         self.exponent[:n], self.shift[:n] = self.exponent[source], self.shift[source]
-        self.lost = {name: ratio[source] for name, ratio in self.lost.items()}
+        self.lost = None if self.lost is None else self.lost[source]
 
     def step(self, one: OneStep, n: int) -> Tangents:
         """The tangents of the first n slots after one more step."""
@@ -217,7 +216,7 @@ class Propagation:
 
     def _quick(self, one: OneStep, n: int) -> Tangents | None:
         dither = self._next_dither()
-        scaled = self._scaled_by_shift(self._rounded(one, n, dither / self.dither), n)
+        scaled = self._scaled_by_shift(self._rounded(one, dither / self.dither), n)
         out = self.out[:n]
         if self.by_gate:
             self.cell.few_tangents(scaled, self.W_T, self.J[:n], self.work[:n], out)
@@ -244,7 +243,7 @@ class Propagation:
         On constant inputs V = sum_g diag(mix_g) W_g is the same at every step, and so would be the
         rounding of its entries: 1e-5 in 1,000 steps. With another factor they are rounded anew.
         """
-        if self.dtype == torch.float64 or self.sketches:
+        if not self._diffuses:
             return 1.0
         self.taken += 1
         return 1 + self.taken * GOLDEN % 1
@@ -262,27 +261,38 @@ class Propagation:
         """The factors of a block of steps (t, n, ...) in the tangents' dtype, and the dither that
         the mantissas carry after each of them (t,).
         """
-        steps, n = one.mix.shape[:2]
-        if self.dtype == torch.float64 or self.sketches:
+        steps = len(one.mix)
+        if not self._diffuses:
             return one.each(lambda v: v.to(self.dtype)), one.mix.new_ones(steps)
-        dither = [self.dither, *(self._next_dither() for _ in range(steps))]
-        rounded = [
-            self._rounded(one.at(t), n, after / before)
-            for t, (before, after) in enumerate(pairwise(dither))
-        ]
-        return OneStep.of_steps(rounded), one.mix.new_tensor(dither[1:])
+        dither = one.mix.new_tensor([self.dither, *(self._next_dither() for _ in range(steps))])
+        joined = _joined(one, (dither[1:] / dither[:-1])[:, None, None, None])
+        return _parted(torch.stack([self._diffused(v) for v in joined]), one), dither[1:]
 
-    def _rounded(self, one: OneStep, n: int, dither: float) -> OneStep:
-        """The factors in the tangents' dtype with the dither folded in.
+    @property
+    def _diffuses(self) -> bool:
+        """Is what rounding a factor loses of use at the next step?"""
+        return self.dtype != torch.float64 and not self.sketches
+
+    def _rounded(self, one: OneStep, dither: float) -> OneStep:
+        """The factors (n, ...) in the tangents' dtype with the dither folded in."""
+        if not self._diffuses:
+            return one.each(lambda v: v.to(self.dtype))
+        return _parted(self._diffused(_joined(one, dither)), one)
+
+    def _diffused(self, factors: Tensor) -> Tensor:
+        """Factors (n, g, H) in the tangents' dtype.
 
         On constant inputs (padding) a factor is the same at every step, and rounding it would shift
         the curve by 1e-5 in 1,000 steps; the ratio lost at one step is therefore handed to the
         next.
         """
-        mix = self._diffused("mix", one.mix * dither, n)
-        keep = None if one.keep is None else self._diffused("keep", one.keep * dither, n)
-        through = None if one.through is None else self._diffused("through", one.through, n)
-        return OneStep(mix, mix, keep, through)
+        # relative, so that a gate that suddenly closes does not inherit the open gate's remainder
+        exact = factors if self.lost is None else factors * self.lost[: len(factors)]
+        rounded = exact.to(self.dtype)
+        # nor a closed gate's, which is no rounding error: below `tiny` digits are missing
+        tiny = torch.finfo(self.dtype).tiny
+        self.lost = torch.where(rounded.abs() < tiny, 1.0, exact / rounded)
+        return rounded
 
     def _scaled_by_shift(self, one: OneStep, n: int) -> OneStep:
         """The factors with 2**-shift folded in; `through` acts on rows that already carry it."""
@@ -290,17 +300,6 @@ class Propagation:
         mix = one.mix * scale.unsqueeze(2)
         keep = None if one.keep is None else one.keep * scale
         return OneStep(mix, mix, keep, one.through)
-
-    def _diffused(self, name: str, factor: Tensor, n: int) -> Tensor:
-        if self.dtype == torch.float64 or self.sketches:
-            return factor.to(self.dtype)
-        # relative, so that a gate that suddenly closes does not inherit the open gate's remainder
-        exact = factor * self.lost[name][:n] if name in self.lost else factor
-        rounded = exact.to(self.dtype)
-        # nor a closed gate's, which is no rounding error: below `tiny` digits are missing
-        tiny = torch.finfo(self.dtype).tiny
-        self.lost[name] = torch.where(rounded.abs() < tiny, 1.0, exact / rounded)
-        return rounded
 
     def _scaled(self, one: OneStep, n: int, rows: ScaledRows) -> Tangents:
         rows = ScaledRows(rows.mantissa[:n], rows.exponent[:n])
@@ -315,6 +314,22 @@ class Propagation:
             self.shift[:n] = 0
             self.rows = None
         return tangents
+
+
+def _joined(one: OneStep, dither: float | Tensor) -> Tensor:
+    """All factors (..., g, H), with the dither in those of what the step begins with."""
+    begin = one.mix if one.keep is None else torch.cat((one.mix, one.keep.unsqueeze(-2)), dim=-2)
+    begin = begin * dither
+    return begin if one.through is None else torch.cat((begin, one.through.unsqueeze(-2)), dim=-2)
+
+
+def _parted(factors: Tensor, like: OneStep) -> OneStep:
+    """The other way round."""
+    g = like.mix.shape[-2]
+    mix = factors[..., :g, :]
+    keep = None if like.keep is None else factors[..., g, :]
+    through = None if like.through is None else factors[..., g + 1, :]
+    return OneStep(mix, mix, keep, through)
 
 
 def row_norms(J: Tensor) -> Tensor:
