@@ -22,6 +22,7 @@ from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
 # Of the tangents and maps of the steps that are taken together: they are read again at once.
 BLOCK_BYTES = 6 * 2**20
 FEW_MAPS = 16
+FEW_ALONE = 24  # directions that are few for a single map, which is quickly made
 FEWEST = 3  # steps; fewer are no quicker together
 # Row norms stay within 2**ROWS_SPREAD of the scale: their squares are normal, and in float64 their
 # fourth powers, in the sketch. Rows times three factors stay normal.
@@ -53,8 +54,10 @@ def _most(run: Propagation, n: int) -> int:
 
 def _in_maps(run: Propagation, n: int) -> bool:
     """By the maps of the steps? Not where few directions are multiplied by a few large maps."""
-    map_bytes = run.J.itemsize * n * run.J.shape[1] * run.w.shape[-1]
-    return not run.by_gate or map_bytes * FEW_MAPS <= BLOCK_BYTES
+    rows, columns = run.J.shape[1:]
+    map_bytes = run.J.itemsize * n * rows * run.w.shape[-1]
+    few = run.by_gate and (n > 1 or columns <= FEW_ALONE)
+    return not few or map_bytes * FEW_MAPS <= BLOCK_BYTES
 
 
 def _advance(

@@ -8,15 +8,27 @@ padding keeps them all). Written as Y V^T with orthonormal columns V, a step has
 import torch
 from torch import Tensor
 
+from rnngrad.probe.cells import Cell
+
 # What is dropped is below this part of the tangents, each row at norm 1: rows count alike, however
 # small they are beside others. In float64 column sums whose signs cancel have to survive it.
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-# Products with a multiple of TILE columns are quick, in either dtype. Up to BY_GATE columns are
-# rows of a product with every W_g instead of columns of one with their sum: of these FEW_TILE.
-BY_GATE = 24
+# Products with a multiple of TILE columns are quick, in either dtype; with FEW or less any are.
+FEW = 48
 TILE, FEW_TILE = 12, 2
+BY_GATE = 72  # numbers that the products with all W_g may give, for every state
+
+
+def taken_by_gate(directions: int, cell: Cell) -> bool:
+    """Are they rows of a product with every W_g, instead of columns of one with their sum?
+
+    The sum is a matrix per example, whose making is not worth it for few directions. But there are
+    more W_g than states: twice as many in an LSTM, thrice in a GRU.
+    """
+    H = cell.weight_hh.shape[-1]
+    return directions * cell.gates <= BY_GATE * len(cell.states) and directions <= H // 4
 
 
 def significant_directions(J: Tensor, limit: float) -> Tensor | None:
@@ -37,7 +49,7 @@ def significant_directions(J: Tensor, limit: float) -> Tensor | None:
 
 
 def _whole_tiles(columns: int) -> int:
-    tile = FEW_TILE if columns <= BY_GATE else TILE
+    tile = FEW_TILE if columns <= FEW else TILE
     return -(-columns // tile) * tile
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rnngrad.probe.blocks import advance
 from rnngrad.probe.cells import STABLE
 from rnngrad.probe.column_sums import CancelledSums
-from rnngrad.probe.directions import BY_GATE
+from rnngrad.probe.directions import taken_by_gate
 from rnngrad.probe.paths import CellPath, log10_cell_path, log10_hidden_path
 from rnngrad.probe.problem import Problem
 from rnngrad.probe.sharing import Schedule, Segment
@@ -50,7 +50,8 @@ class Plan:
     def bytes_per_example(self, dtype: torch.dtype) -> tuple[int, int]:
         """Two buffers of tangents and one of matrices; these, a block's trajectory and factors."""
         rows, directions = self.start.shape[-2:]
-        matrix = 0 if directions <= BY_GATE else self.problem.hidden
+        by_gate = taken_by_gate(directions, self.problem.cells[self.layer])
+        matrix = 0 if by_gate else self.problem.hidden
         tangents = dtype.itemsize * rows * (2 * directions + matrix)
         return tangents, tangents + 2 * trajectory_bytes(self.problem, BLOCK)
 

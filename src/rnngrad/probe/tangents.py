@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe.cells import Cell, OneStep
-from rnngrad.probe.directions import BY_GATE, DROPPED, significant_directions
+from rnngrad.probe.directions import DROPPED, FEW, significant_directions, taken_by_gate
 from rnngrad.probe.scaled import ZERO, ScaledRows, power_of_two
 from rnngrad.probe.workspace import Workspace
 
@@ -24,7 +24,6 @@ from rnngrad.probe.workspace import Workspace
 SPREAD_LIMIT = 50
 SPREAD_BACK = 30  # and it returns once the rows are this close again
 COMPRESS_EVERY = 32  # steps
-FEW = 48  # directions: float64 then costs little more than float32
 GROWTH_LIMIT = 2.0**60  # in one step; NaN and inf are not below it either
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples, modulo 1, fill the interval evenly
 FACTOR_SPREAD = 25  # rows, factors and weights together stay above 2**-126
@@ -127,19 +126,19 @@ class Propagation:
 
     @property
     def by_gate(self) -> bool:
-        return self.J.shape[-1] <= BY_GATE
+        return taken_by_gate(self.J.shape[-1], self.cell)
 
     def _room(self, now: Tensor, slots: int) -> tuple[Tensor, Tensor, Tensor]:
         """J of `slots` slots, `now` in the first; the like; and what is in between of a step."""
         n, rows, directions = now.shape
         gates, H = self.w.shape[:2]
-        if directions > BY_GATE:
-            J = now.new_empty(slots, rows, directions)
-            work = J.new_empty(slots, rows, H)
-        else:
+        if taken_by_gate(directions, self.cell):
             # with the units last in memory: so few directions do not fill a vector register
             J = now.new_empty(slots, directions, rows).mT
             work = J.new_empty(slots, directions, gates * H)
+        else:
+            J = now.new_empty(slots, rows, directions)
+            work = J.new_empty(slots, rows, H)
         J[:n] = now
         return J, torch.empty_like(J), work
 
@@ -178,7 +177,7 @@ class Propagation:
             self._replace(J @ V, V if self.basis is None else self.basis[:n] @ V)
 
     def _replace(self, J: Tensor, basis: Tensor) -> None:
-        if J.shape[-1] <= FEW:
+        if J.shape[-1] <= FEW:  # float64 then costs little more than float32
             self.dtype = torch.float64
             self._set_weights()
         self.dither, self.lost = 1.0, None
