@@ -1,7 +1,6 @@
 """Invariances and random resets, with Hypothesis."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,20 +12,13 @@ from torch import nn
 
 import rnngrad
 from rnngrad.probe import blocks, tangents
-from rnngrad.probe import curves as curves_module
 from rnngrad.probe.scaled import ScaledRows
 
 QUICK = settings(max_examples=15, deadline=None, derandomize=True)
 NAMES = ("log10_frobenius", "log10_column_sum", "log10_spectral")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def float32_from_64() -> Iterator[None]:
-    """Smaller modules than the library's own choice, for the sake of time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves_module, "FLOAT32_FROM", 64)
-        yield
-
+pytestmark = pytest.mark.usefixtures("float32_from_64")
 
 cases = st.builds(
     Case,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnngrad.probe.cells import OneStep, StepMap
 from rnngrad.probe.forward_pass import fits_numpy
-from rnngrad.probe.products import takes_one_thread
+from rnngrad.probe.products import numpy_is_quicker
 from rnngrad.probe.scaled import power_of_two
 from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
 
@@ -116,7 +116,7 @@ def _multiply(run: Propagation, one: OneStep, J: Tensor) -> None:
     steps, n = one.mix.shape[:2]
     V = run.workspace.empty("V", steps * n, J.shape[2], run.w.shape[-1])
     maps = run.cell.step_map(one.each(lambda v: v.flatten(0, 1)), run.w, V)
-    if fits_numpy(J, takes_one_thread(*maps.V.shape[1:], J.shape[-1])):
+    if fits_numpy(J) and numpy_is_quicker(*maps.V.shape[1:], J.shape[-1]):
         _multiply_in_numpy(maps, J, run.workspace.empty("kept", *J[1:].shape))
     else:
         _multiply_in_torch(maps, J)

@@ -51,7 +51,12 @@ from rnngrad.probe.forward_pass import (
     run_rnn,
     steps_in_numpy,
 )
-from rnngrad.probe.products import multiply_rows, takes_one_thread
+from rnngrad.probe.products import (
+    multiply_rows,
+    numpy_is_quicker,
+    rows_suit_numpy,
+    takes_one_thread,
+)
 from rnngrad.probe.scaled import ScaledRows
 
 
@@ -178,7 +183,8 @@ def mixed(mix: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     if (
         len(mix) >= FEWEST_PRODUCTS
         and len(w) > 1
-        and fits_numpy(mix, small and len(mix) * w[0].numel() <= ONE_CACHE)
+        and fits_numpy(mix)
+        and (torch.get_num_threads() == 1 or (small and len(mix) * w[0].numel() <= ONE_CACHE))
     ):
         out = w.new_empty(len(mix), *w.shape[1:]) if out is None else out
         by_unit = np.ascontiguousarray(mix[:, : len(w)].permute(2, 0, 1).numpy())
@@ -198,7 +204,7 @@ def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
     a matrix per example.
     """
     rows, products = dh.flatten(0, 1), out.flatten(0, 1)
-    if fits_numpy(rows, takes_one_thread(len(rows), *W_T.shape)):
+    if fits_numpy(rows) and rows_suit_numpy(len(rows), *W_T.shape):
         multiply_rows(rows.numpy(), W_T.numpy(), products.numpy())
     else:
         torch.matmul(rows, W_T, out=products)
@@ -207,8 +213,8 @@ def by_gate(W_T: Tensor, dh: Tensor, out: Tensor) -> Sequence[Tensor]:
 
 @np.errstate(all="ignore")
 def multiply(V: Tensor, J: Tensor, out: Tensor) -> None:
-    """out = V J, of every example; by NumPy's product, where that is to be had."""
-    if fits_numpy(V, takes_one_thread(*V.shape[-2:], J.shape[-1])):
+    """out = V J, of every example; by NumPy's product, where that is quicker."""
+    if fits_numpy(V) and numpy_is_quicker(*V.shape[-2:], J.shape[-1]):
         np.matmul(V.numpy(), J.numpy(), out.numpy())
     else:
         torch.matmul(V, J, out=out)

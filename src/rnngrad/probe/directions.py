@@ -15,10 +15,12 @@ from rnngrad.probe.cells import Cell
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-# Products with a multiple of TILE columns are quick, in either dtype; with FEW or less any are.
-FEW = 48
-TILE, FEW_TILE = 12, 2
-BY_GATE = 72  # numbers that the products with all W_g may give, for every state
+FEW = 24  # with these or fewer float32 tangents go on in float64
+TILE, FEW_TILE = (
+    12,
+    2,
+)  # products with a multiple of TILE columns are quick; with FEW or less any are
+BY_GATE = 72  # directions times gates, per state: up to here products with every W_g are quicker
 
 
 def taken_by_gate(directions: int, cell: Cell) -> bool:

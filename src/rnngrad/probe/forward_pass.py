@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.probe.products import Array, rows_take_one_thread
+from rnngrad.probe.products import Array, rows_suit_numpy
 from rnngrad.probe.recurrence import Recurrence
 
 if TYPE_CHECKING:
@@ -28,20 +28,14 @@ class Trajectory(NamedTuple):
     q: Tensor | None  # GRU: W_hn h + b_hn
 
 
-def fits_numpy(x: Tensor, one_thread: bool) -> bool:
-    """Is a product for NumPy, in the dtype and on the device of x?
-
-    one_thread: does it take one there? Where torch has several, they and NumPy's disturb each
-    other.
-    """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return False
-    return one_thread or torch.get_num_threads() == 1
+def fits_numpy(x: Tensor) -> bool:
+    """Can NumPy compute with it?"""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def steps_in_numpy(x: Tensor, W_hh: Tensor) -> bool:
     """Is a cell with these weights to run over x (t, b, d) in NumPy?"""
-    return fits_numpy(x, rows_take_one_thread(x.shape[1], *W_hh.shape))
+    return fits_numpy(x) and rows_suit_numpy(x.shape[1], *W_hh.shape)
 
 
 def run_in_numpy(cell: "Cell", x: Tensor, *states: Tensor) -> Trajectory:

@@ -1,14 +1,20 @@
-"""Products of a few rows with a weight matrix, in NumPy.
+"""Whose product is the quickest: NumPy's, torch's, or NumPy's of four rows at a time.
 
-Before it multiplies, OpenBLAS copies both matrices into an order of its own. For few rows the copy
-of the weights takes as long as the product; of small products it makes none, on processors with
-AVX-512. Eight to some dozens of rows are therefore multiplied four at a time.
+Small products are NumPy's: its call takes a third of torch's, and one thread is enough.
 
-Small products also take one thread. Larger ones take NumPy's own, which torch's, waiting actively,
-keep from working.
+Larger ones are torch's on Intel's processors, where it brings MKL: there that takes two thirds of
+the time of NumPy's, and less with more threads.
+
+On others MKL is the slower one. But before it multiplies, OpenBLAS, NumPy's, copies both matrices
+into an order of its own. For few rows the copy of the weights takes as long as the product; of
+small products it makes none, on processors with AVX-512. Eight to some dozens of rows are therefore
+multiplied four at a time. And larger products take NumPy's own threads, which torch's, waiting
+actively, keep from working; where torch has several, they are torch's.
 """
 
 import math
+import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +23,25 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
-SMALL_PRODUCT = 10**6  # multiplications; see OpenBLAS, kernel/x86_64/*_small_kernel_permit*
+# Multiplications up to which MKL is no quicker, and OpenBLAS copies nothing: see its
+# kernel/x86_64/*_small_kernel_permit*.
+SMALL_PRODUCT = 10**6
 TOGETHER = 4  # rows that fill the registers of such a kernel
 MOST_ROWS = 64  # from about 100 on the copy no longer matters
 # Multiplications that OpenBLAS leaves to one thread in any case, of matrices and by a vector.
 ONE_THREAD, ONE_THREAD_VECTOR = 2**18, 9 * 2**10
+
+
+def _mkl_is_quicker() -> bool:
+    """Does torch bring MKL, and is this a processor of Intel's?"""
+    if not torch.backends.mkl.is_available():
+        return False
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            name = lines.read(1000)
+    except OSError:
+        name = platform.processor()
+    return "GenuineIntel" in name
 
 
 def _copies_nothing() -> bool:
@@ -31,12 +51,16 @@ def _copies_nothing() -> bool:
     return "openblas" in blas and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
+MKL_IS_QUICKER = _mkl_is_quicker()
 SMALL_KERNELS = _copies_nothing()
 
 
 def multiply_rows(rows: Array, W: Array, out: Array) -> None:
     """out (n, m) = rows (n, k) W (k, m), all of one dtype, rows of `out` contiguous."""
     n = len(rows)
+    if MKL_IS_QUICKER and n * W.size > SMALL_PRODUCT:
+        torch.mm(*(torch.from_numpy(v) for v in (rows, W)), out=torch.from_numpy(out))
+        return
     if not _in_stacks(n, W.size):
         rows.dot(W, out)  # np.dot takes half as long again
         return
@@ -59,6 +83,13 @@ def takes_one_thread(*sizes: int) -> bool:
     return math.prod(sizes) <= (ONE_THREAD_VECTOR if 1 in sizes else small)
 
 
-def rows_take_one_thread(rows: int, k: int, m: int) -> bool:
-    """Is it for `multiply_rows`?"""
-    return takes_one_thread(rows, k, m) or _in_stacks(rows, k * m)
+def numpy_is_quicker(*sizes: int) -> bool:
+    """Is NumPy's product of (m, k) by (k, n), or of a stack of them, quicker than torch's?"""
+    if takes_one_thread(*sizes):
+        return True
+    return not MKL_IS_QUICKER and torch.get_num_threads() == 1
+
+
+def rows_suit_numpy(rows: int, k: int, m: int) -> bool:
+    """Is `multiply_rows` as quick as torch with all its threads?"""
+    return MKL_IS_QUICKER or numpy_is_quicker(rows, k, m) or _in_stacks(rows, k * m)
