@@ -112,11 +112,11 @@ class _Run:
         for block in blocks:
             steps = slice(t, t + len(block.x))
             here = {name: values[steps] for name, values in found.items()}
-            left = self._block(block, here, segment.running[steps], segment.start + t)
-            lost[steps, : left.shape[1]] = left
+            unsure = self._block(block, here, segment.running[steps], segment.start + t)
+            lost[steps, : unsure.shape[1]] = unsure
             t += len(block.x)
-            if segment.start + t < self.steps:
-                self.tangents.compress(segment.running[t - 1], len(block.x))
+            left = self.steps - segment.start - t
+            self.tangents.compress(segment.running[t - 1], len(block.x), left)
         return Curves(found, self._settled_from_start(segment, found, lost))
 
     def _settled_from_start(

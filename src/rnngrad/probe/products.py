@@ -3,7 +3,7 @@
 Small products are NumPy's: its call takes a third of torch's, and one thread is enough.
 
 Larger ones are torch's on Intel's processors, where it brings MKL: there that takes two thirds of
-the time of NumPy's, and less with more threads.
+the time of NumPy's, and less with more threads, which then do the rest of a step too.
 
 On others MKL is the slower one. But before it multiplies, OpenBLAS, NumPy's, copies both matrices
 into an order of its own. For few rows the copy of the weights takes as long as the product; of
@@ -91,5 +91,7 @@ def numpy_is_quicker(*sizes: int) -> bool:
 
 
 def rows_suit_numpy(rows: int, k: int, m: int) -> bool:
-    """Is `multiply_rows` as quick as torch with all its threads?"""
-    return MKL_IS_QUICKER or numpy_is_quicker(rows, k, m) or _in_stacks(rows, k * m)
+    """Are steps with such a product as quick in NumPy as in torch with all its threads?"""
+    if takes_one_thread(rows, k, m) or torch.get_num_threads() == 1:
+        return True
+    return not MKL_IS_QUICKER and _in_stacks(rows, k * m)

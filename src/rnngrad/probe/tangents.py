@@ -159,13 +159,16 @@ class Propagation:
         looked = self.wait - COMPRESS_EVERY
         return looked + self.since if looked else 0
 
-    def compress(self, n: int, steps: int) -> None:
+    def compress(self, n: int, steps: int, left: int) -> None:
         """Drop directions on which no row of the first n slots depends any more.
 
-        To be called every few `steps`; it waits longer and longer while nothing is dropped.
+        To be called every few `steps`; it waits longer and longer while nothing is dropped. With
+        few steps left to come it would take longer than they do.
         """
         self.since += steps
-        if self.dropped is None or self.rows is not None or self.since < self.wait:
+        if self.dropped is None or self.rows is not None:
+            return
+        if self.since < self.wait or left < COMPRESS_EVERY:
             return
         self.since = 0
         J = self.J[:n].double() / self.dither
