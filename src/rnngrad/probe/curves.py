@@ -124,9 +124,10 @@ def jacobian_curves(
     which are then computed once: padding in front costs one example, not the batch. The numbers are
     those of every example for itself, to 1e-12 decades in float64 and 1e-6 in float32.
 
-    Memory: a few (H, H) matrices for some examples at a time (8 MiB; up to 128 MiB where steps are
-    shared) and 64 MiB for column sums; nothing grows with time but the curves, and one state in 32
-    of examples whose sums are taken from the start.
+    Memory: a few (H, H) matrices for some examples at a time (24 MiB per thread, but no more than a
+    quarter of the processor's last cache and at least 8 MiB; up to 512 MiB where steps are shared
+    and on other devices) and 64 MiB for column sums; nothing grows with time but the curves, and
+    one state in 32 of examples whose sums are taken from the start.
 
     Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
     `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.

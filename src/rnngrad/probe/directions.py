@@ -15,7 +15,7 @@ from rnngrad.probe.cells import Cell
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-FEW = 24  # with these or fewer float32 tangents go on in float64
+FEW = 36  # with these or fewer float32 tangents go on in float64
 TILE, FEW_TILE = (
     12,
     2,

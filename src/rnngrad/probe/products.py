@@ -13,13 +13,13 @@ actively, keep from working; where torch has several, they are torch's.
 """
 
 import math
-import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from rnngrad.probe.processor import is_intel
 
 Array = NDArray[np.floating[Any]]
 
@@ -32,18 +32,6 @@ MOST_ROWS = 64  # from about 100 on the copy no longer matters
 ONE_THREAD, ONE_THREAD_VECTOR = 2**18, 9 * 2**10
 
 
-def _mkl_is_quicker() -> bool:
-    """Does torch bring MKL, and is this a processor of Intel's?"""
-    if not torch.backends.mkl.is_available():
-        return False
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            name = lines.read(1000)
-    except OSError:
-        name = platform.processor()
-    return "GenuineIntel" in name
-
-
 def _copies_nothing() -> bool:
     """Has NumPy's OpenBLAS such kernels for this processor?"""
     built_with = np.show_config(mode="dicts").get("Build Dependencies", {})
@@ -51,7 +39,7 @@ def _copies_nothing() -> bool:
     return "openblas" in blas and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-MKL_IS_QUICKER = _mkl_is_quicker()
+MKL_IS_QUICKER = torch.backends.mkl.is_available() and is_intel()
 SMALL_KERNELS = _copies_nothing()
 
 

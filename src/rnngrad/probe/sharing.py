@@ -16,10 +16,15 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe.problem import Problem
+from rnngrad.probe.processor import last_cache_bytes
 
 # A group that shares less of its steps runs apart: a start token is not worth another order.
 WORTH = 0.1
-CACHE_BYTES = 8 * 2**20  # per part, so that the tangents stay in cache
+# Of tangents per part: the more threads there are, the more they need to be kept busy, above all
+# when few directions are left; but out of the cores' cache every step takes longer.
+THREAD_BYTES = 24 * 2**20
+LEAST_BYTES = 8 * 2**20
+CACHE_PART = 4  # a part takes no more than 1 / CACHE_PART of the last cache
 # Where steps are shared few examples run at most of them, and room that nobody runs in takes no
 # memory; but every part pays for its leader.
 SHARED_BYTES = 512 * 2**20
@@ -100,14 +105,21 @@ def schedules(problem: Problem, cached: int, held: int, share: bool) -> Iterator
     """
     whole = Schedule.of(problem, torch.arange(problem.batch), share)
     shares = torch.bincount(whole.leader, minlength=problem.batch)[whole.leader] > 1
-    size = max(1, SHARED_BYTES // held if bool(shares.any()) else CACHE_BYTES // cached)
+    size = max(1, SHARED_BYTES // held if bool(shares.any()) else _part_bytes(problem) // cached)
     group = torch.where(shares, whole.leader, problem.batch)
     order = _sorted_by(group, whole.branch, -whole.lengths)
     if len(order) <= size:
         yield whole
         return
-    for part in order.split(size):
+    for part in order.tensor_split(-(-len(order) // size)):
         yield Schedule.of(problem, whole.rows[part], share)
+
+
+def _part_bytes(problem: Problem) -> int:
+    if problem.inputs.device.type != "cpu":
+        return SHARED_BYTES  # a step of few examples takes a GPU as long as one of many
+    in_cache = last_cache_bytes() // CACHE_PART
+    return max(LEAST_BYTES, min(THREAD_BYTES * torch.get_num_threads(), in_cache))
 
 
 def _sorted_by(*keys: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from rnngrad.probe.sharing import Schedule, Segment
 TRAJECTORY_BYTES = 256 * 2**20  # per chunk of examples
 BLOCK = 32  # steps whose derivative factors are made at once
 BLOCK_BYTES = 256 * 2**10  # as many times BLOCK as the trajectory of all examples fits into
-# Fewer steps where they take more: in fresh memory out of cache they would take twice as long.
+# Fewer steps where they take more per thread: in fresh memory out of cache they would take twice as
+# long.
 MOST_BYTES, FEWEST = 3 * 2**20, 4
 
 
@@ -125,8 +126,9 @@ def _run_blocks(
 
 def _most(bytes_of_block: int) -> int:
     """Steps to take together."""
-    if bytes_of_block > MOST_BYTES:
-        return max(FEWEST, BLOCK * MOST_BYTES // bytes_of_block)
+    most = MOST_BYTES * torch.get_num_threads()
+    if bytes_of_block > most:
+        return max(FEWEST, BLOCK * most // bytes_of_block)
     return BLOCK * max(1, BLOCK_BYTES // bytes_of_block)
 
 
