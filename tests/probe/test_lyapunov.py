@@ -1,6 +1,8 @@
 """Lyapunov exponents: exact identity, closed forms, mean-field theory."""
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -210,3 +212,21 @@ def test_refuses_what_is_no_integer(name: str, value: object):
     options: dict[str, Any] = {name: value}
     with pytest.raises(TypeError, match=f"{name} must be an int, got {type(value).__name__}"):
         rnngrad.lyapunov_exponents(instance.module, instance.inputs, **options)
+
+
+TWO_EXAMPLES = """
+import torch
+from rnngrad import lyapunov_exponents
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+module, x = torch.nn.GRU(2, 200, batch_first=True), torch.randn(2, 3, 2)
+together = lyapunov_exponents(module, x, warmup=0)
+alone = lyapunov_exponents(module, x[1:], warmup=0)
+assert abs(together[1] - alone[0]).max() < 1e-9
+"""
+
+
+def test_large_examples_with_several_threads():
+    """MKL's batched elimination hangs: a process of its own, which can be ended."""
+    subprocess.run([sys.executable, "-c", TWO_EXAMPLES], check=True, timeout=120)

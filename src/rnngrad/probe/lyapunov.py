@@ -141,7 +141,7 @@ def _orthonormal(A: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     size: (b, n) the terms of which the entries of each row were summed up; a pivot that is lost in
     their rounding errors is unknown (NaN), and so are those after it.
     """
-    P, L, U = torch.linalg.lu(A)
+    P, L, U = _lu(A)
     pivots = U.diagonal(dim1=-2, dim2=-1).abs()
     count = pivots.shape[-1]
     terms = (L[:, :count].abs() * U.abs().mT).sum(dim=-1)
@@ -153,6 +153,18 @@ def _orthonormal(A: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     Q = torch.linalg.solve_triangular(R, P @ L, upper=True, left=False)
     growth = R.diagonal(dim1=-2, dim2=-1).abs().log() + pivots.log()
     return Q, growth.masked_fill(unknown, torch.nan)
+
+
+def _lu(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.linalg.lu, of one matrix after the other on a CPU.
+
+    There torch gives every thread some of a batch, and MKL's elimination is not made for that: from
+    some 150 rows on it never returns, or is wrong (github.com/pytorch/pytorch/issues/141358).
+    """
+    if A.device.type != "cpu":
+        return tuple(torch.linalg.lu(A))
+    P, L, U = (torch.stack(part) for part in zip(*map(torch.linalg.lu, A), strict=True))
+    return P, L, U
 
 
 def _directions(size: int, count: int) -> Tensor:
