@@ -39,7 +39,7 @@ class Field:
     Args:
         pythons: the interpreter of every competitor, by name.
         budget: seconds per competitor and case.
-        headline_rounds: how often those that run all steps at full size do so.
+        headline_rounds: how often, at least, those that run all steps at full size do so.
         scratch: a folder for problems, curves and what the processes print.
     """
 
@@ -78,8 +78,9 @@ class Field:
     def _goes_on(self, name: str, case: Case, spent: list[float], result: dict[str, Any]) -> bool:
         if "refused" in result:
             return False
-        if case == FULL_SIZE and COMPETITORS[name].headline:
-            return len(spent) < self.headline_rounds
+        headline = case == FULL_SIZE and COMPETITORS[name].headline
+        if headline and len(spent) < self.headline_rounds:
+            return True
         return sum(spent) + spent[-1] <= self.budget
 
     def _single_budget(self, name: str, case: Case) -> float:

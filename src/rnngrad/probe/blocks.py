@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rnngrad.probe.cells import OneStep, StepMap
 from rnngrad.probe.forward_pass import fits_numpy
+from rnngrad.probe.processor import bytes_at_once
 from rnngrad.probe.products import numpy_is_quicker
 from rnngrad.probe.scaled import power_of_two
 from rnngrad.probe.tangents import Propagation, Tangents, moderate, row_norms
@@ -49,7 +50,8 @@ def _most(run: Propagation, n: int) -> int:
     """How many steps of n slots to take together."""
     rows, columns = run.J.shape[1:]
     matrix = run.w.shape[-1] if _in_maps(run, n) else 0
-    return max(1, BLOCK_BYTES // (run.J.itemsize * n * rows * (columns + matrix)))
+    most = bytes_at_once(run.J.device, BLOCK_BYTES)
+    return max(1, most // (run.J.itemsize * n * rows * (columns + matrix)))
 
 
 def _in_maps(run: Propagation, n: int) -> bool:

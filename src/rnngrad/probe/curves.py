@@ -105,9 +105,9 @@ def jacobian_curves(
 
     Gates and states are computed in float64. The tangents are float32 for float32 LSTMs and GRUs of
     96 units and more (1e-5 relative after 1,403 steps; 1e-4 for the column sum) and float64
-    otherwise. For float32 modules directions of s_0 are dropped on which no row depends any more,
-    to 3e-8 of it (float64 tangents: 1e-14); with 24 or fewer left float32 tangents go on in
-    float64. The steps that follow cost less and less.
+    otherwise. For float32 modules on a CPU directions of s_0 are dropped on which no row depends
+    any more, to 3e-8 of it (float64 tangents: 1e-14); with 36 or fewer left float32 tangents go on
+    in float64. The steps that follow cost less and less.
     Where signs cancel too far for that, a column sum is taken again from some steps before, by
     float64 cotangents; should 512 steps not be enough, from the start. An example with more such
     sums than H / 2 is taken again in float64.
@@ -126,8 +126,9 @@ def jacobian_curves(
 
     Memory: a few (H, H) matrices for some examples at a time (24 MiB per thread, but no more than a
     quarter of the processor's last cache and at least 8 MiB; up to 512 MiB where steps are shared
-    and on other devices) and 64 MiB for column sums; nothing grows with time but the curves, and
-    one state in 32 of examples whose sums are taken from the start.
+    and on other devices, and there 1 GiB more for steps that are taken together) and 64 MiB for
+    column sums; nothing grows with time but the curves, and one state in 32 of examples whose sums
+    are taken from the start.
 
     Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
     `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.

@@ -15,7 +15,9 @@ from rnngrad.probe.cells import Cell
 DROPPED = {torch.float32: 3e-8, torch.float64: 1e-14}
 GRAM_LIMIT = 1e-8
 WORTH = 0.8  # where more of the directions stay, all do
-FEW = 36  # with these or fewer float32 tangents go on in float64
+# With these or fewer float32 tangents go on in float64. With 24, a tenth quicker, the worst column
+# sum of 100 LSTM examples was 2e-4 off after 1,403 steps; with 36 it is 3e-5.
+FEW = 36
 TILE, FEW_TILE = (
     12,
     2,

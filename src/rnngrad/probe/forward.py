@@ -40,8 +40,10 @@ class Plan:
     @property
     def drops(self) -> bool:
         """May directions be dropped? A float64 module's tangents are to be exact to float64, and a
-        sketch's directions are few already."""
-        return self.problem.dtype != torch.float64 and self.start.dim() == 2
+        sketch's directions are few already. On a GPU looking for them may take longer than all
+        steps: 2 ms for a matrix of 100 (pytorch issue 174674)."""
+        on_cpu = self.problem.inputs.device.type == "cpu"
+        return on_cpu and self.problem.dtype != torch.float64 and self.start.dim() == 2
 
     def settles_sums(self, dtype: torch.dtype) -> bool:
         """Are column sums read off tangents that are not exact enough where signs cancel?"""

@@ -3,9 +3,20 @@
 import platform
 from pathlib import Path
 
+import torch
+
 PROCESSORS = Path("/proc/cpuinfo")
 # Linux has it in KiB: "32768K"
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+
+# What one call works on at most where there is no cache to keep to: it takes a GPU as long for
+# little as for much.
+OTHER_DEVICE_BYTES = 2**30
+
+
+def bytes_at_once(device: torch.device, in_cache: int) -> int:
+    """What to work on at a time: on a CPU what is in cache."""
+    return in_cache if device.type == "cpu" else OTHER_DEVICE_BYTES
 
 
 def is_intel() -> bool:

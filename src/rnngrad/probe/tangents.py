@@ -156,6 +156,8 @@ class Propagation:
     @property
     def kept_steps(self) -> int:
         """Steps in a row, as far as looked at, in which no direction died."""
+        if self.dropped is None:
+            return self.since
         looked = self.wait - COMPRESS_EVERY
         return looked + self.since if looked else 0
 

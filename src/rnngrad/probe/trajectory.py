@@ -12,9 +12,11 @@ from rnngrad.errors import InputError
 from rnngrad.probe.cells import STABLE, Cell, DerivativeForms, OneStep
 from rnngrad.probe.forward_pass import Trajectory
 from rnngrad.probe.problem import Problem
+from rnngrad.probe.processor import bytes_at_once
 from rnngrad.probe.sharing import Schedule, Segment
 
 TRAJECTORY_BYTES = 256 * 2**20  # per chunk of examples
+CHUNK_BYTES = 64 * 2**20  # of what else is held: with fewer examples at a time calls take longest
 BLOCK = 32  # steps whose derivative factors are made at once
 BLOCK_BYTES = 256 * 2**10  # as many times BLOCK as the trajectory of all examples fits into
 # Fewer steps where they take more per thread: in fresh memory out of cache they would take twice as
@@ -43,15 +45,16 @@ def chunks(problem: Problem, layers: int, bytes_per_example: int) -> Iterator[Ch
     """The batch in chunks of similar length that fit the memory they are given.
 
     `bytes_per_example`: what the caller holds per example besides the trajectory of `layers`
-    layers; the chunk aims at 8 MiB of that, which stays in cache.
+    layers; on a CPU the chunk aims at 64 MiB of that.
     """
+    most = bytes_at_once(problem.inputs.device, CHUNK_BYTES)
     order = torch.argsort(problem.lengths, descending=True, stable=True)
     start = 0
     while start < len(order):
         steps = int(problem.lengths[order[start]])
         size = min(
             max(1, TRAJECTORY_BYTES // (layers * trajectory_bytes(problem, steps))),
-            max(1, 8 * 2**20 // bytes_per_example),
+            max(1, most // bytes_per_example),
         )
         rows = order[start : start + size]
         yield Chunk(rows, problem.lengths[rows])
@@ -118,15 +121,16 @@ def _run_blocks(
     start = segment.start
     while start < segment.stop:
         n = segment.running[start - segment.start]
-        steps = slice(start, min(start + _most(n * trajectory_bytes(problem, BLOCK)), segment.stop))
+        steps = slice(start, min(start + _most(problem, n), segment.stop))
         now = h[:, :n], None if c is None else c[:, :n]
         yield deque(run_block(problem, rows[:n], steps, *now), maxlen=1).pop()
         start = steps.stop
 
 
-def _most(bytes_of_block: int) -> int:
-    """Steps to take together."""
-    most = MOST_BYTES * torch.get_num_threads()
+def _most(problem: Problem, n: int) -> int:
+    """Steps of n examples to take together."""
+    bytes_of_block = n * trajectory_bytes(problem, BLOCK)
+    most = bytes_at_once(problem.inputs.device, MOST_BYTES * torch.get_num_threads())
     if bytes_of_block > most:
         return max(FEWEST, BLOCK * most // bytes_of_block)
     return BLOCK * max(1, BLOCK_BYTES // bytes_of_block)

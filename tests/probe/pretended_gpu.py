@@ -1,0 +1,259 @@
+"""A GPU that is none: does the probe, and the classifier, find what they find on the CPU?
+
+    python tests/probe/pretended_gpu.py lstm
+
+torch keeps a device type for others to implement. Here its tensors hold one on the CPU, which does
+the work, and an operation refuses tensors of both devices as a GPU does. What runs through has no
+tensor on the wrong device; how fast a GPU is, and how it rounds, stays open. The device cannot be
+taken away again: this is for a process of its own.
+"""
+
+import copy
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import (
+    _DummyBackendModule,  # pyright: ignore[reportPrivateUsage]
+    _setup_privateuseone_for_python_backend,  # pyright: ignore[reportPrivateUsage]
+)
+
+import rnngrad
+from rnngrad.data.batches import Batch
+from rnngrad.models.ragged import last_hidden_states
+from rnngrad.probe import column_sums
+
+GPU = "pretended_gpu"
+CPU = torch.device("cpu")
+CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+# These take tensors of both: the first copies between devices, the others have indices on the CPU.
+BOTH_DEVICES = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_"}
+
+
+class OnGpu(Tensor):
+    """Says that it is on the pretended GPU."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> "OnGpu":
+        return Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=torch.device(GPU),
+        )
+
+    def __init__(self, held: Tensor) -> None:
+        self.held = held
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return computed(func, args, kwargs or {})
+
+
+class GpuIsThere(TorchDispatchMode):
+    """For the operations that make a tensor on the device from none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return computed(func, args, kwargs or {})
+
+
+def computed(func: Any, args: Any, kwargs: Any) -> Any:
+    """What the CPU makes of it, on the device where it belongs."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    there = [v for v in leaves if isinstance(v, OnGpu)]
+    name = func._schema.name
+    if there:
+        check_devices(name, args, leaves)
+    devices = [v.type for v in leaves if isinstance(v, torch.device)]
+    held_args, held_kwargs = pytree.tree_map(held, (args, kwargs))
+    out = func(*held_args, **held_kwargs)
+    if name == "aten::copy_":
+        return args[0]
+    stays = devices[0] == GPU if devices else bool(there)
+    known = {id(v.held): v for v in there}
+
+    def placed(v: Any) -> Any:
+        # what an operation writes in place, or into out=, is the tensor that it was given
+        if id(v) in known:
+            return known[id(v)]
+        return OnGpu(v) if stays and isinstance(v, Tensor) else v
+
+    return pytree.tree_map(placed, out)
+
+
+def held(v: Any) -> Any:
+    if isinstance(v, torch.device):
+        return CPU
+    return v.held if isinstance(v, OnGpu) else v
+
+
+def check_devices(name: str, args: Any, leaves: list[Any]) -> None:
+    """A GPU takes numbers from the CPU, and indices; nothing else."""
+    if name in BOTH_DEVICES - {"aten::index", "aten::index_put_"}:
+        return
+    if name in BOTH_DEVICES:
+        leaves = [v for v in (args[0], *args[2:]) if isinstance(v, Tensor)]
+    here = [v for v in leaves if isinstance(v, Tensor) and not isinstance(v, OnGpu) and v.dim()]
+    if here:
+        raise RuntimeError(f"{name}: tensors on two devices, {[tuple(v.shape) for v in here]}")
+
+
+class Backend(_DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
+def _empty(size: Any, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
+    return OnGpu(torch.empty(size, dtype=dtype))
+
+
+def _empty_strided(size: Any, stride: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+    return OnGpu(torch.empty_strided(size, stride, dtype=dtype))
+
+
+def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+    held(target).copy_(held(source))
+    return target
+
+
+def pretend() -> torch.library.Library:
+    """Make the device known to torch. What comes back has to be kept."""
+    _setup_privateuseone_for_python_backend(GPU, Backend())
+    library = torch.library.Library("aten", "IMPL")
+    # torch makes tensors of lists of indices without asking anyone else
+    library.impl("empty.memory_format", _empty, "PrivateUse1")
+    library.impl("empty_strided", _empty_strided, "PrivateUse1")
+    library.impl("_copy_from", _copy_from, "PrivateUse1")
+    # tensors like these cannot be made under inference mode, which changes no number
+    torch.inference_mode = lambda mode=True: torch.no_grad()  # pyright: ignore
+    return library
+
+
+def on_gpu(module: nn.RNNBase) -> nn.RNNBase:
+    moved = copy.deepcopy(module)
+    for name, parameter in module.named_parameters():
+        moved._parameters[name] = nn.Parameter(OnGpu(parameter.detach().clone()))
+    return moved
+
+
+Probe = Callable[[nn.RNNBase, Tensor, Any], Any]
+
+
+def probes(cell: str) -> dict[str, tuple[int, int, Probe]]:
+    """Layers, hidden units and what to compute from module, inputs (4, t, 5) and initial state."""
+    state = "c" if cell == "lstm" else "h"
+    every = ("frobenius", "column_sum", "spectral")
+    paths = (*every, "hidden_path") if cell == "lstm" else every
+    curves = rnngrad.jacobian_curves
+
+    def gradients(m: nn.RNNBase, x: Tensor) -> Tensor:
+        shape = *x.shape[:2], m.hidden_size
+        return torch.linspace(-1, 1, math.prod(shape)).view(shape).to(x.device)
+
+    found: dict[str, tuple[int, int, Probe]] = {
+        "curves": (1, 100, lambda m, x, s: curves(m, x, s, state=state, statistics=paths)),
+        "of all states": (1, 6, lambda m, x, s: curves(m, x, s, state="full")),
+        "with lengths": (2, 6, lambda m, x, s: curves(m, x, s, lengths=[60, 3, 31, 60])),
+        "padded": (1, 100, lambda m, x, s: curves(m, padded(x), state=state, statistics=every[:2])),
+        "lost sums": (1, 100, lost_sums),
+        "sketch": (
+            1, 6,
+            lambda m, x, s: curves(m, x, s, method="sketch", statistics="frobenius", directions=4),
+        ),
+        "exponents": (1, 6, lambda m, x, s: rnngrad.lyapunov_exponents(m, x, s)),
+        "some exponents": (1, 6, lambda m, x, s: rnngrad.lyapunov_exponents(m, x, s, count=2)),
+        "diagnosis": (1, 6, lambda m, x, s: rnngrad.diagnose(m, x, s)),
+        "loss": (2, 6, lambda m, x, s: rnngrad.loss_gradient_curves(m, x, gradients(m, x), s)),
+        "weights": (
+            2, 6,
+            lambda m, x, s: rnngrad.weight_gradient_parts(m, x[:, :9], gradients(m, x[:, :9]), s),
+        ),
+    }  # fmt: skip
+    if cell == "rnn":  # the CPU lacks the kernels that torch's other cells have on a GPU
+        found["classifier"] = (1, 6, lambda m, x, s: last_states(m, x))
+    return found
+
+
+def padded(x: Tensor) -> Tensor:
+    """Zeros in front, and one example of nothing else."""
+    begins = torch.tensor([30, 60, 0, 17], device=x.device)
+    return x * (torch.arange(x.shape[1], device=x.device) >= begins[:, None]).unsqueeze(2)
+
+
+def lost_sums(module: nn.RNNBase, x: Tensor, state: Any) -> Any:
+    """Column sums, most of which have to be taken again from the start."""
+    limits = {"DOUBTFUL": math.inf, "LOST": math.inf, "REMEMBERED_STEPS": 1}
+    with patch.multiple(column_sums, **limits):
+        return rnngrad.jacobian_curves(module, x, state, statistics="column_sum")
+
+
+@torch.no_grad()  # torch's autograd does not know such a device
+def last_states(module: nn.RNNBase, x: Tensor) -> list[np.ndarray]:
+    """Of a batch that begins with padding."""
+    B, T = x.shape[:2]
+    batch = Batch(
+        vectors=x.flatten(0, 1),
+        words=torch.arange(B * T, device=x.device).view(B, T),
+        starts=torch.zeros(B, dtype=torch.int64, device=x.device),
+        lengths=torch.tensor([60, 3, 31, 60], device=x.device),
+        labels=torch.ones(B, device=x.device),
+        shared_prefix=40,
+    )
+    return [last_hidden_states(module, batch).cpu().numpy()]
+
+
+def numbers(result: Any) -> list[np.ndarray]:
+    if isinstance(result, np.ndarray | list):
+        return list(result)
+    values = result if isinstance(result, dict) else vars(result)
+    return [v for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+
+
+def compare(cell: str) -> None:
+    """Every probe of both devices."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 60, 5)
+    for name, (layers, hidden, probe) in probes(cell).items():
+        module = CELLS[cell](5, hidden, num_layers=layers, batch_first=True)
+        state: Any = torch.rand(layers, 4, hidden)
+        state = (state, torch.rand(layers, 4, hidden)) if cell == "lstm" else state
+        expected = numbers(probe(module, x, state))
+        assert expected, name
+        with GpuIsThere():
+            state_there = pytree.tree_map(OnGpu, state)
+            found = numbers(probe(on_gpu(module), OnGpu(x), state_there))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def refuses_two_devices() -> bool:
+    with GpuIsThere():
+        there = OnGpu(torch.ones(2))
+        assert there.device.type == GPU
+        assert torch.add(there, torch.ones(())).device.type == GPU
+        assert torch.zeros(2, device=GPU).device.type == GPU
+        try:
+            torch.add(there, torch.ones(2))
+        except RuntimeError:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    kept = pretend()
+    assert refuses_two_devices()
+    compare(sys.argv[1])
