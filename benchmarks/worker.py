@@ -26,6 +26,7 @@ from benchmarks.extrapolation import from_first_steps, from_some_steps, longest_
 PILOT = {1: 25, 2: 4}  # steps of a first try, by the power of T that the cost grows with
 LATE = 1.0  # seconds: a quicker first run may be mostly what a library puts off until then
 SHORT = 0.5  # seconds: what takes less is repeated for so long
+FEWEST = 3  # runs of what takes little more: after the others' turns the first is out of all caches
 FRACTIONS = (1.0, 0.5, 0.0, 0.25, 0.75)  # of T: the steps t taken first, one at a time
 
 
@@ -125,7 +126,7 @@ def _repeated(run: Callable[[], Curves]) -> tuple[float, Curves]:
     """The median where one run is too short for a clock and a busy machine."""
     taken, curves = _timed(run)
     seconds = [taken]
-    while sum(seconds) < SHORT:
+    while sum(seconds) < SHORT or (len(seconds) < FEWEST and sum(seconds) < FEWEST * SHORT):
         seconds.append(_timed(run)[0])
     return statistics.median(seconds), curves
 
