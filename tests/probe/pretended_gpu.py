@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import (
@@ -33,8 +33,9 @@ from rnngrad.probe import column_sums
 GPU = "pretended_gpu"
 CPU = torch.device("cpu")
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-# These take tensors of both: the first copies between devices, the others have indices on the CPU.
-BOTH_DEVICES = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_"}
+# These take tensors of both devices; those with indices take the indices alone from the CPU.
+COPIES = {"aten::copy_", "aten::_to_copy"}
+WITH_INDICES = {"aten::index", "aten::index_put_"}
 
 
 class OnGpu(Tensor):
@@ -103,9 +104,9 @@ def held(v: Any) -> Any:
 
 def check_devices(name: str, args: Any, leaves: list[Any]) -> None:
     """A GPU takes numbers from the CPU, and indices; nothing else."""
-    if name in BOTH_DEVICES - {"aten::index", "aten::index_put_"}:
+    if name in COPIES:
         return
-    if name in BOTH_DEVICES:
+    if name in WITH_INDICES:
         leaves = [v for v in (args[0], *args[2:]) if isinstance(v, Tensor)]
     here = [v for v in leaves if isinstance(v, Tensor) and not isinstance(v, OnGpu) and v.dim()]
     if here:
@@ -130,17 +131,17 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
     return target
 
 
-def pretend() -> torch.library.Library:
+def pretend() -> library.Library:
     """Make the device known to torch. What comes back has to be kept."""
     _setup_privateuseone_for_python_backend(GPU, Backend())
-    library = torch.library.Library("aten", "IMPL")
+    kernels = library.Library("aten", "IMPL")
     # torch makes tensors of lists of indices without asking anyone else
-    library.impl("empty.memory_format", _empty, "PrivateUse1")
-    library.impl("empty_strided", _empty_strided, "PrivateUse1")
-    library.impl("_copy_from", _copy_from, "PrivateUse1")
+    kernels.impl("empty.memory_format", _empty, "PrivateUse1")
+    kernels.impl("empty_strided", _empty_strided, "PrivateUse1")
+    kernels.impl("_copy_from", _copy_from, "PrivateUse1")
     # tensors like these cannot be made under inference mode, which changes no number
     torch.inference_mode = lambda mode=True: torch.no_grad()  # pyright: ignore
-    return library
+    return kernels
 
 
 def on_gpu(module: nn.RNNBase) -> nn.RNNBase:
@@ -174,9 +175,9 @@ def probes(cell: str) -> dict[str, tuple[int, int, Probe]]:
             1, 6,
             lambda m, x, s: curves(m, x, s, method="sketch", statistics="frobenius", directions=4),
         ),
-        "exponents": (1, 6, lambda m, x, s: rnngrad.lyapunov_exponents(m, x, s)),
+        "exponents": (1, 6, rnngrad.lyapunov_exponents),
         "some exponents": (1, 6, lambda m, x, s: rnngrad.lyapunov_exponents(m, x, s, count=2)),
-        "diagnosis": (1, 6, lambda m, x, s: rnngrad.diagnose(m, x, s)),
+        "diagnosis": (1, 6, rnngrad.diagnose),
         "loss": (2, 6, lambda m, x, s: rnngrad.loss_gradient_curves(m, x, gradients(m, x), s)),
         "weights": (
             2, 6,

@@ -14,9 +14,9 @@ LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 OTHER_DEVICE_BYTES = 2**30
 
 
-def bytes_at_once(device: torch.device, in_cache: int) -> int:
-    """What to work on at a time: on a CPU what is in cache."""
-    return in_cache if device.type == "cpu" else OTHER_DEVICE_BYTES
+def bytes_at_once(device: torch.device, on_cpu: int) -> int:
+    """What to work on at a time."""
+    return on_cpu if device.type == "cpu" else OTHER_DEVICE_BYTES
 
 
 def is_intel() -> bool:

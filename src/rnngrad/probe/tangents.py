@@ -157,7 +157,7 @@ class Propagation:
     def kept_steps(self) -> int:
         """Steps in a row, as far as looked at, in which no direction died."""
         if self.dropped is None:
-            return self.since
+            return self.since  # nobody looks: perhaps all of them
         looked = self.wait - COMPRESS_EVERY
         return looked + self.since if looked else 0
 
