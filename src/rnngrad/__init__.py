@@ -14,11 +14,14 @@ if TYPE_CHECKING:
         Diagnosis,
         JacobianCurves,
         LossGradientCurves,
+        Trajectory,
+        autograd_column_sums,
         diagnose,
         jacobian_curves,
         jacobian_curves_of_step,
         loss_gradient_curves,
         lyapunov_exponents,
+        trajectory,
         weight_gradient_parts,
     )
 
@@ -27,11 +30,14 @@ __all__ = [
     "InputError",
     "JacobianCurves",
     "LossGradientCurves",
+    "Trajectory",
+    "autograd_column_sums",
     "diagnose",
     "jacobian_curves",
     "jacobian_curves_of_step",
     "loss_gradient_curves",
     "lyapunov_exponents",
+    "trajectory",
     "weight_gradient_parts",
 ]
 

@@ -1,23 +1,27 @@
 """The probe: exact Jacobian curves and gradient measures of recurrent modules.
 
-Knows torch and NumPy only.
+Knows torch, NumPy, SciPy and numba only.
 """
 
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
-from rnngrad.probe.diagnosis import Diagnosis, diagnose
+from rnngrad.probe.diagnosis import Diagnosis, autograd_column_sums, diagnose
 from rnngrad.probe.loss_gradients import LossGradientCurves, loss_gradient_curves
 from rnngrad.probe.lyapunov import lyapunov_exponents
 from rnngrad.probe.step import jacobian_curves_of_step
+from rnngrad.probe.trajectory import Trajectory, trajectory
 from rnngrad.probe.weight_gradients import weight_gradient_parts
 
 __all__ = [
     "Diagnosis",
     "JacobianCurves",
     "LossGradientCurves",
+    "Trajectory",
+    "autograd_column_sums",
     "diagnose",
     "jacobian_curves",
     "jacobian_curves_of_step",
     "loss_gradient_curves",
     "lyapunov_exponents",
+    "trajectory",
     "weight_gradient_parts",
 ]

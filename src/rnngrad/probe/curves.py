@@ -5,22 +5,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic, probing
-from rnngrad.probe.forward import Plan, curves_of
-from rnngrad.probe.problem import Problem, problem_of
-from rnngrad.probe.sharing import Schedule, schedules
-from rnngrad.probe.sketch import check_sketch, random_directions
-from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS, spectral_mask, wanted_statistics
-from rnngrad.probe.tangents import FLOAT32_FROM, identity
+from rnngrad.probe._problem import problem_of
+from rnngrad.probe._settings import exact_arithmetic, probing
+from rnngrad.probe._statistics import (
+    HIDDEN_PATH,
+    STATISTICS,
+    check_sketch,
+    random_directions,
+    spectral_mask,
+    wanted_statistics,
+)
+from rnngrad.probe._tangents import Plan, curves, identity
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# None where not asked for; as in typeshed, Any spares those who asked a check for None
+# None where not asked for; Any spares those who asked a check for None, as in typeshed.
 MaybeNone = Any
 
 
@@ -103,32 +106,20 @@ def jacobian_curves(
         directions, seed: of the sketch: how many random directions per example (at least 4), and
             which.
 
-    Gates and states are computed in float64. The tangents are float32 for float32 LSTMs and GRUs of
-    96 units and more (1e-5 relative after 1,403 steps; 1e-4 for the column sum) and float64
-    otherwise. For float32 modules on a CPU directions of s_0 are dropped on which no row depends
-    any more, to 3e-8 of it (float64 tangents: 1e-14); with 36 or fewer left float32 tangents go on
-    in float64. The steps that follow cost less and less.
-    Where signs cancel too far for that, a column sum is taken again from some steps before, by
-    float64 cotangents; should 512 steps not be enough, from the start. An example with more such
-    sums than H / 2 is taken again in float64.
-    The hidden path is J_t less the cell path, and as exact as J_t is: where it is smaller than 1e-6
-    of the cell path (float32 tangents; 1e-14 in float64) nothing but rounding is left of it.
-    Scales are kept apart from mantissas, so nothing underflows or overflows; a value is -inf only
-    if J_t is zero in exact arithmetic with the float64 values of the gates: where float64 ends, a
-    sigmoid counts as 0 below -745 and the derivative of tanh as 0 beyond 372 on either side (the
-    last digits go from -708 and 354 on). In a GRU h_(t-1) - n is a factor: where both saturate to
-    the same +-1, with weights in the tens or inputs in the hundreds, its digits are lost, and whole
-    decades beyond. A column sum below 1e-15 of the norm is rounding, and may truly be zero.
+    Everything is computed in float64: norms are exact to 1e-9 of themselves after 1,403 steps, and
+    column sums to 1e-9 while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Scales are
+    kept apart, so that nothing underflows or overflows: -inf means that J_t is exactly zero, given
+    the float64 values of the gates. In a GRU whose h and n saturate to the same +-1 the factor
+    h - n has no digits left.
 
-    Examples whose initial states (of all layers) and leading inputs are equal share these steps,
-    which are then computed once: padding in front costs one example, not the batch. The numbers are
-    those of every example for itself, to 1e-12 decades in float64 and 1e-6 in float32.
+    Examples whose initial states and leading inputs are equal share these steps, which are then
+    computed once: padding in front costs one example, not the batch. Directions of s_0 on which no
+    row of J_t depends any more, to 1e-10 of it, are dropped: later steps cost less and less.
+    Threads (torch.get_num_threads()) share examples and directions; the bits do not depend on their
+    number.
 
-    Memory: a few (H, H) matrices for some examples at a time (24 MiB per thread, but no more than a
-    quarter of the processor's last cache and at least 8 MiB; up to 512 MiB where steps are shared
-    and on other devices, and there 1 GiB more for steps that are taken together) and 64 MiB for
-    column sums; nothing grows with time but the curves, and one state in 32 of examples whose sums
-    are taken from the start.
+    Memory: a few (H, H) matrices per thread and a copy of them at each of up to 128 steps where
+    examples branch off from others; nothing grows with time but the curves.
 
     Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
     `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.
@@ -138,72 +129,22 @@ def jacobian_curves(
         TypeError: another kind of module, integer inputs, a PackedSequence.
     """
     problem = problem_of(module, inputs, initial_state, lengths)
-    return curves_of_problem(
-        problem, state, layer, method, statistics, spectral_steps, directions, seed
-    )
-
-
-def curves_of_problem(
-    problem: Problem,
-    state: str,
-    layer: int = -1,
-    method: str = "exact",
-    statistics: Sequence[str] = STATISTICS,
-    spectral_steps: Sequence[int] | np.ndarray | None = None,
-    directions: int = 8,
-    seed: int = 0,
-) -> JacobianCurves:
-    """`jacobian_curves` of a problem whose cells need not be those of a torch module."""
     rows = problem.state_rows(state)
     names = wanted_statistics(statistics, paths=state == "c")
     if method not in ("exact", "sketch"):
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
-    start = identity(problem.hidden * len(problem.states), rows)
+    start = identity(problem, rows, HIDDEN_PATH in names and method == "exact")
     if method == "sketch":
-        names = check_sketch(names, directions, seed)
+        check_sketch(names, directions, seed)
+        names = ("frobenius", "frobenius_error")
         start = random_directions(start, problem.batch, directions, seed)
-    names = (*names, "cell_path") if state == "c" else names
     plan = Plan(
-        problem=problem,
         layer=problem.layer_index(layer),
         rows=rows,
-        # a column sum is held against the norm
-        names={*names, "frobenius"} if "column_sum" in names else {*names},
+        names={*names, "cell_path"} if state == "c" else {*names},
         start=start,
         spectral_at=spectral_mask(spectral_steps, problem.steps),
     )
     with exact_arithmetic(problem.inputs.device):
-        arrays = _curves(plan, names)
+        arrays = curves(problem, plan)
     return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in arrays.items()})
-
-
-def _curves(plan: Plan, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """(batch, time) of the statistics `names`."""
-    out = {name: np.full((plan.problem.batch, plan.problem.steps), np.nan) for name in names}
-    dtype = _tangents_dtype(plan.problem)
-    for schedule in schedules(plan.problem, *plan.bytes_per_example(dtype), plan.shares):
-        found, unsettled = curves_of(plan, schedule, dtype)
-        _write(out, schedule, found)
-        if unsettled.any():
-            rest = Schedule.of(plan.problem, schedule.rows[unsettled], plan.shares)
-            _write(out, rest, curves_of(plan, rest, torch.float64).found)
-    return out
-
-
-def _tangents_dtype(problem: Problem) -> torch.dtype:
-    """Float64 for every RNN, too.
-
-    No gate lets pass what is large now: the next steps of an RNN may turn on directions that are
-    still small, with the rounding in them. Of 96 examples of 100 units, 1,403 steps of N(0, 1)
-    inputs, float32 was off by up to 8e-5 and column sums by 6e-4 (LSTM: 7e-7, 5e-6). Nor is it
-    quicker, but where no direction dies: more sums are taken again.
-    """
-    gated = problem.cells[0].gates > 1
-    if problem.dtype == torch.float64 or problem.hidden < FLOAT32_FROM or not gated:
-        return torch.float64
-    return torch.float32
-
-
-def _write(out: dict[str, np.ndarray], schedule: Schedule, found: dict[str, Tensor]) -> None:
-    for name, values in out.items():
-        values[schedule.rows.numpy(), : schedule.steps] = found[name].T.cpu().numpy()

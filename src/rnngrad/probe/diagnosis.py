@@ -1,31 +1,43 @@
 """Why is this gradient zero?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic, probing
-from rnngrad.probe.cells import AUTOGRAD, OneStep
+from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
+from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._sharing import shared
+from rnngrad.probe._tangents import BLOCK_STEPS, Plan, Tangents, identity
+from rnngrad.probe.cells import AUTOGRAD, Cell, StepMaps
 from rnngrad.probe.curves import jacobian_curves
-from rnngrad.probe.diagnosis_table import MEANINGS, first_step, short, table
-from rnngrad.probe.naive import naive_column_sums
-from rnngrad.probe.problem import Problem, problem_of
-from rnngrad.probe.scaled import ZERO
-from rnngrad.probe.tangents import identity, propagate
-from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, in_dtype, one_steps, run_layer
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = np.ndarray
+
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
+
+MEANINGS = {
+    "structural": "exactly zero, whatever the arithmetic",
+    "saturated": "gate derivatives round to exactly 0 in {dtype}",
+    "underflow": "too small for {dtype}: 0 if flushed, else down to a plateau near {smallest:.1e}",
+    "decayed": "below 1e-7 of the start, still a normal number",
+    "exploding": "above 1e+7 of the start, or overflow",
+    "alive": "within 1e-7 .. 1e+7 of the start",
+}
+HEADER = ("verdict", "first at step", "of all steps", "log10 |J| there", "meaning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +74,7 @@ class Diagnosis:
         """
         if verdict not in MEANINGS:
             raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")
-        return first_step(self.verdict == verdict)
+        return _first_step(self.verdict == verdict)
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), verdict, and the arrays' values there."""
@@ -74,7 +86,7 @@ class Diagnosis:
         return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
-        return table(self)
+        return _table(self)
 
 
 @probing
@@ -113,15 +125,17 @@ def diagnose(
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
     """
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
+    _check_dtype(dtype)
     curves = jacobian_curves(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    problem = problem_of(module, inputs, initial_state, lengths)
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     with exact_arithmetic(problem.inputs.device):
-        naive = _naive(problem, problem.layer_index(layer), state, dtype)
+        every = np.arange(1, problem.steps + 1)
+        run = _Naive(problem, problem.layer_index(layer), state, dtype, every)
+        gradual, flushed = run.sums([False, True])
+        saturated = run.saturated()
     rows = problem.state_rows(state)
     start = 0.5 * np.log10(rows.stop - rows.start)
     norm, sums = curves.log10_frobenius, curves.log10_column_sum
@@ -129,88 +143,192 @@ def diagnose(
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(norm - start, sums, lost, naive),
+        verdict=_verdicts(norm - start, sums, lost, gradual, flushed, saturated),
         log10_frobenius=norm,
         log10_column_sum=sums,
-        naive=naive.gradual,
-        naive_flushed=naive.flushed,
+        naive=gradual,
+        naive_flushed=flushed,
         decades_per_step=_rates(norm - start),
-        horizon=first_step(norm <= start - 1),
+        horizon=_first_step(norm <= start - 1),
         title=_title(problem, state, dtype),
     )
 
 
-@dataclass(frozen=True)
+def autograd_column_sums(
+    module: nn.Module,
+    inputs: Tensor,
+    initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
+    *,
+    state: str = "h",
+    dtype: torch.dtype = torch.float32,
+    flush: bool = False,
+    steps: Sequence[int] | None = None,
+    layer: int = -1,
+    lengths: Sequence[int] | Array | Tensor | None = None,
+) -> Array:
+    """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
+
+    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`: no scales, derivatives
+    written from the outputs (1 - tanh^2, s (1 - s)), everything rounded to the dtype.
+
+    Args:
+        module, inputs, initial_state, state, layer, lengths: as in `rnngrad.jacobian_curves`.
+        dtype: torch.float32 or torch.float64.
+        flush: are numbers below the smallest normal one zero (TensorFlow), or rounded to a multiple
+            of the smallest subnormal one (torch on CPU)? Flushing is emulated after every product.
+        steps: at which steps (from 1); None means all.
+
+    Returns:
+        (batch, time) float64; NaN at other steps and beyond an example's length.
+
+    Raises:
+        InputError: another dtype, steps out of range, and whatever `jacobian_curves` refuses.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> rnn, x = torch.nn.RNN(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+        >>> rnngrad.autograd_column_sums(rnn, x, flush=True).shape
+        (2, 5)
+    """
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    _check_dtype(dtype)
+    wanted = np.unique(np.arange(1, problem.steps + 1) if steps is None else np.array(steps, int))
+    if len(wanted) and not 1 <= wanted[0] <= wanted[-1] <= problem.steps:
+        raise InputError(f"steps must lie in 1..{problem.steps}")
+    with exact_arithmetic(problem.inputs.device):
+        run = _Naive(problem, problem.layer_index(layer), state, dtype, wanted)
+        return run.sums([flush])[0]
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
+
+
 class _Naive:
-    """(batch, time) each: autograd's column sums, and whether its product of factors is zero."""
+    """Reverse mode in the dtype that is judged."""
 
-    gradual: np.ndarray
-    flushed: np.ndarray
-    saturated: np.ndarray
+    def __init__(
+        self, problem: Problem, layer: int, state: str, dtype: torch.dtype, wanted: Array
+    ) -> None:
+        self.problem, self.layer, self.dtype, self.wanted = problem, layer, dtype, wanted
+        self.rows, self.sharing = problem.state_rows(state), shared(problem)
+        self.shape = (problem.batch, problem.steps)
+
+    def sums(self, flushes: Sequence[bool]) -> list[Array]:
+        """(batch, time) for every way to treat subnormal numbers."""
+        found = [np.full(self.shape, np.nan) for _ in flushes]
+
+        def run(work: tuple[int, StepMaps]) -> None:
+            for flush, values in zip(flushes, found, strict=True):
+                self._example(*work, values, flush)
+            progress.update()
+
+        with (
+            one_blas_thread() as threads,
+            ThreadPoolExecutor(threads) as pool,
+            tqdm(total=len(found[0]), delay=3, disable=None, leave=False, desc="autograd's result",
+                 unit="example") as progress,
+        ):  # fmt: skip
+            for examples in chunks(self.problem, self.layer + 1):
+                list(pool.map(run, self.maps(examples)))
+        for example, (leader, branch) in enumerate(zip(*self.sharing, strict=True)):
+            for values in found:
+                values[example, :branch] = values[leader, :branch]
+        return found
+
+    def maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
+        """The factors as autograd has them, (1, t, ...) for every example."""
+        problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
+        x = problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
+        for layer, cell in enumerate(problem.cells[: self.layer + 1]):
+            states = [s[layer, examples] for s in (problem.h, problem.c) if s is not None]
+            path: Any = cell.to(self.dtype).run(x, *(s.to(self.dtype) for s in states))
+            x = path.h[1:]
+        factors = cell.factors(path, AUTOGRAD).maps()
+        for at, example in enumerate(examples):
+            own = slice(0, int(problem.lengths[example]))
+            yield int(example), factors.each(lambda v, at=at, own=own: _example_of(v, at, own))
+
+    def _example(self, example: int, maps: StepMaps, values: Array, flush: bool) -> None:
+        """One backward sweep, in which the loss of every wanted step joins at its step."""
+        first_own = self.sharing.branch[example]
+        length = int(self.problem.lengths[example])
+        steps = self.wanted[(self.wanted > first_own) & (self.wanted <= length)]
+        smallest = torch.finfo(self.dtype).tiny if flush else 0.0
+        if flush:
+            maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
+        layers = [LayerMaps(self.problem.cells[self.layer], maps)]
+        every = np.zeros(len(steps), dtype=np.int64)
+        cotangents = Cotangents(layers, every, smallest, norms=False)
+        H = self.problem.hidden
+        begun = self.rows.start // H, self.rows.stop // H
+        first = end = len(steps)
+        for t in reversed(range(steps[-1] if len(steps) else 0)):
+            if first and steps[first - 1] == t + 1:
+                first -= 1
+                cotangents.values[slice(*begun), first] = 1
+            for _ in cotangents.back(t, slice(first, end)):
+                pass
+            if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
+                alive = np.flatnonzero((cotangents.values[:, first:end] != 0).any(axis=(0, 2)))
+                end = first + int(alive[-1]) + 1 if len(alive) else first
+        sums = np.abs(cotangents.values[slice(*begun)].astype(np.float64)).mean(axis=(0, 2))
+        values[example, steps - 1] = sums
+
+    def saturated(self) -> Array:
+        """(batch, time): is the product of the dtype's own factors zero whatever the range?"""
+        out = np.zeros(self.shape, dtype=bool)
+        for examples in chunks(self.problem, self.layer + 1):
+            for example, maps in self.maps(examples):
+                exact = self._exact(example)
+                if any(((a == 0) & (b != 0)).any() for a, b in zip(maps, exact, strict=True)):
+                    zero = _product_is_zero(self.problem, self.layer, self.rows, maps)
+                    # an overflow of the forward pass is no saturation
+                    finite = np.isfinite(maps.mix).all(axis=(0, 2, 3))
+                    out[example, : len(zero)] = zero & np.logical_and.accumulate(finite)
+        return out
+
+    def _exact(self, example: int) -> StepMaps:
+        states = self.problem.start([example], self.layer + 1)
+        steps = slice(0, int(self.problem.lengths[example]))
+        *_, run = self.problem.run([example], steps, states)
+        return run.factors.maps()
 
 
-def _naive(problem: Problem, layer: int, state: str, dtype: torch.dtype) -> _Naive:
-    shape = (problem.batch, problem.steps)
-    out = _Naive(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=bool))
-    held = 8 * problem.steps * problem.hidden * 12
-    for chunk in chunks(problem, 2 if layer else 1, held):
-        run = run_layer(problem, chunk, layer, dtype)
-        beyond = torch.arange(chunk.steps).unsqueeze(1) >= chunk.lengths
-        for values, flush in ((out.gradual, False), (out.flushed, True)):
-            sums = naive_column_sums(run, state, flush=flush).cpu().masked_fill(beyond, torch.nan)
-            values[chunk.rows.numpy(), : chunk.steps] = sums.T.numpy()
-        zero = _saturated(problem, chunk, layer, run, state) & ~beyond
-        out.saturated[chunk.rows.numpy(), : chunk.steps] = zero.T.numpy()
-    return out
+def _example_of(v: Tensor, at: int, steps: slice) -> Array:
+    return np.ascontiguousarray(v[steps, at].numpy())[None]
 
 
-def _saturated(problem: Problem, chunk: Chunk, layer: int, run: LayerRun, state: str) -> Tensor:
-    """(time, b): is the product of the dtype's own factors zero even without limits of range?"""
-    exact = run_layer(problem, chunk, layer)
-    if not _rounds_to_zero(run, exact):
-        return torch.zeros(chunk.steps, len(chunk.rows), dtype=torch.bool)
-    cell = in_dtype(run.cell, torch.float64)
-    # an overflow of the forward pass is no saturation; its factors only have to be harmless
-    finite = torch.isfinite(run.path.a).all(dim=-1).cummin(dim=0)[0].cpu()
-    factors = one_steps(run.cell, run.path, AUTOGRAD)
-    steps = (one.each(lambda v: v.double().nan_to_num(1.0, 1.0, 1.0)) for one in factors)
-    rows = problem.state_rows(state)
-    start = identity(problem.hidden * len(problem.states), rows)
-    running = [len(chunk.rows)] * chunk.steps
-    zero = [
-        ~(now.norms[:, rows] > 0).any(dim=1) | (now.exponent <= ZERO // 2)
-        for now in propagate(cell, steps, start, running, torch.float64)
-    ]
-    return torch.stack(zero).cpu() & finite
+def _product_is_zero(problem: Problem, layer: int, rows: slice, maps: StepMaps) -> Array:
+    """(t,): is J_t zero, given factors (1, t, ...)?"""
+    steps = maps.keep.shape[1]
+    start, mask = identity(problem, rows), np.zeros(steps, dtype=bool)
+    plan = Plan(layer, rows, {"frobenius"}, start, mask)
+    J = Tangents(problem.cells[layer], start, plan, cut=False)
+    found = {"frobenius": np.empty(steps)}
+    for block in range(0, steps, BLOCK_STEPS):
+        at = slice(block, block + BLOCK_STEPS)
+        some = maps.each(
+            lambda v, at=at: np.nan_to_num(v[0, at].astype(float), nan=1.0, posinf=1.0, neginf=1.0)
+        )
+        J.advance(some, {"frobenius": found["frobenius"][at]}, mask[at], steps - at.stop, map)
+    return found["frobenius"] == -np.inf
 
 
-def _rounds_to_zero(run: LayerRun, exact: LayerRun) -> bool:
-    """Is any factor 0 in the dtype that is not 0 in float64?"""
-    pairs = zip(
-        one_steps(run.cell, run.path, AUTOGRAD), one_steps(exact.cell, exact.path), strict=True
-    )
-    return any(_zero_only_in(one, true) for one, true in pairs)
-
-
-def _zero_only_in(one: OneStep, true: OneStep) -> bool:
-    return any(
-        bool(((a == 0) & (b != 0)).any())
-        for a, b in zip(one, true, strict=True)
-        if a is not None and b is not None
-    )
-
-
-def _verdicts(change: np.ndarray, sums: np.ndarray, lost: np.ndarray, naive: _Naive) -> np.ndarray:
+def _verdicts(
+    change: Array, sums: Array, lost: Array, gradual: Array, flushed: Array, saturated: Array
+) -> Array:
     """`change`, `sums`: decades of the norm and of the column sum since the start, where the
     latter is 1; `lost`: is the norm itself below the dtype's normal numbers?"""
     with np.errstate(invalid="ignore"):
         cases = {
             "": np.isnan(change),
             "structural": change == -np.inf,
-            "saturated": naive.saturated,
-            "underflow": (naive.flushed == 0) & (lost | (sums > change - CANCELLATION)),
+            "saturated": saturated,
+            "underflow": (flushed == 0) & (lost | (sums > change - CANCELLATION)),
             "decayed": change < -DECADES,
-            "exploding": (change > DECADES) | ~np.isfinite(naive.gradual),
+            "exploding": (change > DECADES) | ~np.isfinite(gradual),
         }
     return np.select(list(cases.values()), list(cases), default="alive")
 
@@ -229,5 +347,80 @@ def _title(problem: Problem, state: str, dtype: torch.dtype) -> str:
     name = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}[state]
     return (
         f"{name} of {type(problem.cells[0]).__name__}({problem.hidden}), "
-        f"{problem.batch} example(s), {problem.steps} steps, judged for {short(dtype)}"
+        f"{problem.batch} example(s), {problem.steps} steps, judged for {_short(dtype)}"
     )
+
+
+def _table(diagnosis: Diagnosis) -> str:
+    """Verdicts in the order in which they appear, then rate, horizon and what autograd returns."""
+    found = [name for name in MEANINGS if (diagnosis.verdict == name).any()]
+    found.sort(key=lambda name: float(np.nanmin(diagnosis.first_steps(name))))
+    rows = [HEADER, *(_row(diagnosis, name) for name in found)]
+    return "\n".join((diagnosis.title, "", *_aligned(rows), "", *_summary(diagnosis)))
+
+
+def _row(diagnosis: Diagnosis, name: str) -> tuple[str, ...]:
+    first = diagnosis.first_steps(name)
+    b = np.flatnonzero(~np.isnan(first))
+    there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
+    share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
+    limits = torch.finfo(diagnosis.dtype)
+    smallest = limits.smallest_normal * limits.eps
+    meaning = MEANINGS[name].format(dtype=_short(diagnosis.dtype), smallest=smallest)
+    return name, _range(first, "{:.0f}"), f"{share:.0%}", _range(there, "{:+.1f}"), meaning
+
+
+def _summary(diagnosis: Diagnosis) -> list[str]:
+    real = diagnosis.verdict != ""
+    last = real.sum(axis=1) - 1
+    at_end = np.arange(len(last)), last
+    zero = _first_step((diagnosis.naive_flushed == 0) & real)
+    flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
+    rows = [
+        ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
+        ("memory horizon", f"{_horizon(diagnosis.horizon)}; the norm falls to 1/10 of its start"),
+        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
+        (
+            f"naive {_short(diagnosis.dtype)}",
+            f"flush-to-zero: {flushed}; gradual underflow: "
+            f"{_at_end(diagnosis.naive[at_end])} at the end",
+        ),
+    ]
+    return _aligned(rows)
+
+
+def _at_end(naive: np.ndarray) -> str:
+    nan = int(np.isnan(naive).sum())
+    if nan == len(naive):
+        return "NaN"
+    return _range(naive, "{:.2g}") + (f" ({nan} of {len(naive)} examples: NaN)" if nan else "")
+
+
+def _horizon(horizon: np.ndarray) -> str:
+    never = int(np.isnan(horizon).sum())
+    if never == len(horizon):
+        return "never within these steps"
+    some = f" ({never} of {len(horizon)} examples: never)" if never else ""
+    return f"step {_range(horizon, '{:.0f}')}{some}"
+
+
+def _first_step(mask: np.ndarray) -> np.ndarray:
+    """(batch,) the first step (from 1) at which the mask holds, NaN if none."""
+    return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _range(values: np.ndarray, form: str) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "-"
+    low, high = form.format(known.min()), form.format(known.max())
+    return low if low == high else f"{low} .. {high}"
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,17 +1,27 @@
 """Lyapunov exponents of a driven recurrent module."""
 
+import itertools
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-import torch
+import scipy.linalg
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic, probing
-from rnngrad.probe.cells import Cell, OneStep, mixed
-from rnngrad.probe.problem import Problem, check_integer, problem_of
-from rnngrad.probe.trajectory import Chunk, chunks, one_steps, run_layer
+from rnngrad.probe import _compiled
+from rnngrad.probe._problem import Problem, check_integer, problem_of
+from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._tangents import BLOCK_STEPS
+from rnngrad.probe.cells import Cell, StepMaps
 
-COMPARABLE = 1e-3  # columns this close need no factor of their own
+Array = np.ndarray
+
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
+# A column whose new part is this small beside it has eleven digits of that part left.
+LARGEST_LOSS = 1e5
 
 
 @probing
@@ -23,11 +33,12 @@ def lyapunov_exponents(
     count: int | None = None,
     warmup: int = 0,
     layer: int = -1,
+    lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> np.ndarray:
     """Mean logarithmic growth rates of tangents along the trajectory that the inputs drive.
 
     Args:
-        module, inputs, initial_state: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
         count: how many exponents, from the largest; None means all (H, for an LSTM 2H).
         warmup: steps at the start that turn the tangents but are not counted.
         layer: whose recurrence; its state is h, for an LSTM (h, c).
@@ -42,135 +53,169 @@ def lyapunov_exponents(
         steps, each of which can still be told, may gather before that: with weights in the tens
         exponents beyond the first lose digits.
 
-    Source: tangents renormalised by QR at every step, Benettin et al. (1980); for recurrent
+    Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent
     networks Engelken, Wolf and Abbott (2023), Lyapunov spectra of chaotic recurrent neural
     networks. Finite-time singular values of J_t are another thing: see `rnngrad.jacobian_curves`.
 
-    Memory: the float64 trajectory and a few (S, S) matrices per example of a chunk.
+    They are renormalised as seldom as ten digits of every exponent allow, on the CPU, wherever the
+    module is.
+
+    Memory: some steps of the trajectory and a few (S, S) matrices per thread.
 
     Raises:
         InputError: count or warmup out of range, and whatever `jacobian_curves` refuses.
         TypeError: count or warmup that are no integers.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> rnn, x = torch.nn.RNN(3, 4, batch_first=True), torch.zeros(2, 50, 3)
+        >>> rnngrad.lyapunov_exponents(rnn, x, count=2).shape
+        (2, 2)
     """
-    problem = problem_of(module, inputs, initial_state)
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     index, size = problem.layer_index(layer), problem.hidden * len(problem.states)
     count = size if count is None else count
     check_integer(count, "count")
     check_integer(warmup, "warmup")
     if not 1 <= count <= size:
         raise InputError(f"count={count}: the state has {size} exponents; use 1..{size}")
-    if not 0 <= warmup < problem.steps:
-        raise InputError(f"warmup={warmup}: must lie in 0..{problem.steps - 1}")
-    out = np.empty((problem.batch, count))
-    with exact_arithmetic(problem.inputs.device):
-        for chunk in chunks(problem, 2 if index else 1, 8 * size * (4 * count + 2 * size)):
-            rates = _rates(problem, chunk, index, count, warmup)
-            out[chunk.rows.numpy()] = _sorted(rates).cpu().numpy()
-    return out
+    shortest = int(problem.lengths.min())
+    if not 0 <= warmup < shortest:
+        raise InputError(f"warmup={warmup}: must lie in 0..{shortest - 1}")
+
+    def run(example: int) -> Array:
+        return _sorted(_Spectrum(problem, index, example, count).rates(warmup, progress))
+
+    with (
+        exact_arithmetic(problem.inputs.device),
+        one_blas_thread() as threads,
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=int(problem.lengths.sum()), delay=3, disable=None, leave=False,
+             desc="Lyapunov exponents", unit="step") as progress,
+    ):  # fmt: skip
+        return np.stack(list(pool.map(run, range(problem.batch))))
 
 
-def _sorted(rates: Tensor) -> Tensor:
+def _sorted(rates: Array) -> Array:
     """Descending, NaN last."""
-    unknown = rates.isnan()
-    rates = rates.masked_fill(unknown, -torch.inf).sort(dim=1, descending=True).values
-    known = rates.shape[1] - unknown.sum(dim=1, keepdim=True)
-    at = torch.arange(rates.shape[1], device=rates.device)
-    return rates.masked_fill(at >= known, torch.nan)
+    return -np.sort(-rates)
 
 
-def _rates(problem: Problem, chunk: Chunk, layer: int, count: int, warmup: int) -> Tensor:
-    cell, _, path = run_layer(problem, chunk, layer)
-    Q = _directions(problem.hidden * len(problem.states), count).to(cell.weight_hh.device)
-    Q = Q.expand(len(chunk.rows), -1, -1)
-    total = Q.new_zeros(len(chunk.rows), count)
-    for t, one in enumerate(one_steps(cell, path)):
-        Q, growth = _step(cell, one, Q)
-        if t >= warmup:
-            total = _plus(total, growth)
-    return total / (chunk.steps - warmup)
+class _Spectrum:
+    """The directions Q of one example, and the logarithms of their growth so far."""
+
+    def __init__(self, problem: Problem, layer: int, example: int, count: int) -> None:
+        self.problem, self.layer, self.example = problem, layer, example
+        self.cell: Cell = problem.cells[layer]
+        self.Q = _directions(problem.hidden * len(problem.states), count)
+        self.total = np.zeros(count)
+        self.stride = 1  # steps between two orthonormalisations
+
+    def rates(self, warmup: int, progress: tqdm) -> Array:
+        """Mean growth per step after the first `warmup` steps, (count,)."""
+        length = int(self.problem.lengths[self.example])
+        states = self.problem.start([self.example], self.layer + 1)
+        cuts = [*range(0, warmup, BLOCK_STEPS), *range(warmup, length, BLOCK_STEPS), length]
+        for start, stop in itertools.pairwise(cuts):
+            *_, run = self.problem.run([self.example], slice(start, stop), states)
+            self._advance(run.factors.maps().each(lambda v: v[0]))
+            if stop == warmup:
+                self.total[:] = 0
+            progress.update(stop - start)
+        return self.total / (length - warmup)
+
+    def _advance(self, maps: StepMaps) -> None:
+        t, steps = 0, len(maps.keep)
+        while t < steps:
+            stride = min(self.stride, steps - t)
+            here = slice(t, t + stride)
+            if self._quickly(maps.each(lambda v, here=here: v[here])):
+                t += stride
+            elif stride > 1:
+                self.stride = stride // 2
+            else:
+                self._carefully(maps.each(lambda v, t=t: v[t]))
+                t += 1
+
+    def _quickly(self, maps: StepMaps) -> bool:
+        """Some steps and one QR; False, and nothing done, if digits would be lost."""
+        J, steps = self.Q.copy(), len(maps.keep)
+        unread = np.zeros(steps, dtype=bool), *np.empty((2, steps)), np.empty(steps, dtype=np.int64)
+        taken, exponent = _compiled.tangent_steps(
+            self.cell.W, maps.mix, maps.keep, maps.through, J, 0, 0, 0,
+            *unread, np.empty((steps, J.shape[1])), np.empty((0, 0, J.shape[1])),
+        )  # fmt: skip
+        Q, R = np.linalg.qr(J)
+        parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
+        if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
+            return False
+        self.Q = Q
+        self._count(np.log(parts) + exponent * math.log(2))
+        if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
+            self.stride = min(2 * self.stride, BLOCK_STEPS)
+        return True
+
+    def _count(self, growth: Array) -> None:
+        """A direction that is lost stays lost: its growth afterwards means nothing."""
+        self.total = np.where(self.total == -np.inf, self.total, self.total + growth)
+
+    def _carefully(self, maps: StepMaps) -> None:
+        """One step, with the directions made orthonormal between the factors of its map.
+
+        Columns of the map that differ in size (an LSTM's forget gates) are rows of the first
+        factor. Small rows are safe in `_orthonormal`; but an LSTM adds multiples of dc to them,
+        dh = through dc + ..., which is a factor of its own.
+        """
+        M, lstm = _map(self.cell.W, maps), len(maps.through) > 0
+        columns = np.abs(M).max(axis=0)
+        self._apply(columns[:, None] * self.Q, columns)
+        M = M / np.where(columns == 0, 1.0, columns)
+        self._apply(M @ self.Q, np.abs(M).sum(axis=1))
+        if lstm:
+            dh, dc = np.split(self.Q, 2)
+            Q = np.concatenate((dh + maps.through[:, None] * dc, dc))
+            self._apply(Q, np.ones(len(Q)))
+
+    def _apply(self, A: Array, size: Array) -> None:
+        self.Q, growth = _orthonormal(A, size)
+        self._count(growth)
 
 
-def _step(cell: Cell, one: OneStep, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """The directions after a step and the logarithms of their growth (b, count).
-
-    Directions are made orthonormal between the factors of M_t. Columns of M_t that differ in size
-    (an LSTM's forget gates) are rows of the first factor; small rows are safe in `_orthonormal`,
-    but an LSTM adds multiples of dc to them, dh = through dc + ..., which is a factor of its own.
-    """
-    M = _map(cell, one)
-    columns = M.abs().amax(dim=1)
-    growth = torch.zeros_like(Q[:, 0])
-    if bool((columns.amin(dim=1) < COMPARABLE * columns.amax(dim=1)).any()):
-        Q, growth = _orthonormal(columns.unsqueeze(2) * Q, columns)
-        M = M / torch.where(columns == 0, 1.0, columns).unsqueeze(1)
-    Q, more = _orthonormal(M @ Q, M.abs().sum(dim=2))
-    growth = _plus(growth, more)
-    if one.through is not None:
-        dh, dc = Q.chunk(2, dim=1)
-        Q, more = _orthonormal(
-            torch.cat((dh + one.through.unsqueeze(2) * dc, dc), dim=1), torch.ones_like(Q[..., 0])
-        )
-        growth = _plus(growth, more)
-    return Q, growth
+def _map(W: Array, maps: StepMaps) -> Array:
+    """M_t (S, S), of an LSTM without the last factor."""
+    keep, H = np.diag(maps.keep), len(maps.keep)
+    V = maps.mix[:, :, None] * W
+    if not len(maps.through):
+        return V.sum(axis=0) + keep
+    return np.block([[V[-1], np.zeros((H, H))], [V[:-1].sum(axis=0), keep]])
 
 
-def _plus(total: Tensor, growth: Tensor) -> Tensor:
-    """What is lost stays lost: the growth of an arbitrary direction afterwards means nothing."""
-    return torch.where(total == -torch.inf, total, total + growth)
-
-
-def _map(cell: Cell, one: OneStep) -> Tensor:
-    """M_t (b, S, S), of an LSTM without the last factor."""
-    w = cell.weight_hh.unflatten(0, (cell.gates, -1))
-    if one.keep is None:
-        return mixed(one.mix, w)
-    keep = torch.diag_embed(one.keep)
-    if one.through is None:
-        return mixed(one.mix, w) + keep
-    dh = torch.cat((mixed(one.mix[:, 3:], w[3:]), torch.zeros_like(keep)), dim=2)
-    return torch.cat((dh, torch.cat((mixed(one.mix[:, :3], w[:3]), keep), dim=2)), dim=1)
-
-
-def _orthonormal(A: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
     Householder QR would lose rows 16 decades below the largest (saturated units): its errors are
     relative to columns. Elimination keeps every row's errors relative to that row, so A = P L U
     first; L has entries of at most 1 and P L = Q R', hence R = R' U.
 
-    size: (b, n) the terms of which the entries of each row were summed up; a pivot that is lost in
+    size: (n,) the terms of which the entries of each row were summed up; a pivot that is lost in
     their rounding errors is unknown (NaN), and so are those after it.
     """
-    P, L, U = _lu(A)
-    pivots = U.diagonal(dim1=-2, dim2=-1).abs()
-    count = pivots.shape[-1]
-    terms = (L[:, :count].abs() * U.abs().mT).sum(dim=-1)
-    terms = terms + (P.mT @ size.unsqueeze(2))[:, :count, 0]
-    unknown = ((pivots <= LOST * terms) & (terms > 0)).cummax(dim=1).values
-    R = torch.linalg.qr(L, mode="r").R
+    P, L, U = scipy.linalg.lu(A)
+    pivots, count = np.abs(U.diagonal()), A.shape[1]
+    terms = (np.abs(L[:count]) * np.abs(U.T)).sum(axis=1) + (P.T @ size)[:count]
+    unknown = np.logical_or.accumulate((pivots <= LOST * terms) & (terms > 0))
+    R = np.linalg.qr(L, mode="r")
     # by substitution and not from the reflections: small entries of a row are right relative to
     # what stands before them, and the next factor may need them
-    Q = torch.linalg.solve_triangular(R, P @ L, upper=True, left=False)
-    growth = R.diagonal(dim1=-2, dim2=-1).abs().log() + pivots.log()
-    return Q, growth.masked_fill(unknown, torch.nan)
+    Q = scipy.linalg.solve_triangular(R, (P @ L).T, trans="T").T
+    with np.errstate(divide="ignore"):
+        growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
+    return np.ascontiguousarray(Q), np.where(unknown, np.nan, growth)
 
 
-def _lu(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """torch.linalg.lu, of one matrix after the other on a CPU.
+def _directions(size: int, count: int) -> Array:
+    """Orthonormal, in general position and the same every time.
 
-    There torch gives every thread some of a batch, and MKL's elimination is not made for that: from
-    some 150 rows on it never returns, or is wrong (github.com/pytorch/pytorch/issues/141358).
+    Unit vectors would miss exponents of networks whose units do not talk to each other.
     """
-    if A.device.type != "cpu":
-        return tuple(torch.linalg.lu(A))
-    P, L, U = (torch.stack(part) for part in zip(*map(torch.linalg.lu, A), strict=True))
-    return P, L, U
-
-
-def _directions(size: int, count: int) -> Tensor:
-    """Orthonormal, in general position and the same every time: unit vectors would miss exponents
-    of networks whose units do not talk to each other."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.linalg.qr(
-        torch.randn(size, count, dtype=torch.float64, generator=generator)
-    ).Q.contiguous()
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((size, count)))[0]

@@ -2,26 +2,25 @@
 
 The gradient of one loss L_T with respect to a weight W is a sum over the steps t <= T at which W is
 used: dL_T/dW = sum_t delta_(T,t) (x) input_t, with delta the cotangent of the gates. All losses are
-swept back through time together, so the whole T x T triangle costs one sweep. For the norms alone
-see `rnngrad.probe.part_norms`.
+swept back through time together, so the whole T x T triangle costs one sweep.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from rnngrad.errors import InputError
-from rnngrad.probe.arithmetic import exact_arithmetic, probing
-from rnngrad.probe.cells import STABLE, Cell, Cotangent
-from rnngrad.probe.part_norms import Norms, part_norms
-from rnngrad.probe.problem import Problem, flat_weights, problem_of
-from rnngrad.probe.scaled import LOG10_2, ScaledRows, exponent_of, power_of_two
-from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, run_layers, trajectory_bytes
+from rnngrad.probe._cotangents import Cotangents, LayerMaps
+from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
+from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+
+Array = np.ndarray
 
 REDUCTIONS = ("norm", "log10_norm", "none")
-NORMAL = 2.0**-960  # a norm above it has all its digits
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 
 
@@ -33,29 +32,29 @@ def weight_gradient_parts(
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
     reduce: str = "norm",
+    lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> dict[str, np.ndarray]:
     """The part of dL_T/dW that enters at each step t, for every loss L_T at once.
 
     Args:
-        module, inputs, initial_state: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
         output_gradients: dL_T/dh_T, shaped like the module's output: the entry at step T is the
-            gradient of the loss at step T with respect to the output of the last layer at T.
+            gradient of the loss at step T with respect to the output of the last layer at T. Beyond the
+            lengths it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
             underflow (-inf where a part is zero). "none": the parts themselves.
 
     Returns:
         For each weight of the module, by torch's flat name (weight_ih_l0, bias_hh_l1, ...), a
         float64 array (batch, T_loss, T_step), followed by the weight's shape for "none". It is zero
-        above the diagonal (T_step > T_loss). The sum of the parts over both step axes is autograd's
+        above the diagonal (T_step > T_loss) and beyond the lengths. The sum of the parts over both step axes is autograd's
         gradient of sum_T L_T. Of a parametrized module (weight_norm, orthogonal) it is the gradient
         with respect to the effective weight, `module.weight_hh_l0`, not to what that is made of.
 
-    Memory: one array (batch, time, time) of float64 per weight is returned; computing norms takes
-    two to four more for some examples at a time, and their float64 trajectory.
-    Cost: time^2 / 2 products of a vector with W_hh per example, layer and state (gate, for "none").
-    Of the norms, losses far ahead are pushed back in the directions that still matter, where these
-    are few; norms are then known to about 1e-9 of themselves. Cotangents have a scale per loss;
-    units of one layer may be 300 decades apart.
+    Memory: one array (batch, time, time) of float64 per weight is returned; each thread holds the
+    float64 trajectory of one example and (time, gates) cotangents.
+    Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
+    have a scale per loss; units of one layer may be 300 decades apart.
 
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
@@ -63,95 +62,46 @@ def weight_gradient_parts(
         InputError: an unknown reduction, gradients that do not fit the output, parts that would not
             fit into 4 GiB, norms that do not fit into memory, and whatever `jacobian_curves`
             refuses.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> gru, x = torch.nn.GRU(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+        >>> parts = rnngrad.weight_gradient_parts(gru, x, torch.ones(2, 5, 4))
+        >>> parts["weight_hh_l0"].shape
+        (2, 5, 5)
     """
-    problem = problem_of(module, inputs, initial_state)
-    gradients = problem.like_output(output_gradients, "output_gradients").detach()
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    gradients = problem.like_output(output_gradients, "output_gradients")
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
-    assert isinstance(module, nn.RNNBase)  # problem_of lets nothing else through
-    shapes = {name: tuple(weight.shape) for name, weight in flat_weights(module).items()}
-    out = _empty(problem, shapes, reduce)
-    layers = len(problem.cells)
-    held = trajectory_bytes(problem, problem.steps) * 4 * layers
-    if reduce != "none":
-        held += 16 * problem.steps**2 * layers
-    with exact_arithmetic(problem.inputs.device):
-        for chunk in chunks(problem, layers, held):
-            if reduce == "none":
-                _fill_parts(out, problem, chunk, gradients)
-            else:
-                _fill_norms(out, problem, chunk, gradients, reduce)
+    out = _empty(problem, reduce)
+
+    def run(example: int) -> None:
+        parts = {name: array[example] for name, array in out.items()}
+        _fill(parts, problem, example, gradients[example], reduce)
+        progress.update()
+
+    with (
+        exact_arithmetic(problem.inputs.device),
+        one_blas_thread() as threads,
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=problem.batch, delay=3, disable=None, leave=False, unit="example") as progress,
+    ):
+        list(pool.map(run, range(problem.batch)))
     return out
 
 
-def _fill_norms(
-    out: dict[str, np.ndarray], problem: Problem, chunk: Chunk, gradients: Tensor, reduce: str
-) -> None:
-    of_layers = part_norms(problem, chunk, gradients[chunk.rows])
-    for layer, ((_, x, path), norms) in enumerate(of_layers):
-        hidden = _Reduced.of(norms.hidden, reduce)
-        same = norms.inputs is norms.hidden
-        inputs = hidden if same else _Reduced.of(norms.inputs, reduce)
-        for name, delta, entering in (
-            (f"weight_ih_l{layer}", inputs, x),
-            (f"weight_hh_l{layer}", hidden, path.h[:-1]),
-            (f"bias_ih_l{layer}", inputs, None),
-            (f"bias_hh_l{layer}", hidden, None),
-        ):
-            if name in out:  # a module without biases has no parts of theirs
-                part = delta.values if entering is None else delta.times(entering, reduce)
-                out[name][chunk.rows.numpy()] = part.mT.cpu().numpy()
-
-
-class _Reduced(NamedTuple):
-    """The norms of delta (b, step, loss), and what they are once they are reduced."""
-
-    norms: Norms
-    values: Tensor
-
-    @classmethod
-    def of(cls, norms: Norms, reduce: str) -> "_Reduced":
-        if reduce == "log10_norm":
-            return cls(norms, norms.mantissa.log10() + norms.exponent.double() * LOG10_2)
-        return cls(norms, _times_power(*norms))
-
-    def times(self, entering: Tensor, reduce: str) -> Tensor:
-        """With what delta meets at every step, (step, b, d)."""
-        zero = self.norms.exponent.new_zeros(entering.shape[1], entering.shape[0])
-        rows = ScaledRows.of(entering.transpose(0, 1), zero)
-        norm = torch.linalg.vector_norm(rows.mantissa, dim=-1, keepdim=True)
-        exponent = rows.exponent.unsqueeze(-1)
-        if reduce == "log10_norm":
-            return self.values + (norm.log10() + exponent.double() * LOG10_2)
-        part = self.values * _times_power(norm, exponent)
-        sure = (part > NORMAL) & (self.values > NORMAL) & torch.isfinite(part)
-        rest = (~sure & (self.norms.mantissa > 0)).nonzero(as_tuple=True)
-        norm = norm.expand_as(part)[rest] * self.norms.mantissa[rest]
-        exponent = exponent.expand_as(part)[rest] + self.norms.exponent[rest]
-        part[rest] = _times_power(norm, exponent)
-        return part
-
-
-def _fill_parts(
-    out: dict[str, np.ndarray], problem: Problem, chunk: Chunk, gradients: Tensor
-) -> None:
-    sweep = _Sweep(problem, chunk, gradients)
-    for t in reversed(range(problem.steps)):
-        for name, delta, entering in sweep.step(t):
-            if name in out:
-                part = _outer_product(delta, entering, sweep.exponent[:, t:])
-                out[name][chunk.rows.numpy(), t:, t] = part.cpu().numpy()
-
-
-def _empty(problem: Problem, shapes: dict[str, tuple[int, ...]], reduce: str):
+def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     triangle = (problem.batch, problem.steps, problem.steps)
+    shapes = problem.weight_shapes
     if reduce == "none":
         size = 8 * int(np.prod(triangle)) * sum(int(np.prod(s)) for s in shapes.values())
         if size > PARTS_LIMIT:
             raise InputError(f'reduce="none" would need {size / 2**30:.0f} GiB; use reduce="norm"')
         return {name: np.zeros((*triangle, *shape)) for name, shape in shapes.items()}
+    fill = -np.inf if reduce == "log10_norm" else 0.0
     try:
-        return {name: np.empty(triangle) for name in shapes}
+        return {name: np.full(triangle, fill) for name in shapes}
     except MemoryError as error:
         size = 8 * int(np.prod(triangle)) * len(shapes)
         raise InputError(
@@ -159,77 +109,46 @@ def _empty(problem: Problem, shapes: dict[str, tuple[int, ...]], reduce: str):
         ) from error
 
 
-class _Part(NamedTuple):
-    """delta (b, loss, gates) and what it meets (b, d); None for a bias."""
-
-    name: str
-    delta: Tensor
-    entering: Tensor | None
-
-
-class _Sweep:
-    """Cotangents of all losses, pushed back one step at a time through all layers.
-
-    h[layer] and c[layer] are (b, loss, H) with exponents (b, loss) common to all layers.
-    """
-
-    def __init__(self, problem: Problem, chunk: Chunk, gradients: Tensor) -> None:
-        self.runs: list[LayerRun] = list(run_layers(problem, chunk, len(problem.cells) - 1))
-        self.gradients = gradients[chunk.rows].double()
-        shape = (len(chunk.rows), problem.steps, problem.hidden)
-        self.h = [self.gradients.new_zeros(shape) for _ in self.runs]
-        self.c = [self.gradients.new_zeros(shape) for _ in self.runs]
-        self.exponent = torch.zeros(shape[:2], dtype=torch.int64, device=gradients.device)
-
-    def step(self, t: int) -> list[_Part]:
-        """The parts that enter at step t; leaves the cotangents at step t - 1."""
-        self._rescale(t)
-        self.h[-1][:, t] += self.gradients[:, t]
-        parts = []
-        for layer in reversed(range(len(self.runs))):
-            cell, x, path = self.runs[layer]
-            inputs, hidden = self._through(layer, cell, t)
-            if layer:
-                self.h[layer - 1][:, t:] += inputs @ cell.weight_ih
-            parts += [
-                _Part(f"weight_ih_l{layer}", inputs, x[t]),
-                _Part(f"weight_hh_l{layer}", hidden, path.h[t]),
-                _Part(f"bias_ih_l{layer}", inputs, None),
-                _Part(f"bias_hh_l{layer}", hidden, None),
-            ]
-        return parts
-
-    def _through(self, layer: int, cell: Cell, t: int) -> tuple[Tensor, Tensor]:
-        one = cell.one_step(self.runs[layer].path, slice(t, t + 1), STABLE).at(0)
-        at_t = Cotangent(self.h[layer][:, t:], self.c[layer][:, t:])
-        inputs, hidden, back = cell.cotangents(one, at_t)
-        self.h[layer][:, t:] = back.h
-        if back.c is not None:
-            self.c[layer][:, t:] = back.c
-        return inputs, hidden
-
-    def _rescale(self, t: int) -> None:
-        """The largest cotangent of every loss of order 1."""
-        later = [v[:, t:] for v in (*self.h, *self.c)]
-        top = torch.stack([v.abs().amax(dim=-1) for v in later]).amax(dim=0)
-        shift = torch.where(top == 0, 0, exponent_of(top))
-        self.exponent[:, t:] += shift
-        for v in later:
-            v *= power_of_two(-shift).unsqueeze(-1)
+def _fill(
+    out: dict[str, Array], problem: Problem, example: int, gradients: Array, reduce: str
+) -> None:
+    """All parts of one example: out[name] is (T_loss, T_step, ...)."""
+    length = int(problem.lengths[example])
+    states = problem.start([example], len(problem.cells))
+    before = [own[0].copy() for own in states]
+    runs = list(problem.run([example], slice(0, length), states))
+    layers = [
+        LayerMaps(cell, run.factors.maps()) for cell, run in zip(problem.cells, runs, strict=True)
+    ]
+    # delta meets the states before the step on its hidden side, the layer's inputs on the other
+    met = [
+        (np.concatenate((h, run.h[0, :-1])), run.x[0]) for h, run in zip(before, runs, strict=True)
+    ]
+    cotangents = Cotangents(layers, np.zeros(length, dtype=np.int64), norms=reduce != "none")
+    for t in reversed(range(length)):
+        cotangents.add(gradients[t : t + 1], slice(t, t + 1))
+        losses = slice(t, length)
+        for visit in cotangents.back(t, losses):
+            for side, kind in ((-1, "ih"), (0, "hh")):
+                entering = ScaledRows.of(met[visit.layer][side][None, t])
+                gates = visit.delta[side] if reduce == "none" else visit.norms[side][:, None]
+                delta = ScaledRows.of(gates, cotangents.exponent[losses])
+                for name, part in (("bias", None), ("weight", entering)):
+                    name = f"{name}_{kind}_l{visit.layer}"
+                    if name in out:  # a module without biases has no parts of theirs
+                        out[name][losses, t] = _part(delta, part, reduce)
 
 
-def _outer_product(delta: Tensor, entering: Tensor | None, exponent: Tensor) -> Tensor:
-    # a loss's gates may lie 300 decades below its scale: their products would be lost
-    part, exponent = ScaledRows.of(delta, exponent)
+def _part(delta: ScaledRows, entering: ScaledRows | None, reduce: str) -> Array:
+    """The part of every loss (r, ...), from delta or its norms (r, n) and what they meet, (1, d)."""
+    part, exponent = delta
+    if reduce == "none":
+        if entering is not None:
+            part = part[:, :, None] * entering.mantissa[0]
+            exponent = exponent + entering.exponent
+        return times_power(part, exponent.reshape(-1, *(1,) * (part.ndim - 1)))
+    part = part[:, 0]
     if entering is not None:
-        met = ScaledRows.of(entering.unsqueeze(1), exponent.new_zeros(len(entering), 1))
-        part = torch.einsum("bTi,bj->bTij", part, met.mantissa.squeeze(1))
-        exponent = exponent + met.exponent
-    return _times_power(part, exponent.reshape(*exponent.shape, *(1,) * (part.dim() - 2)))
-
-
-def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
-    """x * 2**exponent wherever that is a float64, though 2**exponent alone may not be one."""
-    total = (exponent_of(x) + exponent).clamp(-2000, 2000)
-    half = total.div(2, rounding_mode="floor")
-    return torch.frexp(x).mantissa * power_of_two(half) * power_of_two(total - half)
+        part = part * np.linalg.norm(entering.mantissa)
+        exponent = exponent + entering.exponent
+    return log10_of(part, exponent) if reduce == "log10_norm" else times_power(part, exponent)

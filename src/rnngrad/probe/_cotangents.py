@@ -1,0 +1,156 @@
+"""Backward: cotangents of the states of all layers, of many losses at once, one step at a time.
+
+The same sweep serves the curves of one loss, the parts of the weight gradients of all losses, and
+autograd's own result, which is rounded to its dtype and has no scales. Otherwise every loss has a
+power of two of its own.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from rnngrad.probe import _compiled
+from rnngrad.probe._problem import Problem
+from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of
+from rnngrad.probe.cells import Cell, StepMaps
+
+Array = np.ndarray
+
+CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
+# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
+TOO_SMALL = 2.0**-600
+CHUNKS = 16  # at least so many parts where there are as many examples, for as many threads
+
+
+class LayerMaps(NamedTuple):
+    """A layer's cell and the maps of every step of some examples, (b, t, ...)."""
+
+    cell: Cell
+    maps: StepMaps
+
+
+class Visit(NamedTuple):
+    """One layer at one step, of the losses that are under way.
+
+    h and c (r, H): the whole dL/dh_t and dL/dc_t; c is h where there is no cell state. delta
+    (sides, r, GH) and its norms (sides, r): the cotangents of the gates' hidden side first, of
+    their input side last.
+    """
+
+    layer: int
+    h: Array
+    c: Array
+    delta: Array
+    norms: Array
+
+
+def chunks(problem: Problem, layers: int) -> list[Array]:
+    """The examples in parts whose trajectories fit into memory, those of similar length together."""
+    cell = problem.cells[0]
+    bytes_each = 8 * problem.steps * layers * ((2 * cell.gates + 3) * problem.hidden)
+    order = np.argsort(-problem.lengths.numpy(), kind="stable")
+    size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // CHUNKS)))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+class Cotangents:
+    """dL/d(states)_t of losses (r,), for t from the last step down.
+
+    example (r,): the position in the maps of the example that each loss is of.
+    smallest: results below are flushed to zero; the dtype is that of the maps.
+    """
+
+    def __init__(
+        self, layers: list[LayerMaps], example: Array, smallest: float = 0.0, norms: bool = True
+    ) -> None:
+        self.layers, self.example = layers, example
+        cell, maps = layers[-1]
+        self.states, self.dtype = len(cell.states), maps.keep.dtype
+        shape = (self.states * len(layers), len(example), cell.hidden)
+        self.values = np.zeros(shape, dtype=self.dtype)
+        self.exponent = np.zeros(len(example), dtype=np.int64)
+        self.smallest = self.dtype.type(smallest)
+        self.weights = [layer.cell.weight_hh.numpy().astype(self.dtype) for layer in layers]
+        self.sides = 2 if cell.gates == 3 else 1  # the sides of the gates differ in the GRU only
+        shape = (self.sides, len(example), cell.gates * cell.hidden)
+        self.deltas = np.empty(shape, dtype=self.dtype)
+        self.norms = np.zeros((self.sides, len(example) if norms else 0), dtype=self.dtype)
+
+    def of_layer(self, layer: int, losses: slice) -> Array:
+        """dL/dh and, of an LSTM, dL/dc: (states, r, H), a view."""
+        return self.values[layer * self.states : (layer + 1) * self.states, losses]
+
+    def add(self, gradient: Array, losses: slice) -> None:
+        """Add dL/dh_t (r, H) of the last layer's output to some losses, which it may begin."""
+        top = exponent_of(np.abs(gradient).max(axis=1))
+        arriving = np.zeros(len(self.exponent), dtype=np.int64) + ZERO
+        arriving[losses] = top
+        _compiled.keep_scales(self.values, self.exponent, arriving)
+        scale = -self.exponent[losses, None].clip(-3000, 3000).astype(np.int32)
+        self.of_layer(len(self.layers) - 1, losses)[0] += np.ldexp(gradient, scale)
+
+    def back(self, t: int, losses: slice) -> Iterator[Visit]:
+        """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
+        example = self.example[losses]
+        for layer in reversed(range(len(self.layers))):
+            cell, maps = self.layers[layer]
+            keep = maps.keep[:, t][example]
+            h, *c = self.of_layer(layer, losses)
+            if c:
+                with np.errstate(all="ignore"):
+                    c[0] += h * maps.through[:, t][example]
+            whole = c[0] if c else h
+            visit = Visit(layer, h, whole, self.deltas[:, losses], self.norms[:, losses])
+            for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
+                _compiled.deltas(
+                    np.ascontiguousarray(mix[:, t]), example, h, whole, self.smallest,
+                    visit.delta[side], visit.norms[side],
+                )  # fmt: skip
+            yield visit
+            with np.errstate(all="ignore"):  # autograd's result may overflow
+                if layer:
+                    arriving = visit.delta[-1] @ cell.weight_ih.numpy()
+                    self.of_layer(layer - 1, losses)[0] += arriving
+                self._before(layer, visit, keep, c)
+
+    def _before(self, layer: int, visit: Visit, keep: Array, c: list[Array]) -> None:
+        """From the step to the one before it, in place."""
+        W, kept = self.weights[layer], visit.h * keep
+        np.matmul(visit.delta[0], W, out=visit.h)
+        if c:
+            c[0] *= keep
+        elif len(W) > W.shape[1]:  # an RNN keeps nothing, not even what is infinite
+            np.add(visit.h, kept, out=visit.h)
+        if self.smallest:
+            for v in (visit.h, *c):
+                v[np.abs(v) < self.smallest] = 0
+
+    def lost(self, visit: Visit, t: int) -> Array:
+        """Which losses had a product that may have underflown on the way to delta, (r,) bool."""
+        mix = self.layers[visit.layer].maps.mix[:, t][self.example]
+        delta = visit.delta[0].reshape(mix.shape)
+        of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)
+        there = (of_states != 0) & (mix != 0)
+        return (there & (np.abs(delta) < TOO_SMALL)).any(axis=(1, 2))
+
+
+def scaled_back(
+    cell: Cell, maps: StepMaps, states: list[ScaledRows]
+) -> tuple[list[ScaledRows], ScaledRows, list[ScaledRows]]:
+    """One step back of one loss with a scale per unit, (units, 1) each; maps of that step.
+
+    Returns the whole dL/d(states), what arrives at the layer below, and dL/d(states before).
+    """
+    h, *c = states
+    if c:
+        c = [c[0] + h.times(maps.through)]
+    sides = []
+    for mix in (maps.mix, maps.mix_input):
+        of_states = [*(c or [h]) * (len(mix) - 1), h]
+        sides.append(ScaledRows.join(*(s.times(m) for s, m in zip(of_states, mix, strict=True))))
+    before = sides[0].multiplied_by(cell.weight_hh.numpy().T)
+    below = sides[1].multiplied_by(cell.weight_ih.numpy().T)
+    if c:
+        return [h, *c], below, [before, c[0].times(maps.keep)]
+    return [h], below, [before + h.times(maps.keep)]

@@ -1,0 +1,85 @@
+"""Examples that go the same way for a while: who runs for whom, and until when.
+
+Examples with equal initial states and equal first inputs (padding in front, a start token, a
+prompt) have the same states and the same Jacobians until their inputs first differ. One of them,
+the *leader*, runs for all. At the step where its inputs first differ an example *branches off*: it
+takes over what the leader holds, and runs on by itself. An example that equals its leader over its
+whole length never runs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnngrad.probe._problem import Problem
+
+# A group that shares less of its steps runs apart: a start token is not worth another order.
+LEAST_SHARE = 0.1
+# Examples branch off at multiples of these: a few steps too early cost less than a cut for each,
+# and of the leader's tangents only so many copies are kept.
+MIN_STEPS, MAX_CUTS = 8, 128
+
+
+class Sharing(NamedTuple):
+    """Per example (b,): its leader, and the first step that the leader does not run for it.
+
+    An example that shares nothing leads itself, from step 0.
+    """
+
+    leader: np.ndarray
+    branch: np.ndarray
+
+
+def shared(problem: Problem) -> Sharing:
+    """Who runs for whom."""
+    found = alone(problem)
+    for group in _groups(problem) if problem.batch > 1 else ():
+        _share(problem, group, found)
+    return found
+
+
+def alone(problem: Problem) -> Sharing:
+    """Everybody runs alone."""
+    return Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
+
+
+def _groups(problem: Problem) -> list[np.ndarray]:
+    """Those with one initial state (all layers) and first input."""
+    states = [s.transpose(0, 1).flatten(1) for s in (problem.h, problem.c) if s is not None]
+    first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
+    group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
+    members = (np.flatnonzero(group == g) for g in range(group.max() + 1))
+    return [m for m in members if len(m) > 1]
+
+
+def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
+    """Write the group's leader, and for how long it runs for each of the others.
+
+    The leader is the one that repeats its first input longest: behind padding, the shortest
+    comment; a prompt that all begin with is everybody's.
+    """
+    inputs, lengths = problem.inputs, problem.lengths.numpy()
+    repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]
+    longest = max(repeats)
+    first = group[repeats.index(longest)]
+    every = max(MIN_STEPS, problem.steps // MAX_CUTS)
+    common = np.zeros_like(group)
+    for k, (e, same) in enumerate(zip(group, repeats, strict=True)):
+        if same == longest:
+            both = min(lengths[e], lengths[first])
+            same = _equal_steps(inputs[e, :both], inputs[first, :both])
+        # else it differs from its first input, and the leader does not yet
+        common[k] = same if same == lengths[e] else same - same % every
+    common[group == first] = 0
+    if common.sum() >= LEAST_SHARE * lengths[group].sum():
+        found.leader[group] = np.where(common > 0, first, group)
+        found.branch[group] = common
+
+
+def _equal_steps(x: Tensor, y: Tensor) -> int:
+    """How many leading steps of x (t, d) equal those of y (t or 1, d)."""
+    differ = (x != y).byte().flatten()
+    first = int(differ.argmax())
+    return first // x.shape[1] if differ[first] else len(x)

@@ -1,0 +1,107 @@
+"""What is read off a Jacobian: Frobenius norm, column sum, spectral norm, as log10.
+
+A *sketch* estimates the Frobenius norm from a few random directions. For v ~ N(0, 1) the mean of
+||J v||^2 is ||J||_F^2. The mean over k directions is unbiased; it is distributed about as
+||J||_F^2 chi^2_n / n with n = k nu degrees of freedom, where
+
+    nu = (tr G)^2 / tr(G^2),  G = J^T J,
+
+is the number of singular directions that matter: nearly H at t = 1, 1 once J has become rank one.
+The log of it is biased by psi(n / 2) - log(n / 2) and has variance psi'(n / 2); both are exact for
+equal singular values and for rank one. tr(G^2) is estimated from the same directions, as the
+mean of (J v_a . J v_b)^2 over pairs. Up to three directions say too little about nu: whatever is
+assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import special
+
+from rnngrad.errors import InputError
+from rnngrad.probe._problem import check_integer
+
+Array = np.ndarray
+
+STATISTICS = ("frobenius", "column_sum", "spectral")
+HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
+FEWEST_DIRECTIONS = 4
+
+
+def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[str, ...]:
+    """The checked names; `paths`: has the Jacobian a hidden path of its own?"""
+    names = () if not isinstance(statistics, Iterable) else tuple(statistics)
+    names = (statistics,) if isinstance(statistics, str) else names
+    if HIDDEN_PATH in names and not paths:
+        raise InputError(f'statistics: "{HIDDEN_PATH}" is for an nn.LSTM with state="c"')
+    known = (*STATISTICS, HIDDEN_PATH) if paths else STATISTICS
+    if not names or any(name not in known for name in names):
+        raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
+    return names
+
+
+def spectral_mask(steps: Sequence[int] | Array | None, last: int) -> Array:
+    """(last,) bool: where the spectral norm is taken."""
+    if steps is None:
+        return np.ones(last, dtype=bool)
+    chosen = np.asarray(steps)
+    if not chosen.size:
+        chosen = chosen.astype(int)  # an empty list is one of floats
+    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+        raise TypeError("spectral_steps must be a sequence of integers")
+    if len(chosen) and not (chosen.min() >= 1 and chosen.max() <= last):
+        raise InputError(f"spectral_steps must lie in 1..{last}")
+    mask = np.zeros(last, dtype=bool)
+    mask[chosen - 1] = True
+    return mask
+
+
+def spectral_norm(J: Array) -> Array:
+    """The largest singular value, (n,), of J (n, rows, k).
+
+    From the Gram matrix: squaring costs accuracy in the small singular values, not in the largest.
+    """
+    gram = J.swapaxes(-1, -2) @ J if J.shape[-1] < J.shape[-2] else J @ J.swapaxes(-1, -2)
+    return np.sqrt(np.linalg.eigvalsh(gram)[..., -1].clip(0))
+
+
+def check_sketch(names: tuple[str, ...], directions: int, seed: int) -> None:
+    """Raise unless these statistics can be estimated so."""
+    if "frobenius" not in names:
+        raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
+    check_integer(directions, "directions")
+    check_integer(seed, "seed")
+    if directions < FEWEST_DIRECTIONS:
+        raise InputError(
+            f"directions={directions}: use at least {FEWEST_DIRECTIONS}; the log of fewer is "
+            "biased by up to 0.26 decades"
+        )
+
+
+def random_directions(identity: Array, batch: int, count: int, seed: int) -> Array:
+    """Gaussian combinations of the columns of `identity`: (batch, rows, count).
+
+    Independent for every example: examples are averaged, and common errors would not cancel.
+    """
+    generator = np.random.default_rng(abs(seed))
+    return identity @ generator.standard_normal((batch, identity.shape[1], count))
+
+
+def log10_norm_estimate(Y: Array) -> tuple[Array, Array]:
+    """Bias-corrected log10 ||J||_F and its standard error, (n,) each, from Y = J v (n, rows, k)."""
+    k = Y.shape[-1]
+    gram = Y.swapaxes(-1, -2) @ Y
+    squares = np.diagonal(gram, axis1=-2, axis2=-1)
+    mean = squares.mean(axis=-1)
+    pairs = ((gram**2).sum(axis=(-2, -1)) - (squares**2).sum(axis=-1)) / (k * (k - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # E[mean^2] exceeds (tr G)^2 by 2 tr(G^2) / k
+        nu = mean**2 / pairs - 2.0 / k
+        log_mean = np.log(mean)
+    n = k * np.nan_to_num(nu, nan=1.0, posinf=1.0).clip(min=1.0)
+    log10_norm = (log_mean - special.digamma(n / 2) + np.log(n / 2)) / (2 * math.log(10))
+    # nu is itself estimated from the k directions: without the last factor a 95 % interval of
+    # four directions covers 90 %
+    spread = np.sqrt(special.polygamma(1, n / 2)) * math.sqrt(1 + 2 / k)
+    return log10_norm, spread / (2 * math.log(10))

@@ -1,0 +1,408 @@
+"""Forward: J_t = d s_t / d s_0 of every example at every t, and what is read off it.
+
+An example's steps are taken in blocks: states and factors of a block, then the tangents, then a
+look at the rank. The quick way keeps one power of two per matrix and is one compiled loop. It is
+exact to float64 as long as no row (state unit) could underflow beside the others. A block in which
+one could is taken again with one scale per row, in NumPy.
+
+Examples and the columns of J are independent: Python threads share them. How they are cut depends
+on the problem alone, so that the bits are the same whatever the number of threads.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Set
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from rnngrad.probe import _compiled
+from rnngrad.probe._problem import Problem, States
+from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of
+from rnngrad.probe._settings import one_blas_thread
+from rnngrad.probe._sharing import Sharing, alone, shared
+from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
+from rnngrad.probe.cells import Cell, StepMaps
+
+Array = np.ndarray
+Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
+
+BLOCK_STEPS = 32
+CHUNK_EXAMPLES = 8  # their states are one product per step
+FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
+PART_COLUMNS = 48  # at least so many columns in a part
+KEPT_BYTES = 32 * 2**20  # of the rows that are kept for spectral norms, per thread
+DROPPED = 1e-10  # what part of any row may be missing where directions are dropped
+WORTH_DROPPING = 0.9  # where more of the directions stay, all do
+SPREAD_BACK = 300  # powers of two: rows this close return to the quick way
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compute.
+
+    layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.
+    start: d [h; c; ...]_0 / d (directions), (rows, k), or (batch, rows, k) for directions that
+    differ. spectral_at: (time,) bool.
+    """
+
+    layer: int
+    rows: slice
+    names: Set[str]
+    start: Array
+    spectral_at: Array
+
+    @property
+    def sketches(self) -> bool:
+        """Are the directions random ones, of which none may be dropped?"""
+        return self.start.ndim == 3
+
+
+def identity(problem: Problem, rows: slice, hidden_path: bool = False) -> Array:
+    """d [h; c]_0 / d (state)_0, (rows, k); with H more rows for the hidden path, which are zero."""
+    size = problem.hidden * len(problem.states)
+    start = np.eye(size)[:, rows]
+    return np.vstack((start, np.zeros((problem.hidden, start.shape[1])))) if hidden_path else start
+
+
+def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
+    """log10 by statistic, (batch, time), NaN beyond an example's length."""
+    found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
+    sharing = alone(problem) if plan.sketches else shared(problem)
+    lengths = problem.lengths.numpy()
+    leads = sharing.leader == np.arange(problem.batch)
+    leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
+    with (
+        one_blas_thread() as threads,
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=int((lengths - sharing.branch).sum()), delay=3, disable=None, leave=False,
+             desc="Jacobians", unit="step") as progress,
+    ):  # fmt: skip
+        few = len(leaders) <= FEW_LEADERS
+        sweep = _Sweep(problem, plan, sharing, found, few, progress.update)
+        if few:
+            for leader in leaders:
+                sweep.run(np.array([leader]), pool.map)
+        else:
+            _all(pool, sweep.run, _chunks(leaders, -lengths))
+        _all(pool, sweep.run, _chunks(others, sharing.branch))
+    for example in np.flatnonzero(~leads):
+        of_leader = slice(0, sharing.branch[example])
+        for values in found.values():
+            values[example, of_leader] = values[sharing.leader[example], of_leader]
+    return found
+
+
+def _all(pool: ThreadPoolExecutor, run: Callable[[Any], None], parts: Iterable[Any]) -> None:
+    for _ in pool.map(run, parts):
+        pass
+
+
+def _chunks(examples: Array, key: Array) -> list[Array]:
+    """Those alike by the key together."""
+    size = max(1, min(CHUNK_EXAMPLES, len(examples) // CHUNK_EXAMPLES))
+    ordered = examples[np.argsort(key[examples], kind="stable")]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+class _Sweep:
+    """All examples of a problem; `found` is written row by row.
+
+    few: are the leaders so few that the columns of their J are cut into parts?
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        sharing: Sharing,
+        found: dict[str, Array],
+        few: bool,
+        progress: Callable[[int], Any],
+    ) -> None:
+        self.problem, self.plan, self.sharing = problem, plan, sharing
+        self.found, self.few, self.progress = found, few, progress
+        self.lengths = problem.lengths.numpy()
+        # the leaders' states and tangents where others branch off
+        self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
+
+    def run(self, chunk: Array, parts: Map = map) -> None:
+        """Examples of one kind, leaders or not, each over the steps that it runs itself."""
+        starts, stops = self.sharing.branch[chunk], self.lengths[chunk]
+        leaves = self.sharing.branch[np.isin(self.sharing.leader, chunk)]
+        cuts = sorted({*starts.tolist(), *stops.tolist(), *leaves.tolist()})
+        running: dict[int, tuple[States, Tangents]] = {}
+        for begin, end in pairwise(cuts):
+            for example in chunk[(starts == begin) & (stops > begin)].tolist():
+                running[example] = self._begin(example)
+            now = {e: held for e, held in running.items() if self.lengths[e] > begin}
+            states = _joined([held[0] for held in now.values()])
+            tangents = [held[1] for held in now.values()]
+            for start in range(begin, end, BLOCK_STEPS):
+                steps = slice(start, min(start + BLOCK_STEPS, end))
+                self._block(list(now), states, tangents, steps, parts)
+            for at, example in enumerate(now):
+                own = [tuple(s[at : at + 1].copy() for s in layer) for layer in states]
+                running[example] = own, tangents[at]
+                if end in self.sharing.branch[self.sharing.leader == example]:
+                    self.left[example, end] = own, tangents[at].copy(cut=False)
+
+    def _begin(self, example: int) -> tuple[States, "Tangents"]:
+        """The states of all layers, (1, H) each, and the tangents, when the example begins."""
+        branch = int(self.sharing.branch[example])
+        if branch:
+            states, tangents = self.left[int(self.sharing.leader[example]), branch]
+            return states, tangents.copy(cut=False)
+        start = self.plan.start[example] if self.plan.sketches else self.plan.start
+        layer = self.plan.layer
+        tangents = Tangents(self.problem.cells[layer], start, self.plan, self.few)
+        return self.problem.start([example], layer + 1), tangents
+
+    def _block(
+        self,
+        examples: list[int],
+        states: States,
+        tangents: list["Tangents"],
+        steps: slice,
+        parts: Map,
+    ) -> None:
+        *_, run = self.problem.run(examples, steps, states)
+        maps = run.factors.maps()
+        for at, (example, own) in enumerate(zip(examples, tangents, strict=True)):
+            out = {name: values[example, steps] for name, values in self.found.items()}
+            left = int(self.lengths[example]) - steps.stop
+            own.advance(maps.each(lambda v: v[at]), out, self.plan.spectral_at[steps], left, parts)
+        self.progress(len(examples) * (steps.stop - steps.start))
+
+
+def _joined(states: list[States]) -> States:
+    """The states of several examples, by layer, (b, H) each."""
+    return [
+        tuple(np.concatenate(same) for same in zip(*layers, strict=True))
+        for layers in zip(*states, strict=True)
+    ]
+
+
+class Tangents:
+    """J_t of one example: rows (state units) by k directions.
+
+    The columns are held in parts, each at a power of two of its own, or all in `rows`, each row at
+    its own. With a basis (directions, k) of orthonormal columns, J is J basis^T.
+    """
+
+    def __init__(self, cell: Cell, start: Array, plan: Plan, cut: bool) -> None:
+        self.cell, self.plan, self.cut = cell, plan, cut
+        self._set(start, 0)
+        self.rows: ScaledRows | None = None
+        self.basis: Array | None = None
+        self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
+        self.since, self.wait = 0, BLOCK_STEPS
+
+    def copy(self, cut: bool) -> "Tangents":
+        """The same, with columns that are cut into parts or not."""
+        other = copy(self)
+        other.cut = cut
+        other._set(*self._whole())
+        return other
+
+    def _set(self, J: Array, exponent: int) -> None:
+        """Hold a copy of J, all columns at one power of two."""
+        parts = 1
+        while self.cut and J.shape[1] >= 2 * parts * PART_COLUMNS:
+            parts *= 2
+        self.parts = [np.array(part, order="C") for part in np.array_split(J, parts, axis=1)]
+        self.exponents = [exponent] * parts
+
+    def advance(
+        self, maps: StepMaps, out: dict[str, Array], spectral_at: Array, left: int, over: Map
+    ) -> None:
+        """The steps of a block: write the statistics into `out`, (t,) each, and look at the rank.
+
+        left: steps that follow. over: what maps a function over parts of the work.
+        """
+        steps = len(maps.keep)
+        if "cell_path" in out:
+            self._cell_path(maps.keep, out["cell_path"])
+        at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
+        most = self._most_steps() if at.any() else steps
+        for start in range(0, steps, most):
+            here = slice(start, min(start + most, steps))
+            some = maps.each(lambda v, here=here: v[here])
+            into = {name: values[here] for name, values in out.items()}
+            if self.rows is not None or not self._quickly(some, into, at[here], over):
+                self._slowly(some, into, at[here])
+        self.since += steps
+        if self.since >= self.wait and left >= BLOCK_STEPS and not self.plan.sketches:
+            self._drop()
+
+    def _cell_path(self, keep: Array, out: Array) -> None:
+        with np.errstate(divide="ignore"):
+            logs = np.log(keep)
+        logs[0] += self.log_path
+        np.cumsum(logs, axis=0, out=logs)
+        self.log_path = logs[-1]
+        out[:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
+
+    def _most_steps(self) -> int:
+        """Steps whose rows may be kept at once."""
+        rows = self.plan.rows.stop - self.plan.rows.start
+        columns = sum(part.shape[1] for part in self.parts)
+        return max(1, KEPT_BYTES // (8 * rows * columns))
+
+    def _quickly(self, maps: StepMaps, out: dict[str, Array], at: Array, over: Map) -> bool:
+        """All steps by the compiled loop; False, and nothing done, if one needs scales per row."""
+        before = [part.copy() for part in self.parts]
+        over = (
+            over if len(self.parts) > 1 else map
+        )  # waking a thread takes as long as a small block
+        parts = list(over(lambda part: self._part(part, maps, at), range(len(self.parts))))
+        if any(part.taken < len(at) for part in parts):
+            self.parts = before
+            return False
+        self.exponents = [part.exponent for part in parts]
+        exponents = np.stack([part.exponents for part in parts])
+        top = exponents.max(axis=0)
+        scales = np.ldexp(1.0, (exponents - top).clip(-2000).astype(np.int32))
+        scaled = list(zip(parts, scales, strict=True))
+        sums = np.concatenate([part.sums * s[:, None] for part, s in scaled], axis=1)
+        kept = [part.kept * s[at][:, None, None] for part, s in scaled] if at.any() else []
+        squares = sum(part.squares * s**2 for part, s in scaled)
+        hidden = sum(part.hidden * s**2 for part, s in scaled)
+        read = _Read(np.sqrt(squares), np.sqrt(hidden), sums, kept, top)
+        self._write(read, out, at, over)
+        return True
+
+    def _part(self, index: int, maps: StepMaps, at: Array) -> "_Part":
+        J, rows, steps = self.parts[index], self.plan.rows, len(at)
+        squares, hidden = np.zeros((2, steps))
+        exponents, sums = np.zeros(steps, dtype=np.int64), np.empty((steps, J.shape[1]))
+        kept = np.empty((at.sum(), rows.stop - rows.start, J.shape[1]))
+        taken, exponent = _compiled.tangent_steps(
+            self.cell.W, maps.mix, maps.keep, maps.through, J, self.exponents[index],
+            rows.start, rows.stop, at, squares, hidden, exponents, sums, kept,
+        )  # fmt: skip
+        return _Part(taken, exponent, squares, hidden, exponents, sums, kept)
+
+    def _slowly(self, maps: StepMaps, out: dict[str, Array], at: Array) -> None:
+        """All steps with one scale per row; then back to the quick way if that can be."""
+        rows = self._scaled()
+        for t in range(len(at)):
+            rows = scaled_step(maps.each(lambda v, t=t: v[t]), self.cell.W, rows)
+            J, exponent = rows.read(self.plan.rows).aligned()
+            path = rows.read(slice(2 * self.cell.hidden, None))
+            hidden = path.log10_norm() if len(path.exponent) else -np.inf
+            one = {name: values[t : t + 1] for name, values in out.items()}
+            norm = np.linalg.norm(J, keepdims=True)[0]
+            read = _Read(norm, 0 * norm, J.sum(axis=0)[None], [J[None]], exponent)
+            self._write(read, one, at[t : t + 1], map)
+            if HIDDEN_PATH in out:
+                out[HIDDEN_PATH][t] = hidden
+        self.rows = rows
+        some = rows.exponent[rows.exponent > ZERO // 2]
+        if not len(some) or some.max() - some.min() < SPREAD_BACK:
+            J, exponent = rows.aligned()
+            self.rows = None
+            self._set(J, int(exponent) if len(some) else 0)
+
+    def _write(self, read: "_Read", out: dict[str, Array], at: Array, over: Map) -> None:
+        if "frobenius" in out:
+            out["frobenius"][:] = log10_of(read.norms, read.exponents)
+        if HIDDEN_PATH in out:
+            out[HIDDEN_PATH][:] = log10_of(read.hidden_norms, read.exponents)
+        if "column_sum" in out:
+            sums = read.sums if self.basis is None else read.sums @ self.basis.T
+            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), read.exponents)
+        if not at.any():
+            return
+        kept = np.concatenate(read.kept, axis=2)
+        if "spectral" in out:
+            norms = np.concatenate(list(over(spectral_norm, np.split(kept, len(kept)))))
+            out["spectral"][at] = log10_of(norms, np.broadcast_to(read.exponents, at.shape)[at])
+        if "frobenius_error" in out:
+            estimate, out["frobenius_error"][:] = log10_norm_estimate(kept)
+            out["frobenius"][:] = estimate + read.exponents * LOG10_2
+
+    def _whole(self) -> tuple[Array, int]:
+        """All columns at one power of two."""
+        top = max(self.exponents)
+        scaled = zip(self.parts, self.exponents, strict=True)
+        return np.concatenate([np.ldexp(p, max(e - top, -2000)) for p, e in scaled], axis=1), top
+
+    def _scaled(self) -> ScaledRows:
+        return self.rows or ScaledRows.of(*self._whole())
+
+    def _drop(self) -> None:
+        """Leave the directions away on which no row depends any more; wait longer if none are."""
+        self.since = 0
+        rows = self._scaled()
+        Q = _directions_left(rows.mantissa)
+        if Q is None:
+            self.wait *= 2
+            return
+        self.wait = BLOCK_STEPS
+        self.basis = Q if self.basis is None else self.basis @ Q
+        if self.rows is None:
+            J, exponent = self._whole()
+            self._set(J @ Q, exponent)
+        else:
+            self.rows = ScaledRows.of(rows.mantissa @ Q, rows.exponent)
+
+
+class _Part(NamedTuple):
+    """The result of the compiled loop for some columns; see `_compiled.tangent_steps`."""
+
+    taken: int
+    exponent: int
+    squares: Array
+    hidden: Array
+    exponents: Array
+    sums: Array
+    kept: Array
+
+
+class _Read(NamedTuple):
+    """Mantissas of what is read at some steps, and their exponents (t,) or ().
+
+    norms (t,) and hidden_norms (t,); sums (t, k); kept: parts of (m, rows, columns).
+    """
+
+    norms: Array
+    hidden_norms: Array
+    sums: Array
+    kept: list[Array]
+    exponents: Array
+
+
+def _directions_left(rows: Array) -> Array | None:
+    """Orthonormal directions (k, r) without which no row of (n, k) lacks more than `DROPPED`.
+
+    None if they are nearly all. By way of a QR: a Gram matrix squares the condition, and would mix
+    the directions of singular values below 1e-8 of the largest.
+    """
+    norms = np.linalg.norm(rows, axis=1)
+    if not norms.any():
+        return None
+    rows = rows[norms > 0] / norms[norms > 0, None]
+    R = np.linalg.qr(rows, mode="r")
+    _, singular, V = np.linalg.svd(R, full_matrices=False)
+    missing = np.cumsum(singular[::-1] ** 2)[::-1]  # of all rows together, from each direction on
+    left = max(1, int((missing > DROPPED**2).sum()))
+    return V[:left].T if left <= WORTH_DROPPING * rows.shape[1] else None
+
+
+def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
+    """One step with a scale per row; maps without an axis of steps."""
+    H, lstm = len(maps.keep), len(maps.through) > 0
+    dh, last = J.read(slice(0, H)), J.read(slice(H, 2 * H) if lstm else slice(0, H))
+    if not lstm:
+        return last.times(maps.keep) + dh.mixed_by(maps.mix, W)
+    reached = dh.mixed_by(maps.mix[:-1], W[:-1])
+    last = last.times(maps.keep) + reached
+    parts = [last.times(maps.through) + dh.mixed_by(maps.mix[-1:], W[-1:]), last]
+    if len(J.exponent) > 2 * H:
+        parts.append(J.read(slice(2 * H, None)).times(maps.keep) + reached)
+    return ScaledRows.join(*parts)
