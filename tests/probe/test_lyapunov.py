@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from probe_problems import Case, make, set_weights
+from rnngrad.probe.problem import problem_of
 from torch import nn
 
 import rnngrad
-from rnngrad.probe.problem import problem_of
 from rnngrad.probe.trajectory import chunks, one_steps, run_layer
 
 

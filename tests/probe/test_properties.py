@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probe_problems import CELLS, Case, make, set_weights
+from rnngrad.probe.scaled import ScaledRows
 from torch import nn
 
 import rnngrad
 from rnngrad.probe import blocks, tangents
-from rnngrad.probe.scaled import ScaledRows
 
 QUICK = settings(max_examples=15, deadline=None, derandomize=True)
 NAMES = ("log10_frobenius", "log10_column_sum", "log10_spectral")

@@ -9,17 +9,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probe_problems import CELLS, FEATURES, Case, autograd_jacobians, make
+from rnngrad.probe.column_sums import CancelledSums
+from rnngrad.probe.forward import Curves
+from rnngrad.probe.problem import problem_of
+from rnngrad.probe.sharing import Schedule, schedules
+from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS
 from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.errors import InputError
 from rnngrad.probe import blocks, column_sums, forward, sharing, tangents
 from rnngrad.probe import curves as curves_module
-from rnngrad.probe.column_sums import CancelledSums
-from rnngrad.probe.forward import Curves
-from rnngrad.probe.problem import problem_of
-from rnngrad.probe.sharing import Schedule, schedules
-from rnngrad.probe.statistics import HIDDEN_PATH, STATISTICS
 
 pytestmark = pytest.mark.usefixtures("float32_from_64")
 NAMES = [f"log10_{name}" for name in (*STATISTICS, "cell_path", HIDDEN_PATH)]

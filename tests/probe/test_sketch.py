@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from probe_problems import CELLS, Case, make
+from rnngrad.probe.sketch import random_directions
 from torch import nn
 
 import rnngrad
 from rnngrad.probe import directions
-from rnngrad.probe.sketch import random_directions
 
 COPIES = 400
 

@@ -51,7 +51,7 @@ def test_gates_are_those_of_the_equations():
     instance = make(Case("gru"))
     found = rnngrad.trajectory(instance.module, instance.inputs, instance.initial_state)
     r, z, n = (found.gates[name] for name in "rzn")
-    assert ((0 < r) & (r < 1)).all()
+    assert ((r > 0) & (r < 1)).all()
     np.testing.assert_allclose((1 - z) * n + z * found.h[:, :-1], found.h[:, 1:], rtol=1e-13)
     instance = make(Case("rnn_tanh"))
     assert rnngrad.trajectory(instance.module, instance.inputs).gates == {}
