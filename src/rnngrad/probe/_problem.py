@@ -54,6 +54,20 @@ class Problem:
         c = None if self.c is None else self.c.cpu()
         return replace(self, cells=cells, inputs=self.inputs.cpu(), h=self.h.cpu(), c=c)
 
+    def on_cpu(self) -> "Problem":
+        """The same with everything on the CPU."""
+        if self.inputs.device.type == "cpu":
+            return self
+        cells: Any = tuple(cell.to("cpu") for cell in self.cells)
+        c = None if self.c is None else self.c.cpu()
+        return replace(self, cells=cells, inputs=self.inputs.cpu(), h=self.h.cpu(), c=c)
+
+    def take(self, examples: Array) -> "Problem":
+        """Some of the examples."""
+        at = torch.from_numpy(examples)
+        h, c = self.h[:, at], None if self.c is None else self.c[:, at]
+        return replace(self, inputs=self.inputs[at], h=h, c=c, lengths=self.lengths[at])
+
     @cached_property
     def inputs_array(self) -> np.ndarray:
         """The inputs of a problem on the CPU, float32 or float64."""
@@ -93,11 +107,11 @@ class Problem:
         for layer, own in enumerate(states):
             h, factors = self.cells[layer].advance(x, own)
             if not (np.isfinite(h.sum()) and all(np.isfinite(s.sum()) for s in own)):
-                self._refuse_overflow(h, own, layer, examples, steps)
+                self.refuse_overflow(h, own, layer, examples, steps)
             yield LayerRun(x, h, factors)
             x = h
 
-    def _refuse_overflow(
+    def refuse_overflow(
         self,
         h: Array,
         states: tuple[Array, ...],
@@ -406,7 +420,7 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
 
 def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """x (b, t, d) as it is, or with zeros beyond the lengths if NaN or inf may be there."""
-    if int(lengths.min()) == x.shape[1] or x.is_meta or torch.isfinite(x.sum()):
+    if int(lengths.min()) == x.shape[1] or x.is_meta or _sums_up(x):
         return x
     padding = torch.arange(x.shape[1]) >= lengths[:, None]
     return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
@@ -431,11 +445,22 @@ def check_floating(tensor: Tensor, name: str) -> None:
         )
 
 
+def _sums_up(tensor: Tensor) -> bool:
+    """Is the sum finite? One inf or NaN would be left in it.
+
+    By NumPy where that can be: torch's threads spin after a sum, which takes longer than it.
+    """
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu" and tensor.itemsize >= 4:
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(tensor.numpy().sum()))
+    return bool(torch.isfinite(tensor.sum()))
+
+
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
     if tensor.is_meta:
         raise InputError(f"{name} is on the meta device, which holds no numbers")
-    # one inf or NaN would be left in the sum
-    if torch.isfinite(tensor.detach().sum()):
+    if _sums_up(tensor):
         return
     bad = ~torch.isfinite(tensor.detach())
     if not bad.any():
