@@ -11,6 +11,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.probe._step_checks import (
+    UNLIKE_AUTOGRAD,
+    UNLIKE_RESULTS,
+    mixed_example,
+    random_directions,
+    refuse_swapped_arguments,
+    same,
+    unlike_autograd,
+    unlike_results,
+)
 from rnngrad.probe.arithmetic import probing
 from rnngrad.probe.curves import JacobianCurves
 from rnngrad.probe.problem import check_finite, check_floating
@@ -19,6 +29,7 @@ from rnngrad.probe.statistics import STATISTICS, record, spectral_mask, wanted_s
 from rnngrad.probe.tangents import Tangents
 
 Step = Callable[[Any, Tensor], Any]
+NOT_FINITE = "step returns NaN or inf, in the state or its derivative, at step {}"
 
 
 def jacobian_curves_of_step(
@@ -63,6 +74,7 @@ def jacobian_curves_of_step(
             inf.
         TypeError: integer inputs or states.
     """
+    refuse_swapped_arguments(step)
     device = torch.get_default_device()
     if device.type == "cpu":
         return _curves(step, inputs, initial_state, state, statistics, spectral_steps)
@@ -83,11 +95,15 @@ def _curves(
     statistics: Sequence[str],
     spectral_steps: Sequence[int] | np.ndarray | None,
 ) -> JacobianCurves:
-    flat = _FlatStep(step, initial_state, inputs)
-    wanted, spectral_at = wanted_statistics(statistics), spectral_mask(spectral_steps, flat.steps)
-    rows = flat.positions(state)
-    out = {n: torch.full((flat.steps, flat.batch), torch.nan).double() for n in wanted}
-    with torch.no_grad():
+    # tensors of inference mode do not tell whether they are written to, and autograd refuses them
+    with torch.inference_mode(False), torch.no_grad():
+        flat = _FlatStep(step, initial_state, inputs)
+        wanted, spectral_at = (
+            wanted_statistics(statistics),
+            spectral_mask(spectral_steps, flat.steps),
+        )
+        rows = flat.positions(state)
+        out = {n: torch.full((flat.steps, flat.batch), torch.nan).double() for n in wanted}
         for t, now in enumerate(_tangents(flat, rows)):
             record(out, slice(t, t + 1), now, slice(None), spectral_at[t : t + 1])
     arrays = {f"log10_{name}": values.T.numpy().copy() for name, values in out.items()}
@@ -98,10 +114,8 @@ def _tangents(flat: "_FlatStep", rows: Tensor) -> Iterator[Tangents]:
     """The tangents of the rows read, after every step."""
     start = torch.eye(flat.size, dtype=torch.float64)[:, rows].expand(flat.batch, -1, -1)
     J = ScaledRows.of(start, torch.zeros(start.shape[:2], dtype=torch.int64))
-    s = flat.initial
-    for t in range(flat.steps):
-        s, M = flat.linearised(s, t)
-        J = J.multiplied_by(M.double().cpu())
+    for M in flat.jacobians(flat.states()):
+        J = J.multiplied_by(M)
         # before they are aligned: an entry that nobody reads may be far larger
         mantissa, exponent = ScaledRows(J.mantissa[:, rows], J.exponent[:, rows]).aligned()
         yield Tangents(mantissa, torch.linalg.vector_norm(mantissa, dim=-1), exponent)
@@ -117,7 +131,8 @@ class _FlatStep:
                 f"inputs {tuple(inputs.shape)}: expected (batch, time, ...), not empty"
             )
         check_finite(inputs, "inputs", ("example", "step", "feature"))
-        self.step, self.inputs = step, inputs.detach()
+        self.step = step
+        self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         self.batch, self.steps = inputs.shape[:2]
         leaves, self.spec = pytree.tree_flatten(initial_state)
         if not leaves:
@@ -130,7 +145,6 @@ class _FlatStep:
         if not self.size:
             raise InputError("initial_state has no entries")
         self.initial = self._flat([leaf.detach() for leaf in leaves])
-        self._check_independent()
 
     def _check_leaf(self, leaf: Tensor, name: str) -> None:
         check_floating(leaf, name)
@@ -138,25 +152,60 @@ class _FlatStep:
             raise InputError(f"{name} has shape {tuple(leaf.shape)}, expected ({self.batch}, ...)")
         check_finite(leaf, name, ("example", "unit"))
 
+    def states(self) -> list[Tensor]:
+        """The state before every step and after the last, from the step alone.
+
+        It is called again afterwards: a memory of its own, or a random draw, then shows. Between
+        these calls and those for the derivative lies another number of calls, so that a memory
+        with a period shows in one of them.
+        """
+        states = [self.initial]
+        for t in range(self.steps):
+            states.append(self._next(states[-1], t))
+        self._check_independent()
+        self._next(self.initial, 0)
+        for t in range(self.steps):
+            self._check_memory(self(states[t], self.inputs[:, t]), states[t + 1], t)
+        return states
+
+    def _next(self, s: Tensor, t: int) -> Tensor:
+        x = self.inputs[:, t].clone()  # what is the user's own is not to be written to
+        with _failure_named(f"step fails for {self.batch} example(s) at step {t + 1}"):
+            new = self(s, x)
+        if s._version or x._version:
+            raise InputError("step changes its arguments in place: let it make new tensors")
+        if not torch.isfinite(new).all():
+            raise InputError(NOT_FINITE.format(t + 1))
+        return new
+
+    def _check_memory(self, found: Tensor, before: Tensor, t: int, digits: float = 0.6) -> None:
+        if not same(found, before, digits):
+            raise InputError(
+                "step has a memory of its own (a counter, a cache), or is random: called again "
+                f"with the same state and input, it gives another state at step {t + 1}; let "
+                "what it remembers be part of the state or the inputs"
+            )
+
     def _check_independent(self) -> None:
         """At another state too: what is mixed may be zero, or the same for all, at the start.
 
-        The first and the last: an example may depend on those before it alone.
+        The first and the last alone: what they would be in a batch of one. At later steps, and for
+        those in between, tangents tell.
         """
-        generator = torch.Generator().manual_seed(0)
-        shift = torch.rand(self.initial.shape, generator=generator).to(self.initial)
         x = self.inputs[:, 0]
-        for s in (self.initial, self.initial + shift * (1 + self.initial.abs()) / 4):
+        for s in (self.initial, self._shifted(self.initial)):
             with _failure_named(f"step fails for {self.batch} example(s)"):
                 together = self(s, x)
             for b in {0, self.batch - 1}:
                 with _failure_named(f"step fails for example {b} alone"):
                     alone = self(s[b : b + 1], x[b : b + 1])[0]
-                if not _same(together[b], alone):
+                if not same(together[b], alone):
                     raise InputError(
-                        "step mixes examples, is random or changes its arguments: example "
-                        f"{b} alone gives another state"
+                        f"step mixes examples, or is random: example {b} alone gives another state"
                     )
+
+    def _shifted(self, s: Tensor) -> Tensor:
+        return s + random_directions(s, 0).abs() * (1 + s.abs()) / 4
 
     def _flat(self, leaves: list[Tensor]) -> Tensor:
         return torch.cat([leaf.reshape(len(leaf), -1) for leaf in leaves], dim=1)
@@ -199,38 +248,64 @@ class _FlatStep:
             raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")
         return self._flat(new)
 
-    def _warn_of_no_derivative(self, s: Tensor, x: Tensor, new: Tensor) -> None:
-        near = s + torch.finfo(s.dtype).eps ** 0.5 * (1 + s.abs())
-        if not torch.equal(self(near, x), new):
-            warnings.warn(
-                "the derivative of step is zero where its result is not constant: does it detach "
-                "the state, or take numbers out of tensors (.item(), .tolist())?",
-                stacklevel=2,
-            )
+    def jacobians(self, states: list[Tensor]) -> Iterator[Tensor]:
+        """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64."""
+        looked_at = {0, self.steps // 2, self.steps - 1}
+        for t, s in enumerate(states[:-1]):
+            new, M = self._linearised(s, t)
+            self._check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
+            if t in looked_at and self._warns_of_derivative(s, M, t):
+                looked_at = set()
+            yield M
 
-    def linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The next state and M[b, i, k] = d s_i / d s_k (b, S, S)."""
+    def _linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The next state and M, in one call: what the step makes then is what M belongs to."""
         x = self.inputs[:, t]
         basis = torch.eye(self.size, dtype=s.dtype, device=s.device)
         basis = basis.unsqueeze(1).expand(-1, self.batch, -1)
+        other = random_directions(s, t)
+        random = torch.stack([other, other[:1].expand_as(other)])
 
-        def directional(ds: Tensor) -> Tensor:
-            return torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))[1]
+        def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
 
         with warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used
             warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
-            new = self(s, x)
             with _failure_named("step cannot go through torch.func.vmap and jvp"):
-                tangents = torch.func.vmap(directional)(basis)
-        M = tangents.permute(1, 2, 0)
-        if t == 0 and not M.any():
-            self._warn_of_no_derivative(s, x, new)
-        if not (torch.isfinite(new).all() and torch.isfinite(M).all()):
+                new, tangents = torch.func.vmap(directional)(torch.cat([basis, random]))
+        tangents = tangents.double().cpu()
+        M = tangents[:-2].permute(1, 2, 0)
+        if not torch.isfinite(tangents).all():
+            raise InputError(NOT_FINITE.format(t + 1))
+        b = mixed_example(M, random.double().cpu(), tangents[-2:], torch.finfo(s.dtype).eps)
+        if b is not None:
             raise InputError(
-                f"step returns NaN or inf, in the state or its derivative, at step {t + 1}"
+                f"step mixes examples: at step {t + 1} the state of example {b} depends on the "
+                "state of another one"
             )
-        return new, M
+        return new[0], M
+
+    def _warns_of_derivative(self, s: Tensor, M: Tensor, t: int) -> bool:
+        """Where the derivative is wrong at this state and at one beside it.
+
+        Of a function with a bend it may be another one at the bend alone.
+        """
+        x = self.inputs[:, t]
+        for differs, message in (
+            (unlike_results, UNLIKE_RESULTS),
+            (unlike_autograd, UNLIKE_AUTOGRAD),
+        ):
+            wrong = differs(lambda flat: self(flat, x), s, M)
+            if not wrong.any():
+                continue
+            beside = self._shifted(s)
+            if (
+                wrong & differs(lambda flat: self(flat, x), beside, self._linearised(beside, t)[1])
+            ).any():
+                warnings.warn(message.format(t + 1), stacklevel=7)
+                return True
+        return False
 
 
 def _is_inference(leaf: Any) -> bool:
@@ -247,10 +322,3 @@ def _failure_named(what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{what}: {reason}") from error
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Up to rounding (4e-10 of the largest entry in float64); NaN is no difference."""
-    tolerance = torch.finfo(a.dtype).eps ** 0.6
-    largest = b.detach().abs().nan_to_num(0.0, 0.0).amax().item()
-    return torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
