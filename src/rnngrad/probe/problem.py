@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe.cells import GRU, LSTM, RNN
@@ -26,6 +27,7 @@ class Problem:
     c: Tensor | None
     lengths: Tensor
     dtype: torch.dtype  # the module's own
+    weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
     batch_first: bool
 
@@ -85,7 +87,8 @@ def problem_of(
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
-    cells = _cells(rnn)
+    weights = _weights(rnn)
+    cells = _cells(rnn, weights)
     x = batch_first(inputs, None, rnn.batch_first, "inputs")
     batched = inputs.dim() == 3
     if x.shape[0] == 0 or x.shape[1] == 0:
@@ -98,23 +101,29 @@ def problem_of(
     x = _without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
     h, c = _initial_state(rnn, initial_state, len(x), batched, x.device)
+    dtype = weights["weight_hh_l0"].dtype
+    if _hooks(module) or _hooks(rnn) or _global_hooks():
+        _check_hooks(module, rnn, x.to(dtype), h.to(dtype), None if c is None else c.to(dtype))
     return Problem(
         cells=cells,
         inputs=x,
         h=h,
         c=c,
         lengths=real_steps,
-        dtype=rnn.weight_hh_l0.dtype,  # pyright: ignore[reportArgumentType]
+        dtype=dtype,
+        weight_shapes={name: tuple(weight.shape) for name, weight in weights.items()},
         batched=batched,
         batch_first=rnn.batch_first,
     )
 
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
 
 
-def _supported(module: nn.Module) -> nn.RNNBase:
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+def _supported(given: nn.Module) -> nn.RNNBase:
+    module = getattr(given, "_orig_mod", given)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         raise TypeError(
             f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
@@ -132,7 +141,8 @@ def _supported(module: nn.Module) -> nn.RNNBase:
         )
     if module.dropout and module.training and module.num_layers > 1:
         raise InputError("the module drops out between layers: call module.eval() first")
-    if type(module).forward not in FORWARD:
+    own = type(module).forward not in FORWARD or type(module).__call__ is not nn.Module.__call__
+    if own or "forward" in vars(module) or _replaced(given):
         raise TypeError(
             f"{type(module).__name__} has a forward of its own, which may do anything: write it as "
             "a step and use rnngrad.jacobian_curves_of_step"
@@ -146,37 +156,113 @@ def _supported(module: nn.Module) -> nn.RNNBase:
     return module
 
 
-def _cells(rnn: nn.RNNBase) -> tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]:
-    for name, weight in flat_weights(rnn).items():
-        check_finite(weight, name, ("row", "column"))
-    layers = range(rnn.num_layers)
+def _replaced(given: nn.Module) -> bool:
+    """Is the forward of a compiled module another one than torch.compile has given it?"""
+    forward = vars(given).get("forward")
+    return hasattr(given, "_orig_mod") and not hasattr(forward, "_torchdynamo_orig_callable")
+
+
+def _global_hooks() -> bool:
+    of_all = nn.modules.module
+    return bool(of_all._global_forward_hooks or of_all._global_forward_pre_hooks)
+
+
+def _hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _check_hooks(
+    module: nn.Module, rnn: nn.RNNBase, x: Tensor, h: Tensor, c: Tensor | None
+) -> None:
+    """Hooks may look at what the module returns, and not change it."""
+    x = x if rnn.batch_first else x.transpose(0, 1)
+    state = h if c is None else (h, c)
+    with torch.no_grad():
+        plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))  # pyright: ignore[reportArgumentType]
+        # a hook may write to what it is given
+        given = (x.clone(), pytree.tree_map(torch.clone, state))
+        hooked = pytree.tree_leaves(module(*given))
+    digits = torch.finfo(x.dtype).eps ** 0.5
+    if len(plain) != len(hooked) or not all(
+        isinstance(a, Tensor)
+        and a.shape == b.shape
+        and torch.allclose(a, b, digits, digits, equal_nan=True)
+        for a, b in zip(hooked, plain, strict=True)
+    ):
+        raise InputError(
+            "a forward hook of the module, or a global one, changes what it returns: take it away, "
+            "or write the module as a step and use rnngrad.jacobian_curves_of_step"
+        )
+
+
+def _cells(
+    rnn: nn.RNNBase, weights: dict[str, Tensor]
+) -> tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]:
+    layers = [_layer(weights, layer) for layer in range(rnn.num_layers)]
     if isinstance(rnn, nn.RNN):
-        return tuple(RNN(*_layer(rnn, layer), rnn.nonlinearity) for layer in layers)
+        if rnn.mode not in NONLINEARITIES:
+            raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
+        # what forward reads: `nonlinearity` is only what the module was made with
+        return tuple(RNN(*layer, NONLINEARITIES[rnn.mode]) for layer in layers)
     if isinstance(rnn, nn.GRU):
-        return tuple(GRU(*_layer(rnn, layer)) for layer in layers)
-    return tuple(LSTM(*_layer(rnn, layer)) for layer in layers)
+        return tuple(GRU(*layer) for layer in layers)
+    return tuple(LSTM(*layer) for layer in layers)
 
 
-def flat_weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
+def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     """The weights that the module multiplies with, by torch's flat names.
 
     Attributes, not parameters: of a parametrized module (weight_norm, orthogonal) the parameters
     are something else, and what is computed from them is what has to be finite.
     """
-    kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if rnn.bias else ()))
-    names = [f"{kind}_l{layer}" for layer in range(rnn.num_layers) for kind in kinds]
-    return {name: getattr(rnn, name) for name in names}
+    expected = _expected_shapes(rnn)
+    if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
+        raise InputError(f"the module has {unexpected[0]}, which {_made(rnn)} has not")
+    weights = {name: getattr(rnn, name, None) for name in expected}
+    if missing := [n for n, weight in weights.items() if weight is None]:
+        raise InputError(f"the module has no {missing[0]}, which {_made(rnn)} has: was it deleted?")
+    first = weights["weight_hh_l0"]
+    for name, weight in weights.items():
+        check_floating(weight, name)
+        if tuple(weight.shape) != expected[name]:
+            shape = tuple(weight.shape)
+            raise InputError(f"{name} has shape {shape}, expected {expected[name]} in {_made(rnn)}")
+        if (weight.dtype, weight.device) != (first.dtype, first.device):
+            raise InputError(
+                f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
+                f"{first.device}: call module.to(...)"
+            )
+        check_finite(weight, name, ("row", "column"))
+    return weights
 
 
-def _layer(rnn: nn.RNNBase, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    def weight(name: str) -> Tensor:
-        return getattr(rnn, f"{name}_l{layer}").detach().double()
+def _made(rnn: nn.RNNBase) -> str:
+    """What a module of its settings is: they may have been changed since it was made."""
+    kind = next(kind for kind in GATES if isinstance(rnn, kind)).__name__
+    return (
+        f"nn.{kind}({rnn.input_size}, {rnn.hidden_size}, num_layers={rnn.num_layers}, "
+        f"bias={bool(rnn.bias)})"
+    )
 
-    w_ih, w_hh = weight("weight_ih"), weight("weight_hh")
-    if not rnn.bias:
-        zero = torch.zeros_like(w_hh[:, 0])
-        return w_ih, w_hh, zero, zero
-    return w_ih, w_hh, weight("bias_ih"), weight("bias_hh")
+
+def _expected_shapes(rnn: nn.RNNBase) -> dict[str, tuple[int, ...]]:
+    rows = next(gates for kind, gates in GATES.items() if isinstance(rnn, kind)) * rnn.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(rnn.num_layers):
+        entering = rnn.hidden_size if layer else rnn.input_size
+        shapes |= {f"weight_ih_l{layer}": (rows, entering)}
+        shapes |= {f"weight_hh_l{layer}": (rows, rnn.hidden_size)}
+        if rnn.bias:
+            shapes |= {f"bias_ih_l{layer}": (rows,), f"bias_hh_l{layer}": (rows,)}
+    return shapes
+
+
+def _layer(weights: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    w_ih = weights[f"weight_ih_l{layer}"].detach().double()
+    w_hh = weights[f"weight_hh_l{layer}"].detach().double()
+    zero = torch.zeros_like(w_hh[:, 0])
+    b_ih, b_hh = (weights.get(f"bias_{side}_l{layer}", zero) for side in ("ih", "hh"))
+    return w_ih, w_hh, b_ih.detach().double(), b_hh.detach().double()
 
 
 def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) -> Tensor:
@@ -264,8 +350,9 @@ def check_floating(tensor: Tensor, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
     if tensor.is_nested or tensor.layout != torch.strided:
+        cure = ", and pass lengths= if need be" if tensor.is_nested else ""
         kind = "nested" if tensor.is_nested else "sparse"
-        raise TypeError(f"{name} is a {kind} tensor: make it dense, and pass lengths= if need be")
+        raise TypeError(f"{name} is a {kind} tensor: make it dense{cure}")
     if not tensor.is_floating_point() or tensor.itemsize < 2:
         raise TypeError(
             f"{name} must be floating point of 16 bits or more, got {tensor.dtype}: embed or "

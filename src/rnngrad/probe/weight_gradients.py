@@ -16,7 +16,7 @@ from rnngrad.errors import InputError
 from rnngrad.probe.arithmetic import exact_arithmetic, probing
 from rnngrad.probe.cells import STABLE, Cell, Cotangent
 from rnngrad.probe.part_norms import Norms, part_norms
-from rnngrad.probe.problem import Problem, flat_weights, problem_of
+from rnngrad.probe.problem import Problem, problem_of
 from rnngrad.probe.scaled import LOG10_2, ScaledRows, exponent_of, power_of_two
 from rnngrad.probe.trajectory import Chunk, LayerRun, chunks, run_layers, trajectory_bytes
 
@@ -68,9 +68,7 @@ def weight_gradient_parts(
     gradients = problem.like_output(output_gradients, "output_gradients").detach()
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
-    assert isinstance(module, nn.RNNBase)  # problem_of lets nothing else through
-    shapes = {name: tuple(weight.shape) for name, weight in flat_weights(module).items()}
-    out = _empty(problem, shapes, reduce)
+    out = _empty(problem, problem.weight_shapes, reduce)
     layers = len(problem.cells)
     held = trajectory_bytes(problem, problem.steps) * 4 * layers
     if reduce != "none":
