@@ -16,7 +16,6 @@ from typing import Any
 import numba
 import numpy as np
 
-
 _FASTMATH = {"reassoc", "contract"}  # sums in any order, so that several are taken at once
 _told = threading.Event()
 
