@@ -60,10 +60,70 @@ def x_with(value: float) -> torch.Tensor:
     return x
 
 
+def changed(**attributes: object) -> nn.RNNBase:
+    """A module of two layers whose attributes are others than it was made with."""
+    module = gru(num_layers=2)
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    return module
+
+
+def with_weight(name: str, value: torch.Tensor) -> nn.RNNBase:
+    return changed(**{name: nn.Parameter(value)})
+
+
+def without_weight() -> nn.RNNBase:
+    module = gru()
+    del module.weight_hh_l0
+    return module
+
+
+def other_mode() -> nn.RNNBase:
+    module = nn.RNN(3, 4)
+    module.mode = "RNN_SIN"
+    return module
+
+
 INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "a hook that makes the weights": (
         lambda: rnngrad.jacobian_curves(hooked(), X),
         "the module has a forward_pre_hook, which may change its weights or inputs: take it away",
+    ),
+    "deleted weight": (
+        lambda: rnngrad.jacobian_curves(without_weight(), X),
+        "the module has no weight_hh_l0, which nn.GRU(3, 4, num_layers=1, bias=True) has: was it",
+    ),
+    "weight of another shape": (
+        lambda: rnngrad.diagnose(with_weight("weight_hh_l1", torch.zeros(12, 5)), X),
+        "weight_hh_l1 has shape (12, 5), expected (12, 4) in nn.GRU(3, 4, num_layers=2, bias=True)",
+    ),
+    "bias of one number": (
+        lambda: rnngrad.jacobian_curves(with_weight("bias_ih_l0", torch.ones(1)), X),
+        "bias_ih_l0 has shape (1,), expected (12,)",
+    ),
+    "weight of another dtype": (
+        lambda: rnngrad.jacobian_curves(with_weight("bias_ih_l0", torch.ones(12).double()), X),
+        "bias_ih_l0 is torch.float64 on cpu, weight_hh_l0 torch.float32 on cpu: call module.to",
+    ),
+    "altered hidden size": (
+        lambda: rnngrad.jacobian_curves(changed(hidden_size=5), X),
+        "weight_ih_l0 has shape (12, 3), expected (15, 3) in nn.GRU(3, 5, num_layers=2, bias=True)",
+    ),
+    "altered input size": (
+        lambda: rnngrad.jacobian_curves(changed(input_size=4), torch.zeros(2, 5, 4)),
+        "weight_ih_l0 has shape (12, 3), expected (12, 4) in nn.GRU(4, 4, num_layers=2, bias=True)",
+    ),
+    "altered number of layers": (
+        lambda: rnngrad.jacobian_curves(changed(num_layers=1), X),
+        "the module has weight_ih_l1, which nn.GRU(3, 4, num_layers=1, bias=True) has not",
+    ),
+    "altered bias": (
+        lambda: rnngrad.jacobian_curves(changed(bias=False), X),
+        "the module has bias_ih_l0, which nn.GRU(3, 4, num_layers=2, bias=False) has not",
+    ),
+    "unknown mode": (
+        lambda: rnngrad.jacobian_curves(other_mode(), X),
+        "the module's mode is 'RNN_SIN': use RNN_TANH or RNN_RELU",
     ),
     "meta device": (
         lambda: rnngrad.jacobian_curves(gru().to("meta"), X),
@@ -75,7 +135,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),
-        "step mixes examples, is random or changes its arguments: example 0",
+        "step changes its arguments in place: let it make new tensors",
     ),
     "statistics": (
         lambda: rnngrad.jacobian_curves(gru(), X, statistics=5),  # pyright: ignore[reportArgumentType]
@@ -238,6 +298,16 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(OwnForward(3, 4), X),
         "OwnForward has a forward of its own",
     ),
+    "complex module": (
+        lambda: rnngrad.jacobian_curves(gru().to(torch.complex64), X),
+        "weight_ih_l0 must be floating point of 16 bits or more, got torch.complex64",
+    ),
+    "sparse weight": (
+        lambda: rnngrad.jacobian_curves(
+            with_weight("weight_hh_l0", torch.eye(12, 4).to_sparse()), X
+        ),
+        "weight_hh_l0 is a sparse tensor: make it dense",
+    ),
     "sparse": (
         lambda: rnngrad.jacobian_curves(gru(), X.to_sparse()),
         "inputs is a sparse tensor: make it dense",
@@ -266,6 +336,7 @@ def test_input_errors(name: str):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules")  # what torch says of them
 @pytest.mark.parametrize("name", TYPE_ERRORS)
 def test_type_errors(name: str):
     call, message = TYPE_ERRORS[name]

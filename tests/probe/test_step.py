@@ -125,7 +125,7 @@ def test_scale_of_an_entry_that_is_not_read():
 def test_mixing_that_the_initial_state_hides(mix: Callable[[Tensor], Tensor]):
     cell, zero = nn.GRUCell(1, 4).double(), torch.zeros(3, 4).double()
     x = torch.randn(3, 5, 1).double()
-    with pytest.raises(ValueError, match="mixes examples, is random"):
+    with pytest.raises(ValueError, match="mixes examples"):
         rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, mix(s)), x, zero)
     rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero)
 
@@ -188,8 +188,8 @@ def test_refuses_what_it_cannot_do():
 def test_names_what_fails_in_a_step():
     x, s = torch.zeros(2, 3, 4), torch.ones(2, 4)
     steps: dict[str, Any] = {
-        "step fails for 2 example(s): ": nn.GRUCell(4, 4).double(),
-        "step fails for 2 example(s): TypeError: 'int' object is not callable": 5,
+        "step fails for 2 example(s) at step 1: RuntimeError: ": lambda s, x: s @ x,
+        "step fails for 2 example(s) at step 1: TypeError: 'int' object is not callable": 5,
         "alone: RuntimeError: ": lambda s, x: s.view(2, 4),
         "step cannot go through torch.func.vmap and jvp: ": lambda s, x: torch.from_numpy(
             np.tanh(s.numpy())

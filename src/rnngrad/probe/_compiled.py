@@ -7,24 +7,51 @@ the example, t the step of a block, G the number of gates.
 """
 
 import math
+import sys
+import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numba
 import numpy as np
 
+_FASTMATH = {"reassoc", "contract"}  # sums in any order, so that several are taken at once
+_told = threading.Event()
+
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it may write to
-        global cached
-        cached = False
         return numba.njit(**options)(function)
 
 
-cached = True
+def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function that Python calls: it says so when its first call takes long."""
+    compiled = _compiled(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        if compiled.signatures:
+            return compiled(*arguments)
+        timer = threading.Timer(1.0, _tell, [compiled.stats.cache_path])
+        timer.start()
+        try:
+            return compiled(*arguments)
+        finally:
+            timer.cancel()
+
+    return call
+
+
+def _tell(cache: str | None) -> None:
+    if not _told.is_set():
+        _told.set()
+        often = "once" if cache else "each time, for numba finds no folder to keep them in"
+        print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
+
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.
 SMALLEST_SQUARE = 2.0**-800
@@ -54,7 +81,7 @@ def _squash(x):
     return math.copysign(tanh, x), 4.0 * small / ((1.0 + small) * (1.0 + small))
 
 
-@_compiled
+@_loop
 def rnn_steps(a, W_T, relu, h, path, mix):
     """All steps of a block: a (b, t, H) is the input part, h (b, H) moves on in place.
 
@@ -77,7 +104,7 @@ def rnn_steps(a, W_T, relu, h, path, mix):
                 mix[b, t, j] = slope
 
 
-@_compiled
+@_loop
 def gru_steps(a, W_T, bias_hn, h, path, mix, new, keep):
     """As `rnn_steps`; a (b, t, 3H) holds b_ih and of b_hh what belongs to r and z.
 
@@ -102,7 +129,7 @@ def gru_steps(a, W_T, bias_hn, h, path, mix, new, keep):
                 h[b, j] = path[b, t, j] = z_less * n + z * h[b, j]
 
 
-@_compiled
+@_loop
 def lstm_steps(a, W_T, sigmoid_state, h, c, path, mix, keep, through):
     """As `rnn_steps`; a (b, t, 4H), states h and c (b, H).
 
@@ -134,7 +161,7 @@ def lstm_steps(a, W_T, sigmoid_state, h, c, path, mix, keep, through):
                 h[b, j] = path[b, t, j] = o * squashed
 
 
-@_compiled
+@_loop
 def tangent_steps(
     W, mix, keep, through, J, exponent, lo, hi, at, squares, hidden, exponents, sums, kept
 ):
@@ -247,7 +274,7 @@ def _truly_zero(mix, keep, through, t, now, new, row):
     return not reads or not _any(now[:H])
 
 
-@_compiled
+@_loop
 def deltas(mix, example, h, c, smallest, delta, norms):
     """The cotangents delta (r, GH) of the gates, of r losses at one step; norms (r,) if not ().
 
@@ -275,7 +302,7 @@ def deltas(mix, example, h, c, smallest, delta, norms):
             norms[r] = top * math.sqrt(total)
 
 
-@_compiled
+@_loop
 def keep_scales(cotangents, exponent, arriving):
     """Put the cotangents (p, r, H) of r losses, all p states together, to order 1 where need be.
 

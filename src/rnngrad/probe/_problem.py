@@ -7,7 +7,6 @@ lengths. Nothing is copied to float64 here but the weights: inputs are converted
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe.cells import GRU, LSTM, RNN, SigmoidStateLSTM
-
 
 Array = np.ndarray
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
@@ -53,6 +51,12 @@ class Problem:
         cells: Any = tuple(cell.to("cpu") for cell in self.cells)
         c = None if self.c is None else self.c.cpu()
         return replace(self, cells=cells, inputs=self.inputs.cpu(), h=self.h.cpu(), c=c)
+
+    def take(self, examples: Array) -> "Problem":
+        """Some of the examples."""
+        at = torch.from_numpy(examples)
+        h, c = self.h[:, at], None if self.c is None else self.c[:, at]
+        return replace(self, inputs=self.inputs[at], h=h, c=c, lengths=self.lengths[at])
 
     @cached_property
     def inputs_array(self) -> np.ndarray:
@@ -91,13 +95,15 @@ class Problem:
         """
         x = self.inputs_array[examples, steps].astype(np.float64)
         for layer, own in enumerate(states):
-            h, factors = self.cells[layer].advance(x, own)
-            if not (np.isfinite(h.sum()) and all(np.isfinite(s.sum()) for s in own)):
-                self._refuse_overflow(h, own, layer, examples, steps)
+            with np.errstate(all="ignore"):
+                h, factors = self.cells[layer].advance(x, own)
+                finite = np.isfinite(h.sum() + sum(s.sum() for s in own))
+            if not finite:
+                self.refuse_overflow(h, own, layer, examples, steps)
             yield LayerRun(x, h, factors)
             x = h
 
-    def _refuse_overflow(
+    def refuse_overflow(
         self,
         h: Array,
         states: tuple[Array, ...],
@@ -161,25 +167,25 @@ def problem_of(
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
     weights = _weights(rnn)
-    cells = _cells(rnn, weights)
     x = batch_first(inputs, None, rnn.batch_first, "inputs")
     batched = inputs.dim() == 3
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
     if x.shape[2] != rnn.input_size:
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
-    if x.device != cells[0].weight_hh.device:
-        raise InputError(f"inputs are on {x.device}, the module on {cells[0].weight_hh.device}")
+    dtype, device = weights["weight_hh_l0"].dtype, weights["weight_hh_l0"].device
+    if x.device != device:
+        raise InputError(f"inputs are on {x.device}, the module on {device}")
     real_steps = _lengths(lengths, x.shape[0], x.shape[1])
     x = _without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
-    h, c = _initial_state(rnn, initial_state, len(x), batched, x.device)
-    dtype = weights["weight_hh_l0"].dtype
+    home = _with_float64(device)
+    h, c = _initial_state(rnn, initial_state, len(x), batched, home)
     if _hooks(module) or _hooks(rnn) or _global_hooks():
-        _check_hooks(module, rnn, x.to(dtype), h.to(dtype), None if c is None else c.to(dtype))
+        _check_hooks(module, rnn, *(v if v is None else v.to(device, dtype) for v in (x, h, c)))
     return Problem(
-        cells=cells,
-        inputs=x,
+        cells=_cells(rnn, {name: weight.to(home) for name, weight in weights.items()}),
+        inputs=x.to(home),
         h=h,
         c=c,
         lengths=real_steps,
@@ -188,6 +194,15 @@ def problem_of(
         batched=batched,
         batch_first=rnn.batch_first,
     )
+
+
+def _with_float64(device: torch.device) -> torch.device:
+    """The device, or the CPU for one that has no float64 (mps)."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device
 
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
@@ -257,7 +272,9 @@ def _check_hooks(
         hooked = pytree.tree_leaves(module(*given))
     digits = torch.finfo(x.dtype).eps ** 0.5
     if len(plain) != len(hooked) or not all(
-        isinstance(a, Tensor) and a.shape == b.shape and torch.allclose(a, b, digits, digits)
+        isinstance(a, Tensor)
+        and a.shape == b.shape
+        and torch.allclose(a, b, digits, digits, equal_nan=True)
         for a, b in zip(hooked, plain, strict=True)
     ):
         raise InputError(
@@ -290,10 +307,10 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {_made(rnn)} has not")
     weights = {name: getattr(rnn, name, None) for name in expected}
+    if missing := [n for n, weight in weights.items() if weight is None]:
+        raise InputError(f"the module has no {missing[0]}, which {_made(rnn)} has: was it deleted?")
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
-        if weight is None:
-            raise InputError(f"the module has no {name}, which {_made(rnn)} has: was it deleted?")
         check_floating(weight, name)
         if tuple(weight.shape) != expected[name]:
             shape = tuple(weight.shape)
@@ -406,7 +423,7 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
 
 def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """x (b, t, d) as it is, or with zeros beyond the lengths if NaN or inf may be there."""
-    if int(lengths.min()) == x.shape[1] or x.is_meta or torch.isfinite(x.sum()):
+    if int(lengths.min()) == x.shape[1] or x.is_meta or _sums_up(x):
         return x
     padding = torch.arange(x.shape[1]) >= lengths[:, None]
     return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
@@ -431,11 +448,22 @@ def check_floating(tensor: Tensor, name: str) -> None:
         )
 
 
+def _sums_up(tensor: Tensor) -> bool:
+    """Is the sum finite? One inf or NaN would be left in it.
+
+    By NumPy where that can be: torch's threads spin after a sum, which takes longer than it.
+    """
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu" and tensor.itemsize >= 4:
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(tensor.numpy().sum()))
+    return bool(torch.isfinite(tensor.sum()))
+
+
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
     if tensor.is_meta:
         raise InputError(f"{name} is on the meta device, which holds no numbers")
-    # one inf or NaN would be left in the sum
-    if torch.isfinite(tensor.detach().sum()):
+    if _sums_up(tensor):
         return
     bad = ~torch.isfinite(tensor.detach())
     if not bad.any():

@@ -24,7 +24,8 @@ def exponent_of(x: Array) -> Array:
 
 def times_power(x: Array, exponent: Array | int) -> Array:
     """x * 2**exponent, rounded once; 0 or inf beyond the range of float64."""
-    return np.ldexp(x, np.clip(exponent, -5000, 5000).astype(np.int32))
+    with np.errstate(over="ignore"):
+        return np.ldexp(x, np.clip(exponent, -5000, 5000).astype(np.int32))
 
 
 def log10_of(x: Array, exponent: Array | int) -> Array:

@@ -18,6 +18,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from rnngrad.probe import _compiled
@@ -31,13 +33,15 @@ from rnngrad.probe.cells import Cell, StepMaps
 Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
-BLOCK_STEPS = 32
+BLOCK_STEPS = 32  # of 128 units and more; of fewer more steps, so that calls do not count
 CHUNK_EXAMPLES = 8  # their states are one product per step
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
 PART_COLUMNS = 48  # at least so many columns in a part
 KEPT_BYTES = 32 * 2**20  # of the rows that are kept for spectral norms, per thread
-DROPPED = 1e-10  # what part of any row may be missing where directions are dropped
-WORTH_DROPPING = 0.9  # where more of the directions stay, all do
+LOG10_DROPPED = -10  # of a row: so much of it may be missing where directions are dropped
+WORTH_DROPPING = 0.8  # the rank is looked at when no more of the directions should be left
+DEVICE_BYTES = 2**30  # of tangents, on other devices
+SMALL_ROW = 2.0**-400  # beside the largest: its square could underflow
 SPREAD_BACK = 300  # powers of two: rows this close return to the quick way
 
 
@@ -71,6 +75,16 @@ def identity(problem: Problem, rows: slice, hidden_path: bool = False) -> Array:
 
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
+    if problem.inputs.device.type == "cpu" or plan.sketches:
+        return _curves_on_cpu(problem.on_cpu(), plan)
+    found, left = curves_on_device(problem, plan)
+    if len(left):
+        for name, values in _curves_on_cpu(problem.on_cpu().take(left), plan).items():
+            found[name][left] = values
+    return found
+
+
+def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
     sharing = alone(problem) if plan.sketches else shared(problem)
     lengths = problem.lengths.numpy()
@@ -126,6 +140,7 @@ class _Sweep:
     ) -> None:
         self.problem, self.plan, self.sharing = problem, plan, sharing
         self.found, self.few, self.progress = found, few, progress
+        self.block = BLOCK_STEPS * max(1, 128 // problem.hidden)
         self.lengths = problem.lengths.numpy()
         # the leaders' states and tangents where others branch off
         self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
@@ -142,8 +157,8 @@ class _Sweep:
             now = {e: held for e, held in running.items() if self.lengths[e] > begin}
             states = _joined([held[0] for held in now.values()])
             tangents = [held[1] for held in now.values()]
-            for start in range(begin, end, BLOCK_STEPS):
-                steps = slice(start, min(start + BLOCK_STEPS, end))
+            for start in range(begin, end, self.block):
+                steps = slice(start, min(start + self.block, end))
                 self._block(list(now), states, tangents, steps, parts)
             for at, example in enumerate(now):
                 own = [tuple(s[at : at + 1].copy() for s in layer) for layer in states]
@@ -200,7 +215,7 @@ class Tangents:
         self.rows: ScaledRows | None = None
         self.basis: Array | None = None
         self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
-        self.since, self.wait = 0, BLOCK_STEPS
+        self.steps, self.look_at = 0, BLOCK_STEPS
 
     def copy(self, cut: bool) -> "Tangents":
         """The same, with columns that are cut into parts or not."""
@@ -235,8 +250,8 @@ class Tangents:
             into = {name: values[here] for name, values in out.items()}
             if self.rows is not None or not self._quickly(some, into, at[here], over):
                 self._slowly(some, into, at[here])
-        self.since += steps
-        if self.since >= self.wait and left >= BLOCK_STEPS and not self.plan.sketches:
+        self.steps += steps
+        if self.steps >= self.look_at and left >= BLOCK_STEPS and not self.plan.sketches:
             self._drop()
 
     def _cell_path(self, keep: Array, out: Array) -> None:
@@ -336,20 +351,22 @@ class Tangents:
         return self.rows or ScaledRows.of(*self._whole())
 
     def _drop(self) -> None:
-        """Leave the directions away on which no row depends any more; wait longer if none are."""
-        self.since = 0
+        """Leave the directions away on which no row depends any more."""
         rows = self._scaled()
-        Q = _directions_left(rows.mantissa)
-        if Q is None:
-            self.wait *= 2
-            return
-        self.wait = BLOCK_STEPS
-        self.basis = Q if self.basis is None else self.basis @ Q
-        if self.rows is None:
-            J, exponent = self._whole()
-            self._set(J @ Q, exponent)
-        else:
-            self.rows = ScaledRows.of(rows.mantissa @ Q, rows.exponent)
+        log10, V = _directions(rows.mantissa)
+        left = max(1, int((log10 > LOG10_DROPPED).sum()))
+        if left <= 0.95 * V.shape[1]:
+            Q = V[:left].T
+            self.basis = Q if self.basis is None else self.basis @ Q
+            if self.rows is None:
+                J, exponent = self._whole()
+                self._set(J @ Q, exponent)
+            else:
+                self.rows = ScaledRows.of(rows.mantissa @ Q, rows.exponent)
+        # singular values fall by so many decades per step: when will enough be too small?
+        fallen = -log10[min(int(WORTH_DROPPING * left), len(log10) - 1)]
+        ahead = self.steps * (-LOG10_DROPPED / max(fallen, 1e-3) - 1)
+        self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
 
 
 class _Part(NamedTuple):
@@ -377,21 +394,19 @@ class _Read(NamedTuple):
     exponents: Array
 
 
-def _directions_left(rows: Array) -> Array | None:
-    """Orthonormal directions (k, r) without which no row of (n, k) lacks more than `DROPPED`.
+def _directions(rows: Array) -> tuple[Array, Array]:
+    """Orthonormal directions (r, k) of rows (n, k), the most important first.
 
-    None if they are nearly all. By way of a QR: a Gram matrix squares the condition, and would mix
-    the directions of singular values below 1e-8 of the largest.
+    With each, log10 of the most that any row lacks without it and those after it, as a part of
+    that row; log10 (r,). By way of a QR: a Gram matrix squares the condition, and would mix the
+    directions of singular values below 1e-8 of the largest.
     """
     norms = np.linalg.norm(rows, axis=1)
-    if not norms.any():
-        return None
-    rows = rows[norms > 0] / norms[norms > 0, None]
-    R = np.linalg.qr(rows, mode="r")
+    there = norms > 0
+    R = np.linalg.qr(rows[there] / norms[there, None], mode="r") if there.any() else rows[:1]
     _, singular, V = np.linalg.svd(R, full_matrices=False)
-    missing = np.cumsum(singular[::-1] ** 2)[::-1]  # of all rows together, from each direction on
-    left = max(1, int((missing > DROPPED**2).sum()))
-    return V[:left].T if left <= WORTH_DROPPING * rows.shape[1] else None
+    missing = np.cumsum(singular[::-1] ** 2)[::-1]  # of all rows together
+    return 0.5 * np.log10(missing + 1e-200), V
 
 
 def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
@@ -406,3 +421,103 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
     if len(J.exponent) > 2 * H:
         parts.append(J.read(slice(2 * H, None)).times(maps.keep) + reached)
     return ScaledRows.join(*parts)
+
+
+def curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
+    """The same in plain torch, and the examples that need a scale per row, whose values are wrong.
+
+    No step is shared and no direction dropped: looking for them takes a GPU longer than the steps.
+    """
+    found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
+    most = max(1, DEVICE_BYTES // (8 * 4 * plan.start.size))
+    lost = []
+    for examples in np.array_split(np.arange(problem.batch), -(-problem.batch // most)):
+        run = _DeviceRun(problem, plan, examples)
+        for start in range(0, problem.steps, BLOCK_STEPS):
+            steps = slice(start, min(start + BLOCK_STEPS, problem.steps))
+            for name, values in run.block(steps).items():
+                found[name][examples, steps] = values.cpu().numpy()
+        lost.append(run.lost.cpu().numpy())
+    beyond = np.arange(problem.steps) >= problem.lengths.numpy()[:, None]
+    for values in found.values():
+        values[beyond] = np.nan
+    return found, np.flatnonzero(np.concatenate(lost))
+
+
+class _DeviceRun:
+    """Some examples at once, with one power of two each; nothing waits for the device in a block.
+
+    lost (b,): the examples that left the range in which that is exact.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
+        self.problem, self.plan, self.examples = problem, plan, examples
+        device, layers = problem.inputs.device, range(plan.layer + 1)
+        states = [s for s in (problem.h, problem.c) if s is not None]
+        self.states = [[s[layer, examples] for s in states] for layer in layers]
+        self.cell = problem.cells[plan.layer]
+        self.W = self.cell.weight_hh.unflatten(0, (-1, problem.hidden))
+        start = torch.from_numpy(plan.start).to(device)
+        self.J = start.expand(len(examples), -1, -1).clone()
+        self.exponent = torch.zeros(len(examples), dtype=torch.int64, device=device)
+        self.log_path = torch.zeros(len(examples), problem.hidden, device=device).double()
+        self.lost = torch.zeros(len(examples), dtype=torch.bool, device=device)
+
+    def block(self, steps: slice) -> dict[str, Tensor]:
+        """log10 by statistic of some steps, (b, t)."""
+        maps = self._factors(steps).maps()
+        rows = []
+        for t in range(len(maps.keep)):
+            self._step(maps.each(lambda v, t=t: v[t]))
+            rows.append(self._read(bool(self.plan.spectral_at[steps.start + t])))
+            shift = torch.frexp(self.J.abs().amax(dim=(1, 2)))[1]
+            self.J = torch.ldexp(self.J, -shift[:, None, None])
+            self.exponent += shift
+        found = {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
+        if "cell_path" in self.plan.names:
+            logs = maps.keep.log().cumsum(dim=0) + self.log_path
+            self.log_path = logs[-1]
+            found["cell_path"] = torch.logsumexp(2 * logs, dim=2).T / (2 * math.log(10))
+        return found
+
+    def _factors(self, steps: slice) -> Any:
+        x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
+        for layer, states in enumerate(self.states):
+            path: Any = self.problem.cells[layer].run(x, *states)
+            x = path.h[1:]
+            states[:] = [s[-1] for s in path[: len(states)]]
+            if not torch.isfinite(sum(s.sum() for s in states)):
+                h, ends = x.transpose(0, 1).cpu().numpy(), tuple(s.cpu().numpy() for s in states)
+                self.problem.refuse_overflow(h, ends, layer, self.examples, steps)
+        return self.cell.factors(path)
+
+    def _step(self, maps: StepMaps) -> None:
+        H, lstm = maps.keep.shape[1], maps.through.shape[1] > 0
+        inner = len(self.W) - 1 if lstm else len(self.W)
+        dh, last = self.J[:, :H], self.J[:, H : 2 * H] if lstm else self.J
+        reached = torch.einsum("bgi,gij->bij", maps.mix[:, :inner], self.W[:inner]) @ dh
+        new = [torch.addcmul(reached, maps.keep[:, :, None], last)]
+        if lstm:
+            outer = (maps.mix[:, -1, :, None] * self.W[-1]) @ dh
+            new.insert(0, torch.addcmul(outer, maps.through[:, :, None], new[0]))
+        if self.J.shape[1] > 2 * H:
+            new.append(torch.addcmul(reached, maps.keep[:, :, None], self.J[:, 2 * H :]))
+        self.J = torch.cat(new, dim=1)
+        sizes = torch.linalg.vector_norm(self.J, dim=2)
+        used = ((maps.mix != 0).any(dim=1) | (maps.keep != 0)).repeat(1, sizes.shape[1] // H)
+        used[:, 2 * H :] = False  # the hidden path begins with zeros
+        small = (sizes < SMALL_ROW * sizes.amax(dim=1, keepdim=True)) & (used | (sizes > 0))
+        self.lost |= small.any(dim=1) | ~torch.isfinite(sizes).all(dim=1)
+
+    def _read(self, spectral: bool) -> dict[str, Tensor]:
+        J, H = self.J[:, self.plan.rows], self.problem.hidden
+        read = {
+            "frobenius": torch.linalg.vector_norm(J, dim=(1, 2)),
+            "column_sum": J.sum(dim=1).abs().mean(dim=1),
+            HIDDEN_PATH: torch.linalg.vector_norm(self.J[:, 2 * H :], dim=(1, 2)),
+        }
+        if "spectral" in self.plan.names:
+            nan = torch.full_like(read["frobenius"], torch.nan)
+            read["spectral"] = torch.linalg.matrix_norm(J, ord=2) if spectral else nan
+        scale = self.exponent.double() * LOG10_2
+        return {n: v.log10() + scale for n, v in read.items() if n in self.plan.names}

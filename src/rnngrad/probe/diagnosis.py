@@ -17,7 +17,7 @@ from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS, Plan, Tangents, identity
-from rnngrad.probe.cells import AUTOGRAD, Cell, StepMaps
+from rnngrad.probe.cells import AUTOGRAD, StepMaps
 from rnngrad.probe.curves import jacobian_curves
 
 if TYPE_CHECKING:

@@ -1,0 +1,380 @@
+"""Steps that would give wrong curves without a word."""
+
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnngrad
+from rnngrad.errors import InputError
+
+Step = Callable[[Any, Tensor], Any]
+
+
+def batch(steps: int = 12, examples: int = 2, dtype: torch.dtype = torch.float64):
+    """Inputs (b, t, 4), and a state (b, 4)."""
+    torch.manual_seed(0)
+    return torch.randn(examples, steps, 4, dtype=dtype), torch.randn(examples, 4, dtype=dtype) / 2
+
+
+def cells(dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, nn.Linear]:
+    torch.manual_seed(1)
+    return nn.Linear(4, 4, dtype=dtype), nn.Linear(4, 4, dtype=dtype)
+
+
+def refusal(step: Any, x: Tensor, state: Any) -> str:
+    with pytest.raises(InputError) as error:
+        rnngrad.jacobian_curves_of_step(step, x, state)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- the order of the arguments
+
+
+class Foreign(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.u = cells()
+
+    def forward(self, x_t: Tensor, hidden: Tensor) -> Tensor:
+        return torch.tanh(self.w(x_t) + self.u(hidden))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: nn.GRUCell(4, 4).double(), "input, hx"),
+        (lambda: nn.RNNCell(4, 4).double(), "input, hx"),
+        (lambda: torch.compile(nn.GRUCell(4, 4).double(), backend="eager"), "input, hx"),
+        (lambda: nn.GRUCell(4, 4).double().forward, "input, hx"),
+        (Foreign, "x_t, hidden"),
+        (lambda: torch.jit.script(Foreign()), "x_t, hidden"),
+        (lambda: lambda x, h: x + h, "x, h"),
+    ],
+)
+def test_arguments_in_the_other_order(make: Callable[[], Any], names: str):
+    message = refusal(make(), *batch())
+    assert f"step takes ({names}), and is called with (state, x)" in message
+    assert "lambda state, x: cell(x, state)" in message
+
+
+def test_arguments_in_the_right_order():
+    w, u = cells()
+    steps: list[Step] = [
+        lambda x, control: torch.tanh(u(x) + w(control)),  # a system's state is often x
+        lambda h, x: torch.tanh(u(h) + w(x)),
+        lambda *both: torch.tanh(u(both[0]) + w(both[1])),
+    ]
+    found = [rnngrad.jacobian_curves_of_step(step, *batch()).log10_frobenius for step in steps]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+# --- its derivative
+
+
+def warned(step: Step, x: Tensor, state: Any) -> str:
+    """What is said of the derivative; it is said where the caller stands."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rnngrad.jacobian_curves_of_step(step, x, state)
+    said = [w for w in caught if w.category is UserWarning]
+    assert len(said) <= 1
+    assert all(w.filename == __file__ for w in said)
+    return str(said[0].message) if said else ""
+
+
+UNLIKE_RESULTS = "the derivative of step is more than 1 % off a central difference"
+UNLIKE_AUTOGRAD = "the derivative of step is more than 1 % off autograd's"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_whose_tangents_are_lost():
+    x, state = batch()
+    eager = Foreign()
+    expected = rnngrad.jacobian_curves_of_step(
+        lambda h, v: 0.1 * h + 0.9 * eager(v, h), x, state
+    ).log10_frobenius
+    for frozen in (False, True):
+        scripted: Any = torch.jit.script(Foreign().requires_grad_(not frozen))
+        for t in range(8):  # it is made for what it has seen
+            scripted(x[:, t], state)
+
+        def zoneout(h: Tensor, v: Tensor, scripted: Any = scripted) -> Tensor:
+            return 0.1 * h + 0.9 * scripted(v, h)
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            found = rnngrad.jacobian_curves_of_step(zoneout, x, state).log10_frobenius
+        said = [str(w.message) for w in caught if w.category is UserWarning]
+        assert np.allclose(found, expected, atol=1e-9) or "call requires_grad_(False)" in said[0]
+        assert not (frozen and said)
+
+
+CELLS = {dtype: cells(dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def detached_gate(h: Tensor, v: Tensor) -> Tensor:
+    w, u = CELLS[h.dtype]
+    return torch.sigmoid(3 * u(h)).detach() * torch.tanh(w(v) + u(h))
+
+
+def one_detached_unit(h: Tensor, v: Tensor) -> Tensor:
+    """Others, a thousand times as large, do not hide it."""
+    whole = detached_nowhere(h, v)
+    return torch.cat([1000 * whole[:, :3], detached_gate(h, v)[:, 3:]], dim=1) / 1000
+
+
+def detached_nowhere(h: Tensor, v: Tensor) -> Tensor:
+    w, u = CELLS[h.dtype]
+    return torch.sigmoid(3 * u(h)) * torch.tanh(w(v) + u(h))
+
+
+@pytest.mark.parametrize("step", [detached_gate, one_detached_unit])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_detached_gate(step: Step, dtype: torch.dtype):
+    message = warned(step, *batch(dtype=dtype))
+    assert UNLIKE_RESULTS in message
+    assert ".detach()" in message
+    assert "TorchScript with weights that require grad" in message
+
+
+@pytest.mark.parametrize("where", [0, 10, 20])
+def test_a_gate_that_is_detached_at_the_first_the_middle_or_the_last_step(where: int):
+    x, state = batch(steps=21)
+    x[:, :, 0] = 0
+    x[:, where, 0] = 1
+
+    def step(h: Tensor, v: Tensor) -> Tensor:
+        return torch.where(v[:, :1] > 0, detached_gate(h, v), detached_nowhere(h, v))
+
+    assert f"at step {where + 1}:" in warned(step, x, state)
+
+
+def test_no_grad_inside_a_step():
+    w, u = cells()
+    gradless = u.weight.detach().clone()
+
+    def gate_only(h: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad():
+            gate = torch.sigmoid(3 * u(h))
+        return gate * torch.tanh(w(v) + u(h))
+
+    def all_of_the_state(h: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad():
+            kept = 0.9 * h
+        return kept + torch.tanh(w(v))
+
+    def weights_without(h: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad():
+            gate = torch.sigmoid(h @ gradless)
+        return gate * h
+
+    for step in (gate_only, all_of_the_state, weights_without):
+        message = warned(step, *batch())
+        assert UNLIKE_AUTOGRAD in message
+        assert "write .detach() in its place" in message
+    # with it, they are autograd's numbers
+    x, state = batch(steps=5, examples=1)
+    assert "detach" in warned(detached_gate, x, state)
+    J = torch.autograd.functional.jacobian(lambda h: last(detached_gate, h, x), state)
+    assert isinstance(J, Tensor)
+    with pytest.warns(UserWarning, match="central difference"):
+        found = rnngrad.jacobian_curves_of_step(detached_gate, x, state).log10_frobenius[0, -1]
+    assert found == pytest.approx(float(J.norm().log10()), abs=1e-9)
+
+
+def last(step: Step, h: Tensor, x: Tensor) -> Tensor:
+    for t in range(x.shape[1]):
+        h = step(h, x[:, t])
+    return h
+
+
+def test_a_step_that_is_all_under_no_grad_has_its_derivative():
+    assert not warned(torch.no_grad()(detached_nowhere), *batch())
+
+
+def float32_steps() -> dict[str, Step]:
+    torch.manual_seed(2)
+    lstm, gru, relu = nn.LSTMCell(4, 4), nn.GRUCell(4, 4), nn.RNNCell(4, 4, nonlinearity="relu")
+    large = nn.GRUCell(4, 4)
+    norm = nn.LayerNorm(4)
+    with torch.no_grad():
+        for p in large.parameters():
+            p.mul_(40)
+    return {
+        "lstm": lambda s, v: lstm(v, s),
+        "gru": lambda s, v: gru(v, s[0]).unsqueeze(0).expand(2, -1, -1).unbind(),
+        "relu": lambda s, v: (relu(v, s[0]), s[1]),
+        "saturated": lambda s, v: (large(v, s[0]), large(v, s[1])),
+        "normalised": lambda s, v: (norm(gru(v, s[0])), s[1]),
+        "rounded": lambda s, v: (s[0].round() / 2, gru(v, s[1])),
+    }
+
+
+@pytest.mark.parametrize("name", float32_steps())
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+def test_right_derivatives_bring_no_warning(name: str, scale: float):
+    """Large states, saturated gates, bends and jumps, in float32."""
+    if name == "rounded" and scale > 1:
+        pytest.skip("a stair of many steps, seen from there, is a slope")
+    x, state = batch(steps=6, examples=20, dtype=torch.float32)
+    assert not warned(float32_steps()[name], x, (scale * state, -scale * state))
+
+
+def test_a_bend_at_the_state_brings_no_warning():
+    x, state = batch()
+    u = cells()[1]
+    u.bias.data.zero_()
+    for function in (torch.relu, torch.abs, lambda h: h.clamp(0, 1)):
+        assert not warned(lambda h, v, f=function: f(u(h)), x, 0 * state)
+
+
+# --- its memory
+
+
+class Counting(nn.Module):
+    """Another leak from a step on, by its own count of its calls."""
+
+    def __init__(self, late: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.calls, self.late = 0, late
+        self.w, self.u = cells()
+
+    def forward(self, h: Tensor, v: Tensor) -> Tensor:
+        leak = 0.9 if self.late(self.calls) else 0.2
+        self.calls += 1
+        return leak * h + (1 - leak) * torch.tanh(self.w(v) + self.u(h))
+
+
+PERIODS = {f"period {p}": (lambda n, p=p: n % p == 0) for p in (*range(2, 20), 24, 25, 31, 49)}
+
+
+@pytest.mark.parametrize(
+    "late",
+    [lambda n: n >= 10, lambda n: n >= 1, lambda n: n >= 30, lambda n: n == 5, *PERIODS.values()],
+    ids=["from 10", "from 1", "from 30", "once", *PERIODS],
+)
+def test_a_step_that_counts_its_calls(late: Callable[[int], bool]):
+    for steps in (12, 24):
+        message = refusal(Counting(late), *batch(steps=steps))
+        assert message.startswith("step has a memory of its own (a counter, a cache), or is random")
+
+
+def test_a_counter_that_is_an_input_gives_the_curves():
+    """The leak of a counter that starts with the sequence."""
+    x, state = batch(steps=24)
+    late = (torch.arange(24) >= 10).double().view(1, 24, 1).expand(2, 24, 1)
+    w, u = cells()
+
+    def step(h: Tensor, v: Tensor) -> Tensor:
+        leak = 0.2 + 0.7 * v[:, 4:]
+        return leak * h + (1 - leak) * torch.tanh(w(v[:, :4]) + u(h))
+
+    inputs = torch.cat([x, late], dim=2)
+    found = rnngrad.jacobian_curves_of_step(step, inputs, state).log10_frobenius[0, -1]
+    counting = Counting(lambda n: n >= 10)
+
+    def state_at_the_end(h: Tensor) -> Tensor:
+        counting.calls = 0
+        return last(counting, h, x[:1])
+
+    J = torch.autograd.functional.jacobian(state_at_the_end, state[:1])
+    assert isinstance(J, Tensor)
+    assert found == pytest.approx(float(J.norm().log10()), abs=1e-9)
+
+
+def test_a_random_draw_now_and_then():
+    w, u = cells()
+    draw = random.Random(0)
+
+    def step(h: Tensor, v: Tensor) -> Tensor:
+        return h if draw.random() < 0.2 else torch.tanh(w(v) + u(h))
+
+    assert "or is random" in refusal(step, *batch(steps=24))
+
+
+def test_a_chaotic_step_has_no_memory():
+    """Rounding would grow to the size of the state if two runs were compared."""
+    torch.manual_seed(0)
+    g = torch.randn(20, 20).double() * 4 / 20**0.5
+    step: Step = lambda h, v: torch.tanh(h @ g) + 0 * v[:, :1]  # noqa: E731
+    found = rnngrad.jacobian_curves_of_step(
+        step, torch.zeros(2, 300, 1).double(), torch.randn(2, 20).double(), statistics="frobenius"
+    )
+    assert found.log10_frobenius[:, -1].min() > 16
+
+
+def test_what_is_written_in_place_is_not_the_callers():
+    x, state = batch()
+    before = x.clone(), state.clone()
+
+    def on_inputs(h: Tensor, v: Tensor) -> Tensor:
+        return h + v.mul_(2)
+
+    assert "changes its arguments in place" in refusal(on_inputs, x, state)
+    assert "changes its arguments in place" in refusal(lambda h, v: h.add_(v), x, state)
+    assert torch.equal(x, before[0])
+    assert torch.equal(state, before[1])
+
+
+# --- examples that mix
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0, 6), (3, 2), (5, 4), (2, 5)])
+def test_a_pair_that_mixes_at_one_step(pair: tuple[int, int]):
+    x, state = batch(steps=9, examples=7)
+    x[:, :, 0] = 0
+    x[:, 5, 0] = 1
+    w, u = cells()
+    to, other = pair
+
+    def step(h: Tensor, v: Tensor) -> Tensor:
+        lent = torch.zeros_like(h)
+        if len(h) == 7:
+            lent = torch.stack([h[other] if b == to else lent[b] for b in range(7)])
+        return torch.tanh(w(v) + u(h)) + 1e-6 * v[:, :1] * lent
+
+    message = refusal(step, x, state)
+    assert f"step mixes examples: at step 6 the state of example {to} depends" in message
+
+
+def test_those_who_come_near_mix():
+    """Four agents walk towards each other; who is near shares states, from step 8 on."""
+    torch.manual_seed(0)
+    cell = nn.GRUCell(7, 5).double()
+    far = torch.tensor([[0.0, 0], [3, 0], [0, 3], [3, 3]]).double()
+    x = torch.stack([far + (1.5 - far) * t / 12 for t in range(12)], dim=1)
+
+    def step(h: Tensor, p: Tensor) -> Tensor:
+        near = (torch.cdist(p, p) < 1.5).double() - torch.eye(len(p)).double()
+        return cell(torch.cat([p, near @ h], dim=1), h)
+
+    state = torch.zeros(4, 5).double()
+    assert "step mixes examples: at step 8" in refusal(step, x, state)
+    rnngrad.jacobian_curves_of_step(step, x[:, :7], state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_examples_of_very_different_size_do_not_mix(dtype: torch.dtype):
+    """What rounding leaves between them is no mixing; a small example that is lent to is."""
+    x, state = batch(examples=3, dtype=dtype)
+    size = torch.tensor([[1.0], [1e-9], [1e-18]], dtype=dtype)
+    w = cells(dtype)[1]
+
+    def alone(h: Tensor, v: Tensor) -> Tensor:
+        return h * size[-len(h) :] if len(h) == 3 else h * 0 + alone_state(h, v)
+
+    def alone_state(h: Tensor, v: Tensor) -> Tensor:
+        return h * v[:, :1]
+
+    x[:, :, 0] = size
+    rnngrad.jacobian_curves_of_step(lambda h, v: w(h) * v[:, :1], x, state)
+    rnngrad.jacobian_curves_of_step(alone, x, state)
