@@ -307,10 +307,22 @@ def test_an_overflow_beyond_the_length_does_no_harm():
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_an_overflow_in_a_gate_is_named():
-    module = nn.LSTM(1, 2, batch_first=True).double()
-    set_weights(module, weight_ih_l0=1e200)
-    x = torch.zeros(1, 5, 1).double()
+def test_gates_of_infinite_argument():
+    """They are open or closed for good; 0 times inf is no derivative."""
+    module = nn.LSTM(2, 2, batch_first=True).double()
+    weight = torch.zeros(8, 2).double()
+    weight[2:4] = -1e200
+    set_weights(module, weight_ih_l0=weight)
+    x = torch.zeros(1, 5, 2).double()
     x[0, 3] = 1e200
-    with pytest.raises(InputError, match="example 0, step 4 "):
-        rnngrad.jacobian_curves(module, x)
+    found = rnngrad.jacobian_curves(module, x, state="c").log10_frobenius[0]
+    expected = np.arange(1, 4) * math.log10(0.5) + math.log10(2) / 2
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-12)
+    assert (found[3:] == -np.inf).all()
+    # the candidate's recurrent part is inf, and what it is multiplied with 0
+    gru = nn.GRU(1, 3, batch_first=True).double()
+    weight = torch.zeros(9, 3).double()
+    weight[6:] = 1e308
+    set_weights(gru, weight_hh_l0=weight)
+    with pytest.raises(InputError, match="overflows float64 in layer 0, example 0, step 1 "):
+        rnngrad.jacobian_curves(gru, x[..., :1], torch.ones(1, 1, 3).double())
