@@ -24,7 +24,8 @@ def main(cell: str) -> None:
     start_workers("rnngrad.study.probing", "rnngrad.study.evidence.measuring")
     params = read_params()
     if params.lacks(cell):
-        return leave_out(BUILD / "probe" / cell, BUILD / "evidence" / cell)
+        leave_out(BUILD / "probe" / cell, BUILD / "evidence" / cell)
+        return
 
     import numpy as np
     import pandas as pd

@@ -35,7 +35,8 @@ def main(cell: str) -> None:
     start_workers("rnngrad.models.training")
     params = read_params()
     if params.lacks(cell):
-        return leave_out(f"build/train/{cell}")
+        leave_out(f"build/train/{cell}")
+        return
     train = params.train_of(cell)
 
     from rnngrad.models.results import write_results

@@ -105,7 +105,11 @@ BAD = {
         "lstm: {initializer: torch, forget_bias: 2.0}",
         "cells.lstm.forget_bias: initializer torch takes none; remove it",
     ),
-    "a path that nothing reads": ("path: null  ", "path: a.csv  ", "source demo reads no data.path"),
+    "a path that nothing reads": (
+        "path: null  ",
+        "path: a.csv  ",
+        "demo reads no data.path",
+    ),
     "a path of vectors that nothing reads": (
         "path: null              # file",
         "path: glove.txt         # file",

@@ -183,6 +183,7 @@ def test_every_condition_and_claim_is_written(clone: Clone) -> None:
         "condition",
         "factor",
         "cell",
+        "examples",
         "log10_at_20",
         "log10_at_100",
         "log10_at_400",
@@ -202,6 +203,10 @@ def test_every_condition_and_claim_is_written(clone: Clone) -> None:
             ends["question", cell] - math.log10(2), abs=2e-4
         )
         assert ends["float64", cell] == pytest.approx(ends["question", cell], abs=2e-4)
+    examples = conditions.set_index(["condition", "cell"])["examples"]
+    assert examples["question", "lstm"] == 2
+    assert examples["no_padding", "lstm"] == 1  # a stream
+    assert examples["emptied_comments", "lstm"] == 1
     claims = json.loads((reports / "claims.json").read_text())
     assert [claim["id"] for claim in claims] == list(range(1, 12))
     assert {claim["verdict"] for claim in claims} <= VERDICTS

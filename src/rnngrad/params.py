@@ -36,6 +36,9 @@ def _plain_name(name: str) -> str:
     return name
 
 
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
 class DemoParams(_Section):
     comments_per_class: Annotated[int, Field(ge=20)]
     label_noise: Annotated[float, Field(ge=0, lt=0.5)]
@@ -162,7 +165,7 @@ class ConditionsParams(_Section):
     streams: Annotated[int, Field(ge=1)]
     seed: Seed
     question: Setting
-    cases: Annotated[dict[Annotated[str, AfterValidator(_plain_name)], dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
@@ -226,10 +229,9 @@ class Params(_Section):
         except ValidationError as error:
             # raised again under this cell's name: pydantic would say "train" for both
             raise InputError(_first_error(error, prefix=("cells", cell))) from error
-        if "forget_bias" in block and settings.initializer != "keras":
-            raise InputError(
-                f"cells.{cell}.forget_bias: initializer {settings.initializer} takes none; remove it"
-            )
+        own = settings.initializer
+        if "forget_bias" in block and own != "keras":
+            raise InputError(f"cells.{cell}.forget_bias: initializer {own} takes none; remove it")
         return settings
 
 
@@ -278,7 +280,6 @@ def _first_error(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
     # an unknown key comes first: it explains the missing one beside it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in (*prefix, *first["loc"]) if part != "[key]")
-    key = "".join(c if c.isprintable() else repr(c)[1:-1] for c in key)
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; remove it or correct its name"
     message = first["msg"].removeprefix("Value error, ")

@@ -21,9 +21,9 @@ from rnngrad.errors import InputError
 Result = TypeVar("Result")
 
 # One thread per worker, whatever the caller's environment says: sums over several are rounded in
-# another order, and MKL takes other kernels, so that the number of threads would be in the results.
-# And glibc keeps the memory that a step frees instead of asking the kernel for it again at the next,
-# which took a fifth of the time.
+# another order, and MKL takes other kernels: their number would be in the results. And glibc keeps
+# the memory that a step frees instead of asking the kernel for it again at the next, which took a
+# fifth of the time.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -152,7 +152,7 @@ def train_seed(
 
 
 def _one_device(turn: int) -> int | list[int]:
-    """Left to itself, Lightning would take all GPUs for each of the trainings that run at a time."""
+    """Left to itself, Lightning takes all GPUs for each of the trainings that run at a time."""
     gpus = torch.cuda.device_count()
     return [turn % gpus] if gpus else 1
 
@@ -165,7 +165,8 @@ def _resumable(last: Path, who: str) -> Path | None:
         with ZipFile(last) as parts:  # torch looks at no checksum
             whole = parts.testzip() is None
         # Lightning would run what a pickle says
-        whole &= CHECKPOINT <= torch.load(last, map_location="cpu", weights_only=True).keys()
+        found = torch.load(last, map_location="cpu", weights_only=True)
+        whole &= found.keys() >= CHECKPOINT
     except Exception:  # there is no end of what a damaged file may raise
         whole = False
     if whole:
