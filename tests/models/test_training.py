@@ -207,3 +207,13 @@ def test_a_gradient_that_is_not_finite_is_one_line(
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
         train_seed("lstm", 1, data, params, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered `nan` values")
+def test_a_model_that_the_last_update_spoils_is_one_line(
+    data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
+) -> None:
+    """No gradient comes after it that could be looked at."""
+    params = make_train_params(hidden=8, learning_rate=3e38, batch_size=200, epochs=1)
+    with pytest.raises(InputError, match="lstm, seed 1: a loss is not finite; set a smaller"):
+        train_seed("lstm", 1, data, params, tmp_path)

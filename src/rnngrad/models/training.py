@@ -138,9 +138,10 @@ def train_seed(
     except InputError as error:
         raise InputError(f"{cell}, seed {seed}: {error}") from error
     predictions = _predict(trainer, model, data)
-    test = _test_metrics(predictions)
-    if not np.isfinite([*test.values(), *(row["loss"] for row in history.rows)]).all():
+    losses = [row["loss"] for row in history.rows]
+    if not np.isfinite([*losses, *predictions["probability"]]).all():
         raise InputError(f"{cell}, seed {seed}: a loss is not finite; set a smaller learning_rate")
+    test = _test_metrics(predictions)
     tqdm.write(f"{cell}, seed {seed}: test accuracy {test['accuracy']:.3f}")
     return TrainedSeed(
         initial=initial,
