@@ -407,7 +407,7 @@ def test_only_the_same_code_goes_on_with_a_training(
     with (package / "report" / "tables.py").open("a") as file:
         file.write("# what a training does not depend on")
     assert folder() == first
-    for code in ("models/backward.py", "data/batches.py", "probe/processor.py"):
+    for code in ("models/shared_padding.py", "data/batches.py"):
         before = folder()
         with (package / code).open("a") as file:
             file.write("# another step")

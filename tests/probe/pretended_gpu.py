@@ -27,7 +27,7 @@ from torch.utils.backend_registration import (
 
 import rnngrad
 from rnngrad.data.batches import Batch
-from rnngrad.models.ragged import last_hidden_states
+from rnngrad.models.classifier import last_hidden_states
 from rnngrad.probe import column_sums
 
 GPU = "pretended_gpu"
@@ -205,10 +205,9 @@ def lost_sums(module: nn.RNNBase, x: Tensor, state: Any) -> Any:
 @torch.no_grad()  # torch's autograd does not know such a device
 def last_states(module: nn.RNNBase, x: Tensor) -> list[np.ndarray]:
     """Of a batch that begins with padding."""
-    B, T = x.shape[:2]
+    B = len(x)
     batch = Batch(
-        vectors=x.flatten(0, 1),
-        words=torch.arange(B * T, device=x.device).view(B, T),
+        inputs=x,
         starts=torch.zeros(B, dtype=torch.int64, device=x.device),
         lengths=torch.tensor([60, 3, 31, 60], device=x.device),
         labels=torch.ones(B, device=x.device),

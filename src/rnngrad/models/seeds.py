@@ -49,6 +49,7 @@ def _train(
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
+    torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
     data = CommentData(
         *load_embedding(folder),
         padding=embed.padding,
