@@ -1,11 +1,23 @@
-"""Stage 0: refuse a params.yaml with an unknown, missing or ill-typed key before anything runs."""
+"""Stage 0: refuse a params.yaml with an unknown, missing or ill-typed key before anything runs.
 
-from rnngrad.params import read_params
-from rnngrad.stage import run_stage
+Writes build/cells/<cell>.json, the training settings of every cell that there is, null of one that
+params.yaml does without: the stages of a cell depend on its file. dvc.yaml itself holds no value
+of params.yaml, since DVC would hand it to a shell, or delete the folder of that name.
+"""
+
+import json
+from typing import get_args
+
+from rnngrad.params import Cell, read_params
+from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
-    read_params()
+    params = read_params()
+    for cell in get_args(Cell):
+        settings = params.train_of(cell).model_dump() if cell in params.cells else None
+        with whole(f"build/cells/{cell}.json") as path:
+            path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python pipeline/probe.py lstm
 
+DVC names the cell in DVC_STAGE. A cell that params.yaml does without is not probed.
+
 Reads build/train/<cell>/ and build/embed/. Writes build/probe/<cell>/: curves.csv (summary over
 comments, long form), gates.csv (an LSTM's or GRU's gate activations), comments.npz (log10 curves
 of every comment); and build/evidence/<cell>/: one CSV per kind of measurement, and triangles.npz
@@ -12,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rnngrad.params import read_params
-from rnngrad.stage import run_stage, whole
+from rnngrad.stage import cell_of_stage, leave_out, run_stage, whole
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
@@ -21,6 +23,9 @@ BUILD = Path("build")
 def main(cell: str) -> None:
     start_workers("rnngrad.study.probing", "rnngrad.study.evidence.measuring")
     params = read_params()
+    if params.lacks(cell):
+        leave_out(BUILD / "probe" / cell, BUILD / "evidence" / cell)
+        return
 
     import numpy as np
     import pandas as pd
@@ -53,4 +58,4 @@ def main(cell: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, *sys.argv[1:])
+    run_stage(main, *(sys.argv[1:] or cell_of_stage()))

@@ -65,6 +65,69 @@ BAD = {
         "factor: na",
     ),
     "a contradiction": ("initializer: chrono,", "initializer: identity,", "set cells: [rnn]"),
+    "units of trained weights": (
+        "weights: trained, cells: [rnn, lstm, gru]}",
+        "weights: trained, units: 8}",
+        "conditions.cases.trained.units: trained weights have that of training; remove it",
+    ),
+    "a forget bias of trained weights": (
+        "{factor: forget bias, forget_bias: 3.0,",
+        "{factor: forget bias, forget_bias: 3.0, weights: trained,",
+        "conditions.cases.forget_bias_3.forget_bias: trained weights have that of training",
+    ),
+    "a forget bias that the initialiser does not take": (
+        "initializer: torch}",
+        "initializer: torch, forget_bias: 3.0}",
+        "torch_initializer.forget_bias: initializer torch takes none; remove it",
+    ),
+    "a forget bias of chrono, which sets its own": (
+        "initializer: chrono,",
+        "forget_bias: 2.0, initializer: chrono,",
+        "chrono.forget_bias: initializer chrono takes none; remove it",
+    ),
+    "a forget bias of no LSTM": (
+        "forget_bias: 3.0, cells: [lstm]",
+        "forget_bias: 3.0, cells: [rnn]",
+        "forget_bias_3.forget_bias: it is the LSTM's alone; remove it",
+    ),
+    "padding where no comment is read": (
+        "input: random_tokens,",
+        "input: random_tokens, padding: none,",
+        "minimal_example.padding: of input random_tokens nothing is padded; remove it",
+    ),
+    "a slice of what a trained model reads": (
+        "sliced_input: true, cells: [lstm]",
+        "sliced_input: true, weights: trained",
+        "sliced_input.sliced_input: trained models read all features; remove it",
+    ),
+    "a cell's forget bias that its initialiser does not take": (
+        "lstm: {}",
+        "lstm: {initializer: torch, forget_bias: 2.0}",
+        "cells.lstm.forget_bias: initializer torch takes none; remove it",
+    ),
+    "a path that nothing reads": (
+        "path: null  ",
+        "path: a.csv  ",
+        "demo reads no data.path",
+    ),
+    "a path of vectors that nothing reads": (
+        "path: null              # file",
+        "path: glove.txt         # file",
+        "vectors corpus read no embed.path",
+    ),
+    "a name that is a command": (
+        "averaging_bug: {",
+        "'x; touch y': {",
+        "conditions.cases.x; touch y: a name has letters, digits and _ only",
+    ),
+    "a name of two lines": ("averaging_bug: {", '"a\\nb": {', r"cases.a\nb: a name has letters"),
+    "a name that is too long": ("averaging_bug: {", f"{'a' * 51}: {{", "50 at most"),
+    "a factor that is HTML": ("factor: averaging", "factor: <b>a", "plain words only, got '<b>a'"),
+    "a cell that is a command": (
+        "rnn: {}",
+        "'x; touch y': {}",
+        "cells.x; touch y: input should be 'rnn', 'lstm' or 'gru'",
+    ),
     "no YAML": ("data:", "data: [", "not valid YAML"),
 }
 

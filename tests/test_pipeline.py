@@ -46,8 +46,10 @@ STAGES = [
     "embed",
     "train@rnn",
     "train@lstm",
+    "train@gru",  # of a cell that the tiny study does without
     "probe@rnn",
     "probe@lstm",
+    "probe@gru",
     "conditions",
     "report",
     "publish",
@@ -181,6 +183,7 @@ def test_every_condition_and_claim_is_written(clone: Clone) -> None:
         "condition",
         "factor",
         "cell",
+        "examples",
         "log10_at_20",
         "log10_at_100",
         "log10_at_400",
@@ -200,6 +203,10 @@ def test_every_condition_and_claim_is_written(clone: Clone) -> None:
             ends["question", cell] - math.log10(2), abs=2e-4
         )
         assert ends["float64", cell] == pytest.approx(ends["question", cell], abs=2e-4)
+    examples = conditions.set_index(["condition", "cell"])["examples"]
+    assert examples["question", "lstm"] == 2
+    assert examples["no_padding", "lstm"] == 1  # a stream
+    assert examples["emptied_comments", "lstm"] == 1
     claims = json.loads((reports / "claims.json").read_text())
     assert [claim["id"] for claim in claims] == list(range(1, 12))
     assert {claim["verdict"] for claim in claims} <= VERDICTS
@@ -265,7 +272,7 @@ RERUNS = {
     "a probe key": (
         "initial_state: uniform",
         "initial_state: zero",
-        ["check", "probe@rnn", "probe@lstm", "report", "publish"],
+        ["check", "probe@rnn", "probe@lstm", "probe@gru", "report", "publish"],
     ),
     "a sample key": (
         "filler: the",
@@ -314,6 +321,23 @@ def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -
     assert "check: params.yaml: prob: unknown key" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Running stage 'download'" not in done.stdout
+
+
+@pytest.mark.parametrize("stage", ["report", "-s conditions", "-s train@{cell}"])
+@pytest.mark.parametrize("cell", ["x; touch touched", "../../touched", "rnn/../../../touched"])
+def test_the_name_of_a_cell_is_no_command_and_no_folder(
+    stage: str, cell: str, clone: Clone, params: Path
+) -> None:
+    """A shell would make the file, and DVC would empty the folder before its stage runs."""
+    touched = clone.folder / "touched"
+    touched.mkdir()
+    (touched / "precious").write_text("")
+    clone.edit("  rnn: {}\n", f'  "{cell}": {{}}\n')
+    done = clone.run("dvc", "repro", *(part.format(cell=cell) for part in stage.split()))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert list(touched.iterdir()) == [touched / "precious"]
+    shutil.rmtree(touched)
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -383,7 +407,7 @@ def test_only_the_same_code_goes_on_with_a_training(
     with (package / "report" / "tables.py").open("a") as file:
         file.write("# what a training does not depend on")
     assert folder() == first
-    for code in ("models/backward.py", "data/batches.py", "probe/processor.py"):
+    for code in ("models/shared_padding.py", "data/batches.py"):
         before = folder()
         with (package / code).open("a") as file:
             file.write("# another step")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rnngrad.errors import InputError
-from rnngrad.stage import run_stage, whole
+from rnngrad.stage import cell_of_stage, run_stage, whole
 
 
 def test_an_output_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -58,3 +58,16 @@ def test_arguments_that_a_stage_does_not_take_are_one_line(arguments: tuple[str,
 
     with pytest.raises(SystemExit, match=r"argument.*; usage: python .* cell$"):
         run_stage(main, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("stage", "cell"),
+    [("train@lstm", ["lstm"]), ("../dvc.yaml:train@gru", ["gru"]), ("report", []), (None, [])],
+)
+def test_dvc_says_which_cell_a_stage_is_of(
+    stage: str | None, cell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if stage:
+        monkeypatch.setenv("DVC_STAGE", stage)
+    assert cell_of_stage() == cell

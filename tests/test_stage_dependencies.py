@@ -1,6 +1,7 @@
 """dvc.yaml names the code that a stage depends on: all that its script comes to import."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,8 +58,31 @@ def closure(script: Path) -> set[Path]:
 def test_the_closure_follows_imports_to_their_end() -> None:
     found = {str(file.relative_to(ROOT)) for file in closure(ROOT / "pipeline/train.py")}
     assert {"pipeline/train.py", "src/rnngrad/models/training.py"} <= found
-    assert {"src/rnngrad/data/batches.py", "src/rnngrad/probe/products.py"} <= found
+    assert {"src/rnngrad/data/batches.py", "src/rnngrad/models/shared_padding.py"} <= found
     assert "src/rnngrad/report/answer.py" not in found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_value_of_params_yaml_stands_in_a_command_or_a_path(name: str) -> None:
+    """DVC hands a command to a shell, and empties the folder that an output names."""
+    stage = STAGES[name].get("do", STAGES[name])
+    assert "${" not in stage["cmd"]
+    kinds = STAGES[name].get("foreach", [])
+    assert set(kinds) <= {"rnn", "lstm", "gru"}
+    assert {*re.findall(r"\$\{.*?\}", str(STAGES[name]))} <= {"${item}"}
+    assert isinstance(kinds, list)
+
+
+def test_dvc_yaml_takes_no_other_variables() -> None:
+    assert set(yaml.safe_load((ROOT / "dvc.yaml").read_text())) == {"stages"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_checks_its_parameters(name: str) -> None:
+    script = STAGES[name].get("do", STAGES[name])["cmd"].split()[1]
+    tree = ast.parse((ROOT / script).read_text())
+    (main,) = [node for node in tree.body if getattr(node, "name", "") == "main"]
+    assert "read_params()" in ast.unparse(main)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -89,6 +89,21 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     assert [artifact.path for artifact in artifacts] == ["reports/figures/jacobian.svg"]
 
 
+def test_a_study_of_many_conditions_is_published(results: Results, files: list[Path]) -> None:
+    """MLflow takes no more than a hundred parameters at once."""
+    many = {f"case_{number}": {"factor": "some", "steps": number} for number in range(3, 80)}
+    conditions = results.params.conditions.model_copy(update={"cases": many})
+    params = results.params.model_copy(update={"conditions": conditions})
+    uri = tracking.tracking_uri()
+    assert tracking.publish(Results(**{**vars(results), "params": params}), files, files, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.params["conditions.cases.case_79.steps"] == "79"
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [

@@ -1,4 +1,9 @@
-"""The one exception that stands for bad input."""
+"""The one exception that stands for bad input, and text that fits on one line."""
+
+
+def printable(text: str) -> str:
+    """The text with line breaks, and what else no terminal or page should be sent, written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class InputError(ValueError):
@@ -7,3 +12,6 @@ class InputError(ValueError):
     The message is one line that says what was wrong, where (file, row or key) and what to do;
     pipeline stages print it to stderr without a traceback and exit with status 1.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))

@@ -1,7 +1,8 @@
 """params.yaml as frozen, typed objects: the one configuration of the study."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -28,6 +29,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _plain_name(name: str) -> str:
+    # it becomes a key in MLflow and stands in the report
+    if not re.fullmatch("[A-Za-z0-9_]{1,50}", name):
+        raise ValueError("a name has letters, digits and _ only, 50 at most")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
 class DemoParams(_Section):
     comments_per_class: Annotated[int, Field(ge=20)]
     label_noise: Annotated[float, Field(ge=0, lt=0.5)]
@@ -44,6 +55,8 @@ class DataParams(_Section):
     def _csv_has_a_path(self) -> Self:
         if self.source == "csv" and not self.path:
             raise ValueError("source csv needs data.path, the CSV file to read")
+        if self.source != "csv" and self.path:
+            raise ValueError(f"source {self.source} reads no data.path; set it to null")
         return self
 
 
@@ -74,6 +87,8 @@ class EmbedParams(_Section):
     def _file_has_a_path(self) -> Self:
         if self.vectors == "file" and not self.path:
             raise ValueError("vectors file needs embed.path, the vectors file to read")
+        if self.vectors != "file" and self.path:
+            raise ValueError(f"vectors {self.vectors} read no embed.path; set it to null")
         return self
 
 
@@ -126,6 +141,23 @@ class Setting(_Section):
             raise ValueError("state_nonlinearity sigmoid: untrained LSTMs only, cells: [lstm]")
         return self
 
+    def why_ignored(self, key: str) -> str:
+        """Why another value of ``key`` would change nothing here; empty where it would."""
+        of_training = key in ("initializer", "forget_bias", "units")
+        if self.weights == "trained" and of_training:
+            return "trained weights have that of training"
+        if self.weights == "trained" and key == "padding":
+            return "trained weights are padded as in training"
+        if self.weights == "trained" and key == "sliced_input":
+            return "trained models read all features"
+        if key == "padding" and self.input != "comments":
+            return f"of input {self.input} nothing is padded"
+        if key == "forget_bias" and self.initializer != "keras":
+            return f"initializer {self.initializer} takes none"
+        if key == "forget_bias" and "lstm" not in self.cells:
+            return "it is the LSTM's alone"
+        return ""
+
 
 class ConditionsParams(_Section):
     seeds: Seeds
@@ -133,7 +165,7 @@ class ConditionsParams(_Section):
     streams: Annotated[int, Field(ge=1)]
     seed: Seed
     question: Setting
-    cases: Annotated[dict[Annotated[str, Field(min_length=1)], dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
@@ -154,19 +186,22 @@ class ConditionsParams(_Section):
         factor = self.cases[case].get("factor")
         if not isinstance(factor, str) or not factor.strip():
             raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
+        if not re.fullmatch(r"[\w ,.()-]+", factor):
+            raise InputError(f"conditions.cases.{case}.factor: plain words only, got {factor!r}")
         return factor
 
     def setting_of(self, case: str) -> Setting:
         """The question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
-        if changes.get("weights") == "trained" and "padding" in changes:
-            where = f"conditions.cases.{case}.padding"
-            raise InputError(f"{where}: trained weights are padded as in training; remove it")
         try:
-            return Setting.model_validate(self.question.model_dump() | changes)
+            setting = Setting.model_validate(self.question.model_dump() | changes)
         except ValidationError as error:
             prefix = ("conditions", "cases", case)
             raise InputError(_first_error(error, prefix)) from error
+        for key in changes:
+            if why := setting.why_ignored(key):
+                raise InputError(f"conditions.cases.{case}.{key}: {why}; remove it")
+        return setting
 
 
 class Params(_Section):
@@ -178,6 +213,10 @@ class Params(_Section):
     probe: ProbeParams
     conditions: ConditionsParams
 
+    def lacks(self, cell: str) -> bool:
+        """Whether ``cell`` is a kind of cell that this study does without."""
+        return cell in get_args(Cell) and cell not in self.cells
+
     def train_of(self, cell: str) -> TrainParams:
         """The training settings of ``cell``: the shared ones with its own block on top."""
         block = self.cells.get(cell)  # type: ignore[arg-type]
@@ -186,10 +225,14 @@ class Params(_Section):
         if "forget_bias" in block and cell != "lstm":
             raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
         try:
-            return TrainParams.model_validate(self.train.model_dump() | block)
+            settings = TrainParams.model_validate(self.train.model_dump() | block)
         except ValidationError as error:
             # raised again under this cell's name: pydantic would say "train" for both
             raise InputError(_first_error(error, prefix=("cells", cell))) from error
+        own = settings.initializer
+        if "forget_bias" in block and own != "keras":
+            raise InputError(f"cells.{cell}.forget_bias: initializer {own} takes none; remove it")
+        return settings
 
 
 def read_params(path: str | Path = "params.yaml") -> Params:

@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,20 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def cell_of_stage() -> list[str]:
+    """The cell in the name that DVC gives a stage, such as ``train@lstm``; none without DVC."""
+    stage, _, cell = os.environ.get("DVC_STAGE", "").rpartition("@")
+    return [cell] if stage else []
+
+
+def leave_out(*folders: str | Path) -> None:
+    """Have output folders hold nothing but a word on why: DVC warns of empty ones."""
+    for target in folders:
+        with whole(target) as folder:
+            folder.mkdir()
+            (folder / "left_out.txt").write_text("params.yaml does without this cell\n")
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
+from rnngrad.models.live import connect
 from rnngrad.params import Params, check_params
 from rnngrad.study.results import Results
 
 EXPERIMENT = "rnngrad"
 RESULT = "rnngrad.result"
-BATCH = 1000  # what one log_batch call may carry
+BATCH, PARAMS = 1000, 100  # metrics and parameters that one log_batch call may carry
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
 SETTINGS = 3  # of those changed, in a run's name
@@ -70,9 +71,10 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     Raises:
         InputError: the tracking server or database cannot be used.
     """
+    # beside the default database, wherever the stage runs; a server knows its own place
+    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
+    client, experiment = connect(uri, EXPERIMENT, own)
     try:
-        client = MlflowClient(tracking_uri=uri)
-        experiment = _experiment(client)
         checksum = result_checksum(files)
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
         if any(run.info.status == "FINISHED" and _is_parent(run) for run in known):
@@ -83,15 +85,6 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     except MlflowException as error:
         raise InputError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
     return True
-
-
-def _experiment(client: MlflowClient) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found:
-        return found.experiment_id
-    # beside the default database, wherever the stage runs; a server knows its own place
-    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
-    return client.create_experiment(EXPERIMENT, artifact_location=own)
 
 
 def _is_parent(run: Run) -> bool:
@@ -163,14 +156,16 @@ def _leaves(section: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _log(client: MlflowClient, run: str, params: dict[str, Any], metrics: list[Metric]) -> None:
-    client.log_batch(run, params=[Param(key, str(value)) for key, value in params.items()])
-    for batch in _batches(metrics):
-        client.log_batch(run, metrics=batch, synchronous=True)
+    named = [Param(key, str(value)) for key, value in params.items()]
+    for some in _batches(named, PARAMS):
+        client.log_batch(run, params=some)
+    for some in _batches(metrics, BATCH):
+        client.log_batch(run, metrics=some, synchronous=True)
 
 
-def _batches(metrics: list[Metric]) -> Iterator[list[Metric]]:
-    for start in range(0, len(metrics), BATCH):
-        yield metrics[start : start + BATCH]
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _metric(name: str, value: float, step: int = 0) -> Metric:

@@ -33,6 +33,12 @@ def test_another_label_column(tmp_path):
     assert read_csv_comments(path, "insult")["label"].tolist() == [1, 0]
 
 
+def test_columns_that_nobody_reads_may_share_a_name(tmp_path):
+    path = tmp_path / "comments.csv"
+    path.write_text("x,comment_text,,toxic,,x,toxic.1\n1,a,,0,,2,1\n1,b,,1,,2,0\n")
+    assert read_csv_comments(path, "toxic")["label"].tolist() == [0, 1]
+
+
 def rows(*labels):
     return "comment_text,toxic\n" + "".join(f"{SECRET},{label}\n" for label in labels)
 
@@ -54,6 +60,14 @@ BAD = {
         "it has c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
     ),
     "no header": (f"{SECRET} you,0\nfine,1\n", r"it has one without a proper name \(column 1\), 0"),
+    "two labels": (
+        f"comment_text,toxic,toxic\n{SECRET},0,1\n",
+        "2 columns are named toxic; rename all but one",
+    ),
+    "three texts": (
+        f"comment_text,a,comment_text,comment_text,toxic\n{SECRET},b,c,d,1\n",
+        "3 columns are named comment_text; rename",
+    ),
     "label 2": (
         rows(0, 1, 2, 3),
         r"data row 3 \(the header not counted\): label in column toxic is 2, "

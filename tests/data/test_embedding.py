@@ -165,3 +165,12 @@ def test_vectors_that_are_all_zero(params, tmp_path):
         InputError, match=r"zero\.txt: the vectors of all the sample's words are zero"
     ):
         embed_sample(SAMPLE, params(path=str(path)))
+
+
+@pytest.mark.parametrize("size", ["1e-30", "1e9"])
+def test_the_card_holds_numbers_whatever_the_size_of_the_vectors(params, tmp_path, size):
+    path = tmp_path / "odd.txt"
+    path.write_text(f"the {size} 0\na 0 {size}\nb {size} {size}\n")
+    found = embed_sample(SAMPLE, params(path=str(path)))
+    assert found.card["coverage_of_tokens"] == 7 / 8
+    json.dumps(found.card, allow_nan=False)

@@ -68,6 +68,7 @@ BAD = {
     "nan": ("a 1 2 3\nb 1 nan 3\n", "line 2: a number is not finite; correct the line"),
     "inf": ("a 1 2 3\nb 1 -inf 3\n", "line 2: a number is not finite"),
     "beyond float32": ("a 1 2 3\nb 1 1e99 3\n", "line 2: a number is not finite"),
+    "beyond all use": ("a 1 2 3\nb 1 -1e30 3\n", r"line 2: a number is beyond 1e\+09; scale all"),
     "cut last line": (
         "a 1 2 3\nthe 1 2 3\nb 1",
         "line 3: 1 numbers in place of 3; correct the line, or get the file again if it ends there",

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rnngrad.data.batches import Batch, CommentBatches, Padding
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models.classifier import CommentClassifier
+from rnngrad.models.classifier import RECURRENT, CommentClassifier, last_hidden_states
 from rnngrad.params import TrainParams
 
 D, T = 4, 30
@@ -26,8 +27,8 @@ def make_batches(make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]])
 
 
 def loss_and_gradients(
-    model: CommentClassifier, logits: Callable[[Batch], torch.Tensor], batch: Batch
-) -> list[torch.Tensor]:
+    model: CommentClassifier, logits: Callable[[Batch], Tensor], batch: Batch
+) -> list[Tensor]:
     model.zero_grad()
     loss = binary_cross_entropy_with_logits(logits(batch), batch.labels)
     loss.backward()
@@ -59,7 +60,7 @@ def test_loss_and_gradients_equal_those_of_full_padding(
         row[1403 - n if padding == "pre" else 0 :][:n] = words[words.any(dim=1)]
     last = torch.full((7,), 1403) if padding == "pre" else torch.tensor(lengths)
 
-    def in_full(batch: Batch) -> torch.Tensor:
+    def in_full(batch: Batch) -> Tensor:
         hidden, _ = model.recurrent(inputs)
         return model.head(hidden[torch.arange(7), last - 1]).squeeze(-1)
 
@@ -88,3 +89,54 @@ def test_padding_behind_is_read_to_its_end(
     model = CommentClassifier("lstm", D, make_train_params())
     behind, none = model(make_batches("post")[[0]]), model(make_batches("none")[[0]])
     assert abs((behind - none).item()) > 1e-4
+
+
+MIXED = [3, 30, 1, 4, 4, 90, 31, 2]
+
+
+def plain(module: nn.RNNBase, batch: Batch) -> Tensor:
+    """The module over all steps of all comments, padding included."""
+    B = len(batch.labels)
+    padding = batch.inputs.new_zeros(B, batch.shared_prefix, D)
+    hidden = module(torch.cat([padding, batch.inputs], dim=1))[0]
+    return hidden[torch.arange(B), batch.lengths + batch.shared_prefix - 1]
+
+
+def output_and_gradients(module: nn.RNNBase, hidden: Tensor) -> list[Tensor]:
+    loss = (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum()
+    return [hidden.detach(), *torch.autograd.grad(loss, list(module.parameters()))]
+
+
+def mixed_batch(make_sample: Callable[..., tuple], padding: Padding, max_length: int) -> Batch:
+    sample, vectors = make_sample(MIXED, ["train"], D)
+    everything = np.arange(len(MIXED))
+    return CommentBatches(sample, vectors, everything, padding, max_length)[everything.tolist()]
+
+
+@pytest.mark.parametrize("max_length", [90, 200])
+@pytest.mark.parametrize("padding", ["pre", "none", "post"])
+@pytest.mark.parametrize("cell", RECURRENT)
+def test_comments_of_all_lengths_equal_the_module_over_every_padded_step(
+    cell: str, padding: Padding, max_length: int, make_sample: Callable[..., tuple]
+) -> None:
+    batch = mixed_batch(make_sample, padding, max_length)
+    batch = batch._replace(inputs=batch.inputs.double())
+    torch.manual_seed(0)
+    module = RECURRENT[cell](D, 5, batch_first=True, dtype=torch.float64)
+    ours = output_and_gradients(module, last_hidden_states(module, batch))
+    for a, b in zip(ours, output_and_gradients(module, plain(module, batch)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["pre", "none"])
+def test_short_comments_do_not_pay_for_long_ones(
+    padding: Padding, make_sample: Callable[..., tuple]
+) -> None:
+    """No comment runs over more than twice its words, beside the padding that is run once."""
+    module = nn.GRU(D, 5, batch_first=True)
+    steps = []
+    module.register_forward_pre_hook(lambda _, given: steps.append(given[0].shape[:2]))
+    last_hidden_states(module, mixed_batch(make_sample, padding, 90))
+    rows = sum(B * T for B, T in steps)
+    once = 90 - min(MIXED) if padding == "pre" else 0
+    assert sum(MIXED) <= rows < 2 * sum(MIXED) + once

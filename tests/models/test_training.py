@@ -96,6 +96,84 @@ def test_a_killed_training_resumes_to_the_same_result(
     assert_same(whole, resumed)
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def change_a_weight(path: Path) -> None:
+    """The file is whole but for its checksum, which torch does not look at."""
+    content = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["state_dict"]["classifier.recurrent.weight_hh_l0"]
+    content[content.index(weights.numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "something").write_text("")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "garbage": lambda path: path.write_bytes(b"no checkpoint" * 1000),
+    "one bit": change_a_weight,
+    "a folder": make_a_folder,
+    "a state dict": lambda path: torch.save({"state_dict": {}}, path),
+    "a list": lambda path: torch.save([1], path),
+    "a pickle that runs something": lambda path: torch.save({"state_dict": print}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
+    damage: str,
+    data: CommentData,
+    make_train_params: Callable[..., TrainParams],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params = make_train_params(epochs=2)
+    whole = train_seed("rnn", 3, data, params, tmp_path / "run")
+    last = tmp_path / "run" / "last.ckpt"
+    DAMAGE[damage](last)
+    capsys.readouterr()
+    again = train_seed("rnn", 3, data, params, tmp_path / "run")
+    said, _ = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"rnn, seed 3: {last} is damaged; set aside as ")
+    assert Path(said.split(" as ")[1].split(",")[0]).exists()
+    assert_same(whole, again)
+
+
+class ReadyError(Exception):
+    """Training would begin."""
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(4, "cuda:2"), (2, "cuda:0"), (1, "cuda:0")])
+def test_trainings_take_the_gpus_in_turn_and_one_each(
+    gpus: int,
+    device: str,
+    data: CommentData,
+    params: TrainParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[tuple[int, str, str]] = []
+
+    def fit(self: pl.Trainer, *_: object, **__: object) -> None:
+        strategy = self.strategy
+        taken.append((self.num_devices, str(strategy.root_device), type(strategy).__name__))
+        raise ReadyError
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    with pytest.raises(ReadyError):
+        train_seed("rnn", 3, data, params, tmp_path, turn=2)
+    assert taken == [(1, device, "SingleDeviceStrategy")]
+
+
 def test_weights_survive_the_file(data: CommentData, params: TrainParams, tmp_path: Path) -> None:
     trained = train_seed("gru", 3, data, params, tmp_path / "run").trained
     path = weight_file(tmp_path, "trained", 3)
@@ -128,4 +206,14 @@ def test_a_gradient_that_is_not_finite_is_one_line(
 ) -> None:
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
+        train_seed("lstm", 1, data, params, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered `nan` values")
+def test_a_model_that_the_last_update_spoils_is_one_line(
+    data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
+) -> None:
+    """No gradient comes after it that could be looked at."""
+    params = make_train_params(hidden=8, learning_rate=3e38, batch_size=200, epochs=1)
+    with pytest.raises(InputError, match="lstm, seed 1: a loss is not finite; set a smaller"):
         train_seed("lstm", 1, data, params, tmp_path)

@@ -197,12 +197,11 @@ def far_apart(module: nn.RNNBase) -> nn.RNNBase:
 def last_states(module: nn.RNNBase, x: Tensor) -> list[np.ndarray]:
     """Of a batch that begins with padding."""
     from rnngrad.data.batches import Batch
-    from rnngrad.models.ragged import last_hidden_states
+    from rnngrad.models.classifier import last_hidden_states
 
-    B, T = x.shape[:2]
+    B = len(x)
     batch = Batch(
-        vectors=x.flatten(0, 1),
-        words=torch.arange(B * T, device=x.device).view(B, T),
+        inputs=x,
         starts=torch.zeros(B, dtype=torch.int64, device=x.device),
         lengths=torch.tensor([60, 3, 31, 60], device=x.device),
         labels=torch.ones(B, device=x.device),

@@ -4,14 +4,22 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from made_up import CLAIMS, HOSTILE, TIMES, make_hostile
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+
+from rnngrad.report.all_figures import all_figures
+from rnngrad.report.render import render_html, render_markdown
+from rnngrad.report.style import to_svg
+from rnngrad.study.results import Results
 
 REPORT = Path(__file__).parent.parent.parent / "reports" / "report.html"
 PHONE, DESK = 390, 1280
@@ -160,6 +168,28 @@ def test_a_bad_page_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
     assert browser.outside_requests() == ["http://127.0.0.1:9/pixel.png"]
     assert browser.dead_links() == ["nowhere", "missing.csv"]
     assert browser.run(WIDEST) > DESK
+
+
+def test_names_from_outside_are_shown_and_not_run(
+    browser: Browser, results: Results, tmp_path: Path
+) -> None:
+    hostile = make_hostile(results)
+    drawn = all_figures(hostile, np.arange(1, 1404), 1403)
+    svgs = {name: to_svg(figure) for name, figure in drawn.items()}
+    # a claim's sentences, and the processor's name, are written elsewhere
+    claims = [replace(CLAIMS[0], measured=f"off by {HOSTILE[0]} {HOSTILE[1]}")]
+    markdown = render_markdown(hostile, claims, svgs, TIMES | {"processor": HOSTILE[1]})
+    page = tmp_path / "report.html"
+    page.write_text(render_html(markdown, svgs))
+    browser.open(page)
+    assert browser.driver.title == "How far back do gradients reach?"
+    assert browser.run("return document.querySelectorAll('script, img, [onerror], a').length") == 0
+    assert browser.run("return document.querySelectorAll('h1').length") == 1
+    assert browser.outside_requests() == []
+    assert browser.console == []
+    shown = browser.run("return document.body.textContent")
+    assert all(" ".join(name.split()) in " ".join(shown.split()) for name in HOSTILE[:3])
+    assert "$x_1^2$ \\n# a heading\\n" in shown
 
 
 def test_dark_mode_swaps_paper_and_ink(report: Browser) -> None:

@@ -1,195 +1,25 @@
 """The report of made-up results: what it says, that it is whole, and that it repeats."""
 
+import html
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import CLAIMS, TIMES, make_curves, make_powers
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 
-from rnngrad.params import read_params
-from rnngrad.report import figures, findings, why
+from rnngrad.report import figures, findings, tables, why
 from rnngrad.report.all_figures import all_figures
 from rnngrad.report.answer import answer
 from rnngrad.report.captions import ALT, CAPTIONS
 from rnngrad.report.render import render_html, render_markdown
-from rnngrad.report.style import to_svg
-from rnngrad.study.claims.claim import Claim
-from rnngrad.study.conditions.table import NUMBERS, STEP_NUMBERS, over_seeds
+from rnngrad.report.style import figure_style, to_svg
 from rnngrad.study.results import Results
-
-ROOT = Path(__file__).parent.parent.parent
-T = 500
-
-
-def make_curves(rate: dict[str, float]) -> pd.DataFrame:
-    """Straight lines of ``rate`` decades per step: three seeds, both weights, all statistics."""
-    parts = []
-    for cell, decades in rate.items():
-        statistics = ["column_sum", "frobenius", "spectral"] + ["cell_path"] * (cell == "lstm")
-        for seed in (1, 2, 3):
-            for weights in ("init", "trained"):
-                for statistic in statistics:
-                    step = np.arange(1, T + 1)
-                    log10 = decades * step + 0.01 * seed
-                    names = {"cell": cell, "seed": seed, "weights": weights}
-                    values = dict.fromkeys(
-                        ("log10_mean", "log10_median", "log10_low", "log10_high"), log10
-                    )
-                    names |= {"state": "h", "statistic": statistic}
-                    parts.append(pd.DataFrame({**names, "step": step, **values, "examples": 4}))
-    return pd.concat(parts)
-
-
-ENDS = {  # condition: log10 at the end of RNN and LSTM
-    "question": (-3.0, -96.0),
-    "float32_flushed": (-3.0, -np.inf),
-    "float32": (-3.0, -44.9),
-    "no_padding": (-150.0, -101.0),
-    "trained": (-140.0, -36.0),
-    "averaging_bug": (-3.3, -96.3),
-}
-TIMES = {
-    "processor": "a chip",
-    "cores": 3,
-    "seconds": {"sample": 5.0, "train@rnn": 10.4, "train@lstm": 31.2},
-}
-CLAIMS = [
-    Claim(
-        1, "dc_t/dc_0 is zero.", "the question", "zero", "10^-96.0; not 0", None, "does not hold"
-    ),
-    Claim(
-        2,
-        "The RNN's gradients behave better than the LSTM's on this task and sample.",
-        "the question",
-        "larger",
-        "-3.0 decades",
-        {"mean": -3.0, "low": -4.0, "high": -2.0},
-        "holds only if …",
-    ),
-]
-
-
-def make_condition_seeds() -> pd.DataFrame:
-    rows = []
-    for condition, ends in ENDS.items():
-        for cell, end in zip(("rnn", "lstm"), ends, strict=True):
-            for seed in (1, 2, 3):
-                numbers = dict.fromkeys(NUMBERS, end)
-                numbers["decades_per_step_padding"] = -0.001 if cell == "rnn" else -0.07
-                numbers["float32_zero_from"] = 551 if end < -38 else np.nan
-                numbers["horizon"] = 9 if cell == "lstm" else np.nan
-                names = {"condition": condition, "factor": "some", "cell": cell, "seed": seed}
-                rows.append(names | numbers)
-    return pd.DataFrame(rows)
-
-
-def make_condition_curves() -> pd.DataFrame:
-    step = np.arange(1, 1404)
-    parts = []
-    for condition, ends in ENDS.items():
-        for cell, end in zip(("rnn", "lstm"), ends, strict=True):
-            line = np.where(step > 551, end, -0.07 * step) if end == -np.inf else end * step / 1403
-            names = {"condition": condition, "cell": cell}
-            parts.append(pd.DataFrame({**names, "step": step, "log10": line}))
-    return pd.concat(parts).assign(low=lambda c: c["log10"], high=lambda c: c["log10"])
-
-
-def make_remembered() -> pd.DataFrame:
-    rows = [
-        (cell, seed, distance, 0.9 - 0.001 * distance, -0.05 * distance)
-        for cell in ("rnn", "lstm")
-        for seed in (1, 2, 3)
-        for distance in (3.0, 12.0, 40.0)
-    ]
-    columns = ["cell", "seed", "distance_median", "auroc", "log10_gradient"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def make_powers(last_move: float, measured: float = 0.0) -> pd.DataFrame:
-    trained = {("trained", "padding"): (last_move, measured)}
-    rows = [
-        (seed, weights, kind, *trained.get((weights, kind), (1.5, -0.1)))
-        for seed in (1, 2, 3)
-        for weights in ("init", "trained")
-        for kind in ("padding", "words")
-    ]
-    return pd.DataFrame(rows, columns=["seed", "weights", "input", "last_move", "measured"])
-
-
-@pytest.fixture(scope="module")
-def results() -> Results:
-    params = read_params(ROOT / "params.yaml")
-    params = params.model_copy(update={"cells": {"rnn": {}, "lstm": {}}})
-    words = {"mean": 68.0, "median": 36.0, "p90": 149.0, "p95": 225.0, "p99": 618.0, "max": 1403}
-    counts = {"comments": 10, "classes": {"0": 5, "1": 5}, "words": words}
-    interval = {"mean": 0.9, "low": 0.85, "high": 1.05}
-    epochs = pd.DataFrame(
-        [
-            (cell, seed, epoch, split, 0.7 / epoch, 1 - 0.5 / epoch)
-            for cell in params.cells
-            for seed in (1, 2, 3)
-            for epoch in (1, 2)
-            for split in ("train", "validation")
-        ],
-        columns=["cell", "seed", "epoch", "split", "loss", "accuracy"],
-    )
-    gates = pd.DataFrame(
-        [
-            (kind, (i + 0.5) / 50, 0.02, 0.5, "lstm", 1, weights)
-            for kind in ("padding", "words")
-            for weights in ("init", "trained")
-            for i in range(50)
-        ],
-        columns=["input", "activation", "share", "mean", "cell", "seed", "weights"],
-    )
-    card: dict[str, Any] = {
-        "parameters": 1234,
-        "test_comments": 300,
-        "settings": params.train.model_dump(),
-        "test": {"per_seed": {"accuracy": [0.9, 0.9, 0.9]}},
-    }
-    metrics: dict[str, Any] = dict.fromkeys(("accuracy", "auroc", "f1", "loss"), interval)
-    return Results(
-        params=params,
-        curves=make_curves({"rnn": -0.001, "lstm": -0.1}),
-        gates=gates,
-        history=epochs,
-        metrics=dict.fromkeys(params.cells, metrics),
-        model_cards=dict.fromkeys(params.cells, card),
-        data_card={
-            "source": "demo",
-            "given": counts,
-            "sample": counts,
-            "filler": {"word": "the", "words_replaced": 7, "comments_left_whole": 1},
-        },
-        embed_card={
-            "vectors": "corpus",
-            "dimensions": 100,
-            "types": 50,
-            "coverage_of_tokens": 0.99,
-            "coverage_of_types": 0.9,
-        },
-        # as it is read from its file: missing steps are NaN
-        conditions=over_seeds(make_condition_seeds()).astype(dict.fromkeys(STEP_NUMBERS, float)),
-        condition_seeds=make_condition_seeds(),
-        condition_curves=make_condition_curves(),
-        evidence={
-            "remembered": make_remembered(),
-            "powers": make_powers(0.0),
-            "tutorial": pd.DataFrame(
-                {"loss": [1, 2, 2], "step": [1, 1, 2], "norm": [0.4, 0.083, 0.19]}
-            ),
-        },
-        triangles={
-            (cell, weights): np.where(np.tri(9) > 0, -1.0 - i, np.nan).astype(np.float32)
-            for i, cell in enumerate(params.cells)
-            for weights in ("init", "trained")
-        },
-    )
 
 
 @pytest.fixture(scope="module")
@@ -270,9 +100,9 @@ def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> N
 
 
 def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
-    params = results.params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}, "lstm": {}}})
-    training = answer(Results(**{**vars(results), "params": params}), CLAIMS[:1])
-    assert training[3].startswith("Trained (2 to 5 seeds; 95% intervals")
+    history = results.history.query("cell != 'rnn' or seed < 3")
+    training = answer(Results(**{**vars(results), "history": history}), CLAIMS[:1])
+    assert training[3].startswith("Trained (2 to 3 seeds; 95% intervals")
     assert training[4].startswith("1 statement of the question and of three tutorials was measured")
 
 
@@ -306,6 +136,33 @@ def test_the_report_says_what_padding_makes_of_the_comments(results: Results) ->
     assert "zeros in front are run once" not in report(padding="none")
 
 
+def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> None:
+    """Whatever params.yaml asked for."""
+    page = render_markdown(results, CLAIMS, ALT, TIMES)
+    assert "weight seeds (untrained: 3 seeds, trained: 3 seeds), at step t" in page
+    assert "log10 of the mean over 4 test comments, median over 3 seeds" in page
+    assert "split of 300 comments" in page
+    assert "| `no_padding` | RNN | 2 |" in page
+    assert "| `trained` | RNN | 4 |" in page
+    few = results.condition_seeds.query("condition != 'trained' or cell == 'rnn' or seed == 1")
+    changed = {"curves": results.curves.assign(examples=1), "condition_seeds": few}
+    page = render_markdown(Results(**{**vars(results), **changed}), CLAIMS, ALT, TIMES)
+    assert "log10 of the mean over 1 test comment, median" in page
+    assert "untrained: 3 seeds, trained: 1 to 3 seeds)" in page
+    steps = results.condition_curves.query("step <= 700")
+    words = answer(Results(**{**vars(results), "condition_curves": steps}), CLAIMS)[1]
+    assert words.endswith("were padded to 700 steps.")
+
+
+def test_of_an_input_without_comments_the_answer_says_nothing_of_theirs(results: Results) -> None:
+    conditions = results.params.conditions
+    question = conditions.question.model_copy(update={"input": "emptied_comments"})
+    changed = conditions.model_copy(update={"question": question})
+    params = results.params.model_copy(update={"conditions": changed})
+    said = answer(Results(**{**vars(results), "params": params}), CLAIMS)
+    assert not any("comments of 68 words" in line for line in said)
+
+
 def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> None:
     cases = results.params.conditions.cases
     question = results.params.conditions.model_copy(
@@ -313,7 +170,9 @@ def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> 
     )
     params = results.params.model_copy(update={"conditions": question})
     table = results.conditions.query("condition == 'question'")
-    less = Results(**{**vars(results), "params": params, "conditions": table})
+    seeds = results.condition_seeds.query("condition == 'question'")
+    changed = {"params": params, "conditions": table, "condition_seeds": seeds}
+    less = Results(**{**vars(results), **changed})
     text = render_markdown(less, CLAIMS, ALT, TIMES)
     assert "|sum over i of J_ij|.\n" in text
     assert "minimal_example" not in text
@@ -415,3 +274,27 @@ def test_a_plateau_of_float32_is_spoken_of_where_there_is_one(end: float) -> Non
     conditions = pd.DataFrame({"condition": ["float32", "question"], "log10_at_end": [end, -96.0]})
     assert why.falls_below_float32(conditions, "float32") == (end < -38)
     assert not why.falls_below_float32(conditions, "not_run")
+
+
+def test_a_figure_shows_a_dollar_sign_and_no_tag() -> None:
+    with figure_style():
+        drawn = Figure()
+        drawn.suptitle("$x_1$<b>")
+    svg = to_svg(drawn)
+    assert svg.count("<use ") == len("$x_1$<b>")  # one glyph each
+    assert "<b>" not in svg
+
+
+@pytest.mark.parametrize("value", ["a", "a`b", "``", "`<b>`", "x|y", "a\nb"])
+def test_code_in_a_table_is_shown_as_it_is(value: str) -> None:
+    table = tables.markdown_table(pd.DataFrame({"": [tables.code(value)]}))
+    page = MarkdownIt("commonmark").enable("table").render(table)
+    shown = html.unescape(re.search("<code>(.*?)</code>", page)[1])  # pyright: ignore
+    assert shown == value.replace("\n", r"\n")
+
+
+@pytest.mark.parametrize("value", ["a_b_c*d*", "<b>x</b>", "`x`", "[a](b)", "&lt;", "x|y", "~~x~~"])
+def test_text_in_a_table_is_shown_as_it_is(value: str) -> None:
+    table = tables.markdown_table(pd.DataFrame({"": [tables.text(value)]}))
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(table)
+    assert f"<td>{html.escape(value)}</td>" in page

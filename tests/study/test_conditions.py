@@ -119,6 +119,14 @@ def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
     assert [(job.cell, job.seed) for job in jobs] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
+def test_trained_models_read_all_features_also_where_the_question_s_are_sliced() -> None:
+    case = {"weights": "trained", "cells": ["rnn"]}
+    params = make_params({"trained": case, "question": {}}, sliced_input=True, units=3)
+    jobs = jobs_of(params, D)
+    assert not jobs["trained"][0].setting.sliced_input
+    assert jobs["question"][0].setting.sliced_input
+
+
 def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     """The forget gates are closed, and three units leave float32 within some hundred steps."""
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)

@@ -16,11 +16,10 @@ Padding = Literal["pre", "post", "none"]
 
 
 class Batch(NamedTuple):
-    """B comments, D features, T steps, d different words.
+    """B comments, D features, T steps.
 
     Attributes:
-        vectors: (d + 1, D) float32, the vectors of the batch's words below a row of zeros.
-        words: (B, T) int64, rows of ``vectors``; 0 is padding.
+        inputs: (B, T, D) float32, what the network reads; zeros are padding.
         starts: (B,) int64, the zero steps that come before a comment's first word.
         lengths: (B,) int64, the step (counted from 1) after which the state is read.
         labels: (B,) float32, 0 or 1.
@@ -28,17 +27,11 @@ class Batch(NamedTuple):
             same for all, so nobody needs to compute them B times.
     """
 
-    vectors: Tensor
-    words: Tensor
+    inputs: Tensor
     starts: Tensor
     lengths: Tensor
     labels: Tensor
     shared_prefix: int
-
-    @property
-    def inputs(self) -> Tensor:
-        """(B, T, D): what the network reads."""
-        return self.vectors[self.words]
 
 
 class CommentBatches(Dataset[Batch]):
@@ -84,11 +77,8 @@ class CommentBatches(Dataset[Batch]):
         tokens = np.zeros((len(words), T), dtype=np.int64)
         for row, start, w in zip(tokens, starts, words, strict=True):
             row[start : start + len(w)] = w
-        # most words come again and again, and a product with each of them once is enough
-        used, place = np.unique(np.append(0, tokens), return_inverse=True)
         return Batch(
-            vectors=torch.from_numpy(self.vectors[used]),
-            words=torch.from_numpy(place[1:].reshape(tokens.shape)),
+            inputs=torch.from_numpy(self.vectors[tokens]),
             starts=torch.from_numpy(starts),
             lengths=torch.from_numpy(counts if self.padding == "none" else np.full_like(counts, T)),
             labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),

@@ -25,7 +25,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text.
 
     Raises:
-        InputError: the file is missing, empty, broken, no CSV, or lacks a column.
+        InputError: the file is missing, empty, broken, no CSV, lacks a column, or has it twice.
     """
     path = Path(path)
     if path.suffix in PACKED:
@@ -38,6 +38,10 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
             with path.open("rb") as file:
                 table = pd.read_csv(
                     file, dtype=str, na_filter=False, index_col=False, compression=compression
+                )
+                file.seek(0)
+                header = pd.read_csv(
+                    file, dtype=str, na_filter=False, header=None, nrows=1, compression=compression
                 )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct data.path") from error
@@ -57,6 +61,13 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     if {*columns} & {*re.split("[;\t]", table.columns[0])} - {*table.columns}:
         raise InputError(
             f"{path}: columns are separated by semicolons or tabs; save it with commas"
+        )
+    # pandas gives the second of two another name
+    given = header.iloc[0].tolist()
+    twice = [column for column in columns if given.count(column) > 1]
+    if twice:
+        raise InputError(
+            f"{path}: {given.count(twice[0])} columns are named {twice[0]}; rename all but one"
         )
     missing = [column for column in columns if column not in table]
     if missing:

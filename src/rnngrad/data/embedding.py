@@ -120,15 +120,16 @@ def _coverage(
     comments: Sequence[Sequence[str]], vocabulary: dict[str, int], vectors: np.ndarray
 ) -> dict:
     # over all words of the sample: one that is not in the vocabulary has no vector either
+    has = vectors.any(axis=1)
     norms = np.linalg.norm(vectors, axis=1)
-    covered = {word for word, number in vocabulary.items() if norms[number] > 0}
+    covered = {word for word, number in vocabulary.items() if has[number]}
     tokens = [token for comment in comments for token in comment]
     types = set(tokens)
     return {
         "coverage_of_tokens": sum(token in covered for token in tokens) / len(tokens),
         "coverage_of_types": len(covered & types) / len(types),
         "dimensions": vectors.shape[1],
-        "mean_norm": float(norms[norms > 0].mean()),
+        "mean_norm": float(norms[has].mean()),
         "tokens": len(tokens),
         "types": len(types),
         "vocabulary": len(vocabulary),

@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from rnngrad.errors import InputError
 
+LARGEST = 1e9
+"""Training squares gradients, which hold products of two such numbers: 1e36 is still float32."""
+
 
 def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.ndarray:
     """Read the vectors of a vocabulary's words; the file is read line by line and checked whole.
@@ -31,7 +34,7 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
 
     Raises:
         InputError: the file is missing, broken or empty, or a line has another number of
-            dimensions or something that is no finite number; it names the line.
+            dimensions or something that is no number, or none up to 1e9; it names the line.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
     found = 0
@@ -130,4 +133,8 @@ def _vector(path: Path, number: int, values: list[str]) -> np.ndarray:
         ) from error
     if not np.isfinite(vector).all():
         raise InputError(f"{path}: line {number}: a number is not finite; correct the line")
+    if np.abs(vector).max() > LARGEST:
+        raise InputError(
+            f"{path}: line {number}: a number is beyond {LARGEST:.0e}; scale all vectors down"
+        )
     return vector

@@ -2,14 +2,18 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from rnngrad.data.batches import Batch
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.models.ragged import last_hidden_states
+from rnngrad.models.shared_padding import State, run_layer, state_after_padding
 from rnngrad.params import TrainParams
 
 RECURRENT = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+# Comments run together if none has fewer words than this share of the longest one's. A larger share
+# saves padding, and needs more runs with few comments.
+SIMILAR = 0.5
 
 
 class CommentClassifier(nn.Module):
@@ -39,3 +43,38 @@ class CommentClassifier(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """The state dict on the CPU, ready for ``torch.save``."""
         return {name: cast("Tensor", value).cpu() for name, value in self.state_dict().items()}
+
+
+def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
+    """(B, H): each comment's h after its step ``lengths``, from the zero state.
+
+    Equal to running the module over the whole batch with ``shared_prefix`` zeros in front.
+
+    Args:
+        module: one layer with ``batch_first=True``.
+        batch: B comments.
+    """
+    counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
+    # with padding in front, shorter comments begin later: each group goes on where the last began
+    padded: State = ()
+    passed, found = 0, []
+    for rows in order.split(_similar(counts.tolist())):
+        starts, lengths = batch.starts[rows], batch.lengths[rows]
+        first = int(starts.min())
+        steps = batch.shared_prefix + first
+        padded, passed = state_after_padding(module, steps - passed, padded), steps
+        state = tuple(part.expand(1, len(rows), -1).contiguous() for part in padded)
+        h, _ = run_layer(module, batch.inputs[rows, first : int(lengths.max())], state)
+        found.append(h[torch.arange(len(rows), device=h.device), lengths - first - 1])
+    return torch.cat(found)[order.argsort()]
+
+
+def _similar(counts: list[int]) -> list[int]:
+    """How many of the counts, in descending order, are similar to the first, to the next, ..."""
+    sizes, longest = [0], counts[0]
+    for count in counts:
+        if count < SIMILAR * longest:
+            longest = count
+            sizes.append(0)
+        sizes[-1] += 1
+    return sizes

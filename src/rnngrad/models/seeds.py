@@ -23,8 +23,8 @@ def train_cell(
     """
     make_experiment()
     jobs = [
-        (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", line)
-        for line, seed in enumerate(params.seeds)
+        (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", turn)
+        for turn, seed in enumerate(params.seeds)
     ]
     return list(run_jobs(_train, jobs, share_cores=True))
 
@@ -36,7 +36,7 @@ def _train(
     embed: EmbedParams,
     folder: Path,
     checkpoints: Path,
-    line: int,
+    turn: int,
 ) -> SeedResult:
     # torch and Lightning take seconds to import: only the workers need them
     import torch
@@ -49,6 +49,7 @@ def _train(
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
+    torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
     data = CommentData(
         *load_embedding(folder),
         padding=embed.padding,
@@ -56,7 +57,7 @@ def _train(
         batch_size=params.batch_size,
         seed=seed,
     )
-    found = train_seed(cell, seed, data, params, checkpoints, line)
+    found = train_seed(cell, seed, data, params, checkpoints, turn)
     states = {"init": found.initial, "trained": found.trained}
     files = {weight_file(checkpoints, name, seed): state for name, state in states.items()}
     for path, state in files.items():

@@ -3,7 +3,9 @@
 import logging
 import warnings
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,9 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
 
 class EpochHistory(Callback):
@@ -94,17 +99,18 @@ def train_seed(
     data: CommentData,
     params: TrainParams,
     checkpoints: Path,
-    line: int = 0,
+    turn: int = 0,
 ) -> TrainedSeed:
     """Train one model; go on from ``checkpoints/last.ckpt`` where there is one.
 
-    ``line`` is where its progress bar stands below others.
+    ``turn`` is its number among those that train at a time: its progress bar stands so many lines
+    below the first, and it takes that GPU of those that there are, from the first again.
 
     Epoch metrics also go to MLflow while training runs if ``MLFLOW_TRACKING_URI`` is set. Results
     are the same with and without it.
 
     Raises:
-        InputError: a gradient is not finite.
+        InputError: a gradient is not finite, or a result.
     """
     pl.seed_everything(seed, verbose=False)
     features = data.splits["train"].vectors.shape[1]
@@ -117,20 +123,24 @@ def train_seed(
         deterministic=True,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        devices=_one_device(turn),
         logger=live_logger(f"{cell} seed {seed}"),
         callbacks=[
             history,
-            EpochProgress(f"{cell}, seed {seed}", line),
+            EpochProgress(f"{cell}, seed {seed}", turn),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         default_root_dir=checkpoints,
     )
-    last = checkpoints / "last.ckpt"
+    last = _resumable(checkpoints / "last.ckpt", f"{cell}, seed {seed}")
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None)
+        trainer.fit(model, datamodule=data, ckpt_path=last)
     except InputError as error:
         raise InputError(f"{cell}, seed {seed}: {error}") from error
     predictions = _predict(trainer, model, data)
+    losses = [row["loss"] for row in history.rows]
+    if not np.isfinite([*losses, *predictions["probability"]]).all():
+        raise InputError(f"{cell}, seed {seed}: a loss is not finite; set a smaller learning_rate")
     test = _test_metrics(predictions)
     tqdm.write(f"{cell}, seed {seed}: test accuracy {test['accuracy']:.3f}")
     return TrainedSeed(
@@ -140,6 +150,32 @@ def train_seed(
         predictions=predictions.assign(seed=seed),
         test=test,
     )
+
+
+def _one_device(turn: int) -> int | list[int]:
+    """Left to itself, Lightning takes all GPUs for each of the trainings that run at a time."""
+    gpus = torch.cuda.device_count()
+    return [turn % gpus] if gpus else 1
+
+
+def _resumable(last: Path, who: str) -> Path | None:
+    """The checkpoint to go on from; a damaged one is set aside and none."""
+    if not last.exists():
+        return None
+    try:
+        with ZipFile(last) as parts:  # torch looks at no checksum
+            whole = parts.testzip() is None
+        # Lightning would run what a pickle says
+        found = torch.load(last, map_location="cpu", weights_only=True)
+        whole &= found.keys() >= CHECKPOINT
+    except Exception:  # there is no end of what a damaged file may raise
+        whole = False
+    if whole:
+        return last
+    aside = Path(mkdtemp(prefix="damaged-", dir=last.parent)) / last.name
+    last.rename(aside)
+    tqdm.write(f"{who}: {last} is damaged; set aside as {aside}, training starts from the start")
+    return None
 
 
 def _predict(trainer: pl.Trainer, model: Learner, data: CommentData) -> pd.DataFrame:

@@ -48,14 +48,15 @@ def _zeros(table: pd.DataFrame) -> str:
 
 def _padding(results: Results) -> str:
     rate = value_of(results.conditions, "question", "lstm", "decades_per_step_padding")
-    if rate is None or pd.isna(rate) or rate >= 0:
+    question = results.params.conditions.question
+    if rate is None or pd.isna(rate) or rate >= 0 or question.input != "comments":
         return ""
+    steps = results.condition_curves.query("condition == 'question'")["step"].max()
     words = results.data_card["sample"]["words"]["mean"]
     return (
         f"The gradient itself does vanish: an untrained LSTM keeps {10**rate:.0%} of it per step "
         f"of unmasked padding, {abs(rate) * 100:.1f} decades in 100 steps, and comments of "
-        f"{words:.0f} words on average were padded to "
-        f"{results.params.conditions.question.steps:,} steps."
+        f"{words:.0f} words on average were padded to {steps:,} steps."
     )
 
 

@@ -1,8 +1,8 @@
 """What a reader who cannot see a figure is told, and what one who can should look at."""
 
 ALT = {
-    "windows": "Four small plots of mean |d state_t / d state_0| on linear axes: the RNN over the "
-    "steps 1 to 500 and 900 to 1,400, the LSTM over the first 20 and the last 20 steps.",
+    "windows": "Four small plots of mean |d state_t / d state_0| on linear axes: the RNN over "
+    "early and over late steps, the LSTM over its first and its last steps.",
     "conditions": "Curves of log10 mean |d state_t / d state_0| over all steps per cell, in the "
     "question's setting, without padding, with another initialiser, and with neither.",
     "jacobian": "Curves of log10 mean |d state_t / d state_0| over the steps, per cell, "
@@ -29,7 +29,7 @@ CAPTIONS = {
     "the value: grey, as a denormal number with lost digits or, under flush-to-zero, as 0.",
     "training": "Bands: 95% interval of the mean over seeds, for the validation split.",
     "remembered": "If the gradient predicts what is remembered, both fall together. Comments "
-    "whose last telling word is known, in fifths by distance; bands: 95% interval over seeds.",
+    "whose last telling word is known, in groups by distance; bands: 95% interval over seeds.",
     "gates": "The gate multiplies the state that it keeps: at 1 nothing is lost. Mean over seeds.",
     "triangle": "Each row is one loss: bright steps are those that its gradient of W_hh comes "
     "from. A bright diagonal alone is a short memory. Median over seeds, one comment.",

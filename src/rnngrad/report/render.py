@@ -18,6 +18,8 @@ from rnngrad.report.style import GRID, INK
 from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
 
+OWN_TAGS = "(</?(?:sub|sup|br|details|summary)>)"
+
 
 def render_markdown(
     results: Results, claims: Sequence[Claim], figures: Container[str], times: Mapping[str, Any]
@@ -29,7 +31,7 @@ def render_markdown(
     """
     source = resources.files("rnngrad.report").joinpath("templates/report.md.j2").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["typeset"] = _typeset
+    environment.filters |= {"typeset": _typeset, "text": tables.text}
     words = results.data_card["sample"]["words"]
     embed, conditions = results.params.embed, results.conditions
     longest = "the longest comment"
@@ -46,6 +48,7 @@ def render_markdown(
     causes = why.printed_causes(conditions)
     cases = results.params.conditions.cases
     identity = results.params.conditions.setting_of("frobenius") if "frobenius" in cases else None
+    untrained = identity is not None and identity.weights == "initial"
     return environment.from_string(source).render(
         params=results.params,
         answer=answer(results, claims),
@@ -59,8 +62,10 @@ def render_markdown(
         claims_table=tables.markdown_table(tables.claims_table(claims)),
         last_step=findings.last_step(results),
         seeds=counted(results.numbers_of_seeds, "seed"),
-        untrained_seeds=counted([len(results.params.conditions.seeds)], "seed"),
-        identity_frobenius=identity and f"{math.log10(math.sqrt(identity.units)):.2f}",
+        condition_seeds=_condition_seeds(results),
+        probed=counted([int(results.curves["examples"].max())], "test comment"),
+        norms=[f"`{name}`" for name in ("frobenius", "spectral") if name in cases],
+        identity_frobenius=untrained and f"{math.log10(math.sqrt(identity.units)):.2f}",
         float32_plateau=why.falls_below_float32(conditions, "float32"),
         padding_words=padded[embed.padding],
         test_comments=next(iter(results.model_cards.values()))["test_comments"],
@@ -77,6 +82,17 @@ def render_markdown(
     )
 
 
+def _condition_seeds(results: Results) -> str:
+    """Such as "untrained: 5 seeds, trained: 2 to 3 seeds"."""
+    seeds = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
+    names = {"initial": "untrained", "trained": "trained"}
+    found: dict[str, list[int]] = {}
+    for condition, number in seeds.droplevel("cell").items():
+        weights = results.params.conditions.setting_of(str(condition)).weights
+        found.setdefault(names[weights], []).append(number)
+    return ", ".join(f"{name}: {counted(numbers, 'seed')}" for name, numbers in found.items())
+
+
 def _tutorial_table(results: Results) -> str:
     found = results.evidence.get("tutorial")
     return "" if found is None else tables.markdown_table(tables.tutorial_table(found))
@@ -91,6 +107,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     """
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
+    converter.add_render_rule("html_inline", _own_html)
+    converter.add_render_rule("html_block", _own_html)
     converter.add_render_rule("table_open", _open_table)
     converter.add_render_rule("table_close", _close_table)
     body = converter.render(markdown, {"figures": figures})
@@ -106,7 +124,14 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     body = re.sub(sentences, '<div class="table prose">', body, flags=re.DOTALL)
     page = resources.files("rnngrad.report").joinpath("templates/page.html.j2").read_text()
     title = markdown.partition("\n")[0].removeprefix("# ")
-    return Environment(undefined=StrictUndefined).from_string(page).render(title=title, body=body)
+    environment = Environment(undefined=StrictUndefined, autoescape=True)
+    return environment.from_string(page).render(title=title, body=body)
+
+
+def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
+    """The few tags that the report itself writes; other HTML is shown as text."""
+    parts = re.split(OWN_TAGS, tokens[index].content)
+    return "".join(p if re.fullmatch(OWN_TAGS, p) else escapeHtml(p) for p in parts)
 
 
 def _inline_figure(

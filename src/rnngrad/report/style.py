@@ -36,6 +36,7 @@ _RC: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "rnngrad",
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign of somebody's is no formula
     "xtick.color": INK,
     "ytick.color": INK,
 }

@@ -1,10 +1,12 @@
 """The report's tables: cards, claims, stages and settings, as data frames and as Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from rnngrad.errors import printable
 from rnngrad.report.style import NAMES
 from rnngrad.study.claims.claim import Claim
 from rnngrad.study.results import Results
@@ -46,13 +48,26 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join([line(table.columns), line("---" for _ in table.columns), *rows])
 
 
+def text(value: object) -> str:
+    """What comes from outside, such as a file's name, as Markdown that shows nothing but itself."""
+    return re.sub(r"([\\`*_{}\[\]<>&~#!$])", r"\\\1", printable(str(value)))
+
+
+def code(value: object) -> str:
+    """The same in Markdown's backticks, of which there are more than the value has in a row."""
+    shown = printable(str(value))
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    gap = " " if "`" in shown else ""
+    return f"{fence}{gap}{shown}{gap}{fence}"
+
+
 def data_table(results: Results) -> pd.DataFrame:
     """The sample, as its card says."""
     card, embed = results.data_card, results.embed_card
     given, sample = card["given"], card["sample"]
     words = sample["words"]
     rows = [
-        ("source", card["source"]),
+        ("source", text(card["source"])),
         ("comments given", f"{given['comments']:,} ({_classes(given['classes'])})"),
         ("comments in the sample", f"{sample['comments']:,} ({_classes(sample['classes'])})"),
         (
@@ -62,10 +77,10 @@ def data_table(results: Results) -> pd.DataFrame:
         ),
         (
             "replaced by the filler",
-            f"{card['filler']['words_replaced']:,} words by “{card['filler']['word']}”; "
+            f"{card['filler']['words_replaced']:,} words by “{text(card['filler']['word'])}”; "
             f"{card['filler']['comments_left_whole']:,} comments left whole",
         ),
-        ("word vectors", f"{embed['vectors']}, {embed['dimensions']} dimensions"),
+        ("word vectors", f"{text(embed['vectors'])}, {embed['dimensions']} dimensions"),
         (
             "coverage",
             f"{embed['coverage_of_tokens']:.1%} of the tokens, "
@@ -120,7 +135,7 @@ def params_table(results: Results) -> pd.DataFrame:
     # conditions have a table of their own
     settings = results.params.model_dump(mode="json", exclude={"conditions": {"cases"}})
     flat = pd.json_normalize(settings, max_level=2).iloc[0]
-    rows = [(f"`{key}`", f"`{value}`") for key, value in flat.items()]
+    rows = [(code(key), code(value)) for key, value in flat.items()]
     return pd.DataFrame(rows, columns=["key of params.yaml", "value"])
 
 

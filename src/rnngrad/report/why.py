@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.report.style import FLOAT32_NORMAL, NAMES
+from rnngrad.report.tables import code
 
 # What a reader is told of a cause; the numbers come from the table of conditions.
 CAUSES = {
@@ -23,8 +24,9 @@ def why_table(conditions: pd.DataFrame) -> pd.DataFrame:
     """The table of conditions as it is printed: one row per condition and cell."""
     rows = [
         {
-            "condition": f"`{row['condition']}`",
+            "condition": code(row["condition"]),
             "cell": NAMES[row["cell"]],
+            "examples": f"{row['examples']:.0f}",
             **{f"t = {t:,}": decades(row[f"log10_at_{t}"]) for t in (20, 100, 400, 1383)},
             "end": decades(row["log10_at_end"]),
             "zero from": _step(row["float32_zero_from"]),
@@ -112,7 +114,7 @@ def printed_causes(conditions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "cause": causes["cause"],
-            "condition": [f"`{name}`" for name in causes["condition"]],
+            "condition": causes["condition"].map(code),
             "RNN ends at": causes["rnn"].map(decades),
             "LSTM ends at": causes["lstm"].map(decades),
             "RNN moves by": causes["rnn_change"].map(_signed),
@@ -137,6 +139,6 @@ def horizon_table(conditions: pd.DataFrame) -> pd.DataFrame:
         if name in wanted:
             rows.setdefault(name, {})[NAMES[row["cell"]]] = _step(row["horizon"])
     table = pd.DataFrame(
-        [{"condition": f"`{name}`"} | rows[name] for name in wanted if name in rows]
+        [{"condition": code(name)} | rows[name] for name in wanted if name in rows]
     )
     return table.fillna("")

@@ -53,7 +53,7 @@ def probe_inputs(
         sample, vectors, chosen, embed.padding, sample.max_length(embed.max_length)
     )
     batch = comments[list(range(count))]
-    prefix = batch.vectors.new_zeros(count, batch.shared_prefix, vectors.shape[1])
+    prefix = batch.inputs.new_zeros(count, batch.shared_prefix, vectors.shape[1])
     inputs = torch.cat([prefix, batch.inputs], dim=1)
     T = inputs.shape[1]
     words = comments.lengths()[:, None]

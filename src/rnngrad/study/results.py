@@ -17,9 +17,10 @@ from rnngrad.params import Params
 WEIGHTS = ("init", "trained")
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 GATE_COLUMNS = ["input", "activation", "share", "mean", "cell", "seed", "weights"]
-CURVES = ["cell", "seed", "weights", "state", "statistic", "step", "log10_mean", "log10_median"]
+CURVES = ["cell", "seed", "weights", "statistic", "step", "log10_mean", "log10_median", "examples"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
-CONDITIONS = ["condition", "factor", "cell", "log10_at_end", "float32_zero_from", "horizon"]
+NAMES = ["condition", "factor", "cell"]
+CONDITIONS = [*NAMES, "examples", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
 # those of rnngrad.study.evidence, which needs torch to say so
 EVIDENCE = ["influences", "output_gates", "remembered", "shares"]  # of every cell
@@ -69,7 +70,8 @@ class Results:
     @property
     def numbers_of_seeds(self) -> list[int]:
         """Of trained models, by cell."""
-        return [len(self.params.train_of(cell).seeds) for cell in self.cells]
+        seeds = self.history.groupby("cell")["seed"].nunique()
+        return [int(seeds[cell]) for cell in self.cells]
 
 
 def load_results(build: Path, params: Params) -> Results:

@@ -70,8 +70,9 @@ def judge_the_task(scores: pd.DataFrame, remembered: pd.DataFrame) -> Claim | No
     if accuracy is None or loss is None:
         return None
     better = (above_zero(accuracy), below_zero(loss))
-    number = int(scores.loc[scores["cell"] == "lstm", "epochs"].iloc[0])
-    epochs = f"{number} epoch{'s' * (number > 1)}"
+    lstm, rnn = (int(scores.loc[scores["cell"] == c, "epochs"].iloc[0]) for c in ("lstm", "rnn"))
+    epochs = f"{lstm} epoch{'s' * (lstm > 1)}"
+    epochs += "" if lstm == rnn else f" of the LSTM and {rnn} of the RNN"
     return Claim(
         id=3,
         statement="The LSTM beats the RNN in loss and accuracy on this task over 10 epochs.",

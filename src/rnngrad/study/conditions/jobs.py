@@ -90,7 +90,8 @@ def reading_of(setting: Setting) -> Reading:
 def _what_is_run(setting: Setting, cell: str, features: int) -> Setting:
     """The setting with what does not change the model's run set to one and the same value."""
     same = {"cells": [cell], "arithmetic": "log", "statistic": "column_sum", "halved_mean": False}
-    slices = setting.sliced_input and setting.units < features
+    untrained = setting.weights == "initial"
+    slices = untrained and setting.sliced_input and setting.units < features
     return setting.model_copy(update=same | {"sliced_input": slices})
 
 

@@ -10,6 +10,7 @@ from rnngrad.study.decades import log10_mean
 
 STEPS = (20, 100, 400, 1383)
 NUMBERS = [
+    "examples",
     *(f"log10_at_{step}" for step in STEPS),
     "log10_at_end",
     "float32_zero_from",
@@ -17,7 +18,7 @@ NUMBERS = [
     "decades_per_step_tokens",
     "horizon",
 ]
-STEP_NUMBERS = ("float32_zero_from", "horizon")  # they count steps
+COUNTS = ("examples", "float32_zero_from", "horizon")
 
 
 def curve_numbers(
@@ -46,7 +47,8 @@ def curve_numbers(
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if halved else 0.0)
     curve = pd.Series(mean, index=recorded + 1)
     T = log10.shape[1]
-    numbers = {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
+    numbers: dict[str, float] = {"examples": len(log10)}
+    numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
     numbers["log10_at_end"] = float(curve[T])
     numbers["float32_zero_from"] = np.nan if zero_from is None else zero_from
     padding = [_outside(w, T) for w in words]
@@ -108,16 +110,16 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
         row = {"condition": condition, "factor": factor, "cell": cell}
         for number in NUMBERS:
             values = group[number].to_numpy(dtype=float)
-            row[number] = _median_step(values) if number in STEP_NUMBERS else _median(values)
+            row[number] = _median_count(values) if number in COUNTS else _median(values)
         rows.append(row)
-    return pd.DataFrame(rows).astype(dict.fromkeys(STEP_NUMBERS, "Int64"))
+    return pd.DataFrame(rows).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def _median(values: NDArray[np.float64]) -> float:
     return np.nan if np.isnan(values).all() else float(np.median(values[~np.isnan(values)]))
 
 
-def _median_step(values: NDArray[np.float64]) -> float:
+def _median_count(values: NDArray[np.float64]) -> float:
     middle = float(np.median(np.where(np.isnan(values), np.inf, values)))
     return np.ceil(middle) if np.isfinite(middle) else np.nan
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models.prefix import state_after_padding
+from rnngrad.models.shared_padding import state_after_padding
 from rnngrad.params import EmbedParams
 
 State = Tensor | tuple[Tensor, Tensor]
@@ -43,10 +43,8 @@ class Passages(NamedTuple):
 def state_after_zeros(module: nn.RNNBase, steps: int, examples: int) -> State:
     """The state (1, B, H) of every example, or a pair, after the padding that all of them share."""
     with torch.no_grad():
-        # no step is no input that a module would take
-        state = state_after_padding(module, max(steps, 1))
-    parts = state if isinstance(state, tuple) else (state,)
-    h, *c = ((s if steps else 0 * s).expand(-1, examples, -1).contiguous() for s in parts)
+        parts = state_after_padding(module, steps)
+    h, *c = (part.expand(-1, examples, -1).contiguous() for part in parts)
     return (h, c[0]) if c else h
 
 

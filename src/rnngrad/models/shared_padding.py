@@ -1,0 +1,96 @@
+"""Padding in front of a batch, which nobody masks: one example runs through it for all.
+
+The zeros take every comment through the same states. They run in stretches of equally many steps.
+A stretch that ends in the state where it began stands for all that follow. On the way back, the
+cotangent passes stretch after stretch until nothing is left of it. Then one run of all the
+stretches it met, as one batch, gives the gradient of the weights.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]  # h, and c for an LSTM, each (1, B, H)
+
+STRETCH = 32  # steps between two looks at the state, or at the cotangent
+# A stretch that moves the state by so many units of rounding has not moved it. That is less than
+# half a unit a step, which the module itself would round away.
+ROUNDING = 4
+# A cotangent that shrinks and has fallen to this share of a unit of rounding is dead. The share is
+# for earlier steps, which might let it grow again.
+DEAD = 1e-3
+
+
+def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> State:
+    """The state of one example after zero inputs, equal to running the module over all of them.
+
+    Differentiable with respect to the module's parameters and the state.
+
+    Args:
+        module: one layer with ``batch_first=True``.
+        steps: how many zero inputs; there may be none.
+        state: before them; the zero state where it is not given.
+    """
+    weights = tuple(module.parameters())
+    zero = weights[0].new_zeros(1, 1, module.hidden_size)
+    state = state or ((zero, zero) if isinstance(module, nn.LSTM) else (zero,))
+    stretches, rest = divmod(steps, STRETCH)
+    state = _run_zeros(module, rest, state) if rest else state
+    return _Stretches.apply(module, stretches, len(state), *state, *weights) if stretches else state
+
+
+def run_layer(module: nn.RNNBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    """h (B, T, H) after every step, and the last state, for each kind of cell."""
+    h, after = module(inputs, state if isinstance(module, nn.LSTM) else state[0])
+    return h, after if isinstance(after, tuple) else (after,)
+
+
+class _Stretches(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: nn.RNNBase, count: int, parts: int, *tensors: Tensor) -> State:
+        state: State = tensors[:parts]
+        ctx.save_for_backward(*tensors[parts:])
+        ctx.module, ctx.count, ctx.runs = module, count, []
+        for _ in range(count):
+            with torch.enable_grad():
+                before = tuple(part.detach().requires_grad_() for part in state)
+                state = _run_zeros(module, STRETCH, before)
+            ctx.runs.append((before, state))
+            if _at_rest(before, state):
+                break
+        return tuple(part.detach() for part in state)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        weights = ctx.saved_tensors  # raises an error if a weight has changed since
+        dead = DEAD * torch.finfo(weights[0].dtype).eps
+        met: list[tuple[State, State]] = []
+        last = largest = max(float(part.abs().max()) for part in cotangent)
+        for k in reversed(range(ctx.count)):
+            before, after = ctx.runs[min(k, len(ctx.runs) - 1)]
+            met.append((before, cotangent))
+            cotangent = torch.autograd.grad(after, before, cotangent, retain_graph=True)
+            size = max(float(part.abs().max()) for part in cotangent)
+            if size <= min(last, dead * largest):
+                cotangent = tuple(torch.zeros_like(part) for part in cotangent)
+                break
+            last, largest = size, max(size, largest)
+        states, cotangents = (
+            tuple(torch.cat(part, dim=1) for part in zip(*one, strict=True))
+            for one in zip(*met, strict=True)
+        )
+        with torch.enable_grad():
+            ends = _run_zeros(ctx.module, STRETCH, states)
+        return None, None, None, *cotangent, *torch.autograd.grad(ends, weights, cotangents)
+
+
+def _run_zeros(module: nn.RNNBase, steps: int, state: State) -> State:
+    zeros = state[0].new_zeros(state[0].shape[1], steps, module.input_size)
+    return run_layer(module, zeros, state)[1]
+
+
+def _at_rest(before: State, after: State) -> bool:
+    pairs = list(zip(before, after, strict=True))
+    unit = ROUNDING * torch.finfo(pairs[0][1].dtype).eps
+    return all(bool(((b - a).abs() <= unit * b.abs().clamp(min=1)).all()) for a, b in pairs)
