@@ -63,7 +63,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "sketch": lambda: vars(
         rnngrad.jacobian_curves(*problem(nn.RNN, 30, 9, 40), method="sketch")
     ),
-    "diagnosis": lambda: vars(rnngrad.diagnose(*problem(nn.LSTM, 9, 18, 60), state="c")),
+    "diagnosis": lambda: vars(rnngrad.diagnose(*problem(nn.LSTM, 9, 17, 40), state="c")),
     "losses": lambda: vars(
         rnngrad.loss_gradient_curves(
             *(args := problem(nn.GRU, 30, 20, 50)), gradients(*args)
