@@ -31,7 +31,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def problem(kind: type[nn.RNNBase], hidden: int, batch: int, steps: int) -> tuple[Any, Any]:
+def problem(kind: Callable[..., nn.RNNBase], hidden: int, batch: int, steps: int) -> tuple[Any, Any]:
     """Some examples share their first 40 steps."""
     torch.manual_seed(0)
     x = torch.randn(batch, steps, 3)
