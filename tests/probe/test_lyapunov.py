@@ -147,7 +147,7 @@ def test_what_float64_cannot_tell_is_nan(others: list[int]):
     with torch.no_grad():
         weight = module.get_parameter("weight_hh_l0")
         weight[5] = weight[others].sum(dim=0)
-    found = rnngrad.lyapunov_exponents(module, torch.randn(2, 50, 1).double())
+    found = rnngrad.lyapunov_exponents(module, torch.randn(2, 4, 1).double())
     assert np.isnan(found[:, -1]).all()
     assert np.isfinite(found[:, :-1]).all()
     assert (np.diff(found[:, :-1], axis=1) <= 0).all()
