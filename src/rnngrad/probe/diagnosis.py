@@ -154,6 +154,7 @@ def diagnose(
     )
 
 
+@probing
 def autograd_column_sums(
     module: nn.Module,
     inputs: Tensor,

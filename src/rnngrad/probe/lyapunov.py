@@ -20,8 +20,8 @@ from rnngrad.probe.cells import Cell, StepMaps
 Array = np.ndarray
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
-# A column whose new part is this small beside it has eleven digits of that part left.
-LARGEST_LOSS = 1e5
+# A column whose new part is this small beside it has ten digits of that part left.
+LARGEST_LOSS = 1e6
 
 
 @probing
@@ -145,11 +145,11 @@ class _Spectrum:
             self.cell.W, maps.mix, maps.keep, maps.through, J, 0, 0, 0,
             *unread, np.empty((steps, J.shape[1])), np.empty((0, 0, J.shape[1])),
         )  # fmt: skip
-        Q, R = np.linalg.qr(J)
+        Q, R = scipy.linalg.qr(J, mode="economic", check_finite=False)
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
         if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
             return False
-        self.Q = Q
+        self.Q = np.ascontiguousarray(Q)
         self._count(np.log(parts) + exponent * math.log(2))
         if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
             self.stride = min(2 * self.stride, BLOCK_STEPS)
