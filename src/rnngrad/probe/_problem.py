@@ -306,9 +306,9 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     expected = _expected_shapes(rnn)
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {_made(rnn)} has not")
-    weights = {name: getattr(rnn, name, None) for name in expected}
-    if missing := [n for n, weight in weights.items() if weight is None]:
+    if missing := [name for name in expected if getattr(rnn, name, None) is None]:
         raise InputError(f"the module has no {missing[0]}, which {_made(rnn)} has: was it deleted?")
+    weights: dict[str, Tensor] = {name: getattr(rnn, name) for name in expected}
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
         check_floating(weight, name)

@@ -283,7 +283,8 @@ class _FlatStep:
         random = torch.stack([other, other[:1].expand_as(other)])
 
         def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
+            new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
+            return new, tangent
 
         with warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used
