@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, States
 from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of
-from rnngrad.probe._settings import one_blas_thread
+from rnngrad.probe._settings import exact_products, progress_bar, thread_pool
 from rnngrad.probe._sharing import Sharing, alone, shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
@@ -90,14 +89,10 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     lengths = problem.lengths.numpy()
     leads = sharing.leader == np.arange(problem.batch)
     leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
-    with (
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=int((lengths - sharing.branch).sum()), delay=3, disable=None, leave=False,
-             desc="Jacobians", unit="step") as progress,
-    ):  # fmt: skip
+    total = int((lengths - sharing.branch).sum())
+    with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
         few = len(leaders) <= FEW_LEADERS
-        sweep = _Sweep(problem, plan, sharing, found, few, progress.update)
+        sweep = _Sweep(problem, plan, sharing, found, few, bar.update)
         if few:
             for leader in leaders:
                 sweep.run(np.array([leader]), pool.map)
@@ -453,8 +448,7 @@ class _DeviceRun:
     def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
         self.problem, self.plan, self.examples = problem, plan, examples
         device, layers = problem.inputs.device, range(plan.layer + 1)
-        states = [s for s in (problem.h, problem.c) if s is not None]
-        self.states = [[s[layer, examples] for s in states] for layer in layers]
+        self.states = [[s[layer, examples] for s in problem.initial] for layer in layers]
         self.cell = problem.cells[plan.layer]
         self.W = self.cell.weight_hh.unflatten(0, (-1, problem.hidden))
         start = torch.from_numpy(plan.start).to(device)
@@ -483,13 +477,14 @@ class _DeviceRun:
     def _factors(self, steps: slice) -> Any:
         x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
         for layer, states in enumerate(self.states):
-            path: Any = self.problem.cells[layer].run(x, *states)
-            x = path.h[1:]
-            states[:] = [s[-1] for s in path[: len(states)]]
-            if not torch.isfinite(sum(s.sum() for s in states)):
-                h, ends = x.transpose(0, 1).cpu().numpy(), tuple(s.cpu().numpy() for s in states)
-                self.problem.refuse_overflow(h, ends, layer, self.examples, steps)
-        return self.cell.factors(path)
+            path = self.problem.cells[layer].run(x, *states)
+            x = path.states[0][1:]
+            states[:] = [s[-1] for s in path.states]
+            if not torch.isfinite(sum(s.sum() for s in path.states) + path.factors[0].sum()):
+                parts = (x.transpose(0, 1), path.factors[0].transpose(0, 1), states[-1])
+                arrays = (part.cpu().numpy() for part in parts)
+                self.problem.refuse_overflow(*arrays, layer, self.examples, steps)
+        return path.factors
 
     def _step(self, maps: StepMaps) -> None:
         H, lstm = maps.keep.shape[1], maps.through.shape[1] > 0

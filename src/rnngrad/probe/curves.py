@@ -144,6 +144,6 @@ def jacobian_curves(
         start=start,
         spectral_at=spectral_mask(spectral_steps, problem.steps),
     )
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         arrays = curves(problem, plan)
     return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in arrays.items()})

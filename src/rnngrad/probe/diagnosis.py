@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, exact_products, in_threads, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS, Plan, Tangents, identity
-from rnngrad.probe.cells import AUTOGRAD, StepMaps
+from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import jacobian_curves
 
 if TYPE_CHECKING:
@@ -131,11 +129,12 @@ def diagnose(
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         every = np.arange(1, problem.steps + 1)
         run = _Naive(problem, problem.layer_index(layer), state, dtype, every)
         gradual, flushed = run.sums([False, True])
-        saturated = run.saturated()
+        with exact_products():
+            saturated = run.saturated()
     rows = problem.state_rows(state)
     start = 0.5 * np.log10(rows.stop - rows.start)
     norm, sums = curves.log10_frobenius, curves.log10_column_sum
@@ -196,7 +195,7 @@ def autograd_column_sums(
     wanted = np.unique(np.arange(1, problem.steps + 1) if steps is None else np.array(steps, int))
     if len(wanted) and not 1 <= wanted[0] <= wanted[-1] <= problem.steps:
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         run = _Naive(problem, problem.layer_index(layer), state, dtype, wanted)
         return run.sums([flush])[0]
 
@@ -223,16 +222,9 @@ class _Naive:
         def run(work: tuple[int, StepMaps]) -> None:
             for flush, values in zip(flushes, found, strict=True):
                 self._example(*work, values, flush)
-            progress.update()
 
-        with (
-            one_blas_thread() as threads,
-            ThreadPoolExecutor(threads) as pool,
-            tqdm(total=len(found[0]), delay=3, disable=None, leave=False, desc="autograd's result",
-                 unit="example") as progress,
-        ):  # fmt: skip
-            for examples in chunks(self.problem, self.layer + 1):
-                list(pool.map(run, self.maps(examples)))
+        for examples in chunks(self.problem, self.layer + 1):
+            in_threads(run, self.maps(examples), len(examples), "autograd's result")
         for example, (leader, branch) in enumerate(zip(*self.sharing, strict=True)):
             for values in found:
                 values[example, :branch] = values[leader, :branch]
@@ -242,14 +234,14 @@ class _Naive:
         """The factors as autograd has them, (1, t, ...) for every example."""
         problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
         x = problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
+        maps = StepMaps(*[None] * 4)
         for layer, cell in enumerate(problem.cells[: self.layer + 1]):
-            states = [s[layer, examples] for s in (problem.h, problem.c) if s is not None]
-            path: Any = cell.to(self.dtype).run(x, *(s.to(self.dtype) for s in states))
-            x = path.h[1:]
-        factors = cell.factors(path, AUTOGRAD).maps()
+            states = (s[layer, examples].to(self.dtype) for s in problem.initial)
+            path = cell.to(self.dtype).run(x, *states, autograd=True)
+            x, maps = path.states[0][1:], path.factors.maps()
         for at, example in enumerate(examples):
             own = slice(0, int(problem.lengths[example]))
-            yield int(example), factors.each(lambda v, at=at, own=own: _example_of(v, at, own))
+            yield int(example), maps.each(lambda v, at=at, own=own: _example_of(v, at, own))
 
     def _example(self, example: int, maps: StepMaps, values: Array, flush: bool) -> None:
         """One backward sweep, in which the loss of every wanted step joins at its step."""

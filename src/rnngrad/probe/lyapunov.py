@@ -3,17 +3,15 @@
 import itertools
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.linalg
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, check_integer, problem_of
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -84,21 +82,12 @@ def lyapunov_exponents(
         raise InputError(f"warmup={warmup}: must lie in 0..{shortest - 1}")
 
     def run(example: int) -> Array:
-        return _sorted(_Spectrum(problem, index, example, count).rates(warmup, progress))
+        # descending, NaN last
+        return -np.sort(-_Spectrum(problem, index, example, count).rates(warmup))
 
-    with (
-        exact_arithmetic(problem.inputs.device),
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=int(problem.lengths.sum()), delay=3, disable=None, leave=False,
-             desc="Lyapunov exponents", unit="step") as progress,
-    ):  # fmt: skip
-        return np.stack(list(pool.map(run, range(problem.batch))))
-
-
-def _sorted(rates: Array) -> Array:
-    """Descending, NaN last."""
-    return -np.sort(-rates)
+    with exact_arithmetic():
+        found = in_threads(run, range(problem.batch), problem.batch, "Lyapunov exponents")
+    return np.stack(found)
 
 
 class _Spectrum:
@@ -111,7 +100,7 @@ class _Spectrum:
         self.total = np.zeros(count)
         self.stride = 1  # steps between two orthonormalisations
 
-    def rates(self, warmup: int, progress: tqdm) -> Array:
+    def rates(self, warmup: int) -> Array:
         """Mean growth per step after the first `warmup` steps, (count,)."""
         length = int(self.problem.lengths[self.example])
         states = self.problem.start([self.example], self.layer + 1)
@@ -121,7 +110,6 @@ class _Spectrum:
             self._advance(run.factors.maps().each(lambda v: v[0]))
             if stop == warmup:
                 self.total[:] = 0
-            progress.update(stop - start)
         return self.total / (length - warmup)
 
     def _advance(self, maps: StepMaps) -> None:

@@ -6,17 +6,15 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
 
 Array = np.ndarray
 
@@ -79,15 +77,9 @@ def weight_gradient_parts(
     def run(example: int) -> None:
         parts = {name: array[example] for name, array in out.items()}
         _fill(parts, problem, example, gradients[example], reduce)
-        progress.update()
 
-    with (
-        exact_arithmetic(problem.inputs.device),
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=problem.batch, delay=3, disable=None, leave=False, unit="example") as progress,
-    ):
-        list(pool.map(run, range(problem.batch)))
+    with exact_arithmetic():
+        in_threads(run, range(problem.batch), problem.batch, "weight gradients")
     return out
 
 
