@@ -1,9 +1,11 @@
-"""Small problems as data, and the routes through autograd that the probe is held against."""
+"""Small problems as data, and the routes that the probe is held against."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -122,3 +124,48 @@ def set_weights(module: nn.RNNBase, **values: Tensor | float) -> None:
             parameter.zero_()
             if name in values:
                 parameter += torch.as_tensor(values[name], dtype=parameter.dtype)
+
+
+ZERO = -(2**40)  # the exponent of a row of zeros
+Array = np.ndarray
+
+
+def times_scaled(M: Array, J: Array, exponent: Array) -> tuple[Array, Array]:
+    """M times the rows J[i] 2**exponent[i]; every row of the product has its own scale again."""
+    size = np.where(M == 0, ZERO, np.frexp(M)[1]) + exponent
+    top = size.max(axis=1)
+    J = np.ldexp(M, (exponent - top[:, None]).clip(-5000, 5000)) @ J
+    size = np.abs(J).max(axis=1)
+    shift = np.frexp(size)[1]
+    return np.ldexp(J, -shift[:, None]), np.where(size == 0, ZERO, top + shift)
+
+
+def scaled_log10(value: Array, exponent: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log10(value) + exponent * math.log10(2)
+
+
+def product_curves(jacobians: Iterable[Array], rows: slice) -> dict[str, Array]:
+    """The statistics of M_t ... M_1 for every t, log10: no direction dropped, no row lost."""
+    found, J, exponent = [], np.empty(0), np.empty(0)
+    for M in jacobians:
+        if not len(J):
+            J, exponent = np.eye(len(M))[:, rows], np.zeros(len(M), dtype=int)
+        J, exponent = times_scaled(M, J, exponent)
+        top = exponent[rows].max()
+        whole = np.ldexp(J[rows], (exponent[rows] - top).clip(-5000)[:, None])
+        sums = np.abs(whole.sum(axis=0)).mean()
+        norms = np.linalg.norm(whole), np.linalg.norm(whole, ord=2)
+        found.append(scaled_log10(np.array([norms[0], sums, norms[1]]), top))
+    names = ("log10_frobenius", "log10_column_sum", "log10_spectral")
+    return dict(zip(names, np.transpose(found), strict=True))
+
+
+def states_of(module: nn.Module) -> tuple[str, ...]:
+    return ("h", "c", "full") if isinstance(module, nn.LSTM) else ("h",)
+
+
+def rows_of(module: nn.RNNBase, state: str) -> slice:
+    """Where a state stands in (h, c)."""
+    H = module.hidden_size
+    return {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(None)}[state]

@@ -1,4 +1,4 @@
-"""Verdicts, and what naive autograd really returns."""
+"""Verdicts, and what naive autograd really returns, against torch.autograd itself."""
 
 import math
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def flushing() -> Iterator[None]:
     assert (torch.full((4,), TINY) * 0.5 != 0).all()
 
 
-def autograd_column_sums(module: nn.RNNBase, x: Tensor, state: str, steps: list[int]) -> np.ndarray:
+def by_torch(module: nn.RNNBase, x: Tensor, state: str, steps: list[int]) -> np.ndarray:
     """grad(s_t.sum(), s_0).abs().mean() of the module itself, step by step: (batch, len(steps))."""
     shape = (1, len(x), module.hidden_size)
     h = torch.zeros(shape, dtype=x.dtype, requires_grad=state == "h")
@@ -63,9 +63,9 @@ def test_naive_autograd_returns_what_the_diagnosis_says(cell: str):
     first = int(np.nanmin(found.first_steps("underflow")))
     steps = sorted({1, 10, 40, first - 10, *range(first - 4, first + 12), first + 60, 500})
     columns = np.array(steps) - 1
-    gradual = autograd_column_sums(module, x, state, steps)
+    gradual = by_torch(module, x, state, steps)
     with flushing():
-        flushed = autograd_column_sums(module, x, state, steps)
+        flushed = by_torch(module, x, state, steps)
     normal = flushed > 100 * TINY
     assert normal.any()
     assert (~normal).any()
@@ -105,7 +105,7 @@ def test_false_plateau_under_gradual_underflow():
     assert found.naive[0, -1] == found.naive[0, -100] > 0
     assert found.naive[0, -1] < 1e-43
     assert found.naive_flushed[0, -1] == 0
-    actual = autograd_column_sums(module, x, "c", [1100, 1200])
+    actual = by_torch(module, x, "c", [1100, 1200])
     np.testing.assert_array_equal(actual[0], found.naive[0, [1099, 1199]])
     assert "0 from step 829" in str(found)
     assert f"{found.naive[0, -1]:.2g} at the end" in str(found)
@@ -140,7 +140,7 @@ def test_saturated(dtype: torch.dtype, drive: float, expected: str):
     found = rnngrad.diagnose(module, x, dtype=dtype)
     assert found.verdict[0, -1] == expected
     assert np.isfinite(found.log10_frobenius).all()
-    actual = autograd_column_sums(module.to(dtype), x.to(dtype), "h", [6])
+    actual = by_torch(module.to(dtype), x.to(dtype), "h", [6])
     assert (actual == 0).all() == (expected == "saturated")
 
 
@@ -234,7 +234,111 @@ def test_why_the_question_saw_zeros():
     kernel = nn.init.orthogonal_(torch.empty(800, 200))
     set_weights(module, weight_hh_l0=kernel, bias_ih_l0=forget)
     state = (torch.rand(1, 1, 200), torch.rand(1, 1, 200))
-    found = rnngrad.diagnose(module, torch.zeros(1, 1403, 100), state, state="c")
-    assert -99 < found.log10_column_sum[0, 1382] < -89
+    x, kwargs = torch.zeros(1, 1403, 100), {"state": "c"}
+    sums = rnngrad.jacobian_curves(module, x, state, statistics="column_sum", **kwargs)
+    assert -99 < sums.log10_column_sum[0, 1382] < -89
+    found = rnngrad.diagnose(module, x[:, :600], state, **kwargs)
     assert 510 <= found.first_steps("underflow")[0] <= 560
     assert found.verdict[0, -1] == "underflow"
+
+
+def overflowing() -> tuple[nn.RNNBase, Tensor]:
+    """inf in float32 from step 51 on, and inf - inf in the pre-activations."""
+    torch.manual_seed(3)
+    module, x = nn.RNN(3, 5, batch_first=True), torch.randn(2, 60, 3)
+    x[:, 50] = 3e38
+    with torch.no_grad():
+        weights(module)["weight_ih_l0"].mul_(100)
+    return module, x
+
+
+def test_an_overflow_leaves_the_steps_before_it_alone():
+    module, x = overflowing()
+    found = rnngrad.autograd_column_sums(module, x)
+    plain = rnngrad.autograd_column_sums(module, x[:, :50])
+    np.testing.assert_array_equal(found[:, :50], plain)
+    assert not np.isfinite(found[:, 51:]).any() or (found[:, 51:] == 0).all()
+
+
+KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+def padded(cell: str, forget_bias: float = 0.0) -> tuple[nn.RNNBase, Tensor, object]:
+    """Zeros in front of the inputs (4, 90, 3), and one initial state for all."""
+    torch.manual_seed(3)
+    module = KINDS[cell](3, 5, batch_first=True)
+    h = torch.rand(1, 1, 5).expand(1, 4, 5)
+    if cell == "lstm":
+        with torch.no_grad():
+            weights(module)["bias_ih_l0"][5:10] = forget_bias
+    x = torch.zeros(4, 90, 3)
+    x[0, 80:], x[1:, 70:] = torch.randn(10, 3), torch.randn(3, 20, 3)
+    return module, x, (h, h) if cell == "lstm" else h
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize(("cell", "state"), [("rnn", "h"), ("gru", "h"), ("lstm", "full")])
+def test_some_steps_and_shared_beginnings(cell: str, state: str, flush: bool, dtype: torch.dtype):
+    """The same for some steps as for all, and for many examples as for each alone."""
+    module, x, initial = padded(cell, forget_bias=-5)
+    kwargs = {"state": state, "flush": flush, "dtype": dtype}
+    found = rnngrad.autograd_column_sums(module, x, initial, lengths=[90, 90, 75, 60], **kwargs)
+    assert np.isnan(found[2, 75:]).all()
+    assert np.isnan(found[3, 60:]).all()
+    digits = {"rtol": 1e-5 if dtype == torch.float32 else 1e-12, "atol": 2e-45}
+    for at in ([1, 70], [71, 90], [7, 70, 71]):
+        some = rnngrad.autograd_column_sums(module, x[:2], each(initial, 0, 2), steps=at, **kwargs)
+        columns = np.array(at) - 1
+        np.testing.assert_allclose(some[:, columns], found[:2, columns], **digits)
+        assert np.isnan(np.delete(some, columns, axis=1)).all()
+    for e, length in enumerate([90, 90, 75, 60]):
+        own = x[e : e + 1, :length], each(initial, e, e + 1)
+        alone = rnngrad.autograd_column_sums(module, *own, **kwargs)
+        np.testing.assert_allclose(found[e, :length], alone[0], **digits)
+
+
+def each(state: object, start: int, stop: int) -> object:
+    if isinstance(state, tuple):
+        return tuple(each(s, start, stop) for s in state)
+    return state[:, start:stop]  # pyright: ignore[reportIndexIssue]
+
+
+def test_where_nothing_is_alive_between_steps():
+    """The loss of step 90 is dead before that of step 3 begins."""
+    module, x, initial = padded("lstm", forget_bias=-9)
+    kwargs = {"state": "c", "flush": True}
+    found = rnngrad.autograd_column_sums(module, x, initial, **kwargs)
+    dead = int((found == 0).all(axis=0).argmax()) + 1
+    assert 0 < dead < 45
+    at = [2, dead, dead + 1, 50, 90]
+    some = rnngrad.autograd_column_sums(module, x, initial, steps=at, **kwargs)
+    np.testing.assert_allclose(some[:, np.array(at) - 1], found[:, np.array(at) - 1], rtol=1e-5)
+    assert (found[:, :2] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_flushing_takes_subnormal_numbers_alone(dtype: torch.dtype):
+    """d h_1 / d h_0 of a ReLU is W itself."""
+    tiny = torch.tensor(torch.finfo(dtype).tiny, dtype=dtype)
+    below = torch.nextafter(tiny, torch.zeros_like(tiny))
+    for weight, left in ((tiny, True), (-tiny, True), (below, False), (tiny / 2, False)):
+        module = nn.RNN(1, 1, nonlinearity="relu", batch_first=True).to(dtype)
+        set_weights(module, weight_hh_l0=weight, bias_ih_l0=1.0)
+        x = torch.zeros(1, 1, 1, dtype=dtype)
+        flushed, gradual = (
+            rnngrad.autograd_column_sums(module, x, dtype=dtype, flush=flush)[0, 0]
+            for flush in (True, False)
+        )
+        assert gradual == abs(weight.item())
+        assert flushed == (gradual if left else 0)
+
+
+def test_steps_and_dtypes_that_are_none():
+    module, x, _ = padded("gru")
+    for steps in ([0], [91]):
+        with pytest.raises(rnngrad.InputError, match=r"steps must lie in 1\.\.90"):
+            rnngrad.autograd_column_sums(module, x, steps=steps)
+    with pytest.raises(rnngrad.InputError, match=r"use torch\.float32 or torch\.float64"):
+        rnngrad.autograd_column_sums(module, x, dtype=torch.bfloat16)
+    assert np.isnan(rnngrad.autograd_column_sums(module, x, steps=[])).all()

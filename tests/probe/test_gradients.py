@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probe_problems import CELLS, Case, Instance, make, set_weights, weights
+from probe_problems import (
+    CELLS,
+    Case,
+    Instance,
+    make,
+    scaled_log10,
+    set_weights,
+    times_scaled,
+    weights,
+)
 from torch import Tensor, nn
 
 import rnngrad
@@ -221,17 +230,146 @@ def test_loss_gradient_of_units_that_do_not_talk():
     np.testing.assert_allclose(values[0, :reset], half * (1 + steps_left), rtol=1e-12)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_loss_gradients_both_ways(cell: str, monkeypatch: pytest.MonkeyPatch):
-    from rnngrad.probe import loss_gradients
+def scaled_loss_gradients(path: rnngrad.Trajectory, G: np.ndarray) -> list[np.ndarray]:
+    """log10 of dL/dh_t, of an LSTM dL/dc_t, by transposed one-step matrices: a scale per unit."""
+    H, jacobians = G.shape[1], list(path.jacobians(0))
+    S = len(jacobians[0])
+    grad, exponent, found = np.zeros((S, 1)), np.zeros(S, dtype=int), []
+    for t in reversed(range(len(G))):
+        # what arrives at h is one more row, which the first H rows are added to
+        arriving, own = np.frexp(G[t])
+        stacked = np.vstack((grad, arriving[:, None])), np.concatenate((exponent, own))
+        grad, exponent = times_scaled(np.eye(S, S + H) + np.eye(S, S + H, S), *stacked)
+        total = grad, exponent
+        if S > H:
+            through = path.factors.through[0, t]
+            total = times_scaled(np.eye(S) + np.diag(through, -H), grad, exponent)
+        parts = [(m[rows], e[rows]) for m, e in [total] for rows in (slice(0, H), slice(H, S))]
+        found.append([norm_of(*part) for part in parts[: S // H]])
+        grad, exponent = times_scaled(jacobians[t].T, grad, exponent)
+    return list(np.transpose(found[::-1]))
 
-    instance = make(Case(cell, layers=2, steps=60))
-    G = output_gradients(instance)
-    args = instance.module, instance.inputs, G, instance.initial_state
-    quick = rnngrad.loss_gradient_curves(*args)
-    monkeypatch.setattr(loss_gradients, "_comparable", lambda parts: False)
-    slow = rnngrad.loss_gradient_curves(*args)
-    np.testing.assert_allclose(quick.log10_h, slow.log10_h, rtol=0, atol=1e-9)
+
+def norm_of(mantissa: np.ndarray, exponent: np.ndarray) -> float:
+    top = exponent.max()
+    whole = np.ldexp(mantissa[:, 0], (exponent - top).clip(-5000))
+    return float(scaled_log10(np.linalg.norm(whole), top))
+
+
+def far_apart() -> dict[str, nn.RNNBase]:
+    """Units that close for good or a while, saturate, grow or shrink by themselves."""
+    torch.manual_seed(0)
+    modules = {
+        "saturated": nn.RNN(2, 6),
+        "sizes": nn.RNN(2, 6, nonlinearity="relu"),
+        "closing": nn.LSTM(2, 6),
+        "kept": nn.GRU(2, 6),
+    }
+    with torch.no_grad():
+        for name, module in modules.items():
+            module.double().batch_first = True
+            w = weights(module)
+            w["weight_ih_l0"][:, 0] = 0
+            if name == "saturated":
+                w["bias_ih_l0"][:3] = 150
+            elif name == "sizes":
+                w["weight_hh_l0"].copy_(torch.diag(10.0 ** torch.linspace(-9, 6, 6)))
+                w["weight_hh_l0"][5, :5] = 1e-3
+                w["bias_ih_l0"].fill_(1e-300)
+                w["weight_ih_l0"].zero_()
+            elif name == "closing":
+                w["weight_hh_l0"].mul_(1e-3)
+                w["weight_ih_l0"][6:9, 0] = -600
+                w["bias_ih_l0"][9:11] = 5
+            else:
+                w["weight_ih_l0"][6:9, 0] = 400
+                w["bias_ih_l0"][9:11] = -30
+    return modules
+
+
+@pytest.mark.parametrize("kind", far_apart())
+def test_loss_gradients_of_units_far_apart(kind: str):
+    module = far_apart()[kind]
+    generator = torch.Generator().manual_seed(1)
+    x, G = (torch.randn(1, 90, n, generator=generator).double() for n in (2, 6))
+    x[..., 0] = 0
+    x[0, 10::20, 0] = 1
+    G[:, 30:60] = 0
+    if kind == "sizes":
+        x, G = x[:, :30], G[:, :30]
+    found = rnngrad.loss_gradient_curves(module, x, G)
+    expected = scaled_loss_gradients(rnngrad.trajectory(module, x), G[0].numpy())
+    assert np.isfinite(expected[0]).all()
+    for values, wanted in zip((found.log10_h, found.log10_c), expected, strict=False):
+        np.testing.assert_allclose(values[0], wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_lengths(cell: str):
+    """As if every example were cut; beyond its length a gradient may hold anything."""
+    instance = make(Case(cell, layers=2, steps=12, batch=3))
+    G, lengths = output_gradients(instance), [12, 5, 1]
+    noise = G.clone()
+    for e, length in enumerate(lengths):
+        noise[e, length:] = torch.nan
+    args = instance.module, instance.inputs, noise, instance.initial_state
+    curves = rnngrad.loss_gradient_curves(*args, layer=0, lengths=lengths)
+    parts = rnngrad.weight_gradient_parts(*args, lengths=lengths)
+    logs = rnngrad.weight_gradient_parts(*args, lengths=lengths, reduce="log10_norm")
+    for e, length in enumerate(lengths):
+        own = instance.module, instance.inputs[:, :length], G[:, :length], instance.initial_state
+        short = rnngrad.loss_gradient_curves(*own, layer=0)
+        for name in ("log10_h", "log10_c") if cell == "lstm" else ("log10_h",):
+            values = getattr(curves, name)[e]
+            np.testing.assert_allclose(values[:length], getattr(short, name)[e], atol=1e-12)
+            assert np.isnan(values[length:]).all()
+        for name, expected in rnngrad.weight_gradient_parts(*own).items():
+            np.testing.assert_allclose(parts[name][e, :length, :length], expected[e], rtol=1e-12)
+            assert (parts[name][e, length:] == 0).all()
+            assert (logs[name][e, length:] == -np.inf).all()
+
+
+def by_step(module: nn.RNNBase, x: Tensor, G: Tensor, losses: list[int]) -> np.ndarray:
+    """||dL_T/d bias_ih|| by step for some losses T of one example, with a bias per step."""
+    own, zero = weights(module), torch.zeros(1, module.hidden_size, dtype=x.dtype)
+    biases = [own["bias_ih_l0"].detach().clone().requires_grad_() for _ in range(x.shape[1])]
+    cells: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell, nn.RNN: torch.rnn_tanh_cell}
+    cell = cells[type(module)]
+    if getattr(module, "nonlinearity", "") == "relu":
+        cell = torch.rnn_relu_cell
+    h, c, outputs = zero, zero, []
+    for t, bias in enumerate(biases):
+        args = own["weight_ih_l0"], own["weight_hh_l0"], bias, own["bias_hh_l0"]
+        if isinstance(module, nn.LSTM):
+            h, c = cell(x[:, t], (h, c), *args)
+        else:
+            h = cell(x[:, t], h, *args)
+        outputs.append((h * G[:, t]).sum())
+    found = np.zeros((len(losses), len(biases)))
+    for row, T in zip(found, losses, strict=True):
+        parts = torch.autograd.grad(outputs[T], biases[: T + 1], retain_graph=True)
+        row[: T + 1] = [part.norm() for part in parts]
+    return found
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("cell", CELLS)
+def test_parts_of_losses_far_ahead(cell: str, radius: float):
+    """Losses that vanish, stay or grow; some are zero."""
+    torch.manual_seed(0)
+    kind, options = CELLS[cell]
+    module = kind(3, 12, batch_first=True, **options).double()
+    with torch.no_grad():
+        for block in weights(module)["weight_hh_l0"].split(12):
+            block.copy_(radius * nn.init.orthogonal_(torch.empty(12, 12)))
+        weights(module)["weight_ih_l0"].mul_(0.3)
+    x, G = torch.randn(1, 150, 3).double(), torch.randn(1, 150, 12).double()
+    G[:, 40:-20:3] = 0
+    losses = [40, 75, 130, 149]
+    found = rnngrad.weight_gradient_parts(module, x, G)["bias_ih_l0"][0, losses]
+    # 1 - tanh^2 and s (1 - s), which autograd takes, lose digits
+    np.testing.assert_allclose(found, by_step(module, x, G, losses), rtol=1e-7)
+    assert (found[0] == 0).all()
 
 
 def test_parts_that_would_not_fit():

@@ -1,4 +1,4 @@
-"""The probe knows torch, NumPy, SciPy and numba only, and `import rnngrad` not even that."""
+"""The probe loads few libraries and compiles nothing on import; `import rnngrad` loads none."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def run(code: str) -> str:
 
 
 def test_import_is_lazy():
-    assert run("import sys, rnngrad; print('torch' in sys.modules)") == "False"
+    assert run("import sys, rnngrad; print({'torch', 'numba'} & {*sys.modules})") == "set()"
 
 
 def test_using_the_probe_imports_no_more():
@@ -28,6 +28,7 @@ rnngrad.jacobian_curves_of_step(lambda s, x: torch.tanh(s), x.transpose(0, 1), t
 rnngrad.loss_gradient_curves(module, x, torch.ones(4, 1, 3))
 rnngrad.weight_gradient_parts(module, x, torch.ones(4, 1, 3))
 rnngrad.lyapunov_exponents(module, x)
+next(rnngrad.trajectory(module, x).jacobians())
 print(rnngrad.diagnose(module, x))
 print("loaded:", sorted({HEAVY} & set(sys.modules)))
 """

@@ -1,8 +1,6 @@
 """Lyapunov exponents: exact identity, closed forms, mean-field theory."""
 
 import math
-import subprocess
-import sys
 from fractions import Fraction
 from typing import Any
 
@@ -13,8 +11,6 @@ from probe_problems import Case, make, set_weights
 from torch import nn
 
 import rnngrad
-from rnngrad.probe.problem import problem_of
-from rnngrad.probe.trajectory import chunks, one_steps, run_layer
 
 
 def mean_log_det(instance, warmup: int) -> np.ndarray:
@@ -88,10 +84,9 @@ def saturated(kind: str) -> tuple[nn.RNNBase, torch.Tensor]:
     return module, torch.randn(1, 8, 2).double()
 
 
-def exact_log_det(M: torch.Tensor) -> float:
+def exact_log_det(M: list[list[Fraction]]) -> float:
     """In rational arithmetic: in float64 it would be made of rounding errors."""
-    rows = [[Fraction(v) for v in row] for row in M.tolist()]
-    total = 0.0
+    rows, total = M, 0.0
     while rows:
         pivot = rows.pop(max(range(len(rows)), key=lambda i: abs(rows[i][0])))
         total += math.log(abs(pivot[0].numerator)) - math.log(pivot[0].denominator)
@@ -99,21 +94,27 @@ def exact_log_det(M: torch.Tensor) -> float:
     return total
 
 
+def exact_map(path: rnngrad.Trajectory, t: int) -> list[list[Fraction]]:
+    """M_t of the first example from its factors; without `through`, which no determinant sees."""
+    mix, _, keep, _ = path.factors.maps().each(lambda v: v[0, t])
+    W, H = path.weight_hh, path.weight_hh.shape[-1]
+    V = [[[Fraction(m) * Fraction(w) for w in ws] for m, ws in zip(*g, strict=True)]
+         for g in zip(mix, W, strict=True)]  # fmt: skip
+    lstm = path.c is not None
+    sums = [[sum(g[i][j] for g in (V[:-1] if lstm else V)) for j in range(H)] for i in range(H)]
+    diagonal = [[Fraction(keep[i]) * (i == j) for j in range(H)] for i in range(H)]
+    if not lstm:
+        return [[sums[i][j] + diagonal[i][j] for j in range(H)] for i in range(H)]
+    zeros = [Fraction(0)] * H
+    return [row + zeros for row in V[-1]] + [sums[i] + diagonal[i] for i in range(H)]
+
+
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
 def test_sum_with_saturated_units(kind: str):
     """Pivots of 1e-20 and 1e-43 beside others of order 1."""
     module, x = saturated(kind)
-    problem = problem_of(module, x)
-    run = run_layer(problem, next(chunks(problem, 1, 1)), 0)
-    size = 4 * len(run.cell.states)
-    w = run.cell.weight_hh.unflatten(0, (run.cell.gates, -1))
-    eye, logs = torch.eye(size, dtype=torch.float64)[None], []
-    for one in one_steps(run.cell, run.path):
-        M, work = torch.empty_like(eye), torch.empty(1, size, 4, dtype=torch.float64)
-        # det M_t does not depend on `through`, which would round away what the gates let pass
-        through = None if one.through is None else torch.zeros_like(one.through)
-        run.cell.tangents(one._replace(through=through), w, eye, work, M)
-        logs.append(exact_log_det(M[0]))
+    path = rnngrad.trajectory(module, x)
+    logs = [exact_log_det(exact_map(path, t)) for t in range(x.shape[1])]
     found = rnngrad.lyapunov_exponents(module, x)
     assert np.mean(logs) < -5
     np.testing.assert_allclose(found.sum(), np.mean(logs), rtol=1e-12)
@@ -186,16 +187,16 @@ def test_largest_exponent_of_random_networks(g: float, largest: float):
 @pytest.mark.slow
 @pytest.mark.parametrize(("g", "mean"), [(1.5, -0.714346), (2.0, -1.149023), (3.0, -2.272805)])
 def test_mean_exponent_of_random_networks(g: float, mean: float):
-    """Mean-field theory at N = 1,024; at 256 the networks themselves are 0.05 off at g = 1.5.
+    """Mean-field theory at N = 512; at 256 the networks themselves are 0.05 off at g = 1.5.
 
     The mean needs no alignment of the tangents: single steps from 16 states of one trajectory do.
     """
-    module = random_network(g, 1024, seed=0)
+    module = random_network(g, 512, seed=0)
     with torch.no_grad():
-        path = module(torch.zeros(1, 600, 1).double(), torch.randn(1, 1, 1024).double())[0]
+        path = module(torch.zeros(1, 600, 1).double(), torch.randn(1, 1, 512).double())[0]
     h0 = path[:, 200::25]
     found = rnngrad.lyapunov_exponents(module, torch.zeros(16, 1, 1).double(), h0)
-    assert abs(found.mean() - mean) < 0.03
+    assert abs(found.mean() - mean) < 0.04
 
 
 @pytest.mark.parametrize(("count", "warmup"), [(0, 0), (5, 0), (None, 24), (None, -1)])
@@ -214,19 +215,46 @@ def test_refuses_what_is_no_integer(name: str, value: object):
         rnngrad.lyapunov_exponents(instance.module, instance.inputs, **options)
 
 
-TWO_EXAMPLES = """
-import torch
-from rnngrad import lyapunov_exponents
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
+def test_lengths_and_counts(cell: str):
+    """Each example over its own length; the largest exponents are the same however many."""
+    instance = make(Case(cell, layers=2, steps=90, batch=3))
+    args = instance.module, instance.inputs, instance.initial_state
+    lengths, kwargs = [90, 33, 7], {"warmup": 6, "layer": 0}
+    found = rnngrad.lyapunov_exponents(*args, lengths=lengths, **kwargs)
+    two = rnngrad.lyapunov_exponents(*args, lengths=lengths, count=2, **kwargs)
+    alone = rnngrad.lyapunov_exponents(
+        instance.module,
+        instance.time_first[:33].transpose(0, 1),
+        instance.initial_state,
+        **kwargs,
+    )
+    np.testing.assert_allclose(found[1], alone[1], rtol=0, atol=1e-12)
+    assert (np.abs(found[0] - alone[0]) > 1e-6).any()
+    # a finite time orders the exponents as the first directions found them
+    np.testing.assert_allclose(two[0], found[0, :2], rtol=0, atol=0.05)
+    with pytest.raises(ValueError, match=r"warmup=7: must lie in 0\.\.6"):
+        rnngrad.lyapunov_exponents(*args, lengths=lengths, warmup=7)
 
-torch.set_num_threads(2)
-torch.manual_seed(0)
-module, x = torch.nn.GRU(2, 200, batch_first=True), torch.randn(2, 3, 2)
-together = lyapunov_exponents(module, x, warmup=0)
-alone = lyapunov_exponents(module, x[1:], warmup=0)
-assert abs(together[1] - alone[0]).max() < 1e-9
-"""
+
+def plain_exponents(jacobians: list[np.ndarray], count: int, warmup: int) -> np.ndarray:
+    """One QR at every step, from other directions."""
+    Q = np.linalg.qr(np.random.default_rng(1).standard_normal((len(jacobians[0]), count)))[0]
+    total = np.zeros(count)
+    for t, M in enumerate(jacobians):
+        Q, R = np.linalg.qr(M @ Q)
+        total += np.log(np.abs(R.diagonal())) * (t >= warmup)
+    return np.sort(total / (len(jacobians) - warmup))[::-1]
 
 
-def test_large_examples_with_several_threads():
-    """MKL's batched elimination hangs: a process of its own, which can be ended."""
-    subprocess.run([sys.executable, "-c", TWO_EXAMPLES], check=True, timeout=120)
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
+def test_one_orthonormalisation_per_step(cell: str):
+    """After a warm-up the directions that it began with are forgotten."""
+    instance = make(Case(cell, seed=5, steps=500, hidden=4, batch=1))
+    path = rnngrad.trajectory(instance.module, instance.inputs)
+    for count in (1, 3, 8 if cell == "lstm" else 4):
+        found = rnngrad.lyapunov_exponents(
+            instance.module, instance.inputs, count=count, warmup=300
+        )
+        expected = plain_exponents(list(path.jacobians(0)), count, warmup=300)
+        np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-9)

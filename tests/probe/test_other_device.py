@@ -14,6 +14,6 @@ PRETENDED_GPU = Path(__file__).with_name("pretended_gpu.py")
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this release of torch lets nobody add a device in Python",
 )
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_no_tensor_is_on_the_wrong_device(cell: str):
-    subprocess.run([sys.executable, PRETENDED_GPU, cell], check=True, timeout=300)
+@pytest.mark.parametrize("options", [["rnn"], ["lstm"], ["gru"], ["lstm", "without-float64"]])
+def test_another_device_finds_what_the_cpu_finds(options: list[str]):
+    subprocess.run([sys.executable, PRETENDED_GPU, *options], check=True, timeout=300)

@@ -12,21 +12,33 @@ from torch.nn.utils import parametrize
 import rnngrad
 from rnngrad.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("float32_from_64")
+
+def everything(module: nn.LSTM, x: Tensor) -> list[np.ndarray]:
+    gradient = torch.ones(*x.shape[:2], module.hidden_size)
+    return [
+        rnngrad.jacobian_curves(module, x).log10_column_sum,
+        rnngrad.trajectory(module, x).h,
+        rnngrad.diagnose(module, x).naive,
+        rnngrad.loss_gradient_curves(module, x, gradient).log10_h,
+    ]
 
 
 def test_autocast_and_fast_products_change_nothing():
     torch.manual_seed(0)
     module, x = nn.LSTM(3, 70, batch_first=True), torch.randn(2, 30, 3)
-    plain = rnngrad.jacobian_curves(module, x)
+    plain = everything(module, x)
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            fast = rnngrad.jacobian_curves(module, x)
+            fast = everything(module, x)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    np.testing.assert_array_equal(plain.log10_column_sum, fast.log10_column_sum)
+    with torch.inference_mode():
+        inside = everything(module, x)
+    for a, b, c in zip(plain, fast, inside, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
 
 
 PRECISIONS = ("cuda.matmul", "mkldnn.matmul", "")  # below torch.backends; "" is that of all
@@ -41,16 +53,16 @@ def test_the_precision_by_backend_changes_nothing_and_is_not_changed(name: str):
     }
     torch.manual_seed(0)
     module, x = nn.LSTM(3, 70, batch_first=True), torch.randn(2, 30, 3)
-    plain = rnngrad.jacobian_curves(module, x)
+    plain = rnngrad.diagnose(module, x).naive
     try:
         settings[name].fp32_precision = "tf32" if name != "mkldnn.matmul" else "bf16"
         before = {n: setting.fp32_precision for n, setting in settings.items()}
-        fast = rnngrad.jacobian_curves(module, x)
+        fast = rnngrad.diagnose(module, x).naive
         assert before == {n: setting.fp32_precision for n, setting in settings.items()}
     finally:
         for setting in settings.values():
             setting.fp32_precision = "none"
-    np.testing.assert_array_equal(plain.log10_column_sum, fast.log10_column_sum)
+    np.testing.assert_array_equal(plain, fast)
 
 
 def test_another_default_device_changes_nothing():
@@ -74,6 +86,8 @@ def test_another_default_device_changes_nothing():
             rnngrad.weight_gradient_parts(module, x, gradient)["weight_hh_l0"],
             rnngrad.lyapunov_exponents(module, x),
             rnngrad.diagnose(module, x).naive,
+            rnngrad.autograd_column_sums(module, x, flush=True),
+            rnngrad.trajectory(module, x).h,
         ]
 
     seen: list[str] = []
@@ -110,6 +124,10 @@ def test_beyond_its_length_an_example_may_hold_anything():
     x[0, 4:], x[2, 8] = torch.nan, torch.inf
     found = rnngrad.jacobian_curves(module, x, lengths=lengths).log10_frobenius
     np.testing.assert_array_equal(found, plain)
+    x[0, 4:] = 1e38  # finite, and in the same block
+    found = rnngrad.jacobian_curves(module, x, lengths=lengths).log10_frobenius
+    np.testing.assert_array_equal(found, plain)
+    x[0, 4:] = torch.nan
     with pytest.raises(InputError, match="inputs contains nan at example 0, step 4, feature 0"):
         rnngrad.jacobian_curves(module, x, lengths=[5, 9, 7])
 

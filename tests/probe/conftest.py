@@ -1,3 +1,0 @@
-import pytest
-@pytest.fixture(scope="module")
-def float32_from_64(): yield

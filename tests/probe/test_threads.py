@@ -1,0 +1,166 @@
+"""Threads change no bit, no setting is left behind, and numba may be without a cache."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg  # noqa: F401  its BLAS has limits of its own
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+from torch import nn
+
+import rnngrad
+from rnngrad.errors import InputError
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def problem(kind: type[nn.RNNBase], hidden: int, batch: int, steps: int) -> tuple[Any, Any]:
+    """Some examples share their first 40 steps."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, steps, 3)
+    x[: batch // 2, :40] = 0
+    return kind(3, hidden, batch_first=True), x
+
+
+def gradients(module: nn.RNNBase, x: torch.Tensor) -> torch.Tensor:
+    shape = *x.shape[:2], module.hidden_size
+    return torch.linspace(-1, 1, int(np.prod(shape))).view(shape)
+
+
+PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    # columns in parts: 200 directions of one example
+    "one example": lambda: vars(
+        rnngrad.jacobian_curves(
+            *problem(nn.LSTM, 100, 1, 40), state="full", spectral_steps=[1, 33, 40]
+        )
+    ),
+    "few leaders": lambda: vars(
+        rnngrad.jacobian_curves(*problem(nn.GRU, 100, 5, 70), spectral_steps=[40])
+    ),
+    "many examples": lambda: vars(
+        rnngrad.jacobian_curves(*problem(nn.LSTM, 20, 33, 70), state="c")
+    ),
+    "one scale per row": lambda: vars(
+        rnngrad.jacobian_curves(*far_apart(), statistics=("frobenius", "column_sum"))
+    ),
+    "sketch": lambda: vars(
+        rnngrad.jacobian_curves(*problem(nn.RNN, 30, 9, 40), method="sketch")
+    ),
+    "diagnosis": lambda: vars(rnngrad.diagnose(*problem(nn.LSTM, 9, 18, 60), state="c")),
+    "losses": lambda: vars(
+        rnngrad.loss_gradient_curves(
+            *(args := problem(nn.GRU, 30, 20, 50)), gradients(*args)
+        )
+    ),
+    "weights": lambda: rnngrad.weight_gradient_parts(
+        *(args := problem(nn.LSTM, 9, 5, 40)), gradients(*args)
+    ),
+    "exponents": lambda: {"": rnngrad.lyapunov_exponents(*problem(nn.GRU, 60, 5, 50))},
+}  # fmt: skip
+
+
+def far_apart() -> tuple[nn.RNN, torch.Tensor]:
+    module, x = problem(nn.RNN, 100, 1, 40)
+    with torch.no_grad():
+        module.weight_hh_l0.mul_(10.0 ** torch.linspace(-30, 0, 100)[:, None])
+    return module.double(), x.double()
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_the_number_of_threads_changes_no_bit(name: str):
+    found = []
+    for count in (1, 2, 3):
+        with threads(count):
+            found.append(PROBES[name]())
+    arrays = {k: v for k, v in found[0].items() if isinstance(v, np.ndarray)}
+    assert arrays
+    for key, values in arrays.items():
+        for other in found[1:]:
+            np.testing.assert_array_equal(other[key], values, err_msg=key)
+
+
+def limits() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info()]
+
+
+def test_overlapping_calls_leave_the_limits_of_the_user():
+    """One of them fails again and again, beside one that does not."""
+    module, x = problem(nn.GRU, 40, 20, 60)
+    growing = nn.RNN(3, 2, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        for weight in growing.parameters():
+            weight.fill_(1e30)
+
+    def fails() -> int:
+        for _ in range(40):
+            with pytest.raises(InputError, match="overflows float64"):
+                rnngrad.jacobian_curves(growing, torch.ones(1, 60, 3))
+        return 1
+
+    def works() -> int:
+        for _ in range(4):
+            rnngrad.jacobian_curves(module, x)
+            rnngrad.loss_gradient_curves(module, x, gradients(module, x))
+        return 1
+
+    with threadpool_limits(2, user_api="blas"):
+        before = limits()
+        assert 2 in before
+        with ThreadPoolExecutor(3) as pool:
+            done = [pool.submit(call) for call in (works, fails, works)]
+            during = set()
+            while not all(future.done() for future in done):
+                during.update(limits())
+            assert sum(future.result() for future in done) == 3
+        assert 1 in during
+        assert limits() == before
+        rnngrad.lyapunov_exponents(module, x[:1])
+        assert limits() == before
+
+
+QUICK = """
+import torch, rnngrad
+module, x = torch.nn.RNN(2, 3), torch.zeros(4, 1, 2)
+for _ in range(2):
+    print(rnngrad.jacobian_curves(module, x).log10_frobenius.shape)
+"""
+
+
+def test_without_a_cache_everything_is_compiled_each_time(tmp_path: Path):
+    """Neither beside the package nor in the user's folder may anything be written."""
+    package = Path(rnngrad.__file__).parent
+    shutil.copytree(package, tmp_path / "rnngrad", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "rnngrad" / "probe" / "__pycache__").touch()  # no folder can be made there
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_CACHE_HOME": os.devnull,
+        "HOME": os.devnull,
+        "NUMBA_CACHE_DIR": os.devnull,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == 2 * ["(1, 4)"]
+    said = [line for line in done.stderr.splitlines() if "compiling the probe's loops" in line]
+    assert len(said) == 1, done.stderr
+    assert "each time" in said[0]
