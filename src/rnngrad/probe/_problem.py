@@ -105,11 +105,12 @@ class Problem:
         self, h: Array, mix: Array, last: Array, layer: int, examples: Examples, steps: slice
     ) -> None:
         """Raise if h or the factors (b, t, ...), or the last state (b, H), is not finite."""
-        bad = ~(np.isfinite(h).all(axis=2) & np.isfinite(mix).reshape(*h.shape[:2], -1).all(axis=2))
-        bad[:, -1] |= ~np.isfinite(last).all(axis=1)
-        beyond = np.arange(steps.start, steps.stop) >= self.lengths.numpy()[examples][:, None]
-        if (bad & ~beyond).any():
-            at, t = min(np.argwhere(bad & ~beyond), key=lambda place: place[1])
+        sums = np.abs(h).sum(axis=2) + np.abs(mix).reshape(*h.shape[:2], -1).sum(axis=2)
+        sums[:, -1] += np.abs(last).sum(axis=1)
+        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
+        places = np.argwhere(here & ~np.isfinite(sums))
+        if len(places):
+            at, t = min(places.tolist(), key=lambda place: place[1])
             raise InputError(
                 f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                 f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
@@ -175,8 +176,8 @@ def problem_of(
     check_finite(x, "inputs", ("example", "step", "feature"))
     home = _with_float64(device)
     initial = _initial_state(rnn, initial_state, len(x), batched)
-    if any(_hooks(module) + _hooks(rnn)):
-        _check_hooks(module, rnn, *(v.to(device, dtype) for v in (x, *initial)))
+    if _hooks(module) or _hooks(rnn):
+        _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -241,19 +242,19 @@ def _replaced(given: nn.Module) -> bool:
     return hasattr(given, "_orig_mod") and not hasattr(forward, "_torchdynamo_orig_callable")
 
 
-def _hooks(module: nn.Module) -> tuple[bool, ...]:
-    """Are there forward hooks, of this module or of all?"""
-    every = nn.modules.module
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return tuple(map(bool, (*hooks, every._global_forward_hooks, every._global_forward_pre_hooks)))
+def _hooks(module: nn.Module) -> list[Any]:
+    """The forward hooks of this module and of all modules."""
+    every: Any = nn.modules.module
+    of_all = (every._global_forward_hooks, every._global_forward_pre_hooks)
+    return [*module._forward_hooks, *module._forward_pre_hooks, *of_all[0], *of_all[1]]
 
 
-def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, *initial: Tensor) -> None:
+def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:
     """Hooks may look at what the module returns, and not change it."""
     x = x if rnn.batch_first else x.transpose(0, 1)
-    state = initial if len(initial) > 1 else initial[0]
+    state: Any = initial[0] if len(initial) == 1 else tuple(initial)
     with torch.no_grad():
-        plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))  # pyright: ignore[reportArgumentType]
+        plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         # a hook may write to what it is given
         given = (x.clone(), pytree.tree_map(torch.clone, state))
         hooked = pytree.tree_leaves(module(*given))
@@ -273,15 +274,17 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, *initial: Tensor
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    layers = [[weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)]
+    layers: list[Any] = [
+        [weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)
+    ]
     if isinstance(rnn, nn.RNN):
         if rnn.mode not in NONLINEARITIES:
             raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
         # forward reads the mode: `nonlinearity` is only what the module was made with
-        return tuple(RNN(*layer, NONLINEARITIES[rnn.mode]) for layer in layers)
+        return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
     if isinstance(rnn, nn.GRU):
         return tuple(GRU(*layer) for layer in layers)
-    return tuple(LSTM(*layer, isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
+    return tuple(LSTM(*layer, sigmoid_state=isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:

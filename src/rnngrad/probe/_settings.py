@@ -58,7 +58,7 @@ def exact_products() -> Iterator[None]:
     Both settings belong to the process. The first of overlapping calls sets them, and the last one
     out restores what it found.
     """
-    oneDNN: Any = torch.backends.mkldnn  # noqa: N806  it may take bfloat16 for float32
+    oneDNN: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:
         if not _calls:
             _calls.append((_controller().limit(limits=1, user_api="blas"), oneDNN.enabled))

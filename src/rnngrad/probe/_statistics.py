@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import special
 from scipy.linalg import eigh
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue]
 
 from rnngrad.errors import InputError
 from rnngrad.probe._problem import check_integer

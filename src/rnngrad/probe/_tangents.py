@@ -185,7 +185,8 @@ class _Sweep:
         for at, (example, own) in enumerate(zip(examples, tangents, strict=True)):
             out = {name: values[example, steps] for name, values in self.found.items()}
             left = int(self.lengths[example]) - steps.stop
-            own.advance(maps.each(lambda v: v[at]), out, self.plan.spectral_at[steps], left, parts)
+            some = maps.each(lambda v, at=at: v[at])
+            own.advance(some, out, self.plan.spectral_at[steps], left, parts)
         self.progress(len(examples) * (steps.stop - steps.start))
 
 
@@ -306,7 +307,7 @@ class Tangents:
             path = rows.read(slice(2 * self.cell.hidden, None))
             hidden = path.log10_norm() if len(path.exponent) else -np.inf
             one = {name: values[t : t + 1] for name, values in out.items()}
-            norm = np.linalg.norm(J, keepdims=True)[0]
+            norm = np.array([np.linalg.norm(J)])
             read = _Read(norm, 0 * norm, J.sum(axis=0)[None], [J[None]], exponent)
             self._write(read, one, at[t : t + 1], map)
             if HIDDEN_PATH in out:
@@ -476,15 +477,16 @@ class _DeviceRun:
 
     def _factors(self, steps: slice) -> Any:
         x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
+        factors: Any = None
         for layer, states in enumerate(self.states):
             path = self.problem.cells[layer].run(x, *states)
-            x = path.states[0][1:]
+            x, factors = path.states[0][1:], path.factors
             states[:] = [s[-1] for s in path.states]
-            if not torch.isfinite(sum(s.sum() for s in path.states) + path.factors[0].sum()):
-                parts = (x.transpose(0, 1), path.factors[0].transpose(0, 1), states[-1])
-                arrays = (part.cpu().numpy() for part in parts)
-                self.problem.refuse_overflow(*arrays, layer, self.examples, steps)
-        return path.factors
+            if not torch.isfinite(x.sum() + states[-1].sum() + factors[0].sum()):
+                h, mix = (v.transpose(0, 1).cpu().numpy() for v in (x, factors[0]))
+                last = states[-1].cpu().numpy()
+                self.problem.refuse_overflow(h, mix, last, layer, self.examples, steps)
+        return factors
 
     def _step(self, maps: StepMaps) -> None:
         H, lstm = maps.keep.shape[1], maps.through.shape[1] > 0

@@ -30,7 +30,7 @@ The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g, before it 
 one (H, H) product instead of one per gate. Transposed, the same vectors push cotangents back; the
 cotangent of the gates, delta = mix * lambda, is what enters the weight gradients.
 
-Every cell is written twice: `run` in torch, for any device and dtype, and `advance`, which calls the
+Every cell is written twice: `run` in torch, for any device and dtype, and `advance`, which calls a
 loop that numba has compiled. Both give the same numbers up to rounding.
 """
 
@@ -186,7 +186,7 @@ class RNN(_Layer):
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def run(self, x: Tensor, h: Tensor, autograd: bool = False) -> Path:
+    def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
         phi = torch.tanh if self.nonlinearity == "tanh" else torch.relu
         a, path = [], [h]
@@ -214,7 +214,7 @@ class GRU(_Layer):
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def run(self, x: Tensor, h: Tensor, autograd: bool = False) -> Path:
+    def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
         a, q, path, H = [], [], [h], self.hidden
         for x_t in x @ self.weight_ih.T + self.bias_ih:
@@ -256,7 +256,7 @@ class LSTM(_Layer):
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
-    def run(self, x: Tensor, h: Tensor, c: Tensor, autograd: bool = False) -> Path:
+    def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h and c (b, H); derivatives as in the other cells."""
         squash = torch.sigmoid if self.sigmoid_state else torch.tanh
         a, path_h, path_c = [], [h], [c]
@@ -305,8 +305,8 @@ class SigmoidStateLSTM(nn.LSTM):
 
     def forward(  # type: ignore[override]
         self,
-        input: Tensor,
-        hx: tuple[Tensor, Tensor] | None = None,  # noqa: A002
+        input: Tensor,  # noqa: A002  torch's name
+        hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As nn.LSTM's; the input is (batch, time, features) or, without batch_first, time first.
 
@@ -316,10 +316,11 @@ class SigmoidStateLSTM(nn.LSTM):
         if self.num_layers != 1 or self.bidirectional or self.proj_size:
             raise ValueError("SigmoidStateLSTM has one layer, one direction and no projection")
         x = input.transpose(0, 1) if self.batch_first else input
-        zero = x.new_zeros(1, x.shape[1], self.hidden_size)
+        zero, w = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
         h, c = (zero, zero) if hx is None else hx
-        bias = self.bias_ih_l0 + self.bias_hh_l0 if self.bias else x.new_zeros(4 * self.hidden_size)
-        cell = LSTM(self.weight_ih_l0, self.weight_hh_l0, bias, torch.zeros_like(bias), True)
+        none = x.new_zeros(4 * self.hidden_size)
+        bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
+        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, sigmoid_state=True)
         path_h, path_c = cell.run(x, h[0], c[0]).states
         output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
         return output, (path_h[-1:], path_c[-1:])

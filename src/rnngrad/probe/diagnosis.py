@@ -255,19 +255,18 @@ class _Naive:
         every = np.zeros(len(steps), dtype=np.int64)
         cotangents = Cotangents(layers, every, smallest, norms=False)
         H = self.problem.hidden
-        begun = self.rows.start // H, self.rows.stop // H
+        read = cotangents.values[self.rows.start // H : self.rows.stop // H]  # noqa: PD011
         first = end = len(steps)
         for t in reversed(range(steps[-1] if len(steps) else 0)):
             if first and steps[first - 1] == t + 1:
                 first -= 1
-                cotangents.values[slice(*begun), first] = 1
+                read[:, first] = 1
             for _ in cotangents.back(t, slice(first, end)):
                 pass
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                alive = np.flatnonzero((cotangents.values[:, first:end] != 0).any(axis=(0, 2)))
+                alive = np.flatnonzero(cotangents.alive(slice(first, end)))
                 end = first + int(alive[-1]) + 1 if len(alive) else first
-        sums = np.abs(cotangents.values[slice(*begun)].astype(np.float64)).mean(axis=(0, 2))
-        values[example, steps - 1] = sums
+        values[example, steps - 1] = np.abs(read.astype(np.float64)).mean(axis=(0, 2))
 
     def saturated(self) -> Array:
         """(batch, time): is the product of the dtype's own factors zero whatever the range?"""

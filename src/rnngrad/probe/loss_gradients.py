@@ -132,7 +132,7 @@ class _Sweep:
         zero = ScaledRows.of(np.zeros((self.problem.hidden, 1)))
         states = [[zero] * len(self.problem.states) for _ in layers]
         for t in reversed(range(int(self.problem.lengths[example]))):
-            arriving = ScaledRows.of(self.gradient[example, t][:, None])
+            arriving, total = ScaledRows.of(self.gradient[example, t][:, None]), []
             for layer in reversed(range(len(layers))):
                 cell, maps = layers[layer]
                 h, *c = states[layer]

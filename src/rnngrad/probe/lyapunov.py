@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -133,7 +134,7 @@ class _Spectrum:
             self.cell.W, maps.mix, maps.keep, maps.through, J, 0, 0, 0,
             *unread, np.empty((steps, J.shape[1])), np.empty((0, 0, J.shape[1])),
         )  # fmt: skip
-        Q, R = scipy.linalg.qr(J, mode="economic", check_finite=False)
+        Q, R = _qr(J)
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
         if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
             return False
@@ -188,17 +189,27 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     size: (n,) the terms of which the entries of each row were summed up; a pivot that is lost in
     their rounding errors is unknown (NaN), and so are those after it.
     """
-    P, L, U = scipy.linalg.lu(A)
+    P, L, U = _lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
     terms = (np.abs(L[:count]) * np.abs(U.T)).sum(axis=1) + (P.T @ size)[:count]
     unknown = np.logical_or.accumulate((pivots <= LOST * terms) & (terms > 0))
-    R = np.linalg.qr(L, mode="r")
+    R: Array = _qr(L)[1]
     # by substitution and not from the reflections: small entries of a row are right relative to
     # what stands before them, and the next factor may need them
-    Q = scipy.linalg.solve_triangular(R, (P @ L).T, trans="T").T
+    Q = scipy.linalg.solve_triangular(R.T, (P @ L).T, lower=True).T
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
     return np.ascontiguousarray(Q), np.where(unknown, np.nan, growth)
+
+
+def _qr(A: Array) -> tuple[Array, Array]:
+    found: Any = scipy.linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer
+    return found
+
+
+def _lu(A: Array) -> tuple[Array, Array, Array]:
+    found: Any = scipy.linalg.lu(A)
+    return found
 
 
 def _directions(size: int, count: int) -> Array:

@@ -90,12 +90,12 @@ def trajectory(
         # the compiled loop makes what the layer reads, and refuses what overflows
         *_, run = problem.run(everyone, steps, problem.start(everyone, layers))
         cell = problem.cells[index]
-        states = map(torch.from_numpy, problem.start(everyone, layers)[index])
+        states = [torch.from_numpy(s) for s in problem.start(everyone, layers)[index]]
         path = cell.run(torch.from_numpy(run.x).transpose(0, 1), *states)
-        h, c = (*map(_batch_first, path.states), None)[:2]
+        h, *c = map(_batch_first, path.states)
         gates = {name: _batch_first(gate) for name, gate in path.gates.items()}
         factors: Any = type(path.factors)(*map(_batch_first, path.factors))
-    return Trajectory(index, h, c, gates, factors, cell.W)
+    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W)
 
 
 def _batch_first(x: Tensor) -> Array:
