@@ -181,7 +181,7 @@ def problem_of(
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
-        initial=tuple(s.to(home) for s in initial),
+        initial=tuple(s.to(home).double() for s in initial),
         lengths=real_steps,
         weight_shapes={name: tuple(weight.shape) for name, weight in weights.items()},
         batched=batched,
@@ -357,7 +357,7 @@ def _initial_state(
         if tuple(part.shape) != expected:
             raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
         check_finite(part, name, axes)
-    return [part.detach().double().reshape(shape) for part in parts]
+    return [part.detach().reshape(shape) for part in parts]
 
 
 def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, steps: int) -> Tensor:
