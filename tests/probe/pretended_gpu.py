@@ -152,7 +152,7 @@ def on_gpu(module: nn.RNNBase) -> nn.RNNBase:
 
 
 def probes(cell: str) -> dict[str, Callable[[nn.RNNBase, Tensor, Any], Any]]:
-    """What to compute from a module of two layers, inputs (4, 60, 5) and initial states."""
+    """What to compute from a module of two layers, inputs (4, 40, 5) and initial states."""
     state = "c" if cell == "lstm" else "h"
     paths = ("frobenius", "column_sum", "spectral", *(["hidden_path"] if cell == "lstm" else []))
     curves = rnngrad.jacobian_curves
@@ -163,9 +163,9 @@ def probes(cell: str) -> dict[str, Callable[[nn.RNNBase, Tensor, Any], Any]]:
 
     found: dict[str, Callable[[nn.RNNBase, Tensor, Any], Any]] = {
         "curves": lambda m, x, s: curves(
-            m, x, s, state=state, statistics=paths, spectral_steps=[1, 33, 60]
+            m, x, s, state=state, statistics=paths, spectral_steps=[1, 33, 40]
         ),
-        "of all states": lambda m, x, s: curves(m, x, s, state="full", lengths=[60, 3, 31, 60]),
+        "of all states": lambda m, x, s: curves(m, x, s, state="full", lengths=[40, 3, 31, 40]),
         "padded": lambda m, x, s: curves(m, padded(x), state=state, layer=0),
         "far apart": lambda m, x, s: curves(far_apart(m), x, s, statistics="frobenius"),
         "sketch": lambda m, x, s: curves(m, x, s, method="sketch"),
@@ -182,7 +182,7 @@ def probes(cell: str) -> dict[str, Callable[[nn.RNNBase, Tensor, Any], Any]]:
 
 def padded(x: Tensor) -> Tensor:
     """Zeros in front, and one example of nothing else."""
-    begins = torch.tensor([30, 60, 0, 17], device=x.device)
+    begins = torch.tensor([30, 40, 0, 17], device=x.device)
     return x * (torch.arange(x.shape[1], device=x.device) >= begins[:, None]).unsqueeze(2)
 
 
@@ -203,9 +203,9 @@ def last_states(module: nn.RNNBase, x: Tensor) -> list[np.ndarray]:
     batch = Batch(
         inputs=x,
         starts=torch.zeros(B, dtype=torch.int64, device=x.device),
-        lengths=torch.tensor([60, 3, 31, 60], device=x.device),
+        lengths=torch.tensor([40, 3, 31, 40], device=x.device),
         labels=torch.ones(B, device=x.device),
-        shared_prefix=40,
+        shared_prefix=20,
     )
     return [last_hidden_states(module, batch).cpu().numpy()]
 
@@ -220,7 +220,7 @@ def numbers(result: Any) -> list[np.ndarray]:
 def compare(cell: str) -> None:
     """Every probe of both devices."""
     torch.manual_seed(0)
-    x, h = torch.randn(4, 60, 5).to(DTYPE), torch.rand(2, 4, 6).to(DTYPE)
+    x, h = torch.randn(4, 40, 5).to(DTYPE), torch.rand(2, 4, 6).to(DTYPE)
     state: Any = (h, h + 1) if cell == "lstm" else h
     for name, probe in probes(cell).items():
         layers = 1 if name == "classifier" else 2

@@ -140,7 +140,7 @@ def times_scaled(M: Array, J: Array, exponent: Array) -> tuple[Array, Array]:
     return np.ldexp(J, -shift[:, None]), np.where(size == 0, ZERO, top + shift)
 
 
-def scaled_log10(value: Array, exponent: Array) -> Array:
+def scaled_log10(value: Any, exponent: Array) -> Array:
     with np.errstate(divide="ignore"):
         return np.log10(value) + exponent * math.log10(2)
 

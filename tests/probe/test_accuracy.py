@@ -77,7 +77,7 @@ def test_1403_steps(cell: str, state: str, kernel: str):
 def test_columns_in_parts(cell: str, state: str, hidden: int):
     """So many units that threads share the columns of one example."""
     module = module_of(cell, 8, hidden, "torch")
-    compare(module, torch.randn(1, 150, 8), None, state, np.arange(0, 150, 10))
+    compare(module, torch.randn(1, 70, 8), None, state, np.arange(0, 70, 10))
 
 
 def reset_network(strength: float, coupling: float) -> nn.LSTM:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,10 +235,10 @@ def test_why_the_question_saw_zeros():
     kernel = nn.init.orthogonal_(torch.empty(800, 200))
     set_weights(module, weight_hh_l0=kernel, bias_ih_l0=forget)
     state = (torch.rand(1, 1, 200), torch.rand(1, 1, 200))
-    x, kwargs = torch.zeros(1, 1403, 100), {"state": "c"}
-    sums = rnngrad.jacobian_curves(module, x, state, statistics="column_sum", **kwargs)
+    x = torch.zeros(1, 1403, 100)
+    sums = rnngrad.jacobian_curves(module, x, state, state="c", statistics="column_sum")
     assert -99 < sums.log10_column_sum[0, 1382] < -89
-    found = rnngrad.diagnose(module, x[:, :600], state, **kwargs)
+    found = rnngrad.diagnose(module, x[:, :600], state, state="c")
     assert 510 <= found.first_steps("underflow")[0] <= 560
     assert found.verdict[0, -1] == "underflow"
 
@@ -263,7 +264,7 @@ def test_an_overflow_leaves_the_steps_before_it_alone():
 KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-def padded(cell: str, forget_bias: float = 0.0) -> tuple[nn.RNNBase, Tensor, object]:
+def padded(cell: str, forget_bias: float = 0.0) -> tuple[nn.RNNBase, Tensor, Any]:
     """Zeros in front of the inputs (4, 90, 3), and one initial state for all."""
     torch.manual_seed(3)
     module = KINDS[cell](3, 5, batch_first=True)
@@ -282,11 +283,11 @@ def padded(cell: str, forget_bias: float = 0.0) -> tuple[nn.RNNBase, Tensor, obj
 def test_some_steps_and_shared_beginnings(cell: str, state: str, flush: bool, dtype: torch.dtype):
     """The same for some steps as for all, and for many examples as for each alone."""
     module, x, initial = padded(cell, forget_bias=-5)
-    kwargs = {"state": state, "flush": flush, "dtype": dtype}
+    kwargs: dict[str, Any] = {"state": state, "flush": flush, "dtype": dtype}
     found = rnngrad.autograd_column_sums(module, x, initial, lengths=[90, 90, 75, 60], **kwargs)
     assert np.isnan(found[2, 75:]).all()
     assert np.isnan(found[3, 60:]).all()
-    digits = {"rtol": 1e-5 if dtype == torch.float32 else 1e-12, "atol": 2e-45}
+    digits: dict[str, Any] = {"rtol": 1e-5 if dtype == torch.float32 else 1e-12, "atol": 2e-45}
     for at in ([1, 70], [71, 90], [7, 70, 71]):
         some = rnngrad.autograd_column_sums(module, x[:2], each(initial, 0, 2), steps=at, **kwargs)
         columns = np.array(at) - 1
@@ -298,16 +299,16 @@ def test_some_steps_and_shared_beginnings(cell: str, state: str, flush: bool, dt
         np.testing.assert_allclose(found[e, :length], alone[0], **digits)
 
 
-def each(state: object, start: int, stop: int) -> object:
+def each(state: Any, start: int, stop: int) -> Any:
     if isinstance(state, tuple):
         return tuple(each(s, start, stop) for s in state)
-    return state[:, start:stop]  # pyright: ignore[reportIndexIssue]
+    return state[:, start:stop]
 
 
 def test_where_nothing_is_alive_between_steps():
     """The loss of step 90 is dead before that of step 3 begins."""
     module, x, initial = padded("lstm", forget_bias=-9)
-    kwargs = {"state": "c", "flush": True}
+    kwargs: dict[str, Any] = {"state": "c", "flush": True}
     found = rnngrad.autograd_column_sums(module, x, initial, **kwargs)
     dead = int((found == 0).all(axis=0).argmax()) + 1
     assert 0 < dead < 45

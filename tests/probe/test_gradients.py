@@ -242,7 +242,7 @@ def scaled_loss_gradients(path: rnngrad.Trajectory, G: np.ndarray) -> list[np.nd
         grad, exponent = times_scaled(np.eye(S, S + H) + np.eye(S, S + H, S), *stacked)
         total = grad, exponent
         if S > H:
-            through = path.factors.through[0, t]
+            through = path.factors.maps().through[0, t]
             total = times_scaled(np.eye(S) + np.diag(through, -H), grad, exponent)
         parts = [(m[rows], e[rows]) for m, e in [total] for rows in (slice(0, H), slice(H, S))]
         found.append([norm_of(*part) for part in parts[: S // H]])
@@ -334,7 +334,7 @@ def by_step(module: nn.RNNBase, x: Tensor, G: Tensor, losses: list[int]) -> np.n
     own, zero = weights(module), torch.zeros(1, module.hidden_size, dtype=x.dtype)
     biases = [own["bias_ih_l0"].detach().clone().requires_grad_() for _ in range(x.shape[1])]
     cells: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell, nn.RNN: torch.rnn_tanh_cell}
-    cell = cells[type(module)]
+    cell: Any = cells[type(module)]
     if getattr(module, "nonlinearity", "") == "relu":
         cell = torch.rnn_relu_cell
     h, c, outputs = zero, zero, []

@@ -220,7 +220,8 @@ def test_lengths_and_counts(cell: str):
     """Each example over its own length; the largest exponents are the same however many."""
     instance = make(Case(cell, layers=2, steps=90, batch=3))
     args = instance.module, instance.inputs, instance.initial_state
-    lengths, kwargs = [90, 33, 7], {"warmup": 6, "layer": 0}
+    lengths = [90, 33, 7]
+    kwargs: dict[str, Any] = {"warmup": 6, "layer": 0}
     found = rnngrad.lyapunov_exponents(*args, lengths=lengths, **kwargs)
     two = rnngrad.lyapunov_exponents(*args, lengths=lengths, count=2, **kwargs)
     alone = rnngrad.lyapunov_exponents(

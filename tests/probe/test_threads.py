@@ -31,7 +31,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def problem(kind: type[nn.RNNBase], hidden: int, batch: int, steps: int) -> tuple[Any, Any]:
+def problem(kind: Callable[..., nn.RNNBase], hidden: int, batch: int, steps: int) -> tuple[Any, Any]:
     """Some examples share their first 40 steps."""
     torch.manual_seed(0)
     x = torch.randn(batch, steps, 3)
@@ -63,7 +63,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "sketch": lambda: vars(
         rnngrad.jacobian_curves(*problem(nn.RNN, 30, 9, 40), method="sketch")
     ),
-    "diagnosis": lambda: vars(rnngrad.diagnose(*problem(nn.LSTM, 9, 18, 60), state="c")),
+    "diagnosis": lambda: vars(rnngrad.diagnose(*problem(nn.LSTM, 9, 17, 40), state="c")),
     "losses": lambda: vars(
         rnngrad.loss_gradient_curves(
             *(args := problem(nn.GRU, 30, 20, 50)), gradients(*args)
