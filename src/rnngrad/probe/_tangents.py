@@ -11,10 +11,9 @@ on the problem alone, so that the bits are the same whatever the number of threa
 
 import math
 from collections.abc import Callable, Iterable, Set
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +32,6 @@ Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
 BLOCK_STEPS = 32  # of 128 units and more; of fewer more steps, so that calls do not count
-CHUNK_EXAMPLES = 8  # their states are one product per step
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
 PART_COLUMNS = 64  # at least so many columns in a part
 KEPT_BYTES = 32 * 2**20  # of the rows that are kept for spectral norms, per thread
@@ -89,33 +87,20 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     lengths = problem.lengths.numpy()
     leads = sharing.leader == np.arange(problem.batch)
     leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
+    few = len(leaders) <= FEW_LEADERS
     total = int((lengths - sharing.branch).sum())
     with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
-        few = len(leaders) <= FEW_LEADERS
         sweep = _Sweep(problem, plan, sharing, found, few, bar.update)
-        if few:
-            for leader in leaders:
-                sweep.run(np.array([leader]), pool.map)
-        else:
-            _all(pool, sweep.run, _chunks(leaders, -lengths))
-        _all(pool, sweep.run, _chunks(others, sharing.branch))
+        over = repeat(pool.map if few else map)
+        for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
+            pass
+        for _ in pool.map(sweep.run, others.tolist()):
+            pass
     for example in np.flatnonzero(~leads):
         of_leader = slice(0, sharing.branch[example])
         for values in found.values():
             values[example, of_leader] = values[sharing.leader[example], of_leader]
     return found
-
-
-def _all(pool: ThreadPoolExecutor, run: Callable[[Any], None], parts: Iterable[Any]) -> None:
-    for _ in pool.map(run, parts):
-        pass
-
-
-def _chunks(examples: Array, key: Array) -> list[Array]:
-    """Those alike by the key together."""
-    size = max(1, min(CHUNK_EXAMPLES, len(examples) // CHUNK_EXAMPLES))
-    ordered = examples[np.argsort(key[examples], kind="stable")]
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 class _Sweep:
@@ -136,66 +121,37 @@ class _Sweep:
         self.problem, self.plan, self.sharing = problem, plan, sharing
         self.found, self.few, self.progress = found, few, progress
         self.block = BLOCK_STEPS * max(1, 128 // problem.hidden)
-        self.lengths = problem.lengths.numpy()
         # the leaders' states and tangents where others branch off
         self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
 
-    def run(self, chunk: Array, parts: Map = map) -> None:
-        """Examples of one kind, leaders or not, each over the steps that it runs itself."""
-        starts, stops = self.sharing.branch[chunk], self.lengths[chunk]
-        leaves = self.sharing.branch[np.isin(self.sharing.leader, chunk)]
-        cuts = sorted({*starts.tolist(), *stops.tolist(), *leaves.tolist()})
-        running: dict[int, tuple[States, Tangents]] = {}
-        for begin, end in pairwise(cuts):
-            for example in chunk[(starts == begin) & (stops > begin)].tolist():
-                running[example] = self._begin(example)
-            now = {e: held for e, held in running.items() if self.lengths[e] > begin}
-            states = _joined([held[0] for held in now.values()])
-            tangents = [held[1] for held in now.values()]
-            for start in range(begin, end, self.block):
-                steps = slice(start, min(start + self.block, end))
-                self._block(list(now), states, tangents, steps, parts)
-            for at, example in enumerate(now):
-                own = [tuple(s[at : at + 1].copy() for s in layer) for layer in states]
-                running[example] = own, tangents[at]
-                if end in self.sharing.branch[self.sharing.leader == example]:
-                    self.left[example, end] = own, tangents[at].copy(cut=False)
+    def run(self, example: int, over: Map = map) -> None:
+        """The steps that an example runs itself; `over` maps a function over parts of the work."""
+        states, tangents = self._begin(example)
+        begin, length = int(self.sharing.branch[example]), int(self.problem.lengths[example])
+        followers = self.sharing.branch[self.sharing.leader == example]
+        for start, stop in pairwise(sorted({begin, *followers.tolist(), length})):
+            for block in range(start, stop, self.block):
+                steps = slice(block, min(block + self.block, stop))
+                *_, run = self.problem.run([example], steps, states)
+                maps = run.factors.maps().each(lambda v: v[0])
+                out = {name: values[example, steps] for name, values in self.found.items()}
+                at = self.plan.spectral_at[steps]
+                tangents.advance(maps, out, at, length - steps.stop, over)
+                self.progress(steps.stop - block)
+            if stop < length:
+                kept = [tuple(s.copy() for s in layer) for layer in states]
+                self.left[example, stop] = kept, tangents.copy(cut=False)
 
     def _begin(self, example: int) -> tuple[States, "Tangents"]:
         """The states of all layers, (1, H) each, and the tangents, when the example begins."""
-        branch = int(self.sharing.branch[example])
+        leader, branch = int(self.sharing.leader[example]), int(self.sharing.branch[example])
         if branch:
-            states, tangents = self.left[int(self.sharing.leader[example]), branch]
-            return states, tangents.copy(cut=False)
+            states, tangents = self.left[leader, branch]
+            return [tuple(s.copy() for s in layer) for layer in states], tangents.copy(cut=False)
         start = self.plan.start[example] if self.plan.sketches else self.plan.start
         layer = self.plan.layer
         tangents = Tangents(self.problem.cells[layer], start, self.plan, self.few)
         return self.problem.start([example], layer + 1), tangents
-
-    def _block(
-        self,
-        examples: list[int],
-        states: States,
-        tangents: list["Tangents"],
-        steps: slice,
-        parts: Map,
-    ) -> None:
-        *_, run = self.problem.run(examples, steps, states)
-        maps = run.factors.maps()
-        for at, (example, own) in enumerate(zip(examples, tangents, strict=True)):
-            out = {name: values[example, steps] for name, values in self.found.items()}
-            left = int(self.lengths[example]) - steps.stop
-            some = maps.each(lambda v, at=at: v[at])
-            own.advance(some, out, self.plan.spectral_at[steps], left, parts)
-        self.progress(len(examples) * (steps.stop - steps.start))
-
-
-def _joined(states: list[States]) -> States:
-    """The states of several examples, by layer, (b, H) each."""
-    return [
-        tuple(np.concatenate(same) for same in zip(*layers, strict=True))
-        for layers in zip(*states, strict=True)
-    ]
 
 
 class Tangents:
