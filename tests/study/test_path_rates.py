@@ -89,7 +89,8 @@ def test_predicted_rates_of_long_padding_are_those_of_the_curve() -> None:
     long = ProbeInputs(x, torch.tensor([320]), is_word)
     state = initial_state(module, 1, PROBE)
     curves = explicit_curves(rnngrad.trajectory(module, x, state))
-    padding = path_rates(module, long, state, curves).set_index("input").loc["padding"]
+    table = path_rates(module, long, state, curves)
+    padding = table[table["input"] == "padding"].iloc[0].to_dict()
     assert padding["settled_rate"] == pytest.approx(padding["total"], abs=3e-3)
     # this LSTM rests where it starts from zero
     assert padding["zero_state_rate"] == pytest.approx(padding["settled_rate"], abs=1e-6)
