@@ -76,6 +76,26 @@ def test_rates_and_gates_are_those_of_the_trajectory(inputs: ProbeInputs) -> Non
     assert np.isnan(table.loc["words", ["zero_state_rate", "settled_rate"]].astype(float)).all()
 
 
+def test_predicted_rates_of_long_padding_are_those_of_the_curve() -> None:
+    """The state comes to rest on 300 zeros, and from the zero state on no bias leaves it."""
+    module = make_lstm()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.startswith("bias"):
+                parameter.zero_()
+    is_word = np.arange(320)[None] >= 300
+    torch.manual_seed(1)
+    x = torch.randn(1, 320, D) * torch.from_numpy(is_word)[:, :, None]
+    long = ProbeInputs(x, torch.tensor([320]), is_word)
+    state = initial_state(module, 1, PROBE)
+    curves = explicit_curves(rnngrad.trajectory(module, x, state))
+    table = path_rates(module, long, state, curves)
+    padding = table[table["input"] == "padding"].iloc[0].to_dict()
+    assert padding["settled_rate"] == pytest.approx(padding["total"], abs=3e-3)
+    # this LSTM rests where it starts from zero
+    assert padding["zero_state_rate"] == pytest.approx(padding["settled_rate"], abs=1e-6)
+
+
 def test_words_without_padding_have_rates_from_the_second_step_on(inputs: ProbeInputs) -> None:
     module = make_lstm()
     h, c = initial_state(module, B, PROBE)
