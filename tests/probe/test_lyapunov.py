@@ -139,13 +139,14 @@ def test_sum_with_units_that_are_driven(drive: float):
     np.testing.assert_allclose(found.sum(), expected.item(), rtol=rtol)
 
 
-def test_what_float64_cannot_tell_is_nan():
-    """Two equal rows of W_hh: the last exponent is -inf, and any finite number is round-off."""
+@pytest.mark.parametrize("others", [[4], [3, 4], [0, 1, 2, 3]])
+def test_what_float64_cannot_tell_is_nan(others: list[int]):
+    """Dependent rows of W_hh: the last exponent is -inf, and any finite number is round-off."""
     torch.manual_seed(0)
     module = nn.RNN(1, 6, batch_first=True).double()
     with torch.no_grad():
         weight = module.get_parameter("weight_hh_l0")
-        weight[5] = weight[4]
+        weight[5] = weight[others].sum(dim=0)
     found = rnngrad.lyapunov_exponents(module, torch.randn(2, 50, 1).double())
     assert np.isnan(found[:, -1]).all()
     assert np.isfinite(found[:, :-1]).all()
