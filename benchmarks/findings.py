@@ -1,16 +1,16 @@
-"""Ratios of times that were taken in turns in one process."""
+"""Results of the second table, and ratios of times that were taken in turns in one process."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
-    """A ratio with its spread over the rounds.
+    """A median with its range over the rounds.
 
-    what: names what was measured; unit: what the number counts; note: accuracy, or what was
-    extrapolated.
+    what: names the work; unit: says what the number counts; note: holds the accuracy, or what was
+    extrapolated; goal: "≥ 2" or "≤ 2", empty where none is set.
     """
 
     what: str
@@ -19,6 +19,12 @@ class Finding(NamedTuple):
     high: float
     unit: str
     note: str = ""
+    goal: str = ""
+
+    @property
+    def met(self) -> bool:
+        sign, number = self.goal.split()
+        return self.value >= float(number) if sign == "≥" else self.value <= float(number)
 
 
 class Sizes(NamedTuple):
@@ -30,12 +36,12 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-QUESTION = Sizes(1403, 200, 100, 3)
+QUESTION = Sizes(1403, 200, 100, 5)
 TINY = Sizes(40, 16, 4, 1)
 
 
 def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contender in every round; the median forgives a slow first one."""
+    """Seconds of every contender in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -53,8 +59,12 @@ def ratio(
     unit: str,
     factor: float = 1.0,
     note: str = "",
+    goal: str = "",
 ) -> Finding:
-    """Seconds of `over` by those of `under`, round by round, times `factor`: median and range."""
-    pairs = zip(seconds[over], seconds[under], strict=True)
-    ratios = [factor * above / below for above, below in pairs]
-    return Finding(what, statistics.median(ratios), min(ratios), max(ratios), unit, note)
+    """Seconds of `over` by those of `under`, round by round, times `factor`."""
+    pairs = zip(seconds[over], seconds[under], strict=False)  # a slow one takes fewer rounds
+    return median(what, [factor * above / below for above, below in pairs], unit, note, goal)
+
+
+def median(what: str, values: Sequence[float], unit: str, note: str, goal: str) -> Finding:
+    return Finding(what, statistics.median(values), min(values), max(values), unit, note, goal)

@@ -1,23 +1,23 @@
-"""What the times were measured on, without names of hosts or folders."""
+"""The machine that the times were measured on, without names of hosts or folders."""
 
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy")
+PACKAGES = ("torch", "numpy", "numba")
 
 
 def description(threads: int) -> dict[str, object]:
+    # JAX and TensorFlow have another environment: their versions are the pinned ones
+    lines = (Path(__file__).parent / "requirements.txt").read_text().splitlines()
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "memory_gib": round(_memory_bytes() / 2**30),
-        "system": platform.system(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
-        **_competitors(),
+        **dict(line.split("==") for line in lines if "==" in line),
     }
 
 
@@ -30,14 +30,3 @@ def processor() -> str:
     values = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     name = values.get("model name", platform.machine())
     return f"{name}, AVX-512" if "avx512f" in values.get("flags", "") else name
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _competitors() -> dict[str, str]:
-    """The versions that are pinned."""
-    lines = (Path(__file__).parent / "requirements.txt").read_text().splitlines()
-    pins = (line.split("==") for line in lines if "==" in line)
-    return {name.strip(): pinned.strip() for name, pinned in pins}

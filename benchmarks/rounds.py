@@ -1,137 +1,110 @@
-"""Interleaved rounds: in each, every competitor works on the case once, in its own process."""
+"""One case in interleaved rounds: in each, every competitor works on it once."""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
-from benchmarks.cases import FULL_SIZE, Case, Problem, make_problem
-from benchmarks.competitors import COMPETITORS, Curves
-from benchmarks.process import ROOT, Process, RefusedError, installed
-from benchmarks.verification import reference, verify
+from benchmarks.cases import Case, make_problem
+from benchmarks.competitors import EXACT, FLOOR, JAX, LABELS, PROBE, UNIT, Curves, Turn
+from benchmarks.competitors.probe import lstm_of, state_of, turns
+from benchmarks.findings import ratio
+from benchmarks.verification import RefusedError, reference, verify
 
-BENCH_PYTHON = ROOT / ".bench-venv/bin/python"  # that of JAX and TensorFlow
-ROUNDS = 5
-HEADLINE_BUDGET = 1e6  # seconds: all steps are run
-LIMIT = 900.0  # seconds; what has not answered by then is ended
-
-
-def installed_competitors(names: list[str]) -> dict[str, Path]:
-    """The interpreter of each; who is not installed is named and left out."""
-    found = {}
-    for name in names:
-        package = COMPETITORS[name].needs
-        python = Path(sys.executable) if package == "torch" else BENCH_PYTHON
-        if installed(python, package):
-            found[name] = python
-        else:
-            print(f"skipped: {COMPETITORS[name].label} ({package} is not installed)")
-    return found
+ROOT = Path(__file__).parents[1]
+BENCH_PYTHON = ROOT / ".bench-venv/bin/python"
+# They have an environment of their own, and a process each.
+FOREIGN: dict[str, tuple[str, ...]] = {
+    JAX: ("jax_scan", "float64"),
+    "jax_float32": ("jax_scan", "float32"),
+    "tensorflow": ("tensorflow_loop",),
+}
+LONG, FEWEST = 20.0, 3  # a competitor that takes more seconds works three times only
 
 
-class Field:
-    """The competitors' processes; they stay from case to case, for their imports take seconds.
+def run_case(case: Case, goal: str, rounds: int) -> dict[str, Any]:
+    """A finding against JAX, and seconds and accuracy of all competitors."""
+    problem = make_problem(case)
+    true = reference(lstm_of(problem), torch.from_numpy(problem.inputs), state_of(problem))
+    results: dict[str, Any] = {name: {"seconds": []} for name in LABELS}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        np.savez(Path(folder) / "problem.npz", **problem._asdict())
+        foreign = {name: _Foreign(name, Path(folder), stack) for name in FOREIGN}
+        everybody = turns(problem) | foreign
+        for turn in range(rounds):
+            for name, result in results.items():
+                slow = turn >= FEWEST and max(result["seconds"], default=0.0) > LONG
+                if "refused" not in result and not slow:
+                    _take(everybody[name], name, result, true, case)
+    return _against_jax(case, goal, results) | {"case": str(case), "competitors": results}
 
-    Args:
-        pythons: the interpreter of every competitor, by name.
-        budget: seconds per competitor and case.
-        headline_rounds: how often, at least, those that run all steps at full size do so.
-        scratch: a folder for problems, curves and what the processes print.
-    """
 
-    def __init__(
-        self,
-        pythons: dict[str, Path],
-        budget: float,
-        threads: int,
-        headline_rounds: int,
-        scratch: Path,
-    ) -> None:
-        self.pythons, self.budget, self.threads = pythons, budget, threads
-        self.headline_rounds, self.scratch = headline_rounds, scratch
-        self.processes: dict[str, Process] = {}
+def _take(
+    take: Callable[[], Turn], name: str, result: dict[str, Any], true: Curves, case: Case
+) -> None:
+    try:
+        seconds, steps, curves = take()
+        if name not in (UNIT, FLOOR):
+            errors, accurate = verify(curves, true, case.batch, name in EXACT, steps)
+            result |= {"errors": errors, "accurate": accurate}
+    except RefusedError as error:
+        result |= {"refused": str(error), "seconds": []}
+        return
+    result["seconds"].append(seconds)
+    result["extrapolated"] = len(steps) < case.steps
 
-    def run(self, case: Case, results: dict[str, dict[str, Any]]) -> None:
-        """Fill `results`, by competitor, while it goes on: what is there counts."""
-        problem = make_problem(case)
-        path = self.scratch / f"{case.steps}_{case.hidden}_{case.batch}.npz"
-        problem.save(path)
-        true = reference(problem)
-        spent: dict[str, list[float]] = {name: [] for name in self.pythons}
-        for name in self._turns(case, spent, results):
-            budget = self._single_budget(name, case)
-            spent[name].append(self._turn(name, budget, path, problem, true, results))
-        path.unlink()
 
-    def _turns(
-        self, case: Case, spent: dict[str, list[float]], results: dict[str, dict[str, Any]]
-    ) -> Iterator[str]:
-        for turn in range(ROUNDS):
-            for name in tqdm(self.pythons, f"{case.label}, round {turn + 1}", leave=False):
-                if turn == 0 or self._goes_on(name, case, spent[name], results[name]):
-                    yield name
+class _Foreign:
+    """A process of another environment, which waits until it is asked for a turn."""
 
-    def _goes_on(self, name: str, case: Case, spent: list[float], result: dict[str, Any]) -> bool:
-        if "refused" in result:
-            return False
-        headline = case == FULL_SIZE and COMPETITORS[name].headline
-        if headline and len(spent) < self.headline_rounds:
-            return True
-        return sum(spent) + spent[-1] <= self.budget
+    def __init__(self, name: str, folder: Path, stack: ExitStack) -> None:
+        module, *options = FOREIGN[name]
+        self.curves, self.log = folder / f"{name}.npz", folder / f"{name}.log"
+        self.why = f"{BENCH_PYTHON.relative_to(ROOT)} is missing" * (not BENCH_PYTHON.exists())
+        if self.why:
+            return
+        command = [BENCH_PYTHON, "-m", f"benchmarks.competitors.{module}", folder, *options]
+        pipe = subprocess.PIPE
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=log, text=True
+            )
+        stack.callback(self.process.communicate)
+        stack.callback(self.process.kill)
+        self._answer()
 
-    def _single_budget(self, name: str, case: Case) -> float:
-        headline = case == FULL_SIZE and COMPETITORS[name].headline
-        return HEADLINE_BUDGET if headline else self.budget / 2
+    def __call__(self) -> Turn:
+        if not self.why:
+            with suppress(BrokenPipeError):
+                print(self.curves.name, file=self.process.stdin, flush=True)
+            self._answer()
+        if self.why:
+            raise RefusedError(self.why)
+        with np.load(self.curves) as found:
+            curves = Curves(**{key: found[key] for key in found if key != "steps"})
+            return Turn(self.seconds, found["steps"], curves)
 
-    def _turn(
-        self,
-        name: str,
-        budget: float,
-        path: Path,
-        problem: Problem,
-        true: Curves,
-        results: dict[str, dict[str, Any]],
-    ) -> float:
-        """Seconds that it took, and what came out in `results`."""
-        try:
-            answer, curves, steps = self._ask(name, budget, path)
-            accuracy = verify(curves, steps, true, problem.batch) if curves else {}
-        except RefusedError as error:
-            results[name] = {"refused": str(error)}
-            return 0.0
-        result = results.setdefault(name, {"seconds": []})
-        result["seconds"].append(answer["seconds"])
-        result["extrapolated"] = answer["extrapolated"]
-        result["steps_run"] = len(steps)
-        if accuracy:
-            result["accuracy"] = {curve: asdict(value) for curve, value in accuracy.items()}
-        return answer["spent"]
+    def _answer(self) -> None:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        last = (self.log.read_text().strip() or "its process has ended").splitlines()[-1]
+        answer = json.loads(line) if line else {"refused": last}
+        self.why = answer.get("refused", "")
+        self.seconds = float(answer.get("seconds", 0))
 
-    def _ask(
-        self, name: str, budget: float, path: Path
-    ) -> tuple[dict[str, Any], Curves | None, np.ndarray]:
-        found = self.scratch / f"{name}.npz"
-        request = {"problem": str(path), "budget": budget, "curves": str(found)}
-        answer = self._process(name).ask(request, LIMIT)
-        if "error" in answer:
-            raise RefusedError(answer["error"])
-        with np.load(found, allow_pickle=False) as arrays:
-            steps = arrays["steps"]
-            curves = Curves(**{key: arrays[key] for key in arrays if key != "steps"})
-        return answer, curves if COMPETITORS[name].curves else None, steps
 
-    def _process(self, name: str) -> Process:
-        process = self.processes.get(name)
-        if process is None or not process.running:
-            log = self.scratch / f"{name}.log"
-            process = Process(self.pythons[name], name, log, self.threads)
-            self.processes[name] = process
-        return process
-
-    def end(self) -> None:
-        for process in self.processes.values():
-            process.end()
+def _against_jax(case: Case, goal: str, results: dict[str, Any]) -> dict[str, Any]:
+    what = f"curves at every t, {case}"
+    for name in (JAX, PROBE):
+        if "refused" in results[name]:
+            return {"what": what, "refused": f"{LABELS[name]}: {results[name]['refused']}"}
+    seconds = {name: results[name]["seconds"] for name in (JAX, PROBE)}
+    note = f"worst relative error {max(results[PROBE]['errors'].values()):.0e}"
+    unit = "times as fast as JAX in float64"
+    return ratio(what, seconds, JAX, PROBE, unit, note=note, goal=goal)._asdict()

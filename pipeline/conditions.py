@@ -15,7 +15,7 @@ BUILD = Path("build")
 
 
 def main() -> None:
-    start_workers("rnngrad.study.conditions.measuring")
+    start_workers("rnngrad.study.conditions.measuring", "rnngrad.compiled_probe")
     params = read_params()
 
     import pandas as pd

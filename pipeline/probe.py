@@ -21,7 +21,9 @@ BUILD = Path("build")
 
 
 def main(cell: str) -> None:
-    start_workers("rnngrad.study.probing", "rnngrad.study.evidence.measuring")
+    start_workers(
+        "rnngrad.study.probing", "rnngrad.study.evidence.measuring", "rnngrad.compiled_probe"
+    )
     params = read_params()
     if params.lacks(cell):
         leave_out(BUILD / "probe" / cell, BUILD / "evidence" / cell)

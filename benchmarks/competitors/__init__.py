@@ -1,17 +1,33 @@
-"""Who takes part. A competitor's module is imported in its own process only.
+"""Who takes part, and how a turn of theirs is timed. This file needs NumPy only."""
 
-A module's function `prepare` makes what is timed from a problem. For all t at once ("forward", cost
-linear in T, and "reverse", quadratic) it is `prepare(problem, steps)`, and what it returns, called,
-gives the curves at the first `steps` steps. For one t at a time ("per step") it is
-`prepare(problem)`, and it returns a pair: what has to be done once, and the value at a given t.
-"""
-
+import json
+import os
+import statistics
+import sys
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
-Growth = Literal["forward", "reverse", "per step"]
+from benchmarks.cases import Problem
+from benchmarks.extrapolation import from_some_steps
+
+PROBE, UNIT, FLOOR, JAX = "rnngrad", "forward", "floor", "jax_float64"
+LABELS = {
+    PROBE: "rnngrad, float64",
+    UNIT: "plain nn.LSTM forward, float32",
+    FLOOR: "the matrix products alone, float64",
+    JAX: "JAX scan of jvp, float64",
+    "jax_float32": "JAX scan of jvp, float32",
+    "jacfwd": "torch.func.jacfwd, float32",
+    "autograd": "torch autograd for every t, float32",
+    "tensorflow": "TensorFlow, the question's way",
+}
+EXACT = {PROBE, JAX}  # their time counts only where they keep rnngrad's promise
+SHORT = 0.5  # seconds: less is repeated for so long, and the median counts
+FEWEST = 3  # runs of what takes little more: after the others' turns the first is out of all caches
 
 
 class Curves(NamedTuple):
@@ -19,80 +35,59 @@ class Curves(NamedTuple):
 
     column_sum: np.ndarray | None = None
     frobenius: np.ndarray | None = None
+    spectral: np.ndarray | None = None
 
 
-class Competitor(NamedTuple):
-    """One way to get the curves.
+class Turn(NamedTuple):
+    """seconds of the whole work; the steps that were run, from 1; their curves, if any."""
 
-    bytes_per_step: held at once for every step, from (H, B); the number of steps is kept below
-        what fits `MEMORY`.
-    denormals: is torch left to keep denormal numbers? JAX and TensorFlow flush them to zero.
+    seconds: float
+    steps: np.ndarray
+    curves: Curves
+
+
+def first_steps(run: Callable[[], Curves], steps: int, T: int) -> Turn:
+    """All of the first steps at once, each of which costs the same."""
+    seconds, curves = [], Curves()
+    while sum(seconds) < SHORT * (FEWEST if len(seconds) < FEWEST else 1):
+        start = perf_counter()
+        curves = run()
+        seconds.append(perf_counter() - start)
+    return Turn(statistics.median(seconds) * T / steps, np.arange(1, steps + 1), curves)
+
+
+def one_by_one(once: Callable[[], None], at: Callable[[int], Curves], T: int) -> Turn:
+    """What all t share, and three of them, each by itself."""
+    start = perf_counter()
+    once()
+    shared = perf_counter() - start
+    seconds, found = {}, []
+    for t in sorted({1, max(1, T // 2), T}):
+        start = perf_counter()
+        found.append(at(t).column_sum)
+        seconds[t] = perf_counter() - start
+    whole = shared + from_some_steps(seconds, T)
+    return Turn(whole, np.array(list(seconds)), Curves(np.concatenate(found, axis=1)))
+
+
+def serve(prepare: Callable[[Problem], Callable[[], Turn]]) -> None:
+    """A process of its own: every line that it reads asks for a turn.
+
+    It answers with a line of JSON, the first of which says that it is ready; the curves are in a
+    file. `benchmarks.rounds` starts it.
     """
-
-    label: str
-    module: str
-    function: str
-    growth: Growth
-    needs: str = "torch"
-    curves: bool = True
-    headline: bool = False  # runs all steps at full size whatever that takes
-    bytes_per_step: Callable[[int, int], int] = lambda H, B: 0
-    denormals: bool = False
-
-
-MEMORY = 4 * 2**30
-
-PROBE, UNIT, FLOOR = "rnngrad", "forward", "floor"
-COMPETITORS = {
-    PROBE: Competitor("rnngrad", "probe", "curves", "forward", headline=True, denormals=True),
-    "all_directions": Competitor(
-        "rnngrad, no direction dropped",
-        "probe",
-        "all_directions",
-        "forward",
-        headline=True,
-        denormals=True,
-    ),
-    UNIT: Competitor("plain nn.LSTM forward", "probe", "plain_forward", "forward", curves=False),
-    FLOOR: Competitor(
-        "the matrix products alone", "product_rate", "products", "forward", curves=False
-    ),
-    "jax_float64": Competitor(
-        "JAX scan of jvp, float64", "jax_scan", "float64", "forward", "jax", headline=True
-    ),
-    "jax_float32": Competitor(
-        "JAX scan of jvp, float32", "jax_scan", "float32", "forward", "jax", headline=True
-    ),
-    "vmap_jvp": Competitor(
-        "torch.func vmap(jvp) of each step", "torch_forward", "vmap_jvp", "forward"
-    ),
-    "jacfwd": Competitor(
-        "torch.func.jacfwd",
-        "torch_forward",
-        "jacfwd",
-        "forward",
-        bytes_per_step=lambda H, B: 16 * B * H * H,
-    ),
-    "jacrev": Competitor(
-        "torch.func.jacrev",
-        "torch_reverse",
-        "jacrev",
-        "reverse",
-        bytes_per_step=lambda H, B: 64 * B * H * H,
-    ),
-    "autograd": Competitor("torch autograd for every t", "torch_reverse", "autograd", "per step"),
-    "tensorflow_tensor": Competitor(
-        "TensorFlow for every t, one graph",
-        "tensorflow_loop",
-        "t_as_tensor",
-        "per step",
-        "tensorflow",
-    ),
-    "tensorflow": Competitor(
-        "TensorFlow, the question's way",
-        "tensorflow_loop",
-        "traced_per_t",
-        "per step",
-        "tensorflow",
-    ),
-}
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    folder = Path(sys.argv[1])
+    try:
+        with np.load(folder / "problem.npz") as arrays:
+            turn = prepare(Problem(**arrays))
+        print("{}", file=answers, flush=True)
+        for line in sys.stdin:
+            seconds, steps, curves = turn()
+            found = {k: v for k, v in curves._asdict().items() if v is not None}
+            np.savez(folder / line.strip(), steps=steps, **found)
+            print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+    except Exception as error:  # whatever a library raises: the others go on
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        print(json.dumps({"refused": why}), file=answers, flush=True)

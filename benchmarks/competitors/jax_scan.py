@@ -1,9 +1,12 @@
 """JAX: one compiled scan over the steps, in each of which all directions go through jvp.
 
+    python -m benchmarks.competitors.jax_scan FOLDER float64
+
 Tangents are put back on a scale of order 1 after every step, by a power of two per example, as
 somebody who has met the underflow would write it. Compiling is not timed.
 """
 
+import sys
 from collections.abc import Callable
 
 import jax  # type: ignore[import-not-found]
@@ -11,35 +14,21 @@ import jax.numpy as jnp  # type: ignore[import-not-found]
 import numpy as np
 
 from benchmarks.cases import Problem
-from benchmarks.competitors import Curves
+from benchmarks.competitors import Curves, Turn, first_steps, serve
 
 LOG10_2 = float(np.log10(2))
 
 
-def float32(problem: Problem, steps: int) -> Callable[[], Curves]:
-    return _prepare(problem, steps, jnp.float32)
-
-
-def float64(problem: Problem, steps: int) -> Callable[[], Curves]:
-    jax.config.update("jax_enable_x64", True)
-    return _prepare(problem, steps, jnp.float64)
-
-
-def _prepare(problem: Problem, steps: int, dtype: type) -> Callable[[], Curves]:
-    x = problem.inputs[:, :steps]
-    arrays = (problem.weight_ih, problem.weight_hh, problem.bias, x, problem.h, problem.c)
-    arguments = [jnp.asarray(array, dtype=dtype) for array in arrays]
+def prepare(problem: Problem) -> Callable[[], Turn]:
+    arguments = [jnp.asarray(array, dtype=sys.argv[2]) for array in problem]
     compiled = jax.jit(_curves).lower(*arguments).compile()
 
     def run() -> Curves:
         sizes, exponents = jax.block_until_ready(compiled(*arguments))
         scale = np.asarray(exponents, dtype=np.float64) * LOG10_2
-        column_sum, frobenius = (
-            (np.log10(np.asarray(size, dtype=np.float64)) + scale).T for size in sizes
-        )
-        return Curves(column_sum, frobenius)
+        return Curves(*((np.log10(np.asarray(v, dtype=np.float64)) + scale).T for v in sizes))
 
-    return run
+    return lambda: first_steps(run, problem.case.steps, problem.case.steps)
 
 
 def _curves(W_ih, W_hh, b, x, h, c):
@@ -70,5 +59,10 @@ def _advance(W_hh, a_t, h, c, dh, dc):
 
 
 def _sizes(dc):
-    """Of the tangents dc (k, b, i): mean_k |sum_i dc| and sqrt(sum dc^2), each (b,)."""
+    """mean_k |sum_i dc| and sqrt(sum dc^2) of the tangents dc (k, b, i), each (b,)."""
     return jnp.abs(dc.sum(axis=2)).mean(axis=0), jnp.sqrt(jnp.square(dc).sum(axis=(0, 2)))
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", sys.argv[2] == "float64")
+    serve(prepare)

@@ -7,14 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import rnngrad
 from rnngrad.data.batches import load_embedding
 from rnngrad.errors import InputError
 from rnngrad.params import Params, read_params
-from rnngrad.probe.naive import first_zero_step, naive_column_sums
-from rnngrad.probe.problem import Problem, problem_of
-from rnngrad.probe.trajectory import Chunk, run_layer
 from rnngrad.study.conditions import measuring, table
 from rnngrad.study.conditions.inputs import condition_inputs
 from rnngrad.study.conditions.jobs import SMALLEST_NORMAL, distinct, jobs_of, tabulate
@@ -63,7 +61,7 @@ def by_autograd(params: Params, embed: Path, cell: str) -> np.ndarray:
     job = jobs_of(params, D)["question"][0]._replace(cell=cell)
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
-    module = measuring._module(job, D, params, Path()).double()
+    module = measuring.module_of(job, D, params, Path()).double()
     state = shared_state(module, len(examples.inputs), "uniform", 1001)
     parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
     denominator = parts[-1].requires_grad_()
@@ -135,7 +133,7 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     job = jobs_of(params, D)["question"][0]
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
-    module = measuring._module(job, D, params, Path())
+    module = measuring.module_of(job, D, params, Path())
     h, c = shared_state(module, 3, "uniform", 1001)
     assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
     try:
@@ -174,7 +172,7 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None
     job = jobs_of(params, D)["question"][0]
     sample, vectors = load_embedding(embed)
     examples = condition_inputs(job.setting, "pre", sample, vectors, params.conditions)
-    module = measuring._module(job, D, params, Path())
+    module = measuring.module_of(job, D, params, Path())
     h, c = (s[0].double() for s in shared_state(module, 3, "uniform", 1001))
     reference, c = SigmoidState(module, torch.float64), c.requires_grad_()
     for t in (1, 2, 9, T):
@@ -184,38 +182,36 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None
         assert curves["question", "lstm"][t] == pytest.approx(expected, abs=1e-12)
 
 
-def forgetful(steps: int = 150) -> Problem:
-    """Two examples of an LSTM whose forget gates are nearly closed."""
+Problem = tuple[nn.LSTM, Tensor, tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def forgetful() -> Problem:
+    """An LSTM whose forget gates are nearly closed, two examples of 150 steps and their states."""
     torch.manual_seed(0)
     module = nn.LSTM(D, 3, batch_first=True)
     with torch.no_grad():
         dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0
-    x, state = torch.randn(2, 150, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
-    return problem_of(module, x[:, :steps], state)
+    return module, torch.randn(2, 150, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
 
 
 @pytest.mark.parametrize("near", [1, 60, 149])
-def test_the_first_zero_is_found_from_any_guess(near: int) -> None:
-    problem = forgetful()
-    layer = run_layer(problem, Chunk(torch.arange(2), problem.lengths), 0, torch.float32)
-    zero = (naive_column_sums(layer, "c", flush=True) == 0).all(dim=1).tolist()
-    assert first_zero_step(layer, "c", near) == zero.index(True) + 1
-    short = run_layer(problem, Chunk(torch.arange(2), problem.lengths - 140), 0, torch.float32)
-    assert first_zero_step(short, "c", min(near, 10)) is None
+def test_the_first_zero_is_found_from_any_guess(near: int, forgetful: Problem) -> None:
+    module, x, start = forgetful
+    sums = rnngrad.autograd_column_sums(module, x, start, state="c", flush=True)
+    zero = (sums == 0).all(axis=0).tolist()
+    assert 10 < zero.index(True) + 1 < 149
+    # the true curve passes the smallest normal number at `near`
+    guess = np.where(np.arange(150) < near - 1, 0.0, -50.0)[None]
+    found = measuring.float32_zero_from(module, x, start, "c", guess)
+    assert found == zero.index(True) + 1
 
 
-@pytest.mark.parametrize("near", [1, 60])
-def test_the_first_zero_is_found_however_late_it_is(near: int) -> None:
-    """At first only the steps up to some after the guess are run."""
-    problem = forgetful()
-    layer = run_layer(problem, Chunk(torch.arange(2), problem.lengths), 0, torch.float32)
-    zero = (naive_column_sums(layer, "c", flush=True) == 0).all(dim=1).tolist()
-    log10 = np.where(np.arange(150) < near - 1, 0.0, -50.0)[None]
-    run = measuring._Run(problem, [range(150)] * 2, "c")
-    assert run.float32_zero_from(log10) == zero.index(True) + 1
-    short = measuring._Run(forgetful(9), [range(9)] * 2, "c")
-    assert short.float32_zero_from(np.full((2, 9), -50.0)) is None
-    assert short.float32_zero_from(np.zeros((2, 9))) is None
+def test_there_is_no_first_zero_where_the_last_step_has_none(forgetful: Problem) -> None:
+    module, x, start = forgetful
+    for guess in (-50.0, 0.0):
+        log10 = np.full((2, 9), guess)
+        assert measuring.float32_zero_from(module, x[:, :9], start, "c", log10) is None
 
 
 def test_costly_readings_are_taken_where_the_question_looked(embed: Path) -> None:
@@ -279,11 +275,11 @@ def test_identity_and_chrono_reach_the_module() -> None:
         }
     )
     jobs = jobs_of(params, D)
-    rnn = measuring._module(jobs["identity"][0], D, params, Path())
+    rnn = measuring.module_of(jobs["identity"][0], D, params, Path())
     assert isinstance(rnn, nn.RNN)
     assert rnn.nonlinearity == "relu"
     assert torch.equal(dict(rnn.named_parameters())["weight_hh_l0"], torch.eye(H))
-    lstm = measuring._module(jobs["chrono"][0], D, params, Path())
+    lstm = measuring.module_of(jobs["chrono"][0], D, params, Path())
     i, f, _, _ = dict(lstm.named_parameters())["bias_ih_l0"].chunk(4)
     assert torch.equal(i, -f)
     assert 0 <= f.min() < f.max() <= np.log(T - 1)

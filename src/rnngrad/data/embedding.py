@@ -120,7 +120,7 @@ def _coverage(
     comments: Sequence[Sequence[str]], vocabulary: dict[str, int], vectors: np.ndarray
 ) -> dict:
     # over all words of the sample: one that is not in the vocabulary has no vector either
-    has = vectors.any(axis=1)
+    has = (vectors != 0).any(axis=1)
     norms = np.linalg.norm(vectors, axis=1)
     covered = {word for word, number in vocabulary.items() if has[number]}
     tokens = [token for comment in comments for token in comment]

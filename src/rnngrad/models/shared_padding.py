@@ -17,8 +17,8 @@ STRETCH = 32  # steps between two looks at the state, or at the cotangent
 # A stretch that moves the state by so many units of rounding has not moved it. That is less than
 # half a unit a step, which the module itself would round away.
 ROUNDING = 4
-# A cotangent that shrinks and has fallen to this share of a unit of rounding is dead. The share is
-# for earlier steps, which might let it grow again.
+# A cotangent that has fallen to this share of a unit of rounding is dead. The share is for earlier
+# steps, which might let it grow again.
 DEAD = 1e-3
 
 
@@ -66,16 +66,16 @@ class _Stretches(torch.autograd.Function):
         weights = ctx.saved_tensors  # raises an error if a weight has changed since
         dead = DEAD * torch.finfo(weights[0].dtype).eps
         met: list[tuple[State, State]] = []
-        last = largest = max(float(part.abs().max()) for part in cotangent)
+        largest = max(float(part.abs().max()) for part in cotangent)
         for k in reversed(range(ctx.count)):
             before, after = ctx.runs[min(k, len(ctx.runs) - 1)]
             met.append((before, cotangent))
             cotangent = torch.autograd.grad(after, before, cotangent, retain_graph=True)
             size = max(float(part.abs().max()) for part in cotangent)
-            if size <= min(last, dead * largest):
+            if size <= dead * largest:
                 cotangent = tuple(torch.zeros_like(part) for part in cotangent)
                 break
-            last, largest = size, max(size, largest)
+            largest = max(size, largest)
         states, cotangents = (
             tuple(torch.cat(part, dim=1) for part in zip(*one, strict=True))
             for one in zip(*met, strict=True)

@@ -3,6 +3,8 @@
 Knows torch, NumPy, SciPy and numba only.
 """
 
+import torch
+
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 from rnngrad.probe.diagnosis import Diagnosis, autograd_column_sums, diagnose
 from rnngrad.probe.loss_gradients import LossGradientCurves, loss_gradient_curves
@@ -17,6 +19,7 @@ __all__ = [
     "LossGradientCurves",
     "Trajectory",
     "autograd_column_sums",
+    "compile_loops",
     "diagnose",
     "jacobian_curves",
     "jacobian_curves_of_step",
@@ -25,3 +28,12 @@ __all__ = [
     "trajectory",
     "weight_gradient_parts",
 ]
+
+
+def compile_loops() -> None:
+    """Compile all loops now, or load them: the processes that are started later find them ready."""
+    x = torch.zeros(1, 1, 1)
+    for module in (torch.nn.RNN(1, 1), torch.nn.GRU(1, 1), torch.nn.LSTM(1, 1)):
+        jacobian_curves(module, x)
+        weight_gradient_parts(module, x, x)
+        autograd_column_sums(module, x)

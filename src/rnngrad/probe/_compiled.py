@@ -249,10 +249,7 @@ def tangent_steps(
 
 @_compiled
 def _any(x):
-    for v in x.flat:
-        if v != 0:
-            return True
-    return False
+    return (x != 0).any()
 
 
 @_compiled

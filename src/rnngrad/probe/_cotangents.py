@@ -46,7 +46,7 @@ class Visit(NamedTuple):
 
 
 def chunks(problem: Problem, layers: int) -> list[Array]:
-    """The examples in parts whose trajectories fit into memory, those of similar length together."""
+    """The examples, similar lengths together, in parts whose trajectories fit into memory."""
     cell = problem.cells[0]
     bytes_each = 8 * problem.steps * layers * ((2 * cell.gates + 3) * problem.hidden)
     order = np.argsort(-problem.lengths.numpy(), kind="stable")
@@ -125,6 +125,27 @@ class Cotangents:
         if self.smallest:
             for v in (visit.h, *c):
                 v[np.abs(v) < self.smallest] = 0
+
+    def move(self, t: int, losses: slice) -> None:
+        """`back` for those who do not look on the way."""
+        for _ in self.back(t, losses):
+            pass
+
+    def take(self, other: "Cotangents", first: int, last: int, limit: float) -> int:
+        """Copy other's losses first to last - 1 from the first that has an entry below the limit.
+
+        Returns the position of that loss, or `last`.
+        """
+        size = np.abs(other.values[:, first:last])
+        near = ((size > 0) & (size < limit)).any(axis=(0, 2)).nonzero()[0]
+        start = first + int(near[0]) if len(near) else last
+        copied = other.values[:, start:last]
+        self.values[:, start:last] = np.where(np.abs(copied) < self.smallest, 0, copied)
+        return start
+
+    def alive(self, losses: slice) -> Array:
+        """Which losses have a cotangent that is not zero, (r,) bool."""
+        return (self.values[:, losses] != 0).any(axis=(0, 2))
 
     def lost(self, visit: Visit, t: int) -> Array:
         """Which losses had a product that may have underflown on the way to delta, (r,) bool."""

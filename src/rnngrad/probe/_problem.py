@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
-from rnngrad.probe.cells import GRU, LSTM, RNN, SigmoidStateLSTM
+from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
 
 Array = np.ndarray
+Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
 
@@ -32,31 +33,26 @@ class LayerRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A module and a batch. `h` and `c` are initial states (layer, b, H)."""
+    """A module and a batch. `initial` is h, and c of an LSTM: (layer, b, H) float64 each."""
 
-    cells: tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]
+    cells: tuple[Cell, ...]
     inputs: Tensor
-    h: Tensor
-    c: Tensor | None
+    initial: tuple[Tensor, ...]
     lengths: Tensor
-    dtype: torch.dtype  # the module's own
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
     batch_first: bool
 
     def on_cpu(self) -> "Problem":
         """The same with everything on the CPU."""
-        if self.inputs.device.type == "cpu":
-            return self
-        cells: Any = tuple(cell.to("cpu") for cell in self.cells)
-        c = None if self.c is None else self.c.cpu()
-        return replace(self, cells=cells, inputs=self.inputs.cpu(), h=self.h.cpu(), c=c)
+        cells = tuple(cell.to("cpu") for cell in self.cells)
+        initial = tuple(s.cpu() for s in self.initial)
+        return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
     def take(self, examples: Array) -> "Problem":
         """Some of the examples."""
-        at = torch.from_numpy(examples)
-        h, c = self.h[:, at], None if self.c is None else self.c[:, at]
-        return replace(self, inputs=self.inputs[at], h=h, c=c, lengths=self.lengths[at])
+        inputs, initial = self.inputs[examples], tuple(s[:, examples] for s in self.initial)
+        return replace(self, inputs=inputs, initial=initial, lengths=self.lengths[examples])
 
     @cached_property
     def inputs_array(self) -> np.ndarray:
@@ -66,28 +62,30 @@ class Problem:
 
     @property
     def batch(self) -> int:
+        """The number of examples."""
         return self.inputs.shape[0]
 
     @property
     def steps(self) -> int:
+        """The number of steps, padding included."""
         return self.inputs.shape[1]
 
     @property
     def hidden(self) -> int:
-        return self.h.shape[-1]
+        """The number of units, H."""
+        return self.cells[0].hidden
 
     @property
     def states(self) -> tuple[str, ...]:
+        """The names of a cell's states."""
         return self.cells[0].states
 
-    def start(self, examples: Sequence[int] | Array, layers: int) -> States:
+    def start(self, examples: Examples, layers: int) -> States:
         """A copy of the initial states of the first layers."""
-        parts = [s[:layers, examples].numpy() for s in (self.h, self.c) if s is not None]
+        parts = [s[:layers, examples].numpy() for s in self.initial]
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
-    def run(
-        self, examples: Sequence[int] | Array, steps: slice, states: States
-    ) -> Iterator[LayerRun]:
+    def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
         """As many layers as there are states, over some steps; the states move on in place.
 
         Raises:
@@ -97,26 +95,22 @@ class Problem:
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, factors = self.cells[layer].advance(x, own)
-                finite = np.isfinite(h.sum() + sum(s.sum() for s in own))
+                finite = np.isfinite(h.sum() + factors[0].sum() + own[-1].sum())
             if not finite:
-                self.refuse_overflow(h, own, layer, examples, steps)
+                self.refuse_overflow(h, factors[0], own[-1], layer, examples, steps)
             yield LayerRun(x, h, factors)
             x = h
 
     def refuse_overflow(
-        self,
-        h: Array,
-        states: tuple[Array, ...],
-        layer: int,
-        examples: Sequence[int] | Array,
-        steps: slice,
+        self, h: Array, mix: Array, last: Array, layer: int, examples: Examples, steps: slice
     ) -> None:
-        bad = ~np.isfinite(h).all(axis=2)
-        bad[:, -1] |= ~np.isfinite(states[-1]).all(axis=1)
-        t = np.arange(steps.start, steps.start + h.shape[1])
-        bad &= t < self.lengths.numpy()[examples][:, None]
-        if bad.any():
-            at, t = min(np.argwhere(bad), key=lambda place: place[1])
+        """Raise if h or the factors (b, t, ...), or the last state (b, H), is not finite."""
+        sums = np.abs(h).sum(axis=2) + np.abs(mix).reshape(*h.shape[:2], -1).sum(axis=2)
+        sums[:, -1] += np.abs(last).sum(axis=1)
+        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
+        places = np.argwhere(here & ~np.isfinite(sums))
+        if len(places):
+            at, t = min(places.tolist(), key=lambda place: place[1])
             raise InputError(
                 f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                 f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
@@ -124,6 +118,7 @@ class Problem:
             )
 
     def layer_index(self, layer: int) -> int:
+        """From 0, of a layer that may be counted from the last."""
         count = len(self.cells)
         check_integer(layer, "layer")
         if not -count <= layer < count:
@@ -180,16 +175,14 @@ def problem_of(
     x = _without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
     home = _with_float64(device)
-    h, c = _initial_state(rnn, initial_state, len(x), batched, home)
-    if _hooks(module) or _hooks(rnn) or _global_hooks():
-        _check_hooks(module, rnn, *(v if v is None else v.to(device, dtype) for v in (x, h, c)))
+    initial = _initial_state(rnn, initial_state, len(x), batched)
+    if _hooks(module) or _hooks(rnn):
+        _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
     return Problem(
-        cells=_cells(rnn, {name: weight.to(home) for name, weight in weights.items()}),
+        cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
-        h=h,
-        c=c,
+        initial=tuple(s.to(home).double() for s in initial),
         lengths=real_steps,
-        dtype=dtype,
         weight_shapes={name: tuple(weight.shape) for name, weight in weights.items()},
         batched=batched,
         batch_first=rnn.batch_first,
@@ -207,7 +200,6 @@ def _with_float64(device: torch.device) -> torch.device:
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
 NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
-GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
 
 
 def _supported(given: nn.Module) -> nn.RNNBase:
@@ -250,23 +242,19 @@ def _replaced(given: nn.Module) -> bool:
     return hasattr(given, "_orig_mod") and not hasattr(forward, "_torchdynamo_orig_callable")
 
 
-def _global_hooks() -> bool:
-    of_all = nn.modules.module
-    return bool(of_all._global_forward_hooks or of_all._global_forward_pre_hooks)
+def _hooks(module: nn.Module) -> list[Any]:
+    """The forward hooks of this module and of all modules."""
+    every: Any = nn.modules.module
+    of_all = (every._global_forward_hooks, every._global_forward_pre_hooks)
+    return [*module._forward_hooks, *module._forward_pre_hooks, *of_all[0], *of_all[1]]
 
 
-def _hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _check_hooks(
-    module: nn.Module, rnn: nn.RNNBase, x: Tensor, h: Tensor, c: Tensor | None
-) -> None:
+def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:
     """Hooks may look at what the module returns, and not change it."""
     x = x if rnn.batch_first else x.transpose(0, 1)
-    state = h if c is None else (h, c)
+    state: Any = initial[0] if len(initial) == 1 else tuple(initial)
     with torch.no_grad():
-        plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))  # pyright: ignore[reportArgumentType]
+        plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         # a hook may write to what it is given
         given = (x.clone(), pytree.tree_map(torch.clone, state))
         hooked = pytree.tree_leaves(module(*given))
@@ -283,38 +271,45 @@ def _check_hooks(
         )
 
 
-def _cells(
-    rnn: nn.RNNBase, weights: dict[str, Tensor]
-) -> tuple[RNN, ...] | tuple[GRU, ...] | tuple[LSTM, ...]:
-    layers = [_layer(weights, layer) for layer in range(rnn.num_layers)]
+def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
+    zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    layers: list[Any] = [
+        [weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)
+    ]
     if isinstance(rnn, nn.RNN):
         if rnn.mode not in NONLINEARITIES:
             raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        # what forward reads: `nonlinearity` is only what the module was made with
-        return tuple(RNN(*layer, NONLINEARITIES[rnn.mode]) for layer in layers)
+        # forward reads the mode: `nonlinearity` is only what the module was made with
+        return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
     if isinstance(rnn, nn.GRU):
         return tuple(GRU(*layer) for layer in layers)
-    return tuple(LSTM(*layer, isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
+    return tuple(LSTM(*layer, sigmoid_state=isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     """The weights that the module multiplies with, by torch's flat names.
 
-    Attributes, not parameters: of a parametrized module (weight_norm, orthogonal) the parameters
-    are something else, and what is computed from them is what has to be finite.
+    Attributes, not parameters: those of a parametrized module (weight_norm, orthogonal) are
+    something else. The shapes are those of a module that is made with the settings of today.
     """
-    expected = _expected_shapes(rnn)
+    kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
+    settings = (rnn.input_size, rnn.hidden_size, rnn.num_layers)
+    fresh = kind(*settings, bias=bool(rnn.bias), device="meta")
+    expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
+    made = f"nn.{kind.__name__}({settings[0]}, {settings[1]}, num_layers={settings[2]}, "
+    made += f"bias={bool(rnn.bias)})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
-        raise InputError(f"the module has {unexpected[0]}, which {_made(rnn)} has not")
-    weights = {name: getattr(rnn, name, None) for name in expected}
-    if missing := [n for n, weight in weights.items() if weight is None]:
-        raise InputError(f"the module has no {missing[0]}, which {_made(rnn)} has: was it deleted?")
+        raise InputError(f"the module has {unexpected[0]}, which {made} has not")
+    if missing := [name for name in expected if getattr(rnn, name, None) is None]:
+        raise InputError(f"the module has no {missing[0]}, which {made} has: was it deleted?")
+    weights: dict[str, Tensor] = {name: getattr(rnn, name) for name in expected}
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
         check_floating(weight, name)
         if tuple(weight.shape) != expected[name]:
             shape = tuple(weight.shape)
-            raise InputError(f"{name} has shape {shape}, expected {expected[name]} in {_made(rnn)}")
+            raise InputError(f"{name} has shape {shape}, expected {expected[name]} in {made}")
         if (weight.dtype, weight.device) != (first.dtype, first.device):
             raise InputError(
                 f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
@@ -322,35 +317,6 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
             )
         check_finite(weight, name, ("row", "column"))
     return weights
-
-
-def _made(rnn: nn.RNNBase) -> str:
-    """What a module of its settings is: they may have been changed since it was made."""
-    kind = next(kind for kind in GATES if isinstance(rnn, kind)).__name__
-    return (
-        f"nn.{kind}({rnn.input_size}, {rnn.hidden_size}, num_layers={rnn.num_layers}, "
-        f"bias={bool(rnn.bias)})"
-    )
-
-
-def _expected_shapes(rnn: nn.RNNBase) -> dict[str, tuple[int, ...]]:
-    rows = next(gates for kind, gates in GATES.items() if isinstance(rnn, kind)) * rnn.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(rnn.num_layers):
-        entering = rnn.hidden_size if layer else rnn.input_size
-        shapes |= {f"weight_ih_l{layer}": (rows, entering)}
-        shapes |= {f"weight_hh_l{layer}": (rows, rnn.hidden_size)}
-        if rnn.bias:
-            shapes |= {f"bias_ih_l{layer}": (rows,), f"bias_hh_l{layer}": (rows,)}
-    return shapes
-
-
-def _layer(weights: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    w_ih = weights[f"weight_ih_l{layer}"].detach().double()
-    w_hh = weights[f"weight_hh_l{layer}"].detach().double()
-    zero = torch.zeros_like(w_hh[:, 0])
-    b_ih, b_hh = (weights.get(f"bias_{side}_l{layer}", zero) for side in ("ih", "hh"))
-    return w_ih, w_hh, b_ih.detach().double(), b_hh.detach().double()
 
 
 def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) -> Tensor:
@@ -373,33 +339,25 @@ def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) ->
 
 
 def _initial_state(
-    rnn: nn.RNNBase,
-    state: Tensor | tuple[Tensor, Tensor] | None,
-    batch: int,
-    batched: bool,
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None]:
-    lstm = isinstance(rnn, nn.LSTM)
+    rnn: nn.RNNBase, state: Tensor | tuple[Tensor, Tensor] | None, batch: int, batched: bool
+) -> list[Tensor]:
+    names = ("h_0", "c_0") if isinstance(rnn, nn.LSTM) else ("h_0",)
     shape = (rnn.num_layers, batch, rnn.hidden_size)
     if state is None:
-        zero = torch.zeros(shape, dtype=torch.float64, device=device)
-        return zero, zero if lstm else None
-    if lstm != isinstance(state, tuple | list) or (lstm and len(state) != 2):
-        wanted = "a pair (h_0, c_0)" if lstm else "one tensor h_0"
+        return [torch.zeros(shape, dtype=torch.float64)] * len(names)
+    pair = isinstance(state, tuple | list)
+    if (len(state) if pair else 1) != len(names) or pair == (len(names) == 1):
+        wanted = "a pair (h_0, c_0)" if len(names) == 2 else "one tensor h_0"
         raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
-    names = ("h_0", "c_0") if lstm else ("h_0",)
-    parts = state if lstm else (state,)
-    checked = [_one_state(s, n, shape, batched) for s, n in zip(parts, names, strict=True)]  # pyright: ignore[reportArgumentType]
-    return checked[0].to(device), checked[1].to(device) if lstm else None
-
-
-def _one_state(state: Tensor, name: str, shape: tuple[int, ...], batched: bool) -> Tensor:
-    check_floating(state, name)
     expected = shape if batched else (shape[0], shape[2])
-    if tuple(state.shape) != expected:
-        raise InputError(f"{name} has shape {tuple(state.shape)}, expected {expected}")
-    check_finite(state, name, ("layer", "example", "unit") if batched else ("layer", "unit"))
-    return state.detach().double().reshape(shape)
+    axes = ("layer", "example", "unit") if batched else ("layer", "unit")
+    parts: Any = state if pair else (state,)
+    for part, name in zip(parts, names, strict=True):
+        check_floating(part, name)
+        if tuple(part.shape) != expected:
+            raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
+        check_finite(part, name, axes)
+    return [part.detach().reshape(shape) for part in parts]
 
 
 def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, steps: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Settings that would change the numbers or the time, put aside while the probe computes."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -10,9 +11,14 @@ import scipy.linalg  # noqa: F401  a controller knows the libraries that are loa
 import torch
 from threadpoolctl import ThreadpoolController
 from torch.nn.utils import parametrize
+from tqdm import tqdm
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+_lock = threading.Lock()
+_calls: list[Any] = []  # what the user had set, and an entry for each call that runs now
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -34,17 +40,10 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
 
 @contextmanager
-def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autograd, no autocast, and float32 products in float32 rather than TF32 or bfloat16."""
-    with ExitStack() as settings:
-        settings.enter_context(_float32_products())
-        settings.enter_context(torch.inference_mode())
-        settings.enter_context(torch.autocast(device.type, enabled=False))
+def exact_arithmetic() -> Iterator[None]:
+    """No autograd and no autocast."""
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         yield
-
-
-_lock = threading.Lock()
-_calls: list[Any] = []  # the limits of the calls that run now; the first one has set them
 
 
 @cache
@@ -53,49 +52,45 @@ def _controller() -> ThreadpoolController:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[int]:
-    """Let every product take one thread, and yield how many Python threads torch's user wants.
+def exact_products() -> Iterator[None]:
+    """Products take one thread each, since Python's threads share the work, and no bfloat16.
 
-    The limits belong to the process: the first of overlapping calls sets them, the last one out
-    restores what it found.
+    Both settings belong to the process. The first of overlapping calls sets them, and the last one
+    out restores what it found.
     """
+    oneDNN: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:
         if not _calls:
-            _calls.append(_controller().limit(limits=1, user_api="blas"))
+            _calls.append((_controller().limit(limits=1, user_api="blas"), oneDNN.enabled))
+            oneDNN.enabled = False
         _calls.append(None)
     try:
-        yield torch.get_num_threads()
+        yield
     finally:
         with _lock:
             _calls.pop()
             if len(_calls) == 1:
-                _calls.pop().restore_original_limits()
+                limits, oneDNN.enabled = _calls.pop()
+                limits.restore_original_limits()
 
 
-@contextmanager
-def _float32_products() -> Iterator[None]:
-    """torch has two ways to set their precision, and reads neither where both were used.
+def thread_pool() -> ThreadPoolExecutor:
+    """As many threads as torch may use."""
+    return ThreadPoolExecutor(torch.get_num_threads())
 
-    The one by backend, of torch 2.9 and later, is read in any case.
-    """
-    mkldnn: Any = torch.backends.mkldnn
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(mkldnn, "matmul", None))
-    if not all(hasattr(backend, "fp32_precision") for backend in backends):
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-        return
-    changed = [b for b in backends if b.fp32_precision not in ("none", "ieee")]
-    # a backend that follows the shared setting goes on following it
-    shared = torch.backends.fp32_precision  # pyright: ignore[reportAttributeAccessIssue]
-    before = ["none" if b.fp32_precision == shared else b.fp32_precision for b in changed]
-    try:
-        for backend in changed:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(changed, before, strict=True):
-            backend.fp32_precision = precision
+
+def progress_bar(total: int, what: str, unit: str) -> tqdm:
+    """A bar on a terminal, after three seconds."""
+    return tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], total: int, what: str
+) -> list[Result]:
+    """The function of every item, by several threads."""
+    results = []
+    with exact_products(), thread_pool() as pool, progress_bar(total, what, "example") as bar:
+        for result in pool.map(function, items):
+            results.append(result)
+            bar.update()
+    return results

@@ -47,7 +47,7 @@ def alone(problem: Problem) -> Sharing:
 
 def _groups(problem: Problem) -> list[np.ndarray]:
     """Those with one initial state (all layers) and first input."""
-    states = [s.transpose(0, 1).flatten(1) for s in (problem.h, problem.c) if s is not None]
+    states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
     first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
     group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
     members = (np.flatnonzero(group == g) for g in range(group.max() + 1))

@@ -11,21 +11,19 @@ on the problem alone, so that the bits are the same whatever the number of threa
 
 import math
 from collections.abc import Callable, Iterable, Set
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, States
 from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of
-from rnngrad.probe._settings import one_blas_thread
+from rnngrad.probe._settings import exact_products, progress_bar, thread_pool
 from rnngrad.probe._sharing import Sharing, alone, shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
@@ -34,9 +32,8 @@ Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
 BLOCK_STEPS = 32  # of 128 units and more; of fewer more steps, so that calls do not count
-CHUNK_EXAMPLES = 8  # their states are one product per step
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
-PART_COLUMNS = 48  # at least so many columns in a part
+PART_COLUMNS = 64  # at least so many columns in a part
 KEPT_BYTES = 32 * 2**20  # of the rows that are kept for spectral norms, per thread
 LOG10_DROPPED = -10  # of a row: so much of it may be missing where directions are dropped
 WORTH_DROPPING = 0.8  # the rank is looked at when no more of the directions should be left
@@ -90,37 +87,20 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     lengths = problem.lengths.numpy()
     leads = sharing.leader == np.arange(problem.batch)
     leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
-    with (
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=int((lengths - sharing.branch).sum()), delay=3, disable=None, leave=False,
-             desc="Jacobians", unit="step") as progress,
-    ):  # fmt: skip
-        few = len(leaders) <= FEW_LEADERS
-        sweep = _Sweep(problem, plan, sharing, found, few, progress.update)
-        if few:
-            for leader in leaders:
-                sweep.run(np.array([leader]), pool.map)
-        else:
-            _all(pool, sweep.run, _chunks(leaders, -lengths))
-        _all(pool, sweep.run, _chunks(others, sharing.branch))
+    few = len(leaders) <= FEW_LEADERS
+    total = int((lengths - sharing.branch).sum())
+    with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
+        sweep = _Sweep(problem, plan, sharing, found, few, bar.update)
+        over = repeat(pool.map if few else map)
+        for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
+            pass
+        for _ in pool.map(sweep.run, others.tolist()):
+            pass
     for example in np.flatnonzero(~leads):
         of_leader = slice(0, sharing.branch[example])
         for values in found.values():
             values[example, of_leader] = values[sharing.leader[example], of_leader]
     return found
-
-
-def _all(pool: ThreadPoolExecutor, run: Callable[[Any], None], parts: Iterable[Any]) -> None:
-    for _ in pool.map(run, parts):
-        pass
-
-
-def _chunks(examples: Array, key: Array) -> list[Array]:
-    """Those alike by the key together."""
-    size = max(1, min(CHUNK_EXAMPLES, len(examples) // CHUNK_EXAMPLES))
-    ordered = examples[np.argsort(key[examples], kind="stable")]
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 class _Sweep:
@@ -141,65 +121,37 @@ class _Sweep:
         self.problem, self.plan, self.sharing = problem, plan, sharing
         self.found, self.few, self.progress = found, few, progress
         self.block = BLOCK_STEPS * max(1, 128 // problem.hidden)
-        self.lengths = problem.lengths.numpy()
         # the leaders' states and tangents where others branch off
         self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
 
-    def run(self, chunk: Array, parts: Map = map) -> None:
-        """Examples of one kind, leaders or not, each over the steps that it runs itself."""
-        starts, stops = self.sharing.branch[chunk], self.lengths[chunk]
-        leaves = self.sharing.branch[np.isin(self.sharing.leader, chunk)]
-        cuts = sorted({*starts.tolist(), *stops.tolist(), *leaves.tolist()})
-        running: dict[int, tuple[States, Tangents]] = {}
-        for begin, end in pairwise(cuts):
-            for example in chunk[(starts == begin) & (stops > begin)].tolist():
-                running[example] = self._begin(example)
-            now = {e: held for e, held in running.items() if self.lengths[e] > begin}
-            states = _joined([held[0] for held in now.values()])
-            tangents = [held[1] for held in now.values()]
-            for start in range(begin, end, self.block):
-                steps = slice(start, min(start + self.block, end))
-                self._block(list(now), states, tangents, steps, parts)
-            for at, example in enumerate(now):
-                own = [tuple(s[at : at + 1].copy() for s in layer) for layer in states]
-                running[example] = own, tangents[at]
-                if end in self.sharing.branch[self.sharing.leader == example]:
-                    self.left[example, end] = own, tangents[at].copy(cut=False)
+    def run(self, example: int, over: Map = map) -> None:
+        """The steps that an example runs itself; `over` maps a function over parts of the work."""
+        states, tangents = self._begin(example)
+        begin, length = int(self.sharing.branch[example]), int(self.problem.lengths[example])
+        followers = self.sharing.branch[self.sharing.leader == example]
+        for start, stop in pairwise(sorted({begin, *followers.tolist(), length})):
+            for block in range(start, stop, self.block):
+                steps = slice(block, min(block + self.block, stop))
+                *_, run = self.problem.run([example], steps, states)
+                maps = run.factors.maps().each(lambda v: v[0])
+                out = {name: values[example, steps] for name, values in self.found.items()}
+                at = self.plan.spectral_at[steps]
+                tangents.advance(maps, out, at, length - steps.stop, over)
+                self.progress(steps.stop - block)
+            if stop < length:
+                kept = [tuple(s.copy() for s in layer) for layer in states]
+                self.left[example, stop] = kept, tangents.copy(cut=False)
 
     def _begin(self, example: int) -> tuple[States, "Tangents"]:
         """The states of all layers, (1, H) each, and the tangents, when the example begins."""
-        branch = int(self.sharing.branch[example])
+        leader, branch = int(self.sharing.leader[example]), int(self.sharing.branch[example])
         if branch:
-            states, tangents = self.left[int(self.sharing.leader[example]), branch]
-            return states, tangents.copy(cut=False)
+            states, tangents = self.left[leader, branch]
+            return [tuple(s.copy() for s in layer) for layer in states], tangents.copy(cut=False)
         start = self.plan.start[example] if self.plan.sketches else self.plan.start
         layer = self.plan.layer
         tangents = Tangents(self.problem.cells[layer], start, self.plan, self.few)
         return self.problem.start([example], layer + 1), tangents
-
-    def _block(
-        self,
-        examples: list[int],
-        states: States,
-        tangents: list["Tangents"],
-        steps: slice,
-        parts: Map,
-    ) -> None:
-        *_, run = self.problem.run(examples, steps, states)
-        maps = run.factors.maps()
-        for at, (example, own) in enumerate(zip(examples, tangents, strict=True)):
-            out = {name: values[example, steps] for name, values in self.found.items()}
-            left = int(self.lengths[example]) - steps.stop
-            own.advance(maps.each(lambda v: v[at]), out, self.plan.spectral_at[steps], left, parts)
-        self.progress(len(examples) * (steps.stop - steps.start))
-
-
-def _joined(states: list[States]) -> States:
-    """The states of several examples, by layer, (b, H) each."""
-    return [
-        tuple(np.concatenate(same) for same in zip(*layers, strict=True))
-        for layers in zip(*states, strict=True)
-    ]
 
 
 class Tangents:
@@ -311,7 +263,7 @@ class Tangents:
             path = rows.read(slice(2 * self.cell.hidden, None))
             hidden = path.log10_norm() if len(path.exponent) else -np.inf
             one = {name: values[t : t + 1] for name, values in out.items()}
-            norm = np.linalg.norm(J, keepdims=True)[0]
+            norm = np.array([np.linalg.norm(J)])
             read = _Read(norm, 0 * norm, J.sum(axis=0)[None], [J[None]], exponent)
             self._write(read, one, at[t : t + 1], map)
             if HIDDEN_PATH in out:
@@ -453,8 +405,7 @@ class _DeviceRun:
     def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
         self.problem, self.plan, self.examples = problem, plan, examples
         device, layers = problem.inputs.device, range(plan.layer + 1)
-        states = [s for s in (problem.h, problem.c) if s is not None]
-        self.states = [[s[layer, examples] for s in states] for layer in layers]
+        self.states = [[s[layer, examples] for s in problem.initial] for layer in layers]
         self.cell = problem.cells[plan.layer]
         self.W = self.cell.weight_hh.unflatten(0, (-1, problem.hidden))
         start = torch.from_numpy(plan.start).to(device)
@@ -482,14 +433,16 @@ class _DeviceRun:
 
     def _factors(self, steps: slice) -> Any:
         x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
+        factors: Any = None
         for layer, states in enumerate(self.states):
-            path: Any = self.problem.cells[layer].run(x, *states)
-            x = path.h[1:]
-            states[:] = [s[-1] for s in path[: len(states)]]
-            if not torch.isfinite(sum(s.sum() for s in states)):
-                h, ends = x.transpose(0, 1).cpu().numpy(), tuple(s.cpu().numpy() for s in states)
-                self.problem.refuse_overflow(h, ends, layer, self.examples, steps)
-        return self.cell.factors(path)
+            path = self.problem.cells[layer].run(x, *states)
+            x, factors = path.states[0][1:], path.factors
+            states[:] = [s[-1] for s in path.states]
+            if not torch.isfinite(x.sum() + states[-1].sum() + factors[0].sum()):
+                h, mix = (v.transpose(0, 1).cpu().numpy() for v in (x, factors[0]))
+                last = states[-1].cpu().numpy()
+                self.problem.refuse_overflow(h, mix, last, layer, self.examples, steps)
+        return factors
 
     def _step(self, maps: StepMaps) -> None:
         H, lstm = maps.keep.shape[1], maps.through.shape[1] > 0

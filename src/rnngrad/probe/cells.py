@@ -30,8 +30,8 @@ The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g, before it 
 one (H, H) product instead of one per gate. Transposed, the same vectors push cotangents back; the
 cotangent of the gates, delta = mix * lambda, is what enters the weight gradients.
 
-Every cell is written twice: `run` and `factors` in torch, for any device and dtype, and `advance`,
-which calls the loop that numba has compiled. Both give the same numbers up to rounding.
+Every cell is written twice: `run` in torch, for any device and dtype, and `advance`, which calls a
+loop that numba has compiled. Both give the same numbers up to rounding.
 """
 
 from collections.abc import Callable
@@ -48,54 +48,27 @@ from rnngrad.probe import _compiled
 Array = np.ndarray
 
 
-class Sigmoid(NamedTuple):
-    """A logistic gate: s(a), 1 - s(a) and s'(a)."""
+def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """s(a), 1 - s(a) and s'(a).
 
-    value: Tensor
-    complement: Tensor
-    derivative: Tensor
-
-
-class Tanh(NamedTuple):
-    """tanh(a) and its derivative."""
-
-    value: Tensor
-    derivative: Tensor
+    Autograd has s (1 - s), which float32 rounds to 0 from 17 on; the other form keeps all digits.
+    """
+    if autograd:
+        value = torch.sigmoid(a)
+        return value, 1 - value, value * (1 - value)
+    small = torch.exp(-a.abs())
+    large, small = 1 / (1 + small), small / (1 + small)
+    return torch.where(a < 0, small, large), torch.where(a < 0, large, small), large * small
 
 
-class DerivativeForms(NamedTuple):
-    """How gates and their derivatives are written; each takes the pre-activation."""
+def _tanh(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor]:
+    """tanh(a) and its derivative.
 
-    sigmoid: Callable[[Tensor], Sigmoid]
-    tanh: Callable[[Tensor], Tanh]
-
-
-def _stable_sigmoid(a: Tensor) -> Sigmoid:
-    value, complement = torch.sigmoid(a), torch.sigmoid(-a)
-    return Sigmoid(value, complement, value * complement)
-
-
-def _stable_tanh(a: Tensor) -> Tanh:
-    """1 / cosh(a)^2; written with cosh it would be 0 from 355, where the square overflows."""
-    small = torch.exp(-2 * a.abs())
-    return Tanh(torch.tanh(a), 4 * small / (1 + small).square())
-
-
-def _autograd_sigmoid(a: Tensor) -> Sigmoid:
-    value = torch.sigmoid(a)
-    complement = 1 - value
-    return Sigmoid(value, complement, value * complement)
-
-
-def _autograd_tanh(a: Tensor) -> Tanh:
-    value = torch.tanh(a)
-    return Tanh(value, 1 - value.square())
-
-
-# 1 - tanh(x)^2 is exactly 0 in float32 from |x| ~ 10, and s(1 - s) from x ~ 17; these are not.
-STABLE = DerivativeForms(_stable_sigmoid, _stable_tanh)
-# Reverse-mode autograd multiplies with these, from the outputs of the forward pass.
-AUTOGRAD = DerivativeForms(_autograd_sigmoid, _autograd_tanh)
+    Autograd has 1 - tanh^2, which is 0 in float32 from 10 on; 1 / cosh^2 keeps all digits. Written
+    with cosh it would be 0 from 355, where the square overflows.
+    """
+    value, small = torch.tanh(a), torch.exp(-2 * a.abs())
+    return value, 1 - value.square() if autograd else 4 * small / (1 + small).square()
 
 
 class StepMaps(NamedTuple):
@@ -118,13 +91,6 @@ class StepMaps(NamedTuple):
         return StepMaps(*map(function, self))
 
 
-class RNNPath(NamedTuple):
-    """States (t + 1, b, H), the first of which is the initial one, and pre-activations (t, b, H)."""
-
-    h: Tensor
-    a: Tensor
-
-
 class RNNFactors(NamedTuple):
     """mix (..., H): phi'(a)."""
 
@@ -134,14 +100,6 @@ class RNNFactors(NamedTuple):
         """One gate, nothing kept."""
         mix = self.mix[..., None, :]
         return StepMaps(mix, mix, 0 * self.mix, self.mix[..., :0])
-
-
-class GRUPath(NamedTuple):
-    """States (t + 1, b, H), pre-activations a (t, b, 3H), and q (t, b, H)."""
-
-    h: Tensor
-    a: Tensor
-    q: Tensor
 
 
 class GRUFactors(NamedTuple):
@@ -158,14 +116,6 @@ class GRUFactors(NamedTuple):
         return StepMaps(self.mix, mix_input, self.keep, self.keep[..., :0])
 
 
-class LSTMPath(NamedTuple):
-    """States h and c (t + 1, b, H), and pre-activations a (t, b, 4H)."""
-
-    h: Tensor
-    c: Tensor
-    a: Tensor
-
-
 class LSTMFactors(NamedTuple):
     """mix (..., 4, H), keep and through (..., H)."""
 
@@ -176,6 +126,19 @@ class LSTMFactors(NamedTuple):
     def maps(self) -> StepMaps:
         """As they are."""
         return StepMaps(self.mix, self.mix, self.keep, self.through)
+
+
+class Path(NamedTuple):
+    """A cell's way through its inputs, in torch.
+
+    states: h, and c of an LSTM, (t + 1, b, H) each, the first of which is the initial one.
+    gates: activations (t, b, H) by torch's letters; none of an RNN.
+    factors: those of every step, (t, b, ...).
+    """
+
+    states: tuple[Tensor, ...]
+    gates: dict[str, Tensor]
+    factors: RNNFactors | GRUFactors | LSTMFactors
 
 
 @dataclass(frozen=True)
@@ -223,20 +186,17 @@ class RNN(_Layer):
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def run(self, x: Tensor, h: Tensor) -> RNNPath:
-        """The path over x (t, b, d) from h (b, H), in torch."""
+    def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
+        """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
         phi = torch.tanh if self.nonlinearity == "tanh" else torch.relu
         a, path = [], [h]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
             a.append(x_t + path[-1] @ self.weight_hh.T)
             path.append(phi(a[-1]))
-        return RNNPath(torch.stack(path), torch.stack(a))
-
-    def factors(self, path: RNNPath, forms: DerivativeForms = STABLE) -> RNNFactors:
-        """The factors of every step, (t, b, H)."""
-        if self.nonlinearity == "relu":
-            return RNNFactors((~(path.a <= 0)).to(path.a.dtype))
-        return RNNFactors(forms.tanh(path.a).derivative)
+        a = torch.stack(a)
+        relu = self.nonlinearity == "relu"
+        slope = (~(a <= 0)).to(a.dtype) if relu else _tanh(a, autograd)[1]
+        return Path((torch.stack(path),), {}, RNNFactors(slope))
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, RNNFactors]:
         """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
@@ -254,8 +214,8 @@ class GRU(_Layer):
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def run(self, x: Tensor, h: Tensor) -> GRUPath:
-        """The path over x (t, b, d) from h (b, H), in torch."""
+    def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
+        """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
         a, q, path, H = [], [], [h], self.hidden
         for x_t in x @ self.weight_ih.T + self.bias_ih:
             w = path[-1] @ self.weight_hh.T + self.bias_hh
@@ -265,16 +225,14 @@ class GRU(_Layer):
             a_n = x_t[:, 2 * H :] + r * q[-1]
             a.append(torch.cat((a_rz, a_n), dim=-1))
             path.append((1 - z) * torch.tanh(a_n) + z * path[-1])
-        return GRUPath(torch.stack(path), torch.stack(a), torch.stack(q))
-
-    def factors(self, path: GRUPath, forms: DerivativeForms = STABLE) -> GRUFactors:
-        """The factors of every step, (t, b, ...)."""
-        a_r, a_z, a_n = path.a.chunk(3, dim=-1)
-        r, z, n = forms.sigmoid(a_r), forms.sigmoid(a_z), forms.tanh(a_n)
-        new = z.complement * n.derivative
-        reset = new * path.q * r.derivative
-        update = (path.h[:-1] - n.value) * z.derivative
-        return GRUFactors(torch.stack((reset, update, new * r.value), dim=2), new, z.value)
+        a_r, a_z, a_n = torch.stack(a).chunk(3, dim=-1)
+        r, _, r_slope = _sigmoid(a_r, autograd)
+        z, z_less, z_slope = _sigmoid(a_z, autograd)
+        n, n_slope = _tanh(a_n, autograd)
+        h, new = torch.stack(path), z_less * n_slope
+        mix = (new * torch.stack(q) * r_slope, (h[:-1] - n) * z_slope, new * r)
+        factors = GRUFactors(torch.stack(mix, dim=2), new, z)
+        return Path((h,), {"r": r, "z": z, "n": n}, factors)
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, GRUFactors]:
         """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
@@ -298,8 +256,8 @@ class LSTM(_Layer):
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
-    def run(self, x: Tensor, h: Tensor, c: Tensor) -> LSTMPath:
-        """The path over x (t, b, d) from h and c (b, H), in torch."""
+    def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
+        """The path over x (t, b, d) from h and c (b, H); derivatives as in the other cells."""
         squash = torch.sigmoid if self.sigmoid_state else torch.tanh
         a, path_h, path_c = [], [h], [c]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
@@ -308,20 +266,16 @@ class LSTM(_Layer):
             new = torch.sigmoid(a_f) * path_c[-1] + torch.sigmoid(a_i) * torch.tanh(a_g)
             path_c.append(new)
             path_h.append(torch.sigmoid(a_o) * squash(new))
-        return LSTMPath(torch.stack(path_h), torch.stack(path_c), torch.stack(a))
-
-    def factors(self, path: LSTMPath, forms: DerivativeForms = STABLE) -> LSTMFactors:
-        """The factors of every step, (t, b, ...)."""
-        a_i, a_f, a_g, a_o = path.a.chunk(4, dim=-1)
-        i, f, o, g = *map(forms.sigmoid, (a_i, a_f, a_o)), forms.tanh(a_g)
-        c = (forms.sigmoid if self.sigmoid_state else forms.tanh)(path.c[1:])
-        mix = (
-            g.value * i.derivative,
-            path.c[:-1] * f.derivative,
-            i.value * g.derivative,
-            c.value * o.derivative,
+        a_i, a_f, a_g, a_o = torch.stack(a).chunk(4, dim=-1)
+        (i, _, i_slope), (f, _, f_slope), (o, _, o_slope) = (
+            _sigmoid(gate, autograd) for gate in (a_i, a_f, a_o)
         )
-        return LSTMFactors(torch.stack(mix, dim=2), f.value, o.value * c.derivative)
+        g, g_slope = _tanh(a_g, autograd)
+        c = torch.stack(path_c)
+        squashed, *_, slope = (_sigmoid if self.sigmoid_state else _tanh)(c[1:], autograd)
+        mix = (g * i_slope, c[:-1] * f_slope, i * g_slope, squashed * o_slope)
+        factors = LSTMFactors(torch.stack(mix, dim=2), f, o * slope)
+        return Path((torch.stack(path_h), c), {"i": i, "f": f, "g": g, "o": o}, factors)
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, LSTMFactors]:
         """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
@@ -351,8 +305,8 @@ class SigmoidStateLSTM(nn.LSTM):
 
     def forward(  # type: ignore[override]
         self,
-        input: Tensor,
-        hx: tuple[Tensor, Tensor] | None = None,  # noqa: A002
+        input: Tensor,  # noqa: A002  torch's name
+        hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As nn.LSTM's; the input is (batch, time, features) or, without batch_first, time first.
 
@@ -362,10 +316,11 @@ class SigmoidStateLSTM(nn.LSTM):
         if self.num_layers != 1 or self.bidirectional or self.proj_size:
             raise ValueError("SigmoidStateLSTM has one layer, one direction and no projection")
         x = input.transpose(0, 1) if self.batch_first else input
-        zero = x.new_zeros(1, x.shape[1], self.hidden_size)
+        zero, w = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
         h, c = (zero, zero) if hx is None else hx
-        bias = self.bias_ih_l0 + self.bias_hh_l0 if self.bias else x.new_zeros(4 * self.hidden_size)
-        cell = LSTM(self.weight_ih_l0, self.weight_hh_l0, bias, torch.zeros_like(bias), True)
-        path = cell.run(x, h[0], c[0])
-        output = path.h[1:].transpose(0, 1) if self.batch_first else path.h[1:]
-        return output, (path.h[-1:], path.c[-1:])
+        none = x.new_zeros(4 * self.hidden_size)
+        bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
+        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, sigmoid_state=True)
+        path_h, path_c = cell.run(x, h[0], c[0]).states
+        output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
+        return output, (path_h[-1:], path_c[-1:])

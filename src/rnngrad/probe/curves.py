@@ -97,8 +97,7 @@ def jacobian_curves(
         lengths: the number of real steps per example, (batch,) integers; the curves are NaN beyond,
             where inputs may hold anything.
         method: "exact", or "sketch": an estimate of the Frobenius norm from a few random
-            directions, with a standard error per step (see `rnngrad.probe.sketch`); the other
-            statistics stay None.
+            directions, with a standard error per step; the other statistics stay None.
         statistics: which of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
             state="c"; the others are not computed.
         spectral_steps: steps (from 1) at which the spectral norm is taken, NaN elsewhere; None
@@ -145,6 +144,6 @@ def jacobian_curves(
         start=start,
         spectral_at=spectral_mask(spectral_steps, problem.steps),
     )
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         arrays = curves(problem, plan)
     return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in arrays.items()})

@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, exact_products, in_threads, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS, Plan, Tangents, identity
-from rnngrad.probe.cells import AUTOGRAD, StepMaps
+from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import jacobian_curves
 
 if TYPE_CHECKING:
@@ -28,6 +26,8 @@ Array = np.ndarray
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
+# Products of numbers above this many smallest normal ones lose nothing that counts by flushing.
+NEAR_SUBNORMAL = 2.0**46
 
 MEANINGS = {
     "structural": "exactly zero, whatever the arithmetic",
@@ -131,11 +131,12 @@ def diagnose(
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         every = np.arange(1, problem.steps + 1)
         run = _Naive(problem, problem.layer_index(layer), state, dtype, every)
-        gradual, flushed = run.sums([False, True])
-        saturated = run.saturated()
+        gradual, flushed = run.sums(False, True)
+        with exact_products():
+            saturated = run.saturated()
     rows = problem.state_rows(state)
     start = 0.5 * np.log10(rows.stop - rows.start)
     norm, sums = curves.log10_frobenius, curves.log10_column_sum
@@ -154,6 +155,7 @@ def diagnose(
     )
 
 
+@probing
 def autograd_column_sums(
     module: nn.Module,
     inputs: Tensor,
@@ -195,9 +197,9 @@ def autograd_column_sums(
     wanted = np.unique(np.arange(1, problem.steps + 1) if steps is None else np.array(steps, int))
     if len(wanted) and not 1 <= wanted[0] <= wanted[-1] <= problem.steps:
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    with exact_arithmetic(problem.inputs.device):
+    with exact_arithmetic():
         run = _Naive(problem, problem.layer_index(layer), state, dtype, wanted)
-        return run.sums([flush])[0]
+        return run.sums(flush)[0]
 
 
 def _check_dtype(dtype: torch.dtype) -> None:
@@ -215,66 +217,65 @@ class _Naive:
         self.rows, self.sharing = problem.state_rows(state), shared(problem)
         self.shape = (problem.batch, problem.steps)
 
-    def sums(self, flushes: Sequence[bool]) -> list[Array]:
+    def sums(self, *flushes: bool) -> list[Array]:
         """(batch, time) for every way to treat subnormal numbers."""
-        found = [np.full(self.shape, np.nan) for _ in flushes]
+        found = {flush: np.full(self.shape, np.nan) for flush in flushes}
 
         def run(work: tuple[int, StepMaps]) -> None:
-            for flush, values in zip(flushes, found, strict=True):
-                self._example(*work, values, flush)
-            progress.update()
+            self._example(*work, found)
 
-        with (
-            one_blas_thread() as threads,
-            ThreadPoolExecutor(threads) as pool,
-            tqdm(total=len(found[0]), delay=3, disable=None, leave=False, desc="autograd's result",
-                 unit="example") as progress,
-        ):  # fmt: skip
-            for examples in chunks(self.problem, self.layer + 1):
-                list(pool.map(run, self.maps(examples)))
+        for examples in chunks(self.problem, self.layer + 1):
+            in_threads(run, self.maps(examples), len(examples), "autograd's result")
         for example, (leader, branch) in enumerate(zip(*self.sharing, strict=True)):
-            for values in found:
+            for values in found.values():
                 values[example, :branch] = values[leader, :branch]
-        return found
+        return list(found.values())
 
     def maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
         """The factors as autograd has them, (1, t, ...) for every example."""
         problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
         x = problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
+        maps = StepMaps(*[None] * 4)
         for layer, cell in enumerate(problem.cells[: self.layer + 1]):
-            states = [s[layer, examples] for s in (problem.h, problem.c) if s is not None]
-            path: Any = cell.to(self.dtype).run(x, *(s.to(self.dtype) for s in states))
-            x = path.h[1:]
-        factors = cell.factors(path, AUTOGRAD).maps()
+            states = (s[layer, examples].to(self.dtype) for s in problem.initial)
+            path = cell.to(self.dtype).run(x, *states, autograd=True)
+            x, maps = path.states[0][1:], path.factors.maps()
         for at, example in enumerate(examples):
             own = slice(0, int(problem.lengths[example]))
-            yield int(example), factors.each(lambda v, at=at, own=own: _example_of(v, at, own))
+            yield int(example), maps.each(lambda v, at=at, own=own: _example_of(v, at, own))
 
-    def _example(self, example: int, maps: StepMaps, values: Array, flush: bool) -> None:
-        """One backward sweep, in which the loss of every wanted step joins at its step."""
-        first_own = self.sharing.branch[example]
-        length = int(self.problem.lengths[example])
-        steps = self.wanted[(self.wanted > first_own) & (self.wanted <= length)]
-        smallest = torch.finfo(self.dtype).tiny if flush else 0.0
-        if flush:
-            maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        layers = [LayerMaps(self.problem.cells[self.layer], maps)]
-        every = np.zeros(len(steps), dtype=np.int64)
-        cotangents = Cotangents(layers, every, smallest, norms=False)
-        H = self.problem.hidden
-        begun = self.rows.start // H, self.rows.stop // H
-        first = end = len(steps)
+    def _example(self, example: int, maps: StepMaps, found: dict[bool, Array]) -> None:
+        """One backward sweep, in which the loss of every wanted step joins at its step.
+
+        The losses from `apart` on have come near subnormal numbers: flushed to zero they go a way
+        of their own.
+        """
+        length, joined = int(self.problem.lengths[example]), self.sharing.branch[example]
+        steps = self.wanted[(self.wanted > joined) & (self.wanted <= length)]
+        smallest = float(torch.finfo(self.dtype).tiny)
+        cell, every = self.problem.cells[self.layer], np.zeros(len(steps), dtype=np.int64)
+        plain = Cotangents([LayerMaps(cell, maps)], every, norms=False)
+        maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
+        flushed = Cotangents([LayerMaps(cell, maps)], every, smallest, norms=False)
+        states = slice(self.rows.start // cell.hidden, self.rows.stop // cell.hidden)
+        first = apart = end = len(steps)
         for t in reversed(range(steps[-1] if len(steps) else 0)):
             if first and steps[first - 1] == t + 1:
                 first -= 1
-                cotangents.values[slice(*begun), first] = 1
-            for _ in cotangents.back(t, slice(first, end)):
-                pass
+                plain.of_layer(0, slice(first, first + 1))[states] = 1
+            if True in found:
+                apart = flushed.take(plain, first, apart, NEAR_SUBNORMAL * smallest)
+                flushed.move(t, slice(apart, end))
+            plain.move(t, slice(first, end if False in found else apart))
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                alive = np.flatnonzero((cotangents.values[:, first:end] != 0).any(axis=(0, 2)))
-                end = first + int(alive[-1]) + 1 if len(alive) else first
-        sums = np.abs(cotangents.values[slice(*begun)].astype(np.float64)).mean(axis=(0, 2))
-        values[example, steps - 1] = sums
+                alive = plain.alive(slice(first, end)) | flushed.alive(slice(first, end))
+                end = first + int(alive.nonzero()[0].max(initial=-1)) + 1
+        apart = flushed.take(plain, 0, apart, smallest)
+        for flush, values in found.items():
+            found_here = plain.of_layer(0, slice(0, len(steps)))[states].astype(np.float64)
+            if flush:
+                found_here[:, apart:] = flushed.of_layer(0, slice(apart, len(steps)))[states]
+            values[example, steps - 1] = np.abs(found_here).mean(axis=(0, 2))
 
     def saturated(self) -> Array:
         """(batch, time): is the product of the dtype's own factors zero whatever the range?"""

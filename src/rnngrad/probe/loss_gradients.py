@@ -1,7 +1,6 @@
 """dL/dh_t and dL/dc_t at every step from one reverse pass, whatever their size."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from rnngrad.probe._cotangents import TOO_SMALL, Cotangents, LayerMaps, chunks, scaled_back
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
 from rnngrad.probe.curves import MaybeNone
 
 if TYPE_CHECKING:
@@ -87,9 +86,9 @@ def loss_gradient_curves(
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     gradient = problem.like_output(output_gradient, "output_gradient")
     sweep = _Sweep(problem, gradient, problem.layer_index(layer))
-    with exact_arithmetic(problem.inputs.device), one_blas_thread() as threads:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(sweep.run, chunks(problem, len(problem.cells))))
+    parts = chunks(problem, len(problem.cells))
+    with exact_arithmetic():
+        in_threads(sweep.run, parts, len(parts), "loss gradients")
     return LossGradientCurves(sweep.layer, *sweep.found)
 
 
@@ -133,7 +132,7 @@ class _Sweep:
         zero = ScaledRows.of(np.zeros((self.problem.hidden, 1)))
         states = [[zero] * len(self.problem.states) for _ in layers]
         for t in reversed(range(int(self.problem.lengths[example]))):
-            arriving = ScaledRows.of(self.gradient[example, t][:, None])
+            arriving, total = ScaledRows.of(self.gradient[example, t][:, None]), []
             for layer in reversed(range(len(layers))):
                 cell, maps = layers[layer]
                 h, *c = states[layer]

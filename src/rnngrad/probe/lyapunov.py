@@ -3,25 +3,24 @@
 import itertools
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, check_integer, problem_of
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
 Array = np.ndarray
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
-# A column whose new part is this small beside it has eleven digits of that part left.
-LARGEST_LOSS = 1e5
+# A column whose new part is this small beside it has ten digits of that part left.
+LARGEST_LOSS = 1e6
 
 
 @probing
@@ -84,21 +83,12 @@ def lyapunov_exponents(
         raise InputError(f"warmup={warmup}: must lie in 0..{shortest - 1}")
 
     def run(example: int) -> Array:
-        return _sorted(_Spectrum(problem, index, example, count).rates(warmup, progress))
+        # descending, NaN last
+        return -np.sort(-_Spectrum(problem, index, example, count).rates(warmup))
 
-    with (
-        exact_arithmetic(problem.inputs.device),
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=int(problem.lengths.sum()), delay=3, disable=None, leave=False,
-             desc="Lyapunov exponents", unit="step") as progress,
-    ):  # fmt: skip
-        return np.stack(list(pool.map(run, range(problem.batch))))
-
-
-def _sorted(rates: Array) -> Array:
-    """Descending, NaN last."""
-    return -np.sort(-rates)
+    with exact_arithmetic():
+        found = in_threads(run, range(problem.batch), problem.batch, "Lyapunov exponents")
+    return np.stack(found)
 
 
 class _Spectrum:
@@ -111,7 +101,7 @@ class _Spectrum:
         self.total = np.zeros(count)
         self.stride = 1  # steps between two orthonormalisations
 
-    def rates(self, warmup: int, progress: tqdm) -> Array:
+    def rates(self, warmup: int) -> Array:
         """Mean growth per step after the first `warmup` steps, (count,)."""
         length = int(self.problem.lengths[self.example])
         states = self.problem.start([self.example], self.layer + 1)
@@ -121,7 +111,6 @@ class _Spectrum:
             self._advance(run.factors.maps().each(lambda v: v[0]))
             if stop == warmup:
                 self.total[:] = 0
-            progress.update(stop - start)
         return self.total / (length - warmup)
 
     def _advance(self, maps: StepMaps) -> None:
@@ -145,11 +134,11 @@ class _Spectrum:
             self.cell.W, maps.mix, maps.keep, maps.through, J, 0, 0, 0,
             *unread, np.empty((steps, J.shape[1])), np.empty((0, 0, J.shape[1])),
         )  # fmt: skip
-        Q, R = np.linalg.qr(J)
+        Q, R = _qr(J)
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
         if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
             return False
-        self.Q = Q
+        self.Q = np.ascontiguousarray(Q)
         self._count(np.log(parts) + exponent * math.log(2))
         if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
             self.stride = min(2 * self.stride, BLOCK_STEPS)
@@ -200,17 +189,27 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     size: (n,) the terms of which the entries of each row were summed up; a pivot that is lost in
     their rounding errors is unknown (NaN), and so are those after it.
     """
-    P, L, U = scipy.linalg.lu(A)
+    P, L, U = _lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
     terms = (np.abs(L[:count]) * np.abs(U.T)).sum(axis=1) + (P.T @ size)[:count]
     unknown = np.logical_or.accumulate((pivots <= LOST * terms) & (terms > 0))
-    R = np.linalg.qr(L, mode="r")
+    R: Array = _qr(L)[1]
     # by substitution and not from the reflections: small entries of a row are right relative to
     # what stands before them, and the next factor may need them
-    Q = scipy.linalg.solve_triangular(R, (P @ L).T, trans="T").T
+    Q = scipy.linalg.solve_triangular(R.T, (P @ L).T, lower=True).T
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
     return np.ascontiguousarray(Q), np.where(unknown, np.nan, growth)
+
+
+def _qr(A: Array) -> tuple[Array, Array]:
+    found: Any = scipy.linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer
+    return found
+
+
+def _lu(A: Array) -> tuple[Array, Array, Array]:
+    found: Any = scipy.linalg.lu(A)
+    return found
 
 
 def _directions(size: int, count: int) -> Array:

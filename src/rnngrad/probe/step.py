@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from rnngrad.errors import InputError
 from rnngrad.probe._problem import check_finite, check_floating
 from rnngrad.probe._scaled import ScaledRows, log10_of
-from rnngrad.probe._settings import one_blas_thread, probing
+from rnngrad.probe._settings import exact_products, probing
 from rnngrad.probe._statistics import (
     STATISTICS,
     spectral_mask,
@@ -117,7 +117,7 @@ def _curves(
         out = {name: np.full((flat.batch, flat.steps), np.nan) for name in wanted}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
         for t, M in enumerate(flat.jacobians(flat.states())):
-            with one_blas_thread():
+            with exact_products():
                 J = J.multiplied_by(M.numpy())
                 # before they are aligned: an entry that nobody reads may be far larger
                 mantissa, exponent = J.read(rows).aligned()
@@ -283,7 +283,8 @@ class _FlatStep:
         random = torch.stack([other, other[:1].expand_as(other)])
 
         def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
+            new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
+            return new, tangent
 
         with warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used

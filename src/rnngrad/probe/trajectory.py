@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import exact_arithmetic, probing
-from rnngrad.probe.cells import Cell, GRUFactors, LSTMFactors, RNNFactors
+from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
 
 Array = np.ndarray
@@ -84,27 +85,18 @@ def trajectory(
     """
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
-    with exact_arithmetic(problem.inputs.device):
-        # the compiled loop refuses what overflows, and makes what the layer reads
-        runs = list(
-            problem.run(everyone, slice(0, problem.steps), problem.start(everyone, index + 1))
-        )
+    steps, layers = slice(0, problem.steps), index + 1
+    with exact_arithmetic():
+        # the compiled loop makes what the layer reads, and refuses what overflows
+        *_, run = problem.run(everyone, steps, problem.start(everyone, layers))
         cell = problem.cells[index]
-        states = [torch.from_numpy(s) for s in problem.start(everyone, index + 1)[index]]
-        path = cell.run(torch.from_numpy(runs[-1].x).transpose(0, 1), *states)
-        c = _batch_first(path.c) if "c" in cell.states else None
-        factors = type(runs[-1].factors)(*map(_batch_first, cell.factors(path)))
-        return Trajectory(index, _batch_first(path.h), c, _gates(cell, path.a), factors, cell.W)
+        states = [torch.from_numpy(s) for s in problem.start(everyone, layers)[index]]
+        path = cell.run(torch.from_numpy(run.x).transpose(0, 1), *states)
+        h, *c = map(_batch_first, path.states)
+        gates = {name: _batch_first(gate) for name, gate in path.gates.items()}
+        factors: Any = type(path.factors)(*map(_batch_first, path.factors))
+    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W)
 
 
 def _batch_first(x: Tensor) -> Array:
     return np.ascontiguousarray(x.transpose(0, 1).numpy())
-
-
-def _gates(cell: Cell, a: Tensor) -> dict[str, Array]:
-    names = {1: "", 3: "rzn", 4: "ifgo"}[cell.gates]
-    parts = a.chunk(max(len(names), 1), dim=-1)
-    return {
-        name: _batch_first(torch.tanh(part) if name in "gn" else torch.sigmoid(part))
-        for name, part in zip(names, parts, strict=False)
-    }

@@ -6,17 +6,15 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import exact_arithmetic, one_blas_thread, probing
+from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
 
 Array = np.ndarray
 
@@ -39,17 +37,17 @@ def weight_gradient_parts(
     Args:
         module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
         output_gradients: dL_T/dh_T, shaped like the module's output: the entry at step T is the
-            gradient of the loss at step T with respect to the output of the last layer at T. Beyond the
-            lengths it may hold anything.
+            gradient of the loss at step T with respect to the output of the last layer at T.
+            Beyond the lengths it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
             underflow (-inf where a part is zero). "none": the parts themselves.
 
     Returns:
         For each weight of the module, by torch's flat name (weight_ih_l0, bias_hh_l1, ...), a
         float64 array (batch, T_loss, T_step), followed by the weight's shape for "none". It is zero
-        above the diagonal (T_step > T_loss) and beyond the lengths. The sum of the parts over both step axes is autograd's
-        gradient of sum_T L_T. Of a parametrized module (weight_norm, orthogonal) it is the gradient
-        with respect to the effective weight, `module.weight_hh_l0`, not to what that is made of.
+        above the diagonal (T_step > T_loss) and beyond the lengths. The sum of the parts over both
+        step axes is autograd's gradient of sum_T L_T; of a parametrized module (weight_norm,
+        orthogonal) that with respect to the effective weight, `module.weight_hh_l0`.
 
     Memory: one array (batch, time, time) of float64 per weight is returned; each thread holds the
     float64 trajectory of one example and (time, gates) cotangents.
@@ -79,15 +77,9 @@ def weight_gradient_parts(
     def run(example: int) -> None:
         parts = {name: array[example] for name, array in out.items()}
         _fill(parts, problem, example, gradients[example], reduce)
-        progress.update()
 
-    with (
-        exact_arithmetic(problem.inputs.device),
-        one_blas_thread() as threads,
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=problem.batch, delay=3, disable=None, leave=False, unit="example") as progress,
-    ):
-        list(pool.map(run, range(problem.batch)))
+    with exact_arithmetic():
+        in_threads(run, range(problem.batch), problem.batch, "weight gradients")
     return out
 
 
@@ -140,7 +132,7 @@ def _fill(
 
 
 def _part(delta: ScaledRows, entering: ScaledRows | None, reduce: str) -> Array:
-    """The part of every loss (r, ...), from delta or its norms (r, n) and what they meet, (1, d)."""
+    """The part of every loss (r, ...), from delta or its norms (r, n), and what enters, (1, d)."""
     part, exponent = delta
     if reduce == "none":
         if entering is not None:

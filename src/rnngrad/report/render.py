@@ -65,7 +65,9 @@ def render_markdown(
         condition_seeds=_condition_seeds(results),
         probed=counted([int(results.curves["examples"].max())], "test comment"),
         norms=[f"`{name}`" for name in ("frobenius", "spectral") if name in cases],
-        identity_frobenius=untrained and f"{math.log10(math.sqrt(identity.units)):.2f}",
+        identity_frobenius=identity
+        and untrained
+        and f"{math.log10(math.sqrt(identity.units)):.2f}",
         float32_plateau=why.falls_below_float32(conditions, "float32"),
         padding_words=padded[embed.padding],
         test_comments=next(iter(results.model_cards.values()))["test_comments"],

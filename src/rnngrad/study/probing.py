@@ -13,7 +13,7 @@ from rnngrad.data.batches import CommentBatches, load_embedding
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import EmbedParams, Params, ProbeParams, TrainParams
-from rnngrad.study.gates import gate_histogram, memory_gate
+from rnngrad.study.gates import gate_histogram
 from rnngrad.study.probed import STATE, ProbedModel
 from rnngrad.study.results import MILESTONES
 
@@ -129,7 +129,7 @@ def probe_model(
     log10 = {name: getattr(curves, f"log10_{name}") for name in (*names, "cell_path")}
     gates = None
     if cell != "rnn":
-        gates = gate_histogram(memory_gate(module, inputs.inputs, start), inputs.steps())
+        gates = gate_histogram(module, inputs.inputs, start, inputs.steps())
     found = {name: values for name, values in log10.items() if values is not None}
     return ProbedModel(seed, weights, found, gates)
 

@@ -7,26 +7,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+import rnngrad
 from rnngrad.data.batches import load_embedding
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import Params
-from rnngrad.probe.arithmetic import exact_arithmetic
-from rnngrad.probe.curves import curves_of_problem
-from rnngrad.probe.naive import AFTER, first_zero_step, naive_column_sums
-from rnngrad.probe.problem import Problem, problem_of
-from rnngrad.probe.trajectory import Chunk, LayerRun, run_layer
+from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.study.conditions.inputs import condition_inputs
 from rnngrad.study.conditions.jobs import COLUMN_SUM, SMALLEST_NORMAL, Job, Measured, Reading
-from rnngrad.study.conditions.sigmoid_state import with_sigmoid_state
+from rnngrad.study.gates import State
 from rnngrad.study.probed import STATE
 from rnngrad.study.probing import log_spaced_steps, shared_state
 
 RECORDED = 25  # log-spaced steps at which costly readings are taken
 WINDOW = 20  # steps that the question looked at, at either end
+# steps around a guess that are searched first, and among how many parts the search goes on
+BEFORE, AFTER, PARTS = 4, 28, 17
 
 
 def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
@@ -42,32 +41,31 @@ def measure_job(job: Job, params: Params, embed: Path, train: Path) -> Measured:
     trained = job.setting.weights == "trained"
     padding = params.embed.padding if trained else job.setting.padding
     examples = condition_inputs(job.setting, padding, sample, vectors, params.conditions)
-    module = _module(job, examples.inputs.shape[2], params, train)
+    module = module_of(job, examples.inputs.shape[2], params, train)
     state = shared_state(
         module,
         len(examples.inputs),
         job.setting.initial_state,
         1000 * params.conditions.seed + job.seed,  # another one for every weight seed
     )
-    problem = problem_of(module, examples.inputs, state)
-    if job.setting.state_nonlinearity == "sigmoid":
-        problem = with_sigmoid_state(problem)
-    run = _Run(problem, examples.words, STATE[job.cell])
-    with exact_arithmetic(problem.inputs.device):
-        curves = run.curves(job.readings)
-        zero = run.float32_zero_from(curves[COLUMN_SUM])
+    run = _Run(module, examples.inputs, state, examples.words, STATE[job.cell])
+    curves = run.curves(job.readings)
+    zero = float32_zero_from(module, examples.inputs, state, run.state, curves[COLUMN_SUM])
     log10 = {reading: curves[reading] for reading in job.readings}
-    return Measured(job, log10, examples.words, problem.hidden, zero)
+    return Measured(job, log10, examples.words, module.hidden_size, zero)
 
 
-def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
+def module_of(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
+    """The job's module, with the weights that its setting names."""
     setting = job.setting
     if setting.weights == "trained":
         path = weight_file(train / job.cell, "trained", job.seed)
         return load_classifier(path, job.cell, features, params.train_of(job.cell)).recurrent
     torch.manual_seed(job.seed)
     relu = {"nonlinearity": "relu"} if setting.initializer == "identity" else {}
-    module = RECURRENT[job.cell](features, setting.units, batch_first=True, **relu)
+    sigmoid = setting.state_nonlinearity == "sigmoid"
+    kind = SigmoidStateLSTM if sigmoid else RECURRENT[job.cell]
+    module = kind(features, setting.units, batch_first=True, **relu)
     if setting.initializer != "torch":
         initialize_like_keras(module, setting.forget_bias)
     if setting.initializer == "identity":
@@ -80,19 +78,25 @@ def _module(job: Job, features: int, params: Params, train: Path) -> nn.RNNBase:
 class _Run(NamedTuple):
     """One model on the examples: d s_t/d s_0 of its state ``state``, h or c."""
 
-    problem: Problem
+    module: nn.RNNBase
+    inputs: Tensor
+    start: State
     words: list[range]
     state: str
 
+    @property
+    def steps(self) -> int:
+        return self.inputs.shape[1]
+
     def recorded(self) -> list[int]:
         """Steps (from 1) that costly readings are taken at."""
-        T = self.problem.steps
+        T = self.steps
         ends = {end for words in self.words for end in (words.start, words.stop)}
         return sorted({*log_spaced_steps(T, RECORDED), *range(1, min(T, WINDOW) + 1), *ends} - {0})
 
     def _recorded_by(self, reading: Reading) -> list[int]:
         """The question also looked at its last steps, in float32 with flush-to-zero."""
-        T, at = self.problem.steps, self.recorded()
+        T, at = self.steps, self.recorded()
         if reading.arithmetic != "float32_flushed":
             return at
         return sorted({*at, *range(max(T - WINDOW, 0) + 1, T + 1)})
@@ -100,45 +104,62 @@ class _Run(NamedTuple):
     def curves(self, readings: Iterable[Reading]) -> dict[Reading, NDArray[np.float64]]:
         """By reading (B, T) log10, and the column sum in any case."""
         true = {COLUMN_SUM, *(reading for reading in readings if reading.arithmetic == "log")}
-        found = curves_of_problem(
-            self.problem,
-            self.state,
+        found = rnngrad.jacobian_curves(
+            self.module,
+            self.inputs,
+            self.start,
+            state=self.state,
             statistics=sorted(reading.statistic for reading in true),
             spectral_steps=self.recorded(),
         )
         curves = {reading: getattr(found, f"log10_{reading.statistic}") for reading in true}
-        naive = {*readings} - true
-        dtypes = {_dtype(reading) for reading in naive}
-        layers = {dtype: self._layer(dtype, self.problem.steps) for dtype in dtypes}
-        return curves | {r: self._naive(layers[_dtype(r)], r) for r in naive}
+        return curves | {reading: self._naive(reading) for reading in {*readings} - true}
 
-    def _naive(self, layer: LayerRun, reading: Reading) -> NDArray[np.float64]:
+    def _naive(self, reading: Reading) -> NDArray[np.float64]:
         """What autograd's column sums are in this arithmetic; NaN at steps not recorded."""
-        flush, at = reading.arithmetic == "float32_flushed", self._recorded_by(reading)
-        sums = naive_column_sums(layer, self.state, flush=flush, at=at).T.numpy()
-        out = np.full((self.problem.batch, self.problem.steps), np.nan)
+        sums = rnngrad.autograd_column_sums(
+            self.module,
+            self.inputs,
+            self.start,
+            state=self.state,
+            dtype=torch.float64 if reading.arithmetic == "float64" else torch.float32,
+            flush=reading.arithmetic == "float32_flushed",
+            steps=self._recorded_by(reading),
+        )
         with np.errstate(divide="ignore"):
-            out[:, np.array(at) - 1] = np.log10(sums)
-        return out
+            return np.log10(sums)
 
-    def float32_zero_from(self, log10: NDArray[np.float64]) -> int | None:
-        """First step at which float32 with flush-to-zero is zero in every entry; None if never."""
-        below = np.flatnonzero((log10 < SMALLEST_NORMAL["float32"]).all(axis=0))
-        if not len(below):
-            return None
-        near = int(below[0]) + 1
-        # it is found soon after, nearly always: later steps need not be run
-        for steps in sorted({min(near + AFTER, self.problem.steps), self.problem.steps}):
-            found = first_zero_step(self._layer(torch.float32, steps), self.state, near)
-            if found is not None:
-                return found
+
+def float32_zero_from(
+    module: nn.RNNBase, inputs: Tensor, start: State, state: str, log10: NDArray[np.float64]
+) -> int | None:
+    """The first step from which autograd's flushed float32 result is zero in every entry.
+
+    Searched for first around the step at which the true mean passes the smallest normal number: the
+    largest entries follow it within some steps. The result is taken to stay zero once it is.
+
+    Args:
+        module, inputs, start: what reads what, and from which state.
+        state: d s_t/d s_0 of h or c.
+        log10: (B, T), the true column sum of it.
+
+    Returns:
+        The step, from 1; None if the result is not zero at the last one.
+    """
+    below = np.flatnonzero((log10 < SMALLEST_NORMAL["float32"]).all(axis=0))
+    if not len(below):
         return None
-
-    def _layer(self, dtype: torch.dtype, steps: int) -> LayerRun:
-        """All examples, over the first steps."""
-        lengths = self.problem.lengths.clamp(max=steps)
-        return run_layer(self.problem, Chunk(torch.arange(self.problem.batch), lengths), 0, dtype)
-
-
-def _dtype(reading: Reading) -> torch.dtype:
-    return torch.float64 if reading.arithmetic == "float64" else torch.float32
+    near, last = int(below[0]) + 1, inputs.shape[1]
+    low, high = 0, last + 1  # not zero at low, zero at high
+    at = list(range(max(near - BEFORE, 1), min(near + AFTER, last) + 1))
+    while at:
+        # later steps need not be run
+        sums = rnngrad.autograd_column_sums(
+            module, inputs[:, : at[-1]], start, state=state, flush=True, steps=at
+        )
+        zero = {step: bool((sums[:, step - 1] == 0).all()) for step in at}
+        low = max([low, *(step for step in at if not zero[step])])
+        high = min([high, *(step for step in at if zero[step] and step > low)])
+        parts = {low + (high - low) * part // PARTS for part in range(1, PARTS)}
+        at = sorted(parts - {low, high})
+    return high if high <= last else None

@@ -19,8 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from rnngrad.study.evidence.passages import Passages, State, in_float64
-from rnngrad.study.gates import memory_gate
+import rnngrad
+from rnngrad.study.evidence.passages import Passages, in_float64
+from rnngrad.study.gates import State, memory_gate
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -152,7 +153,8 @@ def _gate_products(module: nn.RNNBase, samples: _Samples) -> Tensor:
     n, T = samples.inputs.shape[:2]
     if isinstance(module, nn.RNN):
         return torch.full((T, n), torch.nan, dtype=torch.float64)
-    gates = torch.from_numpy(memory_gate(module, samples.inputs, samples.state))
+    path = rnngrad.trajectory(module, samples.inputs, samples.state)
+    gates = torch.from_numpy(memory_gate(path))
     return (gates.cumprod(dim=1) * samples.direction.unsqueeze(1)).norm(dim=2).T
 
 

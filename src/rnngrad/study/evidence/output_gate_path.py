@@ -19,9 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.probe.cells import STABLE
-from rnngrad.probe.problem import problem_of
-from rnngrad.study.evidence.passages import Passages, State, in_float64, some
+from rnngrad.study.evidence.passages import Passages, in_float64, some
+from rnngrad.study.gates import State
 
 COMMENTS = 2
 STEPS = 50
@@ -114,11 +113,8 @@ def _total_rate(module: nn.RNNBase, inputs: Tensor, state: State, seed: int) -> 
 
 def output_gate_factors(module: nn.RNNBase, inputs: Tensor, state: State) -> Tensor:
     """(T, B, H) float64, the diagonals of K_k = diag(tanh(c_k) o_k') on the way."""
-    problem = problem_of(module, inputs, state)
-    (cell,) = problem.cells
-    c = None if problem.c is None else problem.c[0]
-    path = cell.run(problem.inputs.double().transpose(0, 1), problem.h[0], c)
-    return cell.one_step(path, slice(None), STABLE).mix[:, :, 3]
+    mix = rnngrad.trajectory(module, inputs, state).factors.mix
+    return torch.from_numpy(mix[:, :, 3]).transpose(0, 1)
 
 
 def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.shared_padding import state_after_padding
 from rnngrad.params import EmbedParams
-
-State = Tensor | tuple[Tensor, Tensor]
+from rnngrad.study.gates import State
 
 COMMENTS = 4
 STEPS = 128  # few comments have more words, and 100 steps are to be seen from more than one start

@@ -9,9 +9,9 @@ every step, then d ln ||d c_t/d c_0|| / d ln z at z = 1 is their number, each pa
 share of the norm. On the cell path it is 0.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,20 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.probe.arithmetic import exact_arithmetic
-from rnngrad.probe.cells import STABLE, OneStep
-from rnngrad.probe.problem import problem_of
-from rnngrad.probe.sketch import random_directions
-from rnngrad.probe.statistics import record
-from rnngrad.probe.tangents import identity, propagate
-from rnngrad.probe.trajectory import Chunk, LayerRun, one_steps, run_layer
-from rnngrad.study.evidence.linearised import rate_at_settled_state, rate_at_zero_state
+import rnngrad
+from rnngrad.probe import Trajectory
+from rnngrad.study.evidence.linearised import rate_at_settled_state, rate_at_zero_state, state_at
 from rnngrad.study.evidence.stretches import (
     Stretch,
     change_per_step,
     most_of_both,
     settled_stretches,
 )
+from rnngrad.study.gates import memory_gate, trajectories
 from rnngrad.study.probing import ProbeInputs
 
 PATHS = ("frobenius", "cell_path", "hidden_path")
@@ -50,7 +46,6 @@ COLUMNS = [
     "settled_rate",
 ]
 NUDGE = 1e-3  # of ln z, to either side
-DIRECTIONS = 8
 WINDOW = 200  # steps of either input on which factors are counted
 
 
@@ -85,20 +80,47 @@ def path_rates(
             zero state, and at that in which padding comes to rest; NaN where it does not, and for
             words.
     """
-    problem = problem_of(module, inputs.inputs, state)
-    with exact_arithmetic(problem.inputs.device):
-        run = run_layer(problem, Chunk(torch.arange(problem.batch), problem.lengths), 0)
-        steps = inputs.steps()
-        factors = _tanh_factors_per_step(run, steps)
-        rows = []
-        for name, where in settled_stretches(steps).items():
-            if where:
-                row = {"input": name, "steps": sum(map(len, where))}
-                row |= _decades(curves, where) | _below_largest_path(curves, steps[name])
-                row |= _gates(run, where)
-                row["tanh_factors"] = factors[name]
-                rows.append(row | _predicted(run, where if name == "padding" else []))
+    steps = inputs.steps()
+    where = settled_stretches(steps)
+    longest = most_of_both(steps)
+    seen: dict[str, list[_Seen]] = {name: [] for name in where}
+    factors: dict[str, float] = {}
+    for example, path in enumerate(trajectories(module, inputs.inputs, state)):
+        for name, stretches in where.items():
+            seen[name] += [_seen(path, s.steps) for s in stretches if s.example == example]
+        if example == longest:
+            factors = _tanh_factors_per_step(module, inputs, example, path)
+    rows = []
+    for name, own in where.items():
+        if own:
+            row = {"input": name, "steps": sum(map(len, own))}
+            row |= _decades(curves, own) | _below_largest_path(curves, steps[name])
+            row |= _gates(seen[name])
+            row["tanh_factors"] = factors[name]
+            rows.append(row | _predicted(module, seen[name] if name == "padding" else []))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+class _Seen(NamedTuple):
+    """What is kept of one stretch.
+
+    Attributes:
+        log10_through: by step, mean over units of log10 of o tanh'(c).
+        gate_std: by unit, standard deviation of the forget gate over the steps.
+        last_step: states before and after the last step.
+    """
+
+    log10_through: NDArray[np.float64]
+    gate_std: NDArray[np.float64]
+    last_step: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _seen(path: Trajectory, steps: slice) -> _Seen:
+    with np.errstate(divide="ignore"):
+        log10_through = np.log10(path.factors.maps().through[0, steps]).mean(axis=1)
+    spread = memory_gate(path)[0, steps].std(axis=0)
+    last_step = state_at(path, steps.stop - 1), state_at(path, steps.stop)
+    return _Seen(log10_through, spread, last_step)
 
 
 def _decades(curves: Mapping[str, NDArray[np.float64]], where: list[Stretch]) -> dict[str, float]:
@@ -115,72 +137,56 @@ def _below_largest_path(
     return {"below_largest_path": float(np.max(np.maximum(cell_path, hidden_path) - total))}
 
 
-def _gates(run: LayerRun, where: list[Stretch]) -> dict[str, float]:
-    assert run.path.c is not None
-    _, f, _, o = run.path.a.chunk(4, dim=-1)
-    slope = STABLE.tanh(run.path.c[1:]).derivative
-    log10_through = [
-        (torch.sigmoid(o[s.steps, s.example]) * slope[s.steps, s.example]).log10().mean(dim=1)
-        for s in where
-    ]
-    spread = [torch.sigmoid(f[s.steps, s.example]).std(dim=0, correction=0) for s in where]
+def _gates(seen: list[_Seen]) -> dict[str, float]:
+    spread = np.concatenate([one.gate_std for one in seen])
     return {
-        "gate_std": float(torch.stack(spread).median()),
-        "log10_tanh_factor": float(torch.cat(log10_through).mean()),
+        "gate_std": float(np.quantile(spread, 0.5, method="lower")),
+        "log10_tanh_factor": float(np.concatenate([one.log10_through for one in seen]).mean()),
     }
 
 
-def _predicted(run: LayerRun, padding: list[Stretch]) -> dict[str, float]:
+def _predicted(module: nn.RNNBase, padding: list[_Seen]) -> dict[str, float]:
     if not padding:
         return {"zero_state_rate": np.nan, "settled_rate": np.nan}
     return {
-        "zero_state_rate": rate_at_zero_state(run.cell),
-        "settled_rate": rate_at_settled_state(run.cell, run.path, padding),
+        "zero_state_rate": rate_at_zero_state(module),
+        "settled_rate": rate_at_settled_state(module, [one.last_step for one in padding]),
     }
 
 
-def _tanh_factors_per_step(run: LayerRun, steps: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
+def _tanh_factors_per_step(
+    module: nn.RNNBase, inputs: ProbeInputs, example: int, path: Trajectory
+) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
-    example = most_of_both(steps)
-    changes = np.flatnonzero(np.diff(steps["words"][example]))
+    changes = np.flatnonzero(np.diff(inputs.is_word[example]))
     change = int(changes[0]) + 1 if len(changes) else 0
-    window = slice(max(change - WINDOW, 0), min(change + WINDOW, len(run.x)))
-    factors = tanh_factors(_part(run, example, window))[None]
-    own = {name: mask[example, window][None] for name, mask in steps.items()}
+    window = slice(max(change - WINDOW, 0), min(change + WINDOW, inputs.inputs.shape[1]))
+    h, c = (torch.from_numpy(s[None, :, window.start]) for s in (path.h, path.c))
+    part = rnngrad.trajectory(module, inputs.inputs[example : example + 1, window], (h, c))
+    factors = tanh_factors(part)[None]
+    own = {name: mask[example, window][None] for name, mask in inputs.steps().items()}
     return {name: change_per_step(factors, w) for name, w in settled_stretches(own).items()}
 
 
-def _part(run: LayerRun, example: int, steps: slice) -> LayerRun:
-    path, one = run.path, slice(example, example + 1)
-    assert path.c is not None
-    states = slice(steps.start, steps.stop + 1)
-    own = path._replace(h=path.h[states, one], c=path.c[states, one], a=path.a[steps, one])
-    return LayerRun(run.cell, run.x[steps, one], own)
-
-
-def tanh_factors(run: LayerRun) -> NDArray[np.float64]:
+def tanh_factors(path: Trajectory) -> NDArray[np.float64]:
     """How many factors o tanh'(c) the paths from c_0 to c_t have, by their share: (T,) float64.
 
-    Of the norm of d c_t/d c_0 times 8 random directions, by a central difference over ln z.
+    Of the Frobenius norm of d c_t/d c_0, by a central difference over ln z.
 
     Args:
-        run: of one example.
+        path: of one example.
     """
-    T, _, H = run.path.h[1:].shape
-    cells = slice(H, 2 * H)
-    start = random_directions(identity(2 * H, cells), 1, DIRECTIONS, seed=0)[0]
-    found = {"frobenius": run.path.h.new_full((T, 2), torch.nan)}
-    steps = _nudged(one_steps(run.cell, run.path))
-    for t, now in enumerate(propagate(run.cell, steps, start, [2] * T, torch.float64)):
-        record(found, slice(t, t + 1), now, cells, np.zeros(1, dtype=bool))
-    more, less = (found["frobenius"] * math.log(10)).T.numpy()
-    return (more - less) / (2 * NUDGE)
-
-
-def _nudged(steps: Iterator[OneStep]) -> Iterator[OneStep]:
-    """Every step twice: with o tanh'(c) a little larger, and a little smaller."""
-    z = torch.tensor([[NUDGE], [-NUDGE]], dtype=torch.float64).exp()
-    for one in steps:
-        twice = one.each(lambda v: v.expand(2, *v.shape[1:]))
-        assert twice.through is not None
-        yield twice._replace(through=twice.through * z)
+    through = path.factors.maps().through[0]
+    T, H = through.shape
+    nudges = np.expm1([NUDGE, -NUDGE])[:, None, None]  # z - 1
+    J = np.broadcast_to(np.eye(2 * H)[:, H:], (2, 2 * H, H))  # d(h, c)_t/d c_0 for either z
+    log_norm, scale = np.empty((2, T)), np.zeros(2)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a norm of 0 has no paths to count
+        for t, M in enumerate(path.jacobians(0)):
+            J = M @ J
+            J[:, :H] += nudges * through[t][:, None] * J[:, H:]
+            norm = np.linalg.norm(J[:, H:], axis=(1, 2))
+            scale += np.log(norm)
+            log_norm[:, t] = scale
+            J /= norm[:, None, None]
+        return (log_norm[0] - log_norm[1]) / (2 * NUDGE)

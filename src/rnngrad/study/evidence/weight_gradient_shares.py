@@ -15,7 +15,8 @@ from torch import nn
 
 import rnngrad
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.study.evidence.passages import Passages, State, some
+from rnngrad.study.evidence.passages import Passages, some
+from rnngrad.study.gates import State
 
 COMMENTS = 2
 STEPS = 100
