@@ -137,7 +137,7 @@ class Cotangents:
         Returns the position of that loss, or `last`.
         """
         size = np.abs(other.values[:, first:last])
-        near = ((size > 0) & (size < limit)).any(axis=(0, 2)).nonzero()[0]
+        near = np.flatnonzero(((size > 0) & (size < limit)).any(axis=(0, 2)))
         start = first + int(near[0]) if len(near) else last
         copied = other.values[:, start:last]
         self.values[:, start:last] = np.where(np.abs(copied) < self.smallest, 0, copied)

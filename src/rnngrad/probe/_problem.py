@@ -105,10 +105,11 @@ class Problem:
         self, h: Array, mix: Array, last: Array, layer: int, examples: Examples, steps: slice
     ) -> None:
         """Raise if h or the factors (b, t, ...), or the last state (b, H), is not finite."""
-        sums = np.abs(h).sum(axis=2) + np.abs(mix).reshape(*h.shape[:2], -1).sum(axis=2)
-        sums[:, -1] += np.abs(last).sum(axis=1)
+        finite: Any = np.isfinite(h).all(axis=2)
+        finite &= np.isfinite(mix).all(axis=tuple(range(2, mix.ndim)))
+        finite[:, -1] &= np.isfinite(last).all(axis=1)
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
-        places = np.argwhere(here & ~np.isfinite(sums))
+        places = np.argwhere(here & ~finite)
         if len(places):
             at, t = min(places.tolist(), key=lambda place: place[1])
             raise InputError(

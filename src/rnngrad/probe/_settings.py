@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
@@ -61,6 +61,8 @@ def exact_products() -> Iterator[None]:
     oneDNN: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:
         if not _calls:
+            # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
+            OpenBLASController.clear_controlling_thread(force=True)
             _calls.append((_controller().limit(limits=1, user_api="blas"), oneDNN.enabled))
             oneDNN.enabled = False
         _calls.append(None)
@@ -71,7 +73,9 @@ def exact_products() -> Iterator[None]:
             _calls.pop()
             if len(_calls) == 1:
                 limits, oneDNN.enabled = _calls.pop()
+                OpenBLASController.clear_controlling_thread(force=True)
                 limits.restore_original_limits()
+                OpenBLASController.clear_controlling_thread(force=True)
 
 
 def thread_pool() -> ThreadPoolExecutor:

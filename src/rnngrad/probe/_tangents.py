@@ -223,9 +223,8 @@ class Tangents:
     def _quickly(self, maps: StepMaps, out: dict[str, Array], at: Array, over: Map) -> bool:
         """All steps by the compiled loop; False, and nothing done, if one needs scales per row."""
         before = [part.copy() for part in self.parts]
-        over = (
-            over if len(self.parts) > 1 else map
-        )  # waking a thread takes as long as a small block
+        # waking a thread for one part would take as long as a small block
+        over = over if len(self.parts) > 1 else map
         parts = list(over(lambda part: self._part(part, maps, at), range(len(self.parts))))
         if any(part.taken < len(at) for part in parts):
             self.parts = before
