@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.study.evidence.influence import LARGE, SMALL, influence
-from rnngrad.study.evidence.passages import Passages, State, in_float64, some
+from rnngrad.study.evidence.passages import Passages, in_float64, some
+from rnngrad.study.gates import State
 
 B, T, D, H = 2, 12, 3, 4
 PASSAGES = Passages(

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.study.evidence.passages import Passages, State
+from rnngrad.study.evidence.passages import Passages
 from rnngrad.study.evidence.weight_gradient_shares import (
     tutorial_table,
     weight_gradient_shares,
 )
+from rnngrad.study.gates import State
 
 B, T, D = 3, 20, 3
 

@@ -231,7 +231,7 @@ def tangent_steps(
             break
         squares[t], hidden[t], exponents[t] = total, beyond, exponent
         if at[t]:
-            kept[copied] = new[lo:hi]
+            _copy(new[lo:hi], kept[copied])
             copied += 1
         if top > RESCALE_ABOVE or (0 < top < RESCALE_BELOW):
             shift = math.frexp(math.sqrt(top))[1]
@@ -243,13 +243,25 @@ def tangent_steps(
         now, new = new, now
         taken += 1
     if taken % 2:
-        J[:] = now
+        _copy(now, J)
     return taken, exponent
+
+
+# Loops in place of NumPy's slices and masks, which would take seconds more to compile.
+@_compiled
+def _copy(x, target):
+    for i in range(x.shape[0]):
+        for q in range(x.shape[1]):
+            target[i, q] = x[i, q]
 
 
 @_compiled
 def _any(x):
-    return (x != 0).any()
+    flat = x.ravel()
+    for i in range(flat.size):  # noqa: SIM110
+        if flat[i] != 0:
+            return True
+    return False
 
 
 @_compiled

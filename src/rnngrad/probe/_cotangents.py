@@ -20,7 +20,6 @@ Array = np.ndarray
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
 # A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
 TOO_SMALL = 2.0**-600
-CHUNKS = 16  # at least so many parts where there are as many examples, for as many threads
 
 
 class LayerMaps(NamedTuple):
@@ -45,12 +44,12 @@ class Visit(NamedTuple):
     norms: Array
 
 
-def chunks(problem: Problem, layers: int) -> list[Array]:
-    """The examples, similar lengths together, in parts whose trajectories fit into memory."""
+def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
+    """The examples, similar lengths together, in at least so many parts that fit into memory."""
     cell = problem.cells[0]
     bytes_each = 8 * problem.steps * layers * ((2 * cell.gates + 3) * problem.hidden)
     order = np.argsort(-problem.lengths.numpy(), kind="stable")
-    size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // CHUNKS)))
+    size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // parts)))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 

@@ -224,7 +224,7 @@ class _Naive:
         def run(work: tuple[int, StepMaps]) -> None:
             self._example(*work, found)
 
-        for examples in chunks(self.problem, self.layer + 1):
+        for examples in chunks(self.problem, self.layer + 1, 1):
             in_threads(run, self.maps(examples), len(examples), "autograd's result")
         for example, (leader, branch) in enumerate(zip(*self.sharing, strict=True)):
             for values in found.values():
@@ -280,7 +280,7 @@ class _Naive:
     def saturated(self) -> Array:
         """(batch, time): is the product of the dtype's own factors zero whatever the range?"""
         out = np.zeros(self.shape, dtype=bool)
-        for examples in chunks(self.problem, self.layer + 1):
+        for examples in chunks(self.problem, self.layer + 1, 1):
             for example, maps in self.maps(examples):
                 exact = self._exact(example)
                 if any(((a == 0) & (b != 0)).any() for a, b in zip(maps, exact, strict=True)):

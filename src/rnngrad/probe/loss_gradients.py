@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+PARTS = 16  # of the batch, where it has as many examples, for as many threads
+
 
 @dataclass(frozen=True, eq=False)
 class LossGradientCurves:
@@ -86,7 +88,7 @@ def loss_gradient_curves(
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     gradient = problem.like_output(output_gradient, "output_gradient")
     sweep = _Sweep(problem, gradient, problem.layer_index(layer))
-    parts = chunks(problem, len(problem.cells))
+    parts = chunks(problem, len(problem.cells), PARTS)
     with exact_arithmetic():
         in_threads(sweep.run, parts, len(parts), "loss gradients")
     return LossGradientCurves(sweep.layer, *sweep.found)
