@@ -142,9 +142,10 @@ class Cotangents:
         self.values[:, start:last] = np.where(np.abs(copied) < self.smallest, 0, copied)
         return start
 
-    def alive(self, losses: slice) -> Array:
-        """Which losses have a cotangent that is not zero, (r,) bool."""
-        return (self.values[:, losses] != 0).any(axis=(0, 2))
+    def end(self, first: int, last: int) -> int:
+        """The end of the losses first to last - 1 that still have a cotangent."""
+        alive = np.flatnonzero((self.values[:, first:last] != 0).any(axis=(0, 2)))
+        return first + int(alive.max(initial=-1)) + 1
 
     def lost(self, visit: Visit, t: int) -> Array:
         """Which losses had a product that may have underflown on the way to delta, (r,) bool."""

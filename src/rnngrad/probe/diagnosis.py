@@ -26,8 +26,6 @@ Array = np.ndarray
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
-# Products of numbers above this many smallest normal ones lose nothing that counts by flushing.
-NEAR_SUBNORMAL = 2.0**46
 
 MEANINGS = {
     "structural": "exactly zero, whatever the arithmetic",
@@ -253,23 +251,23 @@ class _Naive:
         length, joined = int(self.problem.lengths[example]), self.sharing.branch[example]
         steps = self.wanted[(self.wanted > joined) & (self.wanted <= length)]
         smallest = float(torch.finfo(self.dtype).tiny)
+        near = smallest / torch.finfo(self.dtype).eps  # above it, flushing is no more than rounding
         cell, every = self.problem.cells[self.layer], np.zeros(len(steps), dtype=np.int64)
         plain = Cotangents([LayerMaps(cell, maps)], every, norms=False)
         maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
         flushed = Cotangents([LayerMaps(cell, maps)], every, smallest, norms=False)
         states = slice(self.rows.start // cell.hidden, self.rows.stop // cell.hidden)
-        first = apart = end = len(steps)
+        first = apart = plain_end = end = len(steps)
         for t in reversed(range(steps[-1] if len(steps) else 0)):
             if first and steps[first - 1] == t + 1:
                 first -= 1
                 plain.of_layer(0, slice(first, first + 1))[states] = 1
             if True in found:
-                apart = flushed.take(plain, first, apart, NEAR_SUBNORMAL * smallest)
+                apart = flushed.take(plain, first, apart, near)
                 flushed.move(t, slice(apart, end))
-            plain.move(t, slice(first, end if False in found else apart))
+            plain.move(t, slice(first, plain_end if False in found else apart))
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                alive = plain.alive(slice(first, end)) | flushed.alive(slice(first, end))
-                end = first + int(alive.nonzero()[0].max(initial=-1)) + 1
+                plain_end, end = plain.end(first, plain_end), max(apart, flushed.end(apart, end))
         apart = flushed.take(plain, 0, apart, smallest)
         for flush, values in found.items():
             found_here = plain.of_layer(0, slice(0, len(steps)))[states].astype(np.float64)
