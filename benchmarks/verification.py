@@ -121,7 +121,7 @@ def _promise(name: str, true: Curves) -> np.ndarray:
 
 
 def _doubles(module: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """What the inputs bring to every step, (t, b, gates), and the state."""
+    """The inputs' part of all pre-activations, (t, b, gates), and the state, both in float64."""
     W_ih, _, b_ih, _ = (p.detach().double() for p in module.parameters())
     a = inputs.double() @ W_ih.T + b_ih
     return a.transpose(0, 1), tuple(s.detach().double() for s in state)

@@ -61,7 +61,7 @@ class Weights(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step read and made, all that its backward step needs; x (N, D), others (N, H)."""
+    """The values of one step that its backward step needs; x (N, D), others (N, H)."""
 
     x: np.ndarray
     h_prev: np.ndarray
@@ -208,7 +208,7 @@ def weight_gradient_parts(
 
 
 def _entering(steps: list[Step]) -> tuple[np.ndarray, np.ndarray]:
-    """What the weights meet at every step: x (N, T, D) and h_prev (N, T, H)."""
+    """The values that the weights multiply at every step: x (N, T, D) and h_prev (N, T, H)."""
     return np.stack([s.x for s in steps], axis=1), np.stack([s.h_prev for s in steps], axis=1)
 
 

@@ -193,7 +193,7 @@ class Adam:
 
 
 def answer(p: Parameters, question: str, words: list[str], longest: int = 10) -> str:
-    """What the network says to a question, at most `longest` words; ValueError: unknown word."""
+    """The network's answer to a question, at most `longest` words; ValueError: unknown word."""
     h = c = np.zeros((1, len(p.Wh)))
     said: list[int] = []
     read = [*numbers(question, words), words.index(ASK)]

@@ -1,4 +1,4 @@
-"""How many threads the environment asks for is in no result."""
+"""The number of threads that the environment asks for changes no result."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 
 def results(folder: Path, **environment: str) -> list[str]:
-    """What the code says of its results, each with its checksum."""
+    """The lines that the code prints: each result with its checksum."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 20, 40)
     sample = TokenizedSample(

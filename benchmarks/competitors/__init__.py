@@ -57,7 +57,7 @@ def first_steps(run: Callable[[], Curves], steps: int, T: int) -> Turn:
 
 
 def one_by_one(once: Callable[[], None], at: Callable[[int], Curves], T: int) -> Turn:
-    """What all t share, and three of them, each by itself."""
+    """The work that all t share, and three of them, each by itself."""
     start = perf_counter()
     once()
     shared = perf_counter() - start

@@ -85,7 +85,7 @@ def forward(lstm: nn.LSTM, inputs: Tensor, state: State) -> Curves:
 
 
 def products(problem: Problem, steps: int) -> Callable[[], Curves]:
-    """With no direction dropped, a step of an example is one (2H, H) by (H, H) product.
+    """A step of an example is one (2H, H) by (H, H) product if no direction is dropped.
 
     NumPy's and torch's products differ in rate, by machine; the better one counts.
     """

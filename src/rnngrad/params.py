@@ -182,7 +182,7 @@ class ConditionsParams(_Section):
         return self
 
     def factor_of(self, case: str) -> str:
-        """What the case varies, as its block names it."""
+        """The factor that the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
         if not isinstance(factor, str) or not factor.strip():
             raise InputError(f"conditions.cases.{case}.factor: name what the case varies")

@@ -1,4 +1,4 @@
-"""What every pipeline stage shares: one-line errors and outputs that appear whole or not at all."""
+"""The parts that all pipeline stages share: one-line errors, and outputs that appear only whole."""
 
 import gc
 import inspect

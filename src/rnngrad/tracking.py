@@ -124,7 +124,7 @@ def _publish(
 
 
 def _run_name(results: Results) -> str:
-    """What is set otherwise than in the last commit, as ``dvc exp run -S`` would set it."""
+    """The settings that differ from the last commit, as ``dvc exp run -S`` would set them."""
     params = results.params
     changed = _changed_settings(params)
     if not changed:
@@ -207,7 +207,7 @@ def _curves(results: Results, cell: str, seed: int) -> list[Metric]:
 
 
 def _shown_steps(last: int) -> set[int]:
-    """Those at either end, and as many in between as MLflow's page draws of a curve."""
+    """The steps at either end, and as many in between as MLflow's page draws of a curve."""
     ends = {*range(1, ENDS + 1), *range(last - ENDS + 1, last + 1)}
     return {*ends, *range(1, last + 1, math.ceil(last / (POINTS - len(ends))))}
 
@@ -226,7 +226,7 @@ def _provenance() -> dict[str, str]:
 
 
 def _git(*command: str) -> str:
-    """What git prints; nothing where there is no git, or no repository."""
+    """The output of a git command; empty where there is no git, or no repository."""
     try:
         done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
     except FileNotFoundError:

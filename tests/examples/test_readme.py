@@ -1,4 +1,4 @@
-"""What the examples' README shows is what they print."""
+"""The output that the examples' README shows is what they print."""
 
 from pathlib import Path
 

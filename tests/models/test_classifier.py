@@ -1,4 +1,4 @@
-"""What the classifier leaves out gives what padding every comment in full gives."""
+"""The classifier skips shared padding and gives the results of padding every comment in full."""
 
 from collections.abc import Callable
 

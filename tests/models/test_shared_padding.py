@@ -37,7 +37,7 @@ def plain_states(module: nn.RNNBase, steps: int) -> tuple[Tensor, ...]:
 
 
 def gradients(module: nn.RNNBase, states: Sequence[Tensor]) -> list[Tensor]:
-    """Of a sum of all states, every one with a weight of its own; zeros where there is none."""
+    """The gradients of a sum of all states, each with its own weight; zeros where there is none."""
     terms = [(s.flatten() * torch.linspace(-1, 2, s.numel(), dtype=s.dtype)).sum() for s in states]
     weights = list(module.parameters())
     found = torch.autograd.grad(torch.stack(terms).sum(), weights, materialize_grads=True)

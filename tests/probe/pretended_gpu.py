@@ -71,7 +71,7 @@ class GpuIsThere(TorchDispatchMode):
 
 
 def computed(func: Any, args: Any, kwargs: Any) -> Any:
-    """What the CPU makes of it, on the device where it belongs."""
+    """The CPU's result of an operation, on the device where it belongs."""
     leaves = pytree.tree_leaves((args, kwargs))
     there = [v for v in leaves if isinstance(v, OnGpu)]
     name = func._schema.name
@@ -152,7 +152,7 @@ def on_gpu(module: nn.RNNBase) -> nn.RNNBase:
 
 
 def probes(cell: str) -> dict[str, Callable[[nn.RNNBase, Tensor, Any], Any]]:
-    """What to compute from a module of two layers, inputs (4, 40, 5) and initial states."""
+    """The functions to test on a module of two layers, inputs (4, 40, 5) and initial states."""
     state = "c" if cell == "lstm" else "h"
     paths = ("frobenius", "column_sum", "spectral", *(["hidden_path"] if cell == "lstm" else []))
     curves = rnngrad.jacobian_curves
@@ -195,7 +195,7 @@ def far_apart(module: nn.RNNBase) -> nn.RNNBase:
 
 @torch.no_grad()  # torch's autograd does not know such a device
 def last_states(module: nn.RNNBase, x: Tensor) -> list[np.ndarray]:
-    """Of a batch that begins with padding."""
+    """The last hidden states of a batch that begins with padding."""
     from rnngrad.data.batches import Batch
     from rnngrad.models.classifier import last_hidden_states
 

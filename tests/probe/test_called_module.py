@@ -1,4 +1,4 @@
-"""What a module would run when it is called is what is probed, or it is refused."""
+"""The probe measures the code that a call of the module would run, or refuses the module."""
 
 from collections.abc import Callable
 from typing import Any

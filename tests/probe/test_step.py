@@ -131,7 +131,7 @@ def test_mixing_that_the_initial_state_hides(mix: Callable[[Tensor], Tensor]):
 
 
 def test_saturation_is_torchs_own():
-    """What the docstring says of 1 - tanh^2: right to 1e-7 up to 11, zero from 20."""
+    """The docstring's statement on 1 - tanh^2 is true: right to 1e-7 up to 11, zero from 20."""
     cell, module = nn.RNNCell(1, 3).double(), nn.RNN(1, 3, batch_first=True).double()
     x, zero = torch.zeros(1, 1, 1).double(), torch.zeros(1, 3).double()
     with torch.no_grad():

@@ -81,7 +81,7 @@ def test_arguments_in_the_right_order():
 
 
 def warned(step: Step, x: Tensor, state: Any) -> str:
-    """What is said of the derivative; it is said where the caller stands."""
+    """The text of the warning about the derivative, which names the caller's file, if any."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rnngrad.jacobian_curves_of_step(step, x, state)
@@ -364,7 +364,7 @@ def test_those_who_come_near_mix():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_examples_of_very_different_size_do_not_mix(dtype: torch.dtype):
-    """What rounding leaves between them is no mixing; a small example that is lent to is."""
+    """Rounding between examples of very different size is not refused as mixing."""
     x, state = batch(examples=3, dtype=dtype)
     size = torch.tensor([[1.0], [1e-9], [1e-18]], dtype=dtype)
     w = cells(dtype)[1]

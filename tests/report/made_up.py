@@ -140,7 +140,7 @@ def make_hostile(results: Results) -> Results:
 
 
 def make_results() -> Results:
-    """Those of a study of an RNN and an LSTM with three seeds."""
+    """The results of a made-up study of an RNN and an LSTM with three seeds."""
     params = read_params(ROOT / "params.yaml")
     params = params.model_copy(update={"cells": {"rnn": {}, "lstm": {}}})
     words = {"mean": 68.0, "median": 36.0, "p90": 149.0, "p95": 225.0, "p99": 618.0, "max": 1403}

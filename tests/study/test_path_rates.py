@@ -112,7 +112,7 @@ def test_words_without_padding_have_rates_from_the_second_step_on(inputs: ProbeI
 def test_factors_are_counted_around_the_step_at_which_words_begin(
     inputs: ProbeInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the comment with most of both inputs, over as many steps of either as the window has."""
+    """The comment with most of both inputs counts, over as many steps of each as the window has."""
     monkeypatch.setattr("rnngrad.study.evidence.path_rates.WINDOW", 25)
     module = make_lstm()
     state = initial_state(module, B, PROBE)

@@ -14,7 +14,7 @@ from rnngrad.study.probing import shared_state
 
 
 def halved_medians(cell: str) -> np.ndarray:
-    """Of mean |d s_t/d s_0| over 20 steps of zeros from U(0, 1), (20,): median over five seeds."""
+    """Half of mean |d s_t/d s_0| for 20 steps of zeros from U(0, 1), (20,): median of 5 seeds."""
     means = []
     for seed in range(1, 6):
         torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from rnngrad.params import DemoParams
 VOCABULARY_SIZE = 6000
 TOPICS = 20
 TOPIC_BOOST = 15.0
-"""How many times likelier a topic's own words are in a comment on that topic."""
+"""The factor by which a topic's own words are likelier in a comment on that topic."""
 
 QUANTILES = {
     0.0: 1, 0.005: 3, 0.02: 4, 0.05: 6, 0.1: 8, 0.25: 17, 0.5: 36, 0.75: 75, 0.9: 149,

@@ -14,7 +14,7 @@ QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
 def replaced_count(words: int, fraction: float) -> int:
-    """How many of a comment's ``words`` words become the filler: floor(``fraction`` * ``words``).
+    """The number of a comment's ``words`` words to become filler: floor(``fraction`` * ``words``).
 
     At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
     question published wrote ``x[-0:] = []`` there, which emptied it.
@@ -75,7 +75,7 @@ def word_counts(texts: Iterable[str]) -> np.ndarray:
 
 
 def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams) -> dict:
-    """What the comments and the sample are made of, in plain numbers."""
+    """The composition of the comments and of the sample, in plain numbers."""
     given, words = word_counts(comments["text"]), word_counts(sample["text"])
     replaced = np.array([replaced_count(int(n), params.replace_fraction) for n in words])
     labels, splits = sample["label"].to_numpy(), sample["split"].to_numpy()

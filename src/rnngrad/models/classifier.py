@@ -70,7 +70,7 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
 
 
 def _similar(counts: list[int]) -> list[int]:
-    """How many of the counts, in descending order, are similar to the first, to the next, ..."""
+    """The sizes of the groups of similar counts; the counts are in descending order."""
     sizes, longest = [0], counts[0]
     for count in counts:
         if count < SIMILAR * longest:

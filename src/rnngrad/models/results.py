@@ -1,4 +1,4 @@
-"""What training gives, and what a trained cell leaves on disk. Needs no torch."""
+"""The results of training, and the files of a trained cell. Needs no torch."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TrainedSeed(NamedTuple):
-    """What training one seed gives.
+    """The results of training one seed.
 
     Attributes:
         initial: state dict before the first update.

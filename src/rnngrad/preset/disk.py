@@ -13,9 +13,9 @@ from rnngrad.preset.lengths import Lengths
 
 GB = 1e9
 BYTES_PER_WORD = 6
-"""Of a comment's text, blanks included: 5.8 in real comments."""
+"""The bytes of a comment's text per word, blanks included: 5.8 in real comments."""
 COPIES = 2
-"""Of a stage's output: in its place and in DVC's cache."""
+"""The copies of a stage's output: one in its place and one in DVC's cache."""
 CURVE_ROW = 75 * 2 * COPIES + 315
 """Bytes of one step of one curve: in build/probe and in reports/curves.csv, and in mlflow.db."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -23,7 +23,7 @@ STATISTICS = {"rnn": 3, "gru": 3, "lstm": 4}
 
 
 def downloads(params: Params) -> list[Mirror]:
-    """What the study needs from the network and is not in the cache yet.
+    """The files that the study needs from the network and that are not in the cache yet.
 
     A file counts as the first mirror serves it, and as there if it has the right size.
     """
@@ -80,7 +80,7 @@ def _text(lengths: Lengths) -> int:
 
 
 def _numbers(params: Params, lengths: Lengths) -> int:
-    """Of build/embed/: tokens and splits of the comments, and the vectors of their words."""
+    """The bytes of build/embed/: the comments' tokens and splits, and their words' vectors."""
     words = int(lengths.sample.sum())
     # Heaps' law, as in real comments: 59,000 different words among 1.4 million
     vocabulary = 13 * words**0.6

@@ -42,12 +42,12 @@ class Line(NamedTuple):
     slope: float
 
     def seconds(self, sizes: NDArray[np.int64]) -> float:
-        """Of things of these sizes, together."""
+        """The seconds that things of these sizes take together."""
         return self.fixed * len(sizes) + self.slope * float(sizes.sum())
 
 
 class Rates(NamedTuple):
-    """What a cell costs on this machine.
+    """The seconds that a cell's work takes on this machine.
 
     Attributes:
         update: of a training batch, by the words of its longest comment.
@@ -65,7 +65,7 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """What training runs on."""
+    """The name of the GPU, or the number of CPU cores, that training runs on."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} CPU cores"
 
 

@@ -1,4 +1,4 @@
-"""What a study takes, in words, before it starts."""
+"""An estimate in words, before a study starts, of the resources that it takes."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How many comments a study has and how long they are, before anything is downloaded."""
+"""The number and the lengths of a study's comments, before anything is downloaded."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Lengths(NamedTuple):
 
 
 def lengths_of(params: Params) -> Lengths:
-    """What is known of the comments of ``params.data.source``.
+    """The known or expected lengths of the comments of ``params.data.source``.
 
     A file's are counted. Jigsaw's, and the demo's that are made after them, have the quantiles of
     20,000 real comments.

@@ -1,4 +1,4 @@
-"""What a preset changes in params.yaml, checked, and as the settings of an experiment."""
+"""The changes that a preset makes to params.yaml, checked, and as the settings of an experiment."""
 
 import re
 from collections.abc import Iterator, Mapping

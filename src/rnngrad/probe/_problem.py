@@ -1,7 +1,7 @@
-"""What the user handed over, checked and brought into one form.
+"""The user's module and batch, checked and brought into one form.
 
 Everything downstream sees time-second batches (b, t, d), float64 weights, one cell per layer and
-lengths. Nothing is copied to float64 here but the weights: inputs are converted chunk by chunk.
+lengths. Weights and initial states are copied to float64 here; inputs are converted block by block.
 """
 
 from collections.abc import Iterator, Sequence

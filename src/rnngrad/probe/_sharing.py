@@ -46,7 +46,7 @@ def alone(problem: Problem) -> Sharing:
 
 
 def _groups(problem: Problem) -> list[np.ndarray]:
-    """Those with one initial state (all layers) and first input."""
+    """The groups of examples with one initial state (all layers) and first input."""
     states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
     first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
     group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
@@ -79,7 +79,7 @@ def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
 
 
 def _equal_steps(x: Tensor, y: Tensor) -> int:
-    """How many leading steps of x (t, d) equal those of y (t or 1, d)."""
+    """The number of leading steps of x (t, d) that equal those of y (t or 1, d)."""
     differ = (x != y).byte().flatten()
     first = int(differ.argmax())
     return first // x.shape[1] if differ[first] else len(x)

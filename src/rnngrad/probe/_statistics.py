@@ -1,4 +1,4 @@
-"""What is read off a Jacobian: Frobenius norm, column sum, spectral norm, as log10.
+"""The statistics of a Jacobian: Frobenius norm, column sum, spectral norm, as log10.
 
 A *sketch* estimates the Frobenius norm from a few random directions. For v ~ N(0, 1) the mean of
 ||J v||^2 is ||J||_F^2. The mean over k directions is unbiased; it is distributed about as

@@ -44,7 +44,7 @@ SPREAD_BACK = 300  # powers of two: rows this close return to the quick way
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compute.
+    """The curves that are wanted.
 
     layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.
     start: d [h; c; ...]_0 / d (directions), (rows, k), or (batch, rows, k) for directions that

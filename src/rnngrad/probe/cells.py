@@ -249,7 +249,7 @@ class GRU(_Layer):
 
 @dataclass(frozen=True)
 class LSTM(_Layer):
-    """Long short-term memory without peepholes or projection; h = o sigmoid(c) on demand."""
+    """Long short-term memory without peepholes or projection; sigmoid_state: h = o sigmoid(c)."""
 
     sigmoid_state: bool = False
 

@@ -85,47 +85,41 @@ def jacobian_curves(
     """How strongly the state at every step t depends on the initial state, per example.
 
     Args:
-        module: nn.RNN (tanh or relu), nn.LSTM or nn.GRU, of any dtype and any number of layers,
-            left as it is (but for parametrizations that change when they are read, as in training
-            they do). Not bidirectional, no proj_size, no forward_pre_hooks, no forward of its own,
-            no dropout between layers in training mode.
+        module: nn.RNN, nn.LSTM or nn.GRU of any dtype and number of layers, left as it is. Not
+            bidirectional, no proj_size, no dropout between layers in training mode.
         inputs: as module.forward takes them: (batch, time, features), (time, batch, features) or
             (time, features).
         initial_state: as module.forward takes it; None means zeros.
         state: "h", "c" (LSTM) or "full" = (h, c): numerator and denominator of the Jacobian.
         layer: whose state, with respect to the same layer's initial state.
-        lengths: the number of real steps per example, (batch,) integers; the curves are NaN beyond,
-            where inputs may hold anything.
-        method: "exact", or "sketch": an estimate of the Frobenius norm from a few random
-            directions, with a standard error per step; the other statistics stay None.
-        statistics: which of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
-            state="c"; the others are not computed.
-        spectral_steps: steps (from 1) at which the spectral norm is taken, NaN elsewhere; None
-            means all. It costs far more than the other statistics.
-        directions, seed: of the sketch: how many random directions per example (at least 4), and
-            which.
+        lengths: real steps per example, (batch,) integers; curves are NaN beyond, inputs anything.
+        method: "exact", or "sketch": estimates of the Frobenius norm alone.
+        statistics: some of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
+            state="c".
+        spectral_steps: steps (from 1) at which the costly spectral norm is taken; None means all.
+        directions, seed: of the sketch: how many random directions (at least 4), and which.
 
-    Everything is computed in float64: norms are exact to 1e-9 of themselves after 1,403 steps, and
-    column sums to 1e-9 while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Scales are
-    kept apart, so that nothing underflows or overflows: -inf means that J_t is exactly zero, given
-    the float64 values of the gates. In a GRU whose h and n saturate to the same +-1 the factor
-    h - n has no digits left.
+    Computed in float64: norms are exact to 1e-9 of themselves after 1,403 steps, column sums to
+    1e-9 while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Scales are kept apart, so
+    that nothing underflows or overflows: -inf means exactly zero, given the values of the gates. In
+    a GRU whose h and n saturate to the same +-1 the factor h - n has no digits left.
 
-    Examples whose initial states and leading inputs are equal share these steps, which are then
-    computed once: padding in front costs one example, not the batch. Directions of s_0 on which no
-    row of J_t depends any more, to 1e-10 of it, are dropped: later steps cost less and less.
-    Threads (torch.get_num_threads()) share examples and directions; the bits do not depend on their
-    number.
+    Examples share the steps over which their initial states and inputs are equal. Directions on
+    which no row of J_t depends any more are dropped. The bits do not depend on the number of
+    threads, torch.get_num_threads().
 
-    Memory: a few (H, H) matrices per thread and a copy of them at each of up to 128 steps where
-    examples branch off from others; nothing grows with time but the curves.
-
-    Source: forward tangents of all initial directions at once, s_t' = M_t s_(t-1)', with M_t as in
-    `rnngrad.probe.cells`; Pascanu, Mikolov and Bengio (2013), equation 5, is the product.
+    Memory: some (H, H) matrices per thread, and up to 128 more where examples branch off.
+    Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.
 
     Raises:
         InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights.
         TypeError: another kind of module, integer inputs, a PackedSequence.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+        >>> rnngrad.jacobian_curves(lstm, x, state="c").log10_frobenius.shape
+        (2, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths)
     rows = problem.state_rows(state)

@@ -40,7 +40,7 @@ HEADER = ("verdict", "first at step", "of all steps", "log10 |J| there", "meanin
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What became of d s_t / d s_0, and what naive autograd makes of it. Arrays are (batch, time).
+    """The fate of d s_t / d s_0, and what naive autograd makes of it. Arrays are (batch, time).
 
     verdict: one of "structural", "saturated", "underflow", "decayed", "exploding", "alive"
         (in this precedence, see `diagnose`); "" beyond an example's length.
@@ -122,6 +122,12 @@ def diagnose(
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+        >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
+        ['alive', 'alive']
     """
     _check_dtype(dtype)
     curves = jacobian_curves(

@@ -86,6 +86,13 @@ def jacobian_curves_of_step(
             takes its arguments in the other order, changes them, changes the state's structure or
             dtype, mixes examples, has a memory, is random, or returns NaN or inf.
         TypeError: integer inputs or states.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> cell, x = torch.nn.LSTMCell(3, 4).double(), torch.zeros(2, 5, 3).double()
+        >>> start = (torch.zeros(2, 4).double(), torch.zeros(2, 4).double())
+        >>> rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, start).log10_spectral.shape
+        (2, 5)
     """
     refuse_swapped_arguments(step)
     device = torch.get_default_device()
@@ -306,7 +313,7 @@ class _FlatStep:
     def _warns_of_derivative(self, s: Tensor, M: Tensor, t: int) -> bool:
         """Where the derivative is wrong at this state and at one beside it.
 
-        Of a function with a bend it may be another one at the bend alone.
+        At a bend of the function alone it may be another one.
         """
         x = self.inputs[:, t]
         for differs, message in (
@@ -331,7 +338,7 @@ def _is_inference(leaf: Any) -> bool:
 
 @contextmanager
 def _failure_named(what: str) -> Iterator[None]:
-    """What goes wrong in the user's code, in one line."""
+    """Name in one line what goes wrong in the user's code."""
     try:
         yield
     except InputError:

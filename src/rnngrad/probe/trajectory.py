@@ -66,7 +66,7 @@ def trajectory(
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Trajectory:
-    """What one layer goes through: states, gates and the factors of its one-step Jacobians.
+    """Follow one layer: states, gates and the factors of its one-step Jacobians.
 
     Args:
         module, inputs, initial_state, layer, lengths: as in `rnngrad.jacobian_curves`.

@@ -121,7 +121,7 @@ def _over_seeds(results: Results, cell: str) -> str:
 
 
 def _swinging(results: Results) -> str:
-    """What keeps the trained RNN's gradient up, if it does: the phase of a swing is never lost."""
+    """The swing that keeps the trained RNN's gradient up, in words; empty if there is none."""
     powers = results.evidence["powers"]
     trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
     steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]

@@ -1,4 +1,4 @@
-"""What a reader who cannot see a figure is told, and what one who can should look at."""
+"""The figures' alternative texts, and captions that say what to look at."""
 
 ALT = {
     "windows": "Four small plots of mean |d state_t / d state_0| on linear axes: the RNN over "

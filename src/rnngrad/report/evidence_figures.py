@@ -93,7 +93,7 @@ def _keep_above(axis: Axes, floor: float) -> None:
 
 
 def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
-    """What is remembered of the last telling word, and how much gradient reaches it.
+    """A figure of how well the last telling word is remembered, and how much gradient reaches it.
 
     Args:
         remembered: cell, seed, distance_median, auroc, log10_gradient; None where it is empty.

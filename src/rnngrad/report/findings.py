@@ -76,7 +76,7 @@ def test_table(results: Results) -> pd.DataFrame:
 
 
 def metrics_summary(results: Results) -> dict[str, Any]:
-    """What `dvc metrics show` and `diff` compare: test metrics and how far gradients reach."""
+    """The numbers for `dvc metrics show` and `diff`: test metrics and how far gradients reach."""
     summary: dict[str, Any] = {}
     for cell in results.cells:
         reach = {

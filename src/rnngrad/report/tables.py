@@ -49,7 +49,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def text(value: object) -> str:
-    """What comes from outside, such as a file's name, as Markdown that shows nothing but itself."""
+    """A value from outside, such as a file's name, as Markdown that shows nothing but itself."""
     return re.sub(r"([\\`*_{}\[\]<>&~#!$])", r"\\\1", printable(str(value)))
 
 
@@ -125,7 +125,7 @@ def stage_table(seconds: Mapping[str, float]) -> pd.DataFrame:
 
 
 def _seconds(seconds: Mapping[str, float], stage: str) -> str:
-    """Of all cells together."""
+    """The seconds that a stage took for all cells together; a dash where none are known."""
     parts = [taken for name, taken in seconds.items() if name.partition("@")[0] == stage]
     return f"{sum(parts):.0f}" if parts else "–"
 

@@ -67,7 +67,7 @@ def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
 
 
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
-    """What becomes of both ends when one factor is another, the largest effect first.
+    """The change of both cells' ends when one factor is changed, the largest effect first.
 
     Columns: cause, condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the

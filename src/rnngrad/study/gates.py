@@ -14,7 +14,7 @@ State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM
 
 
 def trajectories(module: nn.RNNBase, inputs: Tensor, state: State) -> Iterator[Trajectory]:
-    """What every example goes through, one at a time: all at once they may take gigabytes."""
+    """The trajectory of every example, one at a time: all at once they may take gigabytes."""
     for b in range(len(inputs)):
         own = slice(b, b + 1)
         start = (state[0][:, own], state[1][:, own]) if isinstance(state, tuple) else state[:, own]

@@ -1,4 +1,4 @@
-"""What the probe finds in a model, and its summary over comments. Needs no torch."""
+"""The probe's results for a model, and their summary over comments. Needs no torch."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ STATE = {"rnn": "h", "gru": "h", "lstm": "c"}  # the question's d h_t/d h_0 and 
 
 
 class ProbedModel(NamedTuple):
-    """What the probe finds in one model.
+    """The probe's results for one model.
 
     Attributes:
         log10: by statistic, float64 (B, T); NaN beyond a comment's end.

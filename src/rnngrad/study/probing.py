@@ -21,7 +21,7 @@ STATISTICS = ("column_sum", "frobenius", "spectral")
 
 
 class ProbeInputs(NamedTuple):
-    """What the probed modules read.
+    """The inputs of the probed modules.
 
     Attributes:
         inputs: (B, T, D) float32, padded as in training, but for every step of the padding.

@@ -69,7 +69,7 @@ class Results:
 
     @property
     def numbers_of_seeds(self) -> list[int]:
-        """Of trained models, by cell."""
+        """The number of seeds of each cell's trained models, in the order of the cells."""
         seeds = self.history.groupby("cell")["seed"].nunique()
         return [int(seeds[cell]) for cell in self.cells]
 

@@ -1,1 +1,1 @@
-"""What the question and the tutorials say, each statement with a criterion and a verdict."""
+"""The statements of the question and of the tutorials, each with a criterion and a verdict."""

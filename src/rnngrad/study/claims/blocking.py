@@ -70,7 +70,7 @@ def judge_blocking(influences: pd.DataFrame) -> Claim | None:
 
 
 def _largest_mean(influences: pd.DataFrame) -> float:
-    """Of the means over seeds, by weights and lag."""
+    """The largest of the means over seeds, by weights and lag."""
     return influences.groupby(["weights", "lag"])["backward_difference"].mean().max()
 
 

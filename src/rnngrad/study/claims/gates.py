@@ -89,7 +89,7 @@ def _rates_measured(known: pd.DataFrame) -> str:
 
 
 def _prediction(paths: pd.DataFrame) -> str:
-    """What a linearised step predicts on padding; nothing where there is none."""
+    """The prediction of a linearised step on padding, in words; empty where there is no padding."""
     parts = []
     for weights, group in paths.groupby("weights", sort=False):
         on_padding = group[group["input"] == "padding"]

@@ -13,7 +13,7 @@ def over_seeds(values: pd.Series) -> Interval:
 
 
 def paired_difference(frame: pd.DataFrame, column: str, one: str, other: str) -> Interval | None:
-    """Of two cells' means per seed, ``one`` minus ``other``, over the seeds that both have.
+    """The interval of ``one`` minus ``other``, two cells' means per seed, over the seeds of both.
 
     None if they share fewer than two seeds: one difference has no interval.
     """

@@ -1,4 +1,4 @@
-"""What the models of a condition read: comments, a stream of them, nothing, or random tokens."""
+"""The inputs of a condition's models: comments, a stream of them, nothing, or random tokens."""
 
 from typing import NamedTuple
 

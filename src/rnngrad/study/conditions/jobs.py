@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model gives.
+    """The measurements of one model.
 
     Attributes:
         log10: by reading, (B, T) float64; NaN at steps where it was not taken.
@@ -130,7 +130,7 @@ def _measure(*job: Any) -> Measured:
 def tabulate(
     params: Params, cases: dict[str, list[Job]], measured: Iterable[Measured]
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, pd.Series]]]:
-    """What every case reads from what was measured.
+    """Collect the numbers and curves of every case from the measurements.
 
     Returns:
         One row per case, cell and seed: condition, factor, cell, seed and

@@ -116,7 +116,7 @@ class _Run(NamedTuple):
         return curves | {reading: self._naive(reading) for reading in {*readings} - true}
 
     def _naive(self, reading: Reading) -> NDArray[np.float64]:
-        """What autograd's column sums are in this arithmetic; NaN at steps not recorded."""
+        """Return log10 of autograd's column sums in this arithmetic; NaN at steps not recorded."""
         sums = rnngrad.autograd_column_sums(
             self.module,
             self.inputs,

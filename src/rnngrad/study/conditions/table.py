@@ -29,7 +29,7 @@ def curve_numbers(
     halved: bool,
     zero_from: int | None,
 ) -> tuple[pd.Series, dict[str, float]]:
-    """What is said of one model under one condition.
+    """The curve and the numbers of one model under one condition.
 
     Args:
         log10: (B, T), NaN at steps that were not recorded.

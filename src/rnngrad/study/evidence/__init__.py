@@ -1,1 +1,1 @@
-"""What the claims are judged by, measured on the study's models."""
+"""The evidence that the claims are judged by, measured on the study's models."""

@@ -17,7 +17,7 @@ from rnngrad.workers import run_jobs
 
 
 class ModelEvidence(NamedTuple):
-    """Of one model.
+    """The evidence of one model.
 
     Attributes:
         weights: init | trained.

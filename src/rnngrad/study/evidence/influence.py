@@ -127,7 +127,7 @@ def _state_at(module: nn.RNNBase, inputs: Tensor, state: State, k: int) -> State
 
 
 def _repeated(states: tuple[State, ...]) -> State:
-    """Of all steps k, once per direction: (1, n, H)."""
+    """The states of all steps k, repeated once per direction: (1, n, H)."""
     parts = zip(*(s if isinstance(s, tuple) else (s,) for s in states), strict=True)
     joined = [torch.cat(part, dim=1).repeat(1, DIRECTIONS, 1) for part in parts]
     return (joined[0], joined[1]) if len(joined) == 2 else joined[0]

@@ -1,4 +1,4 @@
-"""What one step does to a small change of the state, and how fast that grows when repeated.
+"""The effect of one step on a small change of the state, and its growth when repeated.
 
 On padding the input is zero at every step. Around a state that no longer moves the one-step
 Jacobian M = d s_t / d s_(t-1), s = h or (h, c), is the same at every step too, and M^n grows or

@@ -1,4 +1,4 @@
-"""What is measured of one model for the claims."""
+"""The measurements of one model for the claims."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -67,7 +67,7 @@ def measure_model(cell: str, build: Path, params: Params, probed: ProbedModel) -
 def _on_passages(
     classifier: CommentClassifier, passages: Passages, seed: int
 ) -> tuple[dict[str, pd.DataFrame], NDArray[np.float32]]:
-    """What is measured on stretches of words, and the triangle."""
+    """The measurements on stretches of words, and the triangle."""
     module = classifier.recurrent
     start = passages.start(module)
     found = weight_gradient_shares.weight_gradient_shares(classifier, passages, start)
@@ -97,6 +97,6 @@ def _rates(
 
 
 def _labelled(frame: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
-    """With the names in front, but for one that the frame itself knows better."""
+    """The frame with the names as its first columns; a column that it has keeps its values."""
     own = [column for column in frame if column not in names]
     return frame.assign(**{k: frame.get(k, v) for k, v in names.items()})[[*names, *own]]

@@ -102,7 +102,7 @@ def path_rates(
 
 
 class _Seen(NamedTuple):
-    """What is kept of one stretch.
+    """The values kept of one stretch.
 
     Attributes:
         log10_through: by step, mean over units of log10 of o tanh'(c).
@@ -169,9 +169,10 @@ def _tanh_factors_per_step(
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:
-    """How many factors o tanh'(c) the paths from c_0 to c_t have, by their share: (T,) float64.
+    """The mean number of factors o tanh'(c) in the paths from c_0 to c_t: (T,) float64.
 
-    Of the Frobenius norm of d c_t/d c_0, by a central difference over ln z.
+    A path counts by its share of the Frobenius norm of d c_t/d c_0. Found by a central difference
+    over ln z.
 
     Args:
         path: of one example.

@@ -36,7 +36,7 @@ COLUMNS = [
 def recurrent_powers(
     module: nn.RNNBase, inputs: ProbeInputs, state: Tensor, log10: NDArray[np.floating]
 ) -> pd.DataFrame:
-    """What the recurrent kernel predicts, and what is measured.
+    """The decay that the recurrent kernel predicts, and the measured one.
 
     Args:
         module: a tanh RNN of one layer.

@@ -62,7 +62,7 @@ def most_of_both(steps: dict[str, NDArray[np.bool_]]) -> int:
 
 
 def change_per_step(values: NDArray[np.floating], over: Sequence[Stretch]) -> float:
-    """What is gained per step from each stretch's first step to its last, all stretches together.
+    """The gain per step from each stretch's first step to its last, over all stretches together.
 
     Args:
         values: (B, T), such as log10 of a norm: the result is then in decades per step, negative

@@ -59,7 +59,7 @@ def remembered_by_distance(
     vectors: NDArray[np.float32],
     embed: EmbedParams,
 ) -> pd.DataFrame:
-    """What a trained model makes of toxic comments, by the distance of the last telling word.
+    """A trained model's results on toxic comments, by the distance of the last telling word.
 
     Args:
         classifier: the trained model.

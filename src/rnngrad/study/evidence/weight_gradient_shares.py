@@ -27,7 +27,7 @@ COLUMNS = ["comment", "steps", "late_share", "steps_of_most"]
 
 
 class WeightGradientShares(NamedTuple):
-    """What one model's triangle shows.
+    """The results of one model's triangle.
 
     Attributes:
         shares: one row per comment. Columns: comment, steps (T), late_share (of the summed norms of
