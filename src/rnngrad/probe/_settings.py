@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 _lock = threading.Lock()
-_calls: list[Any] = []  # what the user had set, and an entry for each call that runs now
+_calls: list["_Found"] = []  # what the user had set, and once more for each call that runs now
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -51,36 +51,49 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # looking for the libraries takes a millisecond
 
 
+class _Found(NamedTuple):
+    """The user's settings."""
+
+    limits: Any
+    one_dnn: bool
+    threads: int
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Products take one thread each, since Python's threads share the work, and no bfloat16.
 
-    Both settings belong to the process. The first of overlapping calls sets them, and the last one
-    out restores what it found.
+    These settings belong to the process. The first of overlapping calls notes what it finds, and
+    the last one out restores it; torch's number of threads belongs to a thread as well.
     """
-    oneDNN: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
+    one_dnn: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:
         if not _calls:
             # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
             OpenBLASController.clear_controlling_thread(force=True)
-            _calls.append((_controller().limit(limits=1, user_api="blas"), oneDNN.enabled))
-            oneDNN.enabled = False
-        _calls.append(None)
+            limits = _controller().limit(limits=1, user_api="blas")
+            _calls.append(_Found(limits, one_dnn.enabled, torch.get_num_threads()))
+            one_dnn.enabled = False
+        found = _calls[0]
+        _calls.append(found)
+        torch.set_num_threads(1)
     try:
         yield
     finally:
         with _lock:
+            torch.set_num_threads(found.threads)
             _calls.pop()
             if len(_calls) == 1:
-                limits, oneDNN.enabled = _calls.pop()
+                _calls.clear()
+                one_dnn.enabled = found.one_dnn
                 OpenBLASController.clear_controlling_thread(force=True)
-                limits.restore_original_limits()
+                found.limits.restore_original_limits()
                 OpenBLASController.clear_controlling_thread(force=True)
 
 
 def thread_pool() -> ThreadPoolExecutor:
-    """As many threads as torch may use."""
-    return ThreadPoolExecutor(torch.get_num_threads())
+    """As many threads as the user lets torch have."""
+    return ThreadPoolExecutor(_calls[0].threads if _calls else torch.get_num_threads())
 
 
 def progress_bar(total: int, what: str, unit: str) -> tqdm:

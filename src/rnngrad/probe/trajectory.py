@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.probe._problem import problem_of
-from rnngrad.probe._settings import exact_arithmetic, probing
+from rnngrad.probe._settings import exact_arithmetic, exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
 
@@ -86,7 +86,7 @@ def trajectory(
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     steps, layers = slice(0, problem.steps), index + 1
-    with exact_arithmetic():
+    with exact_arithmetic(), exact_products():
         # the compiled loop makes what the layer reads, and refuses what overflows
         *_, run = problem.run(everyone, steps, problem.start(everyone, layers))
         cell = problem.cells[index]
