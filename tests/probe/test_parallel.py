@@ -129,7 +129,7 @@ def test_overlapping_calls_leave_the_limits_of_the_user():
             rnngrad.jacobian_curves(module, x)
             rnngrad.loss_gradient_curves(module, x, gradients(module, x))
 
-    before = limits()[0]
+    before, threads = limits()[0], torch.get_num_threads()
     try:
         set_limits(3)
         with ThreadPoolExecutor(3) as pool:
@@ -143,6 +143,7 @@ def test_overlapping_calls_leave_the_limits_of_the_user():
             assert set(limits()) == {3}
             rnngrad.lyapunov_exponents(module, x[:1])
             assert set(limits()) == {3}
+            assert torch.get_num_threads() == threads
     finally:
         set_limits(before)
 
