@@ -47,6 +47,7 @@ import os, signal, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from rnngrad.models.live import connect
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 left = [int(sys.argv[2])]
 def count(*_):
     left[0] -= 1
