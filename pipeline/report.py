@@ -22,18 +22,17 @@ def main() -> None:
     params = read_params()
 
     from rnngrad.data.tokenized import TokenizedSample
-    from rnngrad.report import findings, render
-    from rnngrad.report.all_figures import all_figures
-    from rnngrad.report.answer import answer
+    from rnngrad.report import render
+    from rnngrad.report.metrics import metrics_summary
     from rnngrad.report.style import to_svg
-    from rnngrad.study.claims.verdicts import judge_all
+    from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
 
     results = load_results(BUILD, params)
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
-    drawn = all_figures(results, sample.lengths, longest)
+    drawn = render.draw_figures(results, sample.lengths, longest)
     rendered = run_jobs(to_svg, [(figure,) for figure in drawn.values()])
     svgs = dict(zip(drawn, rendered, strict=True))
     with whole(REPORTS / "figures") as folder:
@@ -45,15 +44,13 @@ def main() -> None:
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
     markdown = render.render_markdown(results, claims, svgs, json.loads(TIMES.read_text()))
+    judged = [asdict(claim) for claim in claims]
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
-        "answer.txt": "\n".join(answer(results, claims)) + "\n",
-        "claims.json": json.dumps(
-            [asdict(claim) for claim in claims], indent=2, ensure_ascii=False, allow_nan=False
-        )
-        + "\n",
-        "metrics.json": json.dumps(findings.metrics_summary(results), indent=2) + "\n",
+        "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
+        "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
+        "metrics.json": json.dumps(metrics_summary(results), indent=2) + "\n",
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:

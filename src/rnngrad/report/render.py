@@ -1,24 +1,73 @@
-"""From findings and figures to report.md, and from that to one HTML file that opens offline."""
+"""From results to figures, answer.txt, report.md, and one HTML file that opens offline."""
 
 import math
 import re
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from importlib import resources
+from functools import partial
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+import numpy as np
+import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from rnngrad.report import findings, tables, why
-from rnngrad.report.answer import answer, counted
-from rnngrad.report.captions import ALT, CAPTIONS
+from rnngrad.report import metrics, model_figures, why_figures
 from rnngrad.report.style import GRID, INK
-from rnngrad.study.claims.claim import Claim
+from rnngrad.report.words import environment
+from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
-OWN_TAGS = "(</?(?:sub|sup|br|details|summary)>)"
+OWN_TAGS = "(</?(?:sub|sup|details|summary)>)"
+
+
+def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
+    """Every figure that the results allow to draw, in their order on the page.
+
+    Args:
+        results: what the stages found.
+        lengths: (n,) words of each comment.
+        most: steps that a comment has at most, and every padded one.
+    """
+    drawn = {
+        "windows": why_figures.windows_figure(results.condition_curves),
+        "conditions": why_figures.conditions_figure(results.condition_curves),
+        "training": model_figures.training_figure(results),
+        "remembered": model_figures.remembered_figure(results.evidence["remembered"]),
+        "jacobian": model_figures.jacobian_figure(results),
+        "gates": model_figures.gates_figure(results),
+        "triangle": model_figures.triangle_figure(results.triangles),
+        "paths": model_figures.paths_figure(results.curves),
+        "lengths": model_figures.lengths_figure(lengths, most, results.params.embed.padding),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
+    """Five sentences: the zeros, the padding, the RNN, training, the tutorials.
+
+    A sentence is left out where params.yaml does without a cell or a condition that it needs.
+    """
+    page = (
+        environment()
+        .get_template("answer.txt.j2")
+        .render(
+            value=partial(metrics.value_of, results.conditions),
+            question=results.params.conditions.question,
+            words=results.data_card["sample"]["words"]["mean"],
+            steps=results.condition_curves.query("condition == 'question'")["step"].max(),
+            seeds=results.numbers_of_seeds,
+            trained=metrics.trained_models(results),
+            swing=metrics.swing(results),
+            claims=claims,
+            verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
+            counts=Counter(claim.verdict for claim in claims),
+        )
+    )
+    return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
 
 
 def render_markdown(
@@ -29,75 +78,34 @@ def render_markdown(
     ``times`` says how long the stages once took: processor, cores, seconds by stage. They are
     measured apart, so that the same results give the same report.
     """
-    source = resources.files("rnngrad.report").joinpath("templates/report.md.j2").read_text()
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"typeset": _typeset, "text": tables.text}
-    words = results.data_card["sample"]["words"]
-    embed, conditions = results.params.embed, results.conditions
-    longest = "the longest comment"
-    if embed.max_length is not None and embed.max_length < words["max"]:
-        longest = f"a comment cut to its last {embed.max_length:,} words"
-    padded = {
-        "pre": f"{longest}; shorter ones have unmasked zeros in front",
-        "post": f"{longest}; shorter ones have unmasked zeros behind",
-        "none": f"{longest}; nothing is padded, and a step counts those that reach it",
+    conditions, evidence = results.conditions, results.evidence
+    tutorial = evidence.get("tutorial", pd.DataFrame(columns=["loss", "step", "norm"]))
+    curves = metrics.curve_table(results)
+    seconds = pd.Series(times["seconds"]).groupby(lambda name: str(name).partition("@")[0]).sum()
+    # conditions have a table of their own
+    settings = results.params.model_dump(mode="json", exclude={"conditions": {"cases"}})
+    found = {
+        "answer": answer(results, claims),
+        "figures": figures,
+        "claims": claims,
+        "conditions": conditions.to_dict("records"),
+        "condition_seeds": metrics.condition_seeds(results),
+        "float32_plateau": metrics.falls_below_float32(conditions, "float32"),
+        "log10": math.log10,
+        "causes": metrics.cause_table(conditions).to_dict("records"),
+        "lead": metrics.lead(conditions),
+        "seeds": results.numbers_of_seeds,
+        "probed": int(results.curves["examples"].max()),
+        "curves": curves.to_dict("records"),
+        "curve_steps": curves.columns[3:],
+        "tutorial": tutorial.pivot_table("norm", "loss", "step").to_dict("index"),
+        "seconds": seconds,
+        "times": times,
+        "settings": pd.json_normalize(settings, max_level=2).iloc[0].to_dict(),
     }
-    lengths = {"none": "nothing is padded."}.get(
-        embed.padding, f"padding makes all of them as long as {longest}."
-    )
-    causes = why.printed_causes(conditions)
-    cases = results.params.conditions.cases
-    identity = results.params.conditions.setting_of("frobenius") if "frobenius" in cases else None
-    untrained = identity is not None and identity.weights == "initial"
-    return environment.from_string(source).render(
-        params=results.params,
-        answer=answer(results, claims),
-        figures=figures,
-        conditions=results.params.conditions,
-        claims=claims,
-        why_table=tables.markdown_table(why.why_table(conditions)),
-        cause_table="" if causes.empty else tables.markdown_table(causes),
-        lead=why.lead(conditions),
-        horizon_table=tables.markdown_table(why.horizon_table(conditions)),
-        claims_table=tables.markdown_table(tables.claims_table(claims)),
-        last_step=findings.last_step(results),
-        seeds=counted(results.numbers_of_seeds, "seed"),
-        condition_seeds=_condition_seeds(results),
-        probed=counted([int(results.curves["examples"].max())], "test comment"),
-        norms=[f"`{name}`" for name in ("frobenius", "spectral") if name in cases],
-        identity_frobenius=identity
-        and untrained
-        and f"{math.log10(math.sqrt(identity.units)):.2f}",
-        float32_plateau=why.falls_below_float32(conditions, "float32"),
-        padding_words=padded[embed.padding],
-        test_comments=next(iter(results.model_cards.values()))["test_comments"],
-        alt=ALT,
-        captions=CAPTIONS | {"lengths": CAPTIONS["lengths"].format(**words) + lengths},
-        curve_table=tables.markdown_table(findings.curve_table(results)),
-        test_table=tables.markdown_table(findings.test_table(results)),
-        data_table=tables.markdown_table(tables.data_table(results)),
-        model_table=tables.markdown_table(tables.model_table(results)),
-        stage_table=tables.markdown_table(tables.stage_table(times["seconds"])),
-        times=times,
-        tutorial_table=_tutorial_table(results),
-        params_table=tables.markdown_table(tables.params_table(results)),
-    )
-
-
-def _condition_seeds(results: Results) -> str:
-    """Such as "untrained: 5 seeds, trained: 2 to 3 seeds"."""
-    seeds = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
-    names = {"initial": "untrained", "trained": "trained"}
-    found: dict[str, list[int]] = {}
-    for condition, number in seeds.droplevel("cell").items():
-        weights = results.params.conditions.setting_of(str(condition)).weights
-        found.setdefault(names[weights], []).append(number)
-    return ", ".join(f"{name}: {counted(numbers, 'seed')}" for name, numbers in found.items())
-
-
-def _tutorial_table(results: Results) -> str:
-    found = results.evidence.get("tutorial")
-    return "" if found is None else tables.markdown_table(tables.tutorial_table(found))
+    page = environment().get_template("report.md.j2").render(vars(results) | found)
+    page = re.sub(r" +$", "", page, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", page)
 
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
@@ -111,8 +119,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter.add_render_rule("image", _inline_figure)
     converter.add_render_rule("html_inline", _own_html)
     converter.add_render_rule("html_block", _own_html)
-    converter.add_render_rule("table_open", _open_table)
-    converter.add_render_rule("table_close", _close_table)
+    converter.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
+    converter.add_render_rule("table_close", lambda *_: "</table></div>\n")
     body = converter.render(markdown, {"figures": figures})
     # the emphasised paragraph below an image is its caption; Markdown knows no figures
     body = re.sub(
@@ -121,13 +129,9 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         body,
         flags=re.DOTALL,
     )
-    # sentences need another table than numbers do
-    sentences = r'<div class="table">(?=(?:(?!</table>).)*<td>[^<]{60})'
-    body = re.sub(sentences, '<div class="table prose">', body, flags=re.DOTALL)
-    page = resources.files("rnngrad.report").joinpath("templates/page.html.j2").read_text()
     title = markdown.partition("\n")[0].removeprefix("# ")
-    environment = Environment(undefined=StrictUndefined, autoescape=True)
-    return environment.from_string(page).render(title=title, body=body)
+    page = environment().overlay(autoescape=True).get_template("page.html.j2")
+    return page.render(title=title, body=body)
 
 
 def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
@@ -149,19 +153,3 @@ def _inline_figure(
     svg = svg.replace("fill: #ffffff", "fill: none")
     alt = renderer.renderInlineAsText(token.children, options, env)
     return f'<div role="img" aria-label="{escapeHtml(alt)}">{svg}</div>'
-
-
-def _typeset(text: str) -> str:
-    """Derivatives and powers of ten as HTML, which Markdown lets pass."""
-    text = re.sub(r"\bd ?([hc])_t ?/ ?d ?\1_0", r"∂\1<sub>t</sub>/∂\1<sub>0</sub>", text)
-    text = re.sub(r"\bdc_t/dc_\(t-1\)", "∂c<sub>t</sub>/∂c<sub>t−1</sub>", text)
-    text = re.sub(r"10\^(-?[\d.]*\d)", r"10<sup>\1</sup>", text).replace("<sup>-", "<sup>−")
-    return re.sub(r"(?<=[ \[|>])-(?=\d)", "−", text)
-
-
-def _open_table(*_: Any) -> str:
-    return '<div class="table"><table>\n'
-
-
-def _close_table(*_: Any) -> str:
-    return "</table></div>\n"

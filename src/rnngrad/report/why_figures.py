@@ -8,8 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnngrad.report.figures import THIN, WIDTH, draw_float32_limits
-from rnngrad.report.style import COLOURS, INK, NAMES, figure_style
+from rnngrad.report.style import (
+    COLOURS,
+    INK,
+    NAMES,
+    THIN,
+    WIDTH,
+    draw_float32_limits,
+    figure_style,
+)
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
     ("rnn", "question", 1, 500),

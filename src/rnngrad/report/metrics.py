@@ -1,0 +1,155 @@
+"""The numbers that the report states, computed from the result tables; words are elsewhere."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS
+from rnngrad.study.results import MILESTONES, Results
+
+CAUSES = [  # conditions, each of which changes one factor of the question's setting
+    "float32_flushed",
+    "no_padding",
+    "torch_initializer",
+    "trained",
+    "zero_state",
+    "frobenius",
+    "averaging_bug",
+    "emptied_comments",
+    "sliced_input",
+]
+SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
+STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
+
+
+def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -> float | None:
+    """One number of the table of conditions; None where it was not measured."""
+    found = conditions.query("condition == @condition and cell == @cell")[column].dropna()
+    return None if found.empty else float(found.iloc[0])
+
+
+def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
+    """Does a cell's value end below the smallest normal float32?"""
+    ends = conditions.loc[conditions["condition"] == condition, "log10_at_end"]
+    return bool((ends < FLOAT32_NORMAL).any())
+
+
+def lead(conditions: pd.DataFrame) -> float | None:
+    """Decades by which the RNN is ahead at the end of the question's setting; None if not run."""
+    rnn, lstm = (value_of(conditions, "question", cell, "log10_at_end") for cell in ("rnn", "lstm"))
+    return None if rnn is None or lstm is None else rnn - lstm
+
+
+def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
+    """The change of both cells' ends when one factor is changed, the largest effect first.
+
+    Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
+    question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
+    change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
+    NaN where a cell was not run under the condition. Empty where the question's setting was not run
+    for both cells.
+    """
+    ends = conditions.pivot_table("log10_at_end", "condition", "cell")
+    if not {"rnn", "lstm"} <= set(ends) or "question" not in ends.index:
+        return pd.DataFrame()
+    question = ends.loc["question", ["rnn", "lstm"]]
+    found = ends.reindex(CAUSES)[["rnn", "lstm"]].dropna(how="all")
+    change = (found - question).where(~np.isneginf(found), question - FLOAT32_NORMAL, axis=1)
+    table = found.join(change.add_suffix("_change"))
+    table["lead_change"] = change["rnn"] - change["lstm"]
+    size = table[["lead_change", "lstm_change"]].abs()
+    order = size.sort_values(["lead_change", "lstm_change"], ascending=False).index
+    return table.loc[order].reset_index(names="condition")
+
+
+def last_step(results: Results) -> int:
+    """T, the last step that any comment reaches."""
+    return int(results.curves["step"].max())
+
+
+def curve_table(results: Results) -> pd.DataFrame:
+    """log10 of the mean over comments, median over seeds, at a few steps; one row per curve.
+
+    Columns: cell, weights, statistic, and the steps as numbers.
+    """
+    T = last_step(results)
+    wanted = sorted({*(step for step in MILESTONES if step <= T), T})
+    at = results.curves[results.curves["step"].isin(wanted)]
+    keys = ["cell", "weights", "statistic"]
+    table = at.pivot_table("log10_mean", keys, "step", aggfunc="median", sort=False)
+    return table[wanted].reset_index()
+
+
+def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
+    """First step from which the column sum stays below float32's smallest normal number.
+
+    Median over seeds and comments; None where the curve ends above.
+    """
+    curve = _median_curve(results, cell, weights)
+    above = curve.index[curve.to_numpy() >= FLOAT32_NORMAL]
+    if above.empty:
+        return int(curve.index[0])
+    return int(above[-1]) + 1 if above[-1] < curve.index[-1] else None
+
+
+def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
+    chosen = results.curves.query(
+        "cell == @cell and weights == @weights and statistic == 'column_sum'"
+    )
+    return chosen.groupby("step")["log10_median"].median()
+
+
+def condition_seeds(results: Results) -> dict[str, list[int]]:
+    """How many seeds each condition and cell has, by the condition's weights."""
+    found: dict[str, list[int]] = {}
+    for (condition, _), rows in results.condition_seeds.groupby(["condition", "cell"]):
+        weights = results.params.conditions.setting_of(str(condition)).weights
+        found.setdefault(weights, []).append(rows["seed"].nunique())
+    return found
+
+
+def trained_models(results: Results) -> list[dict[str, Any]]:
+    """Of every cell: test accuracy, and where the trained models' gradients end, over seeds."""
+    seeds = results.condition_seeds.query("condition == 'trained'")
+    ends = seeds.groupby("cell")["log10_at_end"].agg(["min", "max"])
+    return [
+        {
+            "cell": cell,
+            "accuracy": results.metrics[cell]["accuracy"],
+            "end": value_of(results.conditions, "trained", cell, "log10_at_end"),
+            "lowest": ends["min"].get(cell),
+            "highest": ends["max"].get(cell),
+        }
+        for cell in results.cells
+    ]
+
+
+def swing(results: Results) -> dict[str, float] | None:
+    """The swing that keeps the trained RNN's gradient up on padding, in most models; else None."""
+    powers = results.evidence.get("powers")
+    if powers is None:
+        return None
+    trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
+    steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
+    if len(steady) <= len(trained) / 2:
+        return None
+    return {"models": len(steady), "of": len(trained), "move": steady["last_move"].max()}
+
+
+def metrics_summary(results: Results) -> dict[str, Any]:
+    """The numbers for `dvc metrics show` and `diff`: test metrics and how far gradients reach."""
+    summary: dict[str, Any] = {}
+    for cell in results.cells:
+        reach = {
+            weights: {
+                "log10_column_sum_at_end": round(
+                    float(_median_curve(results, cell, weights).iloc[-1]), 4
+                ),
+                "below_float32_from": below_float32_from(results, cell, weights),
+            }
+            for weights in WEIGHTS
+        }
+        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
+        summary[cell] = {"test": test, **reach}
+    return summary

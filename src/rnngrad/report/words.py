@@ -1,0 +1,152 @@
+"""The templates of the report, and how they write numbers, names and text from outside."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rnngrad.errors import printable
+from rnngrad.intervals import Interval
+from rnngrad.report.style import NAMES, WEIGHTS
+from rnngrad.study import claims
+
+NAMED = {
+    **NAMES,
+    **WEIGHTS,
+    "initial": "untrained",
+    "column_sum": "column sum",
+    "frobenius": "Frobenius",
+    "spectral": "spectral",
+    "cell_path": "forget gates alone",
+    "hidden_path": "hidden path",
+}
+
+
+def environment() -> Environment:
+    """The templates below ``templates/``; a value that they name and nobody gives is an error."""
+    made = Environment(
+        loader=PackageLoader("rnngrad.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "named": lambda name: NAMED.get(name, name),
+        "fixed": fixed,
+        "signed": partial(fixed, sign="+"),
+        "share": share,
+        "count": lambda number: f"{number:,.0f}",
+        "steps": steps,
+        "power": power,
+        "interval": interval,
+        "nested": nested,
+        "cases": cases,
+        "counted": counted,
+        "typeset": typeset,
+        "text": text,
+        "code": code,
+    }
+    made.globals |= {"limits": claims}
+    return made
+
+
+def fixed(value: float | None, digits: int = 1, sign: str = "") -> str:
+    """A number, such as a log10; empty where there is none. Zero has no sign."""
+    if value is None or math.isnan(value):
+        return ""
+    if value == -math.inf:
+        return "exactly 0"
+    shown = f"{value:{sign}z.{digits}f}"
+    return shown.replace("+", "") if float(shown) == 0 else shown
+
+
+def share(value: float, digits: int = 1) -> str:
+    """A share in percent."""
+    return f"{value:.{digits}%}"
+
+
+def steps(value: float | None) -> str:
+    """The step at which something happens; "never" where there is none."""
+    return "never" if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def power(value: float) -> str:
+    """A power of ten, from its log10."""
+    return "exactly 0" if value == -math.inf else f"10^{value:z.1f}"
+
+
+def interval(
+    value: Mapping[str, Any] | Interval,
+    form: str = "+z.1f",
+    scale: float = 1.0,
+    top: float = math.inf,
+) -> str:
+    """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
+
+    Args:
+        value: of :mod:`rnngrad.intervals`; ends may be missing.
+        form: of each number.
+        scale: what each number is multiplied with, such as 100 for percentage points.
+        top: of what cannot be negative, such as a share, the highest value that it can have.
+    """
+    mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
+    assert mean is not None
+    if low is None or high is None:
+        return f"{scale * mean:{form}}"
+    if top < math.inf:
+        low, high = max(low, 0.0), min(high, top)
+    return f"{scale * mean:{form}} ({scale * low:{form}} to {scale * high:{form}})"
+
+
+def nested(measured: Mapping[str, float]) -> dict[str, Any]:
+    """Numbers of a claim as they lie in one another: "a/b" is b of a."""
+    found: dict[str, Any] = {}
+    for path, value in measured.items():
+        *above, name = path.split("/")
+        place = found
+        for part in above:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return found
+
+
+def cases(by_weights: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Numbers by weights and input as a list, such as rows of a table."""
+    return [
+        {"weights": weights, "input": kind, **found}
+        for weights, by_input in by_weights.items()
+        for kind, found in by_input.items()
+    ]
+
+
+def counted(numbers: Sequence[int], what: str) -> str:
+    """Such as "1 seed", "5 seeds" or "2 to 5 seeds"."""
+    low, high = min(numbers), max(numbers)
+    number = f"{high}" if low == high else f"{low} to {high}"
+    return f"{number} {what}{'' if high == 1 else 's'}"
+
+
+def typeset(plain: str) -> str:
+    """Letters with an index, powers of ten and minus signs as HTML, which Markdown lets pass."""
+    plain = re.sub(r"\bd(?=[chLW]_)", "∂", plain)
+    plain = re.sub(r"(?<![A-Za-z])([chKLUW])_(hh|\w)\b", r"\1<sub>\2</sub>", plain)
+    plain = plain.replace("c_(t-1)", "c<sub>t−1</sub>")
+    plain = re.sub(r"10\^(-?[\d.]*\d)", r"10<sup>\1</sup>", plain).replace("<sup>-", "<sup>−")
+    return re.sub(r"(?<=[ (|>])-(?=\d)", "−", plain)
+
+
+def text(value: object) -> str:
+    """A value from outside, such as a file's name, as Markdown that shows nothing but itself."""
+    return re.sub(r"([\\`*_{}\[\]<>&~#!$|])", r"\\\1", printable(str(value)))
+
+
+def code(value: object) -> str:
+    """The same in Markdown's backticks, for a cell of a table."""
+    shown = printable(str(value))
+    # more backticks than the value has in a row
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    gap = " " if "`" in shown else ""
+    return f"{fence}{gap}{shown}{gap}{fence}".replace("|", r"\|")

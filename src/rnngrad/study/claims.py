@@ -1,0 +1,436 @@
+"""Eleven statements of the question and of three tutorials, judged by the study's tables.
+
+Each function goes from tables to numbers and a verdict, or to None where params.yaml does without
+the cells, seeds or conditions that it needs. The tables are those of
+:class:`~rnngrad.study.results.Results`. Words stand in ``rnngrad/report/templates/claims/``.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.intervals import Interval, mean_interval
+from rnngrad.study.results import WEIGHTS, Results
+
+Verdict = Literal["holds", "holds only if", "does not hold"]
+
+QUESTION, TUTORIAL_1, TUTORIAL_2, TUTORIAL_3 = "question", "tutorial 1", "tutorial 2", "tutorial 3"
+CASE = ["weights", "input"]
+
+# The criteria's thresholds; the report shows them from here.
+SHARP = 1.0  # claim 1, decades
+SMALLEST = float(np.log10(np.finfo(np.float32).tiny))  # float32's smallest normal number
+COMPARED = {  # claim 2, by condition: the part of the question's setting that it does without
+    "question": "",
+    "no_padding": "padding",
+    "torch_initializer": "this initialiser",
+    "trained": "untrained weights",
+}
+SAME_RATE = 0.1  # claim 4, of the cell path's rate
+MUCH = 0.1  # claim 5, of the summed norms
+CLOSE, CLOSE_SHARE = 0.005, 0.1  # claim 6, decades per step, or of the measured rate
+LINEAR = 0.95  # claim 6, mean slope of tanh
+AGREEMENT = 0.04  # claim 7, decades
+ROUGHLY, GATES_AT = 0.5, 20  # claim 7, decades at so many steps
+CLIP_NORM, ROUNDING = 1.0, 1e-6  # claim 8, to which the measured gradients are clipped
+BIASES = ("forget_bias_0", "question", "forget_bias_3")  # claim 9, in the order of their gates
+OPEN = 0.98  # claim 9, edge of the histogram's last bin
+CANCELLED = 0.1  # claim 10, decades
+VARIES = 0.01  # claim 11, standard deviation of an activation between 0 and 1
+ONE_TANH = 0.01  # claim 11, factors per step
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as ``reports/claims.json`` holds it.
+
+    Attributes:
+        id: 1 to 11.
+        source: who says so.
+        verdict: what the criterion makes of the numbers.
+        condition: completes "holds only ..."; None with any other verdict.
+        measured: numbers by names such as "init/padding/total/mean".
+        interval: the number that decides, its mean over seeds with the 95% interval; None where
+            that number is an exact zero.
+    """
+
+    id: int
+    source: str
+    verdict: Verdict
+    condition: str | None
+    measured: dict[str, float]
+    interval: Interval | None
+
+
+def judge_all(results: Results) -> list[Claim]:
+    """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
+    seeds, evidence = results.condition_seeds, results.evidence
+    paths, powers = evidence.get("paths"), evidence.get("powers")
+    judged = [
+        sharp_fall(seeds),
+        rnn_is_better(seeds),
+        lstm_wins(results.model_cards, evidence["remembered"]),
+        None if paths is None else gate_rate(paths),
+        late_steps(evidence["shares"]),
+        None if powers is None else powers_of_w(powers),
+        blocking(evidence["influences"]),
+        output_gate_path(evidence["output_gates"]),
+        forget_bias(seeds, results.gates),
+        None if paths is None else one_path(paths),
+        None if paths is None else varying_gates(paths),
+    ]
+    return [claim for claim in judged if claim is not None]
+
+
+def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
+    """Claim 1: a sharp fall over 20 steps, an exact zero at the end, a sign of vanishing?"""
+    lstm = seeds[seeds["cell"] == "lstm"].dropna(subset=["log10_at_20"]).set_index("seed")
+    true, flushed = (lstm[lstm["condition"] == name] for name in ("question", "float32_flushed"))
+    if true.empty or flushed.empty:
+        return None
+    end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
+    falls = (true["log10_at_20"] <= -SHARP).all()
+    zero, flushed_zero = (np.isneginf(values).all() for values in (end, flushed_end))
+    measured = {
+        "log10_at_20": _interval(true["log10_at_20"]),
+        "true": _ends(end),
+        "flushed": _ends(flushed_end) | {"zero_from": flushed["float32_zero_from"].median()},
+    }
+    vanished = falls and flushed_zero and (end < SMALLEST).all()
+    ruling = _ruling(falls and zero, vanished, "in float32 that flushes to zero")
+    interval = _interval(end) if np.isfinite(end).all() else None
+    return Claim(1, QUESTION, *ruling, _numbers(measured), interval)
+
+
+def _ends(values: pd.Series) -> dict[str, Any]:
+    zeros = np.isneginf(values)
+    mean = values[~zeros].mean()
+    return {"log10_at_end": mean, "exact_zeros": int(zeros.sum()), "seeds": len(values)}
+
+
+def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
+    """Claim 2: do the RNN's gradients behave better than the LSTM's?"""
+    # of an exact zero there is no logarithm to compare
+    finite = seeds[np.isfinite(seeds["log10_at_end"])]
+    found = {
+        name: _difference(finite[finite["condition"] == name], "log10_at_end", "rnn", "lstm")
+        for name in COMPARED
+    }
+    leads = {name: lead for name, lead in found.items() if lead is not None}
+    if "question" not in leads:
+        return None
+    turned = [COMPARED[name] for name, lead in leads.items() if not _above_zero(lead)]
+    ruling = _ruling(not turned, _above_zero(leads["question"]), f"with {_listed(turned)}")
+    return Claim(2, QUESTION, *ruling, _numbers(leads), leads["question"])
+
+
+def lstm_wins(
+    model_cards: Mapping[str, Mapping[str, Any]], remembered: pd.DataFrame
+) -> Claim | None:
+    """Claim 3: does the LSTM beat the RNN in loss and accuracy?"""
+    scores = pd.concat(
+        pd.DataFrame(card["test"]["per_seed"]).assign(cell=cell, seed=card["settings"]["seeds"])
+        for cell, card in model_cards.items()
+    )
+    accuracy, loss = (_difference(scores, name, "lstm", "rnn") for name in ("accuracy", "loss"))
+    if accuracy is None or loss is None:
+        return None
+    more, less = _above_zero(accuracy), _below_zero(loss)
+    measured = {
+        "accuracy": accuracy,
+        "loss": loss,
+        "epochs": {cell: model_cards[cell]["settings"]["epochs"] for cell in ("rnn", "lstm")},
+        "memory": _gradient_predicts_memory(remembered),
+    }
+    ruling = _ruling(more and less, more or less, "in accuracy" if more else "in loss")
+    return Claim(3, QUESTION, *ruling, _numbers(measured), accuracy)
+
+
+def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
+    """Where the gradient at a telling word is larger, is more remembered of it? By cell.
+
+    Spearman's rank correlation between log10_gradient and auroc over the bins of distance. A seed
+    has none with fewer than three bins, or where one of the two is the same in all.
+    """
+    found = {}
+    for cell, models in remembered.groupby("cell", sort=False):
+        known = []
+        for _, bins in models.groupby("seed"):
+            both = bins[["log10_gradient", "auroc"]].dropna()
+            if len(both) >= 3 and not both.eq(both.iloc[0]).all().any():
+                known.append(both.corr(method="spearman").to_numpy()[0, 1])
+        if known:
+            found[str(cell)] = mean_interval(known)
+    return found
+
+
+def gate_rate(paths: pd.DataFrame) -> Claim | None:
+    """Claim 4: does the gradient decay at the forget gate's rate?"""
+    known = paths.dropna(subset=["total", "cell_path"])
+    if known.empty:
+        return None
+    means = known.groupby(CASE, sort=False)[["total", "cell_path"]].mean()
+    off = (means["total"] - means["cell_path"]).abs() / means["cell_path"].abs()
+    same = off <= SAME_RATE
+    rates = ["cell_path", "hidden_path", "zero_state_rate", "settled_rate"]
+    at_rest = paths.groupby(CASE)["settled_rate"].agg(at_rest="count", models="size")
+    measured = _numbers(_by_case(known, "total", rates)) | _numbers(_rows(at_rest))
+    ruling = _ruling(same.all(), same.any(), _with_cases(same))
+    worst = _of_case(known, off.idxmax())
+    interval = _interval(worst["total"] - worst["cell_path"])
+    return Claim(4, TUTORIAL_3, *ruling, measured, interval)
+
+
+def late_steps(shares: pd.DataFrame) -> Claim | None:
+    """Claim 5: do later steps dominate the weight gradient much more in an RNN?"""
+    measured: dict[str, Any] = {"steps": shares["steps"].max()}
+    much: dict[str, bool] = {}
+    difference = None
+    for weights in WEIGHTS:
+        chosen = shares[shares["weights"] == weights]
+        difference = _difference(chosen, "late_share", "rnn", "lstm")
+        if difference is None:
+            return None
+        means = chosen.groupby("cell")[["late_share", "steps_of_most"]].mean()
+        measured[weights] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
+        much[weights] = _above_zero(difference) and difference["mean"] >= MUCH
+    condition = f"with {_trained('init' if much['init'] else 'trained')} weights"
+    ruling = _ruling(all(much.values()), any(much.values()), condition)
+    return Claim(5, TUTORIAL_1, *ruling, _numbers(measured), difference)
+
+
+def powers_of_w(powers: pd.DataFrame) -> Claim | None:
+    """Claim 6: is the RNN's gradient governed by powers of W?"""
+    known = powers.dropna(subset=["measured"])
+    if known.empty:
+        return None
+    known = known.assign(off=known["measured"] - known["predicted"])
+    sizes = known.assign(distance=known["off"].abs(), size=known["measured"].abs())
+    means = sizes.groupby(CASE, sort=False)[["distance", "size", "tanh_slope"]].mean()
+    close = (means["distance"] <= CLOSE) | (means["distance"] <= CLOSE_SHARE * means["size"])
+    linear = means["tanh_slope"] >= LINEAR
+    kernel = ["spectral_radius", "largest_singular_value", "predicted"]
+    measured = _by_case(sizes, "measured", [*kernel, "tanh_slope", "last_move", "distance"])
+    where_linear = linear.any() and close[linear].all()
+    ruling = _ruling(close.all(), where_linear, "where tanh is linear")
+    interval = _interval(_of_case(known, means["distance"].idxmax())["off"])
+    return Claim(6, TUTORIAL_3, *ruling, _numbers(measured), interval)
+
+
+def blocking(influences: pd.DataFrame) -> Claim | None:
+    """Claim 7: is what gates block forwards blocked backwards?"""
+    lstm = influences[influences["cell"] == "lstm"].dropna(subset=["backward_difference"])
+    if lstm.empty:
+        return None
+    moves = lstm["perturbation"].agg(["min", "max"])
+    small, large = (lstm[lstm["perturbation"] == move] for move in moves)
+    apart = {
+        name: chosen.groupby(["weights", "lag"])["backward_difference"].mean().groupby(level=0)
+        for name, chosen in (("small_moves", small), ("large_moves", large))
+    }
+    at = small[small["lag"] == small.loc[small["lag"] <= GATES_AT, "lag"].max()]
+    gates = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean()
+    found = gates.assign(**{name: means.max() for name, means in apart.items()})
+    off, agrees = found["gates_difference"], found["small_moves"].max() <= AGREEMENT
+    measured = {
+        "lags": {"first": small["lag"].min(), "last": small["lag"].max(), "gates": at["lag"].max()},
+        "moves": {"small": moves["min"], "large": moves["max"]},
+        **_rows(found),
+    }
+    condition = "with all paths counted, not the gates alone"
+    ruling = _ruling(agrees and (off <= ROUGHLY).all(), agrees, condition)
+    worst = at[at["weights"] == off.idxmax()].set_index("seed")["gates_difference"]
+    return Claim(7, TUTORIAL_3, *ruling, _numbers(measured), _interval(worst))
+
+
+def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
+    """Claim 8: can the LSTM explode through the output gates, and does clipping bound the step?"""
+    lstm = output_gates[output_gates["cell"] == "lstm"]
+    if lstm.empty:
+        return None
+    # the factors of W_o were tried in their order until path and whole Jacobian grew
+    scaled = lstm.sort_values("factor").groupby(["weights", "seed"]).tail(1)
+    scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
+    by_weights = scaled.groupby("weights").agg(
+        lowest=("factor", "min"),
+        highest=("factor", "max"),
+        path_rate=("path_rate", "mean"),
+        total_rate=("total_rate", "mean"),
+        grows=("grows", "all"),
+    )
+    as_it_is = lstm[lstm["factor"] == 1].set_index("seed").groupby("weights")
+    rates = {str(weights): _interval(rows["path_rate"]) for weights, rows in as_it_is}
+    bounds = as_it_is[["bound_rate", "ceiling_rate"]].mean()
+    clips, clipping = _clipping(lstm.dropna(subset=["clipped_norm"]))
+    measured = {
+        "path": {w: {"rate": rate} | _rows(bounds)[w] for w, rate in rates.items()},
+        "scaled": _rows(by_weights),
+        "clipping": clipping,
+    }
+    grown = by_weights[by_weights["grows"]]
+    ends = zip(grown.index, grown["lowest"], grown["highest"], strict=True)
+    spans = [
+        (_trained(w), f"{low}" if low == high else f"{low} to {high}") for w, low, high in ends
+    ]
+    growing = [f"{weights} W_o times {span}" for weights, span in spans]
+    explodes = any(_above_zero(rate) for rate in rates.values())
+    ruling = _ruling(clips and explodes, clips and growing, f"with {_listed(growing)}")
+    fastest = max(rates.values(), key=lambda rate: rate["mean"])
+    return Claim(8, TUTORIAL_3, *ruling, _numbers(measured), fastest)
+
+
+def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, float]]:
+    """Whether clipping bounds the step and turns none, and by what numbers."""
+    longest = clipped.sort_values("gradient_norm")[["gradient_norm", "clipped_norm"]].iloc[-1]
+    cosine = clipped["cosine"].min()
+    early = clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean()
+    bounded = bool((clipped["clipped_norm"] <= CLIP_NORM + ROUNDING).all())
+    found = longest.to_dict() | {"smallest_cosine": cosine, "log10_early_to_late": early}
+    return bounded and cosine >= 1 - ROUNDING, found
+
+
+def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
+    """Claim 9: is vanishing slower but still there unless all forget gates are 1?"""
+    lstm = seeds[seeds["cell"] == "lstm"]
+    steps = [
+        _difference(lstm, "log10_at_end", one, other, by="condition")
+        for one, other in zip(BIASES[1:], BIASES, strict=False)
+    ]
+    grows = all(step is not None and _above_zero(step) for step in steps)
+    if None in steps:
+        return None
+    ends = {
+        name: _interval(lstm[lstm["condition"] == name].set_index("seed")["log10_at_end"])
+        for name in (*BIASES, "chrono")
+        if (lstm["condition"] == name).any()
+    }
+    measured = {"log10_at_end": ends, "gates": _openness(gates[gates["cell"] == "lstm"])}
+    vanished = grows and all(_below_zero(end) for end in ends.values())
+    ruling = _ruling(vanished, grows, "with forget gates that are not nearly open")
+    slowest = max(ends.values(), key=lambda end: end["mean"])
+    return Claim(9, TUTORIAL_3, *ruling, _numbers(measured), slowest)
+
+
+def _openness(gates: pd.DataFrame) -> dict[str, Any]:
+    """How open the study's own forget gates are: their mean, and the share that is open."""
+    by_seed = gates.groupby([*CASE, "seed"], sort=False)
+    mean = by_seed["mean"].first()
+    share = gates["share"].where(gates["activation"] > OPEN, 0.0)
+    shares = share.groupby([gates[name] for name in (*CASE, "seed")], sort=False).sum()
+    found = pd.DataFrame({"mean": mean, "open": shares})
+    return _rows(found.groupby(level=[0, 1], sort=False).mean())
+
+
+def one_path(paths: pd.DataFrame) -> Claim | None:
+    """Claim 10: is one path enough along which the gradient does not vanish, or do paths cancel?"""
+    rates = ["cell_path", "hidden_path"]
+    if paths.empty or paths[rates].isna().all(axis=None):
+        return None
+    cases = paths.groupby(CASE, sort=False)
+    lost, means = cases["below_largest_path"].max(), cases[rates].mean()
+    together, slowest = lost <= CANCELLED, means.max(axis=None)
+    measured = {"slowest": slowest, "cases": _rows(means.assign(below_largest_path=lost))}
+    some = "where there is such a path" if together.all() else _with_cases(together)
+    ruling = _ruling(together.all() and slowest >= 0, together.any(), some)
+    interval = _interval(_of_case(paths, lost.idxmax())["below_largest_path"])
+    return Claim(10, TUTORIAL_3, *ruling, _numbers(measured), interval)
+
+
+def varying_gates(paths: pd.DataFrame) -> Claim | None:
+    """Claim 11: is no factor multiplied over and over, and is there only one tanh?"""
+    spread = paths.groupby(CASE, sort=False)["gate_std"].mean()
+    words = spread[spread.index.get_level_values("input") == "words"]
+    if words.empty:
+        return None
+    sizes = paths.assign(tanh_factors=paths["tanh_factors"].abs())
+    passed = sizes.groupby(CASE)["tanh_factors"].mean().dropna()
+    one_tanh = len(passed) > 0 and (passed <= ONE_TANH).all()
+    gates_vary, on_words = (spread > VARIES).all(), (words > VARIES).all()
+    ruling = _ruling(gates_vary and one_tanh, on_words, "on words, for the gates alone")
+    measured = _by_case(paths, "tanh_factors", ["gate_std", "log10_tanh_factor"])
+    interval = _interval(_of_case(paths, words.idxmin())["gate_std"])
+    return Claim(11, TUTORIAL_2, *ruling, _numbers(measured), interval)
+
+
+def _ruling(holds: object, sometimes: object, condition: str) -> tuple[Verdict, str | None]:
+    """The verdict, and the condition where the claim holds ``sometimes`` only."""
+    if holds:
+        return "holds", None
+    return ("holds only if", condition) if sometimes else ("does not hold", None)
+
+
+def _numbers(measured: Mapping[str, Any], above: str = "") -> dict[str, float]:
+    """Nested numbers by the paths of their names; what is missing or infinite is left out."""
+    found: dict[str, float] = {}
+    for name, value in measured.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{above}{name}/")
+        elif value is not None and math.isfinite(value):
+            whole = isinstance(value, int | np.integer | np.bool_)
+            found[above + name] = int(value) if whole else float(f"{value:.6g}")
+    return found
+
+
+def _rows(table: pd.DataFrame) -> dict[str, Any]:
+    """The rows of a table by their index, such as "trained" or "trained/words"."""
+    names = ["/".join(name) if isinstance(name, tuple) else name for name in table.index]
+    columns = {column: table[column].tolist() for column in table}
+    return {
+        name: {str(column): values[i] for column, values in columns.items()}
+        for i, name in enumerate(names)
+    }
+
+
+def _by_case(frame: pd.DataFrame, column: str, means: list[str]) -> dict[str, Any]:
+    """By "weights/input", the interval of one column and the means of others."""
+    found = _rows(frame.groupby(CASE, sort=False)[means].mean())
+    for (weights, kind), rows in frame.groupby(CASE, sort=False):
+        if rows[column].notna().any():
+            found[f"{weights}/{kind}"][column] = _interval(rows.set_index("seed")[column])
+    return found
+
+
+def _of_case(frame: pd.DataFrame, case: Hashable) -> pd.DataFrame:
+    return frame.set_index(CASE).loc[[case]].set_index("seed")
+
+
+def _with_cases(chosen: pd.Series) -> str:
+    index = chosen.index[chosen]
+    return f"with {_listed([f'{_trained(weights)} weights on {kind}' for weights, kind in index])}"
+
+
+def _trained(weights: str) -> str:
+    return "untrained" if weights == "init" else weights
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Such as "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _interval(values: pd.Series) -> Interval:
+    """The interval of one number per seed, in the order of the seeds; NaN are left out."""
+    return mean_interval(values.dropna().sort_index().tolist())
+
+
+def _difference(
+    frame: pd.DataFrame, column: str, one: str, other: str, by: str = "cell"
+) -> Interval | None:
+    """The interval of ``one`` minus ``other`` over the seeds of both; None below two of these."""
+    by_seed = frame.pivot_table(index="seed", columns=by, values=column)
+    if not {one, other} <= {*by_seed.columns}:
+        return None
+    differences = (by_seed[one] - by_seed[other]).dropna()
+    return _interval(differences) if len(differences) > 1 else None
+
+
+def _above_zero(interval: Interval) -> bool:
+    return interval["low"] is not None and interval["low"] > 0
+
+
+def _below_zero(interval: Interval) -> bool:
+    return interval["high"] is not None and interval["high"] < 0

@@ -1,1 +1,0 @@
-"""The statements of the question and of the tutorials, each with a criterion and a verdict."""
