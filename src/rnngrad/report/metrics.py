@@ -63,17 +63,12 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order].reset_index(names="condition")
 
 
-def last_step(results: Results) -> int:
-    """T, the last step that any comment reaches."""
-    return int(results.curves["step"].max())
-
-
 def curve_table(results: Results) -> pd.DataFrame:
     """log10 of the mean over comments, median over seeds, at a few steps; one row per curve.
 
     Columns: cell, weights, statistic, and the steps as numbers.
     """
-    T = last_step(results)
+    T = int(results.curves["step"].max())
     wanted = sorted({*(step for step in MILESTONES if step <= T), T})
     at = results.curves[results.curves["step"].isin(wanted)]
     keys = ["cell", "weights", "statistic"]
@@ -82,9 +77,9 @@ def curve_table(results: Results) -> pd.DataFrame:
 
 
 def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
-    """First step from which the column sum stays below float32's smallest normal number.
+    """First step from which the median column sum stays below the smallest normal float32.
 
-    Median over seeds and comments; None where the curve ends above.
+    None where it ends above.
     """
     curve = _median_curve(results, cell, weights)
     above = curve.index[curve.to_numpy() >= FLOAT32_NORMAL]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from rnngrad.intervals import mean_interval
 from rnngrad.report.style import (
     COLOURS,
     INK,
@@ -20,8 +21,7 @@ from rnngrad.report.style import (
     THIN,
     WEIGHTS,
     WIDTH,
-    draw_float32_limits,
-    draw_mean,
+    draw_limits,
     figure_style,
 )
 from rnngrad.study.results import Results
@@ -47,7 +47,7 @@ def training_figure(results: Results) -> Figure:
                     by_epoch = chosen.pivot_table(index="epoch", columns="seed", values=metric)
                     band = split == "validation" and by_epoch.shape[1] > 1
                     label, share = f"{NAMES[cell]}, {split}", metric == "accuracy"
-                    draw_mean(axis, by_epoch, cell, line, share=share, band=band, label=label)
+                    _draw_mean(axis, by_epoch, cell, line, share=share, band=band, label=label)
             axis.set(title=metric.capitalize(), xlabel="epoch")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].set_ylabel("cross-entropy (nats)")
@@ -72,7 +72,7 @@ def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
             for axis, column in ((left, "auroc"), (right, "log10_gradient")):
                 by_bin = rows.pivot_table(index="distance_median", columns="seed", values=column)
                 label, share = NAMES[str(cell)], column == "auroc"
-                draw_mean(axis, by_bin, str(cell), "o-", share=share, band=True, label=label)
+                _draw_mean(axis, by_bin, str(cell), "o-", share=share, band=True, label=label)
         for axis in (left, right):
             axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
             axis.set_xlim(0, None)
@@ -86,6 +86,27 @@ def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
         return figure
 
 
+def _draw_mean(
+    axis: Axes, by_seed: pd.DataFrame, cell: str, line: str, *, share: bool, band: bool, label: str
+) -> None:
+    """The mean over seeds with a band for its 95% interval.
+
+    ``by_seed`` has a row per place on the x axis and a column per seed; NaN are left out. The band
+    of a ``share`` is cut to what a share can be.
+    """
+    rows = [mean_interval(row[~np.isnan(row)].tolist()) for row in by_seed.to_numpy()]
+    axis.plot(
+        by_seed.index, [r["mean"] for r in rows], line, ms=4, color=COLOURS[cell], label=label
+    )
+    if not band:
+        return
+    ends = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
+    low, high = np.array(ends, dtype=float).T
+    if share:
+        low, high = low.clip(0, 1), high.clip(0, 1)
+    axis.fill_between(by_seed.index, low, high, color=COLOURS[cell], alpha=0.15, lw=0)
+
+
 def jacobian_figure(results: Results) -> Figure:
     """Column-sum statistic of d s_t/d s_0 over all steps: untrained left, trained right."""
     with figure_style():
@@ -96,7 +117,7 @@ def jacobian_figure(results: Results) -> Figure:
                 _draw_curves(axis, results.curves, cell, weights, "column_sum")
             if "lstm" in results.cells:
                 _draw_curves(axis, results.curves, "lstm", weights, "cell_path")
-            draw_float32_limits(axis)
+            draw_limits(axis)
             _note_what_leaves(axis, results, weights)
             axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
         axes[0].set_ylabel("log10 of mean |d state_t / d state_0|")

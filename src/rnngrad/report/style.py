@@ -6,12 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from rnngrad.intervals import mean_interval
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
 THIN = 4  # steps between the points that are drawn of a curve over all steps: a point per pixel
@@ -64,33 +60,7 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
-def draw_float32_limits(axis: Axes) -> None:
+def draw_limits(axis: Axes) -> None:
+    """Where float32 ends: its normal numbers at a line, its denormal ones with a band."""
     axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--", label="smallest normal float32")
     axis.axhspan(FLOAT32_DENORMAL, FLOAT32_NORMAL, color=INK, alpha=0.12, lw=0)
-
-
-def draw_mean(
-    axis: Axes, by_seed: pd.DataFrame, cell: str, line: str, *, share: bool, band: bool, label: str
-) -> None:
-    """The mean over seeds with a band for its 95% interval.
-
-    Args:
-        axis: where it is drawn.
-        by_seed: a row per place on the x axis, a column per seed; NaN are left out.
-        cell: whose colour it has.
-        line: matplotlib's style of the line.
-        share: whether the band is cut to what a share can be.
-        band: whether there is a band.
-        label: in the legend.
-    """
-    rows = [mean_interval(row[~np.isnan(row)].tolist()) for row in by_seed.to_numpy()]
-    axis.plot(
-        by_seed.index, [r["mean"] for r in rows], line, ms=4, color=COLOURS[cell], label=label
-    )
-    if not band:
-        return
-    ends = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
-    low, high = np.array(ends, dtype=float).T
-    if share:
-        low, high = low.clip(0, 1), high.clip(0, 1)
-    axis.fill_between(by_seed.index, low, high, color=COLOURS[cell], alpha=0.15, lw=0)

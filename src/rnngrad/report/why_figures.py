@@ -1,22 +1,12 @@
 """The figures of "why is it zero?": the question's own windows, and what they do not show."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnngrad.report.style import (
-    COLOURS,
-    INK,
-    NAMES,
-    THIN,
-    WIDTH,
-    draw_float32_limits,
-    figure_style,
-)
+from rnngrad.report.style import COLOURS, INK, NAMES, THIN, WIDTH, draw_limits, figure_style
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
     ("rnn", "question", 1, 500),
@@ -101,11 +91,14 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
         axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
         for axis, name in zip(axes.flat, panels, strict=False):
             _draw_condition(axis, curves[curves["condition"] == name])
-            draw_float32_limits(axis)
+            draw_limits(axis)
             axis.set_title(PANELS[name])
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
-        _label_edges(axes[:, 0].tolist(), axes[-1].tolist())
+        for axis in axes[:, 0]:
+            axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
+        for axis in axes[-1]:
+            axis.set(xlabel="step t", xlim=(0, None))
         handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
         figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
         return figure
@@ -117,10 +110,3 @@ def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
         curve = curve[(curve["step"] % THIN == 1) | (curve["step"] == curve["step"].max())]
         axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
         axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
-
-
-def _label_edges(left: Sequence[Axes], bottom: Sequence[Axes]) -> None:
-    for axis in left:
-        axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
-    for axis in bottom:
-        axis.set(xlabel="step t", xlim=(0, None))

@@ -37,10 +37,10 @@ def environment() -> Environment:
         "named": lambda name: NAMED.get(name, name),
         "fixed": fixed,
         "signed": partial(fixed, sign="+"),
-        "share": share,
+        "share": lambda value, digits=1: f"{value:.{digits}%}",
         "count": lambda number: f"{number:,.0f}",
-        "steps": steps,
-        "power": power,
+        "step": lambda step: "never" if math.isnan(step) else f"{step:,.0f}",
+        "power": lambda log10: "exactly 0" if log10 == -math.inf else f"10^{log10:z.1f}",
         "interval": interval,
         "nested": nested,
         "cases": cases,
@@ -61,21 +61,6 @@ def fixed(value: float | None, digits: int = 1, sign: str = "") -> str:
         return "exactly 0"
     shown = f"{value:{sign}z.{digits}f}"
     return shown.replace("+", "") if float(shown) == 0 else shown
-
-
-def share(value: float, digits: int = 1) -> str:
-    """A share in percent."""
-    return f"{value:.{digits}%}"
-
-
-def steps(value: float | None) -> str:
-    """The step at which something happens; "never" where there is none."""
-    return "never" if value is None or math.isnan(value) else f"{value:,.0f}"
-
-
-def power(value: float) -> str:
-    """A power of ten, from its log10."""
-    return "exactly 0" if value == -math.inf else f"10^{value:z.1f}"
 
 
 def interval(
