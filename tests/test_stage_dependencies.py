@@ -59,7 +59,7 @@ def test_the_closure_follows_imports_to_their_end() -> None:
     found = {str(file.relative_to(ROOT)) for file in closure(ROOT / "pipeline/train.py")}
     assert {"pipeline/train.py", "src/rnngrad/models/training.py"} <= found
     assert {"src/rnngrad/data/batches.py", "src/rnngrad/models/shared_padding.py"} <= found
-    assert "src/rnngrad/report/answer.py" not in found
+    assert "src/rnngrad/report/render.py" not in found
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.params import read_params
-from rnngrad.study.claims.claim import Claim
+from rnngrad.study.claims import Claim
 from rnngrad.study.conditions.table import COUNTS, NUMBERS, over_seeds
 from rnngrad.study.results import Results
 
@@ -49,16 +49,35 @@ TIMES = {
 }
 CLAIMS = [
     Claim(
-        1, "dc_t/dc_0 is zero.", "the question", "zero", "10^-96.0; not 0", None, "does not hold"
+        id=1,
+        source="question",
+        verdict="does not hold",
+        condition=None,
+        measured={
+            "log10_at_20/mean": -1.9,
+            "true/log10_at_end": -96.0,
+            "true/exact_zeros": 0,
+            "true/seeds": 3,
+            "flushed/exact_zeros": 3,
+            "flushed/seeds": 3,
+            "flushed/zero_from": 551,
+        },
+        interval=None,
     ),
     Claim(
-        2,
-        "The RNN's gradients behave better than the LSTM's on this task and sample.",
-        "the question",
-        "larger",
-        "-3.0 decades",
-        {"mean": -3.0, "low": -4.0, "high": -2.0},
-        "holds only if …",
+        id=2,
+        source="question",
+        verdict="holds only if",
+        condition="with padding",
+        measured={
+            "question/mean": 3.0,
+            "question/low": 2.0,
+            "question/high": 4.0,
+            "no_padding/mean": -49.0,
+            "no_padding/low": -50.0,
+            "no_padding/high": -48.0,
+        },
+        interval={"mean": 3.0, "low": 2.0, "high": 4.0},
     ),
 ]
 

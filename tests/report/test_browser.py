@@ -16,8 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from rnngrad.report.all_figures import all_figures
-from rnngrad.report.render import render_html, render_markdown
+from rnngrad.report.render import draw_figures, render_html, render_markdown
 from rnngrad.report.style import to_svg
 from rnngrad.study.results import Results
 
@@ -174,10 +173,10 @@ def test_names_from_outside_are_shown_and_not_run(
     browser: Browser, results: Results, tmp_path: Path
 ) -> None:
     hostile = make_hostile(results)
-    drawn = all_figures(hostile, np.arange(1, 1404), 1403)
+    drawn = draw_figures(hostile, np.arange(1, 1404), 1403)
     svgs = {name: to_svg(figure) for name, figure in drawn.items()}
-    # a claim's sentences, and the processor's name, are written elsewhere
-    claims = [replace(CLAIMS[0], measured=f"off by {HOSTILE[0]} {HOSTILE[1]}")]
+    # a claim's condition, and the processor's name, are written elsewhere
+    claims = [replace(CLAIMS[1], condition=f"with {HOSTILE[0]} {HOSTILE[1]}")]
     markdown = render_markdown(hostile, claims, svgs, TIMES | {"processor": HOSTILE[1]})
     page = tmp_path / "report.html"
     page.write_text(render_html(markdown, svgs))

@@ -1,8 +1,10 @@
 """The report of made-up results: what it says, that it is whole, and that it repeats."""
 
 import html
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,23 +15,33 @@ from made_up import CLAIMS, TIMES, make_curves, make_powers
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from rnngrad.report import figures, findings, tables, why
-from rnngrad.report.all_figures import all_figures
-from rnngrad.report.answer import answer
-from rnngrad.report.captions import ALT, CAPTIONS
-from rnngrad.report.render import render_html, render_markdown
+from rnngrad.report import metrics, model_figures, words
+from rnngrad.report.render import answer, draw_figures, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
+from rnngrad.study import claims
+from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
+
+ROOT = Path(__file__).parent.parent.parent
+# of the default study, so that every claim's template is filled
+COMMITTED = [Claim(**claim) for claim in json.loads((ROOT / "reports/claims.json").read_text())]
+NO_FIGURES: tuple[str, ...] = ()
 
 
 @pytest.fixture(scope="module")
 def svgs(results: Results) -> dict[str, str]:
-    drawn = all_figures(results, np.arange(1, 1404), 1403)
+    drawn = draw_figures(results, np.arange(1, 1404), 1403)
     return {name: to_svg(figure) for name, figure in drawn.items()}
 
 
-def test_every_figure_has_a_caption_and_an_alternative_text(svgs: dict[str, str]) -> None:
-    assert set(svgs) == set(ALT) == set(CAPTIONS)
+def test_every_figure_has_a_caption_and_an_alternative_text(
+    results: Results, svgs: dict[str, str]
+) -> None:
+    page = render_markdown(results, CLAIMS, svgs, TIMES)
+    shown = re.findall(
+        r"^!\[\w[^]]+\.\]\(figures/(\w+)\.svg\)\n\n\*\w[^*]+\.\*$", page, re.MULTILINE
+    )
+    assert sorted(shown) == sorted(svgs)
 
 
 def test_the_answer_has_five_sentences_with_the_numbers(results: Results) -> None:
@@ -113,19 +125,29 @@ def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
 def test_a_cause_shows_only_what_was_run(results: Results) -> None:
     table = results.conditions
     lstm_alone = table[~((table["condition"] == "averaging_bug") & (table["cell"] == "rnn"))]
-    row = why.printed_causes(lstm_alone).query("condition == '`averaging_bug`'").iloc[0]
-    assert [row[name] for name in ("RNN ends at", "RNN moves by", "lead moves by")] == ["", "", ""]
-    assert row["LSTM moves by"] == "−0.3"
-    assert why.printed_causes(table[table["condition"] == "question"]).empty
+    page = render_markdown(with_conditions(results, lstm_alone), CLAIMS, NO_FIGURES, TIMES)
+    assert "again | `averaging_bug` |  | −96.3 |  | −0.3 |  |" in page
+    assert metrics.cause_table(table[table["condition"] == "question"]).empty
     neither = table[table["condition"].isin(["question", "float32"])]
-    assert why.cause_table(neither).empty
+    assert metrics.cause_table(neither).empty
+
+
+def test_every_cause_is_named(results: Results) -> None:
+    question = results.conditions[results.conditions["condition"] == "question"]
+    table = pd.concat([question, *(question.assign(condition=name) for name in metrics.CAUSES)])
+    page = render_markdown(with_conditions(results, table), CLAIMS, NO_FIGURES, TIMES)
+    causes = page.split("## Where did the question go wrong?")[1].split("##")[0]
+    named = re.findall(r"^\| \w.{15,} \| `(\w+)` \|", causes, re.MULTILINE)
+    assert sorted(named) == sorted(metrics.CAUSES)
 
 
 def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:
     def report(**changed: Any) -> str:
         embed = results.params.embed.model_copy(update=changed)
         params = results.params.model_copy(update={"embed": embed})
-        return render_markdown(Results(**{**vars(results), "params": params}), CLAIMS, ALT, TIMES)
+        return render_markdown(
+            Results(**{**vars(results), "params": params}), CLAIMS, ("lengths",), TIMES
+        )
 
     assert "36 words; padding makes all of them as long as the longest comment." in report()
     assert "makes all of them as long as a comment cut to its last 100 words" in report(
@@ -138,7 +160,7 @@ def test_the_report_says_what_padding_makes_of_the_comments(results: Results) ->
 
 def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> None:
     """Whatever params.yaml asked for."""
-    page = render_markdown(results, CLAIMS, ALT, TIMES)
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
     assert "weight seeds (untrained: 3 seeds, trained: 3 seeds), at step t" in page
     assert "log10 of the mean over 4 test comments, median over 3 seeds" in page
     assert "split of 300 comments" in page
@@ -146,7 +168,7 @@ def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> Non
     assert "| `trained` | RNN | 4 |" in page
     few = results.condition_seeds.query("condition != 'trained' or cell == 'rnn' or seed == 1")
     changed = {"curves": results.curves.assign(examples=1), "condition_seeds": few}
-    page = render_markdown(Results(**{**vars(results), **changed}), CLAIMS, ALT, TIMES)
+    page = render_markdown(Results(**{**vars(results), **changed}), CLAIMS, NO_FIGURES, TIMES)
     assert "log10 of the mean over 1 test comment, median" in page
     assert "untrained: 3 seeds, trained: 1 to 3 seeds)" in page
     steps = results.condition_curves.query("step <= 700")
@@ -173,37 +195,42 @@ def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> 
     seeds = results.condition_seeds.query("condition == 'question'")
     changed = {"params": params, "conditions": table, "condition_seeds": seeds}
     less = Results(**{**vars(results), **changed})
-    text = render_markdown(less, CLAIMS, ALT, TIMES)
+    text = render_markdown(less, CLAIMS, NO_FIGURES, TIMES)
     assert "|sum over i of J_ij|.\n" in text
     assert "minimal_example" not in text
     assert "Where did the question go wrong?" not in text
 
 
 def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
-    causes = why.cause_table(results.conditions).set_index("condition")
+    causes = metrics.cause_table(results.conditions).set_index("condition")
     assert list(causes.index) == ["trained", "no_padding", "float32_flushed", "averaging_bug"]
     # the question's lead is 93 decades
     assert causes.loc["trained", "lead_change"] == pytest.approx(-140 + 36 - 93)
     assert causes.loc["averaging_bug", "lead_change"] == pytest.approx(0)
     hidden = causes.loc["float32_flushed", "lstm_change"]
     assert hidden == pytest.approx(-96 + 37.93)
-    assert why.printed_causes(results.conditions)["LSTM ends at"].tolist()[2] == "exactly 0"
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
+    assert (
+        "10<sup>−37.9</sup> | `float32_flushed` | −3.0 | exactly 0 | 0.0 | −58.1 | +58.1 |" in page
+    )
 
 
 def test_causes_need_the_question_s_own_setting(results: Results) -> None:
-    assert why.cause_table(results.conditions.query("condition != 'question'")).empty
+    assert metrics.cause_table(results.conditions.query("condition != 'question'")).empty
 
 
 def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None:
-    table = findings.curve_table(results)
-    assert list(table.columns[3:]) == ["t = 1", "t = 20", "t = 100", "t = 400", "t = 500"]
+    table = metrics.curve_table(results)
+    assert list(table.columns[3:]) == [1, 20, 100, 400, 500]
     assert len(table) == 2 * 3 + 2 * 4
-    row = table.query("cell == 'LSTM' and weights == 'trained' and statistic == 'Frobenius'")
-    assert row["t = 100"].item() == "−9.98"
+    row = table.query("cell == 'lstm' and weights == 'trained' and statistic == 'frobenius'")
+    assert row[100].item() == pytest.approx(-9.98)
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
+    assert "| LSTM | trained | Frobenius | −0.08 | −1.98 | −9.98 | −39.98 | −49.98 |" in page
 
 
 def test_metrics_are_nested_by_cell(results: Results) -> None:
-    summary = findings.metrics_summary(results)
+    summary = metrics.metrics_summary(results)
     assert summary["lstm"]["init"]["below_float32_from"] == 380
     assert summary["rnn"]["trained"]["below_float32_from"] is None
     assert summary["rnn"]["test"]["accuracy"] == 0.9
@@ -236,7 +263,7 @@ def test_markdown_links_every_figure_and_fills_every_number(
 def test_without_a_gated_cell_there_is_no_gates_section(results: Results) -> None:
     params = results.params.model_copy(update={"cells": {"rnn": {}}})
     alone = Results(**{**vars(results), "params": params, "gates": results.gates.iloc[:0]})
-    assert figures.gates_figure(alone) is None
+    assert model_figures.gates_figure(alone) is None
     assert "## The gates" not in render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
 
 
@@ -250,30 +277,60 @@ def test_each_stage_has_the_seconds_of_all_its_cells(
 
 
 def test_figures_repeat_to_the_last_byte(results: Results, svgs: dict[str, str]) -> None:
-    assert to_svg(figures.jacobian_figure(results)) == svgs["jacobian"]
+    assert to_svg(model_figures.jacobian_figure(results)) == svgs["jacobian"]
 
 
 def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
     steep = Results(**{**vars(results), "curves": make_curves({"rnn": -2.0, "lstm": -0.1})})
-    figure = figures.jacobian_figure(steep)
+    figure = model_figures.jacobian_figure(steep)
     texts = [text.get_text() for text in figure.axes[1].texts]
     assert texts == ["RNN: 3 of 3 seeds below, to -1000"]
 
 
-def test_claims_are_set_as_a_table_of_sentences(results: Results, svgs: dict[str, str]) -> None:
+def test_a_claim_is_a_verdict_a_sentence_and_a_table(
+    results: Results, svgs: dict[str, str]
+) -> None:
     markdown = render_markdown(results, CLAIMS, svgs, TIMES)
-    assert "| 1 | ∂c<sub>t</sub>/∂c<sub>0</sub> is zero. *(the question)* |" in markdown
-    assert "| **holds only if …** | −3.0 decades<br>[−3; −4 to −2] |" in markdown
-    assert "10<sup>−96.0</sup>;<br>not 0 |" in markdown
-    assert "1. zero\n2. larger" in markdown
-    assert '<div class="table prose">' in render_html(markdown, svgs)
+    first, second = markdown.split("\n### ")[1:3]
+    assert first.startswith("1. ∂c<sub>t</sub>/∂c<sub>0</sub> falls sharply")
+    assert "**Does not hold.**\nAt the last step the true mean is 10<sup>−96.0</sup>, and" in first
+    assert "shows exactly 0 from step 551 on.\n*(the question)*" in first
+    assert "| exact | −1.90 | −96.0 | 0 of 3 seeds |  |" in first
+    assert "Decided by" not in first  # there is no interval
+    assert "**Holds only with padding.**\nThe RNN's lead over the LSTM is +3.0 decades in" in second
+    assert "| without padding | −49.0 | −50.0 to −48.0 |" in second
+    assert "*Decided by* the difference in the question's setting: +3 (+2 to +4)." in second
+
+
+def test_every_claim_is_shown(results: Results, svgs: dict[str, str]) -> None:
+    markdown = render_markdown(results, COMMITTED, svgs, TIMES)
+    section = markdown.split("## Claims")[1].split("\n## ")[0]
+    shown = section.split("\n### ")[1:]
+    assert [part.partition(".")[0] for part in shown] == [str(i) for i in range(1, 12)]
+    for part in shown:
+        assert re.match(r"\d+\. .*[^.]\.\n\n\*\*(Holds|Does not hold)", part)
+        assert "\n| --- |" in part
+        assert part.count("<details>") == part.count("</details>") == 1
+        assert not re.search(r"None|Undefined|nan|\d\.\.|[{}]", part)
+    page = render_html(markdown, svgs)
+    assert page.count("<summary>How it was judged</summary>") == len(shown)
+
+
+def test_criteria_show_the_thresholds_of_the_code(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = render_markdown(results, COMMITTED, NO_FIGURES, TIMES)
+    assert "within 0.04 decades of the forward influence" in before
+    monkeypatch.setattr(claims, "AGREEMENT", 0.07)
+    after = render_markdown(results, COMMITTED, NO_FIGURES, TIMES)
+    assert "within 0.07 decades of the forward influence" in after
 
 
 @pytest.mark.parametrize("end", [-44.9, -10.8])
 def test_a_plateau_of_float32_is_spoken_of_where_there_is_one(end: float) -> None:
     conditions = pd.DataFrame({"condition": ["float32", "question"], "log10_at_end": [end, -96.0]})
-    assert why.falls_below_float32(conditions, "float32") == (end < -38)
-    assert not why.falls_below_float32(conditions, "not_run")
+    assert metrics.falls_below_float32(conditions, "float32") == (end < -38)
+    assert not metrics.falls_below_float32(conditions, "not_run")
 
 
 def test_a_figure_shows_a_dollar_sign_and_no_tag() -> None:
@@ -287,7 +344,7 @@ def test_a_figure_shows_a_dollar_sign_and_no_tag() -> None:
 
 @pytest.mark.parametrize("value", ["a", "a`b", "``", "`<b>`", "x|y", "a\nb"])
 def test_code_in_a_table_is_shown_as_it_is(value: str) -> None:
-    table = tables.markdown_table(pd.DataFrame({"": [tables.code(value)]}))
+    table = f"| |\n| --- |\n| {words.code(value)} |"
     page = MarkdownIt("commonmark").enable("table").render(table)
     shown = html.unescape(re.search("<code>(.*?)</code>", page)[1])  # pyright: ignore
     assert shown == value.replace("\n", r"\n")
@@ -295,6 +352,6 @@ def test_code_in_a_table_is_shown_as_it_is(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["a_b_c*d*", "<b>x</b>", "`x`", "[a](b)", "&lt;", "x|y", "~~x~~"])
 def test_text_in_a_table_is_shown_as_it_is(value: str) -> None:
-    table = tables.markdown_table(pd.DataFrame({"": [tables.text(value)]}))
+    table = f"| |\n| --- |\n| {words.text(value)} |"
     page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(table)
     assert f"<td>{html.escape(value)}</td>" in page
