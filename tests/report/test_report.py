@@ -316,6 +316,18 @@ def test_every_claim_is_shown(results: Results, svgs: dict[str, str]) -> None:
     assert page.count("<summary>How it was judged</summary>") == len(shown)
 
 
+def test_a_number_without_an_interval_stands_alone(results: Results) -> None:
+    def without_ends(claim: Claim) -> Claim:
+        measured = {k: v for k, v in claim.measured.items() if not k.endswith(("/low", "/high"))}
+        return replace(claim, measured=measured)
+
+    alone = [without_ends(claim) for claim in COMMITTED]
+    section = render_markdown(results, alone, NO_FIGURES, TIMES).split("## Claims")[1]
+    rows = [line for line in section.split("\n## ")[0].split("\n") if line.startswith("| ")]
+    assert len(rows) > 50
+    assert not any(re.search(r"\d \(|\(\)", row) for row in rows)
+
+
 def test_criteria_show_the_thresholds_of_the_code(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -398,6 +398,7 @@ MEASURED: list[tuple[Callable[[], Claim | None], float, dict[str, float]]] = [
         {"slowest": -0.02, "cases/init/words/below_largest_path": 0.5},
     ),
     (lambda: gates(tanh_factors=0.14), 0.05, {"init/padding/tanh_factors/mean": 0.14}),
+    (lambda: gates(("trained", "words")), 0.0, {"init/words/gate_std": 0.05}),  # the least spread
 ]
 
 

@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from rnngrad.errors import printable
-from rnngrad.intervals import Interval
 from rnngrad.report.style import NAMES, WEIGHTS
 from rnngrad.study import claims
 
@@ -35,13 +34,13 @@ def environment() -> Environment:
     )
     made.filters |= {
         "named": lambda name: NAMED.get(name, name),
-        "fixed": fixed,
-        "signed": partial(fixed, sign="+"),
-        "share": lambda value, digits=1: f"{value:.{digits}%}",
-        "count": lambda number: f"{number:,.0f}",
+        "fixed": _or_nothing(fixed),
+        "signed": _or_nothing(partial(fixed, sign="+")),
+        "share": _or_nothing(lambda value, digits=1: f"{value:.{digits}%}"),
+        "count": _or_nothing(lambda number: f"{number:,.0f}"),
+        "power": _or_nothing(lambda x: "exactly 0" if x == -math.inf else f"10^{x:z.1f}"),
+        "interval": _or_nothing(interval),
         "step": lambda step: "never" if math.isnan(step) else f"{step:,.0f}",
-        "power": lambda log10: "exactly 0" if log10 == -math.inf else f"10^{log10:z.1f}",
-        "interval": interval,
         "nested": nested,
         "cases": cases,
         "counted": counted,
@@ -53,22 +52,25 @@ def environment() -> Environment:
     return made
 
 
-def fixed(value: float | None, digits: int = 1, sign: str = "") -> str:
-    """A number, such as a log10; empty where there is none. Zero has no sign."""
-    if value is None or math.isnan(value):
-        return ""
+def _or_nothing(shown: Callable[..., str]) -> Callable[..., str]:
+    """The same, but empty for a number that was not measured."""
+
+    def filled(value: Any, *args: Any, **kwargs: Any) -> str:
+        missing = value is None or isinstance(value, Undefined) or value != value
+        return "" if missing else shown(value, *args, **kwargs)
+
+    return filled
+
+
+def fixed(value: float, digits: int = 1, sign: str = "") -> str:
+    """A number, such as a log10. Zero has no sign."""
     if value == -math.inf:
         return "exactly 0"
     shown = f"{value:{sign}z.{digits}f}"
     return shown.replace("+", "") if float(shown) == 0 else shown
 
 
-def interval(
-    value: Mapping[str, Any] | Interval,
-    form: str = "+z.1f",
-    scale: float = 1.0,
-    top: float = math.inf,
-) -> str:
+def interval(value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf) -> str:
     """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
 
     Args:

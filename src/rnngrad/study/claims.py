@@ -177,7 +177,8 @@ def gate_rate(paths: pd.DataFrame) -> Claim | None:
     off = (means["total"] - means["cell_path"]).abs() / means["cell_path"].abs()
     same = off <= SAME_RATE
     rates = ["cell_path", "hidden_path", "zero_state_rate", "settled_rate"]
-    at_rest = paths.groupby(CASE)["settled_rate"].agg(at_rest="count", models="size")
+    counts = {"at_rest": ("settled_rate", "count"), "models": ("settled_rate", "size")}
+    at_rest = paths.groupby(CASE).agg(**counts)
     measured = _numbers(_by_case(known, "total", rates)) | _numbers(_rows(at_rest))
     ruling = _ruling(same.all(), same.any(), _with_cases(same))
     worst = _of_case(known, off.idxmax())
@@ -283,14 +284,17 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     return Claim(8, TUTORIAL_3, *ruling, _numbers(measured), fastest)
 
 
-def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, float]]:
+def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
     """Whether clipping bounds the step and turns none, and by what numbers."""
-    longest = clipped.sort_values("gradient_norm")[["gradient_norm", "clipped_norm"]].iloc[-1]
+    longest = clipped.sort_values("gradient_norm").iloc[-1]
     cosine = clipped["cosine"].min()
-    early = clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean()
-    bounded = bool((clipped["clipped_norm"] <= CLIP_NORM + ROUNDING).all())
-    found = longest.to_dict() | {"smallest_cosine": cosine, "log10_early_to_late": early}
-    return bounded and cosine >= 1 - ROUNDING, found
+    bounded = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING
+    return bool(bounded and cosine >= 1 - ROUNDING), {
+        "gradient_norm": longest["gradient_norm"],
+        "clipped_norm": longest["clipped_norm"],
+        "smallest_cosine": cosine,
+        "log10_early_to_late": clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean(),
+    }
 
 
 def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
@@ -332,7 +336,7 @@ def one_path(paths: pd.DataFrame) -> Claim | None:
         return None
     cases = paths.groupby(CASE, sort=False)
     lost, means = cases["below_largest_path"].max(), cases[rates].mean()
-    together, slowest = lost <= CANCELLED, means.max(axis=None)
+    together, slowest = lost <= CANCELLED, float(np.nanmax(means.to_numpy()))
     measured = {"slowest": slowest, "cases": _rows(means.assign(below_largest_path=lost))}
     some = "where there is such a path" if together.all() else _with_cases(together)
     ruling = _ruling(together.all() and slowest >= 0, together.any(), some)
