@@ -129,6 +129,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         body,
         flags=re.DOTALL,
     )
+    # sentences are broken into lines, numbers are not
+    body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
     title = markdown.partition("\n")[0].removeprefix("# ")
     page = environment().overlay(autoescape=True).get_template("page.html.j2")
     return page.render(title=title, body=body)
