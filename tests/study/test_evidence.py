@@ -50,9 +50,10 @@ def build_for(
     sample.save(embed / "tokens.npz")
     np.save(embed / "vectors.npy", vectors)
     predictions = {"comment": np.arange(8), "label": sample.labels, "probability": 0.6}
-    by_seed = [pd.DataFrame(predictions).assign(seed=seed) for seed in SEEDS]
-    pd.concat(by_seed).to_csv(train / "predictions.csv", index=False)
     for seed in SEEDS:
+        folder = weight_file(train, "init", seed).parent
+        folder.mkdir()
+        pd.DataFrame(predictions).assign(seed=seed).to_csv(folder / "predictions.csv", index=False)
         for weights in WEIGHTS:
             classifier = CommentClassifier(cell, D, params.train)
             torch.save(classifier.weights(), weight_file(train, weights, seed))
