@@ -27,10 +27,10 @@ study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
 	@cat reports/answer.txt
 	@echo "report: file://$(abspath reports/report.html)"
 
-full-study: $(INSTALLED) ## the study on 40,000 real comments; says first what it takes (ESTIMATE_ONLY=1: only that)
-	@$(BIN)/python pipeline/preset.py full $(if $(ESTIMATE_ONLY),--estimate-only)
-	@$(if $(ESTIMATE_ONLY),,cat reports/answer.txt)
-	@$(if $(ESTIMATE_ONLY),,echo "report: file://$(abspath reports/report.html)")
+full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk and says first what it takes
+	@$(BIN)/python pipeline/preset.py full
+	@cat reports/answer.txt
+	@echo "report: file://$(abspath reports/report.html)"
 
 test: $(INSTALLED) ## the whole test suite
 	@$(BIN)/python -m pytest

@@ -1,0 +1,112 @@
+"""Presets: what they say and check beforehand, and what they run."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rnngrad.errors import InputError
+from rnngrad.params import read_params
+
+ROOT = Path(__file__).parent.parent
+TINY = "says: About a week.\ndisk: 0.001\nsettings: [train.hidden=4, 'train.seeds=[3]']\n"
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Calls the command in a project of its own; what it would put in its place, if anything."""
+    replaced: list[str] = []
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "tiny.yaml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execvp", lambda _, arguments: replaced.extend(arguments))
+    monkeypatch.setattr("shutil.which", lambda _: "dvc")
+
+    def run(name: str) -> list[str]:
+        runpy.run_path(str(ROOT / "pipeline" / "preset.py"))["main"](name)
+        return replaced
+
+    return run
+
+
+def test_the_command_says_what_it_takes_and_hands_over_to_dvc(
+    command: Callable[[str], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = ["dvc", "exp", "run", "-S", "train.hidden=4", "-S", "train.seeds=[3]"]
+    assert command("tiny") == expected
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["About a week.", "dvc exp run -S train.hidden=4 -S 'train.seeds=[3]'"]
+
+
+def test_a_full_disk_stops_the_study_in_one_line(
+    command: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    text = TINY.replace("0.001", "1e9")
+    (tmp_path / "presets" / "large.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"needs about 1000000000\.0 GB, but only .* GB are free"):
+        command("large")
+
+
+def test_an_unknown_preset_is_named_with_those_there_are(
+    command: Callable[[str], list[str]],
+) -> None:
+    with pytest.raises(InputError, match=r"^presets/fll\.yaml: no such preset; there is tiny$"):
+        command("fll")
+
+
+@pytest.mark.parametrize("text", ["- 3", "train: [", "", "says: x\ndisk: much\nsettings: []"])
+def test_a_bad_preset_is_one_line(
+    text: str, command: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "presets" / "bad.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"presets/bad\.yaml: give says, disk") as caught:
+        command("bad")
+    assert "\n" not in str(caught.value)
+
+
+# DVC, but only up to the first stage, which reads all of params.yaml
+UP_TO_CHECK = """#!/bin/sh
+exec {dvc} "$@" check
+"""
+
+
+@pytest.mark.slow
+def test_dvc_takes_the_full_study_in_a_fresh_clone(tmp_path: Path) -> None:
+    python = Path(sys.executable)
+    clone, bin_folder = tmp_path / "clone", tmp_path / "bin"
+    bin_folder.mkdir()
+    dvc = bin_folder / "dvc"
+    dvc.write_text(UP_TO_CHECK.format(dvc=python.parent / "dvc"))
+    dvc.chmod(0o755)
+    path = os.pathsep.join([str(bin_folder), str(python.parent), os.environ["PATH"]])
+
+    def run(*arguments: str, cwd: Path = clone) -> str:
+        environment = {**os.environ, "PATH": path}
+        done = subprocess.run(
+            arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    run("git", "init", "--quiet")
+    run("git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run("git", *who, "commit", "--quiet", "--message", "fresh")
+    assert "Running stage 'check':" in run("python", "pipeline/preset.py", "full")
+    full = read_params(clone / "params.yaml")
+    assert (full.data.source, full.sample.per_class) == ("jigsaw", 20_000)
+    assert (full.embed.vectors, full.embed.padding, full.embed.max_length) == ("glove", "pre", None)
+    assert (full.train.epochs, full.train.seeds) == (10, [1, 2, 3, 4, 5])
+    assert list(full.cells)[:2] == ["rnn", "lstm"]
+    assert full.probe.comments == 100
+    assert "(question)" in (clone / "params.yaml").read_text()  # the comments are still there
