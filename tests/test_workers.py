@@ -144,6 +144,14 @@ def assert_quiet_end(process: subprocess.Popen[str]) -> None:
     wait_for_the_end(process, begin)
 
 
+def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
+    begin = time.monotonic()
+    process.kill()
+    process.wait()
+    wait_for_the_end(process, begin)
+    process.communicate()
+
+
 def wait_for_the_end(process: subprocess.Popen[str], begin: float) -> None:
     while left := session(process):
         assert time.monotonic() - begin < 2, left
@@ -187,11 +195,15 @@ def test_workers_end_with_a_main_process_that_is_killed(
 ) -> None:
     process = started(tmp_path, method)
     time.sleep(seconds) if seconds is not None else wait_for_jobs(process)
-    begin = time.monotonic()
-    process.kill()
-    process.wait()
-    wait_for_the_end(process, begin)
-    process.communicate()
+    assert_nobody_is_left(process)
+
+
+@pytest.mark.skipif("forkserver" not in METHODS, reason="nothing is imported beforehand")
+def test_imports_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "slower.py").write_text("import time\ntime.sleep(9)\n")
+    process = started(tmp_path, "forkserver", "slower")
+    time.sleep(0.5)
+    assert_nobody_is_left(process)
 
 
 def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:
