@@ -1,7 +1,7 @@
 """All measurements of a cell's models, from the files of the stages before, on tiny models."""
 
-import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,9 +50,10 @@ def build_for(
     sample.save(embed / "tokens.npz")
     np.save(embed / "vectors.npy", vectors)
     predictions = {"comment": np.arange(8), "label": sample.labels, "probability": 0.6}
-    by_seed = [pd.DataFrame(predictions).assign(seed=seed) for seed in SEEDS]
-    pd.concat(by_seed).to_csv(train / "predictions.csv", index=False)
     for seed in SEEDS:
+        folder = weight_file(train, "init", seed).parent
+        folder.mkdir()
+        pd.DataFrame(predictions).assign(seed=seed).to_csv(folder / "predictions.csv", index=False)
         for weights in WEIGHTS:
             classifier = CommentClassifier(cell, D, params.train)
             torch.save(classifier.weights(), weight_file(train, weights, seed))
@@ -72,8 +73,7 @@ def test_every_model_is_measured_and_twice_the_same(
     build_for(cell, params, replace(sample, telling_distance=distance), vectors, tmp_path)
     models = [(seed, weights) for seed in SEEDS for weights in WEIGHTS]
 
-    # here as in a worker
-    monkeypatch.setattr("rnngrad.study.evidence.cell.run_jobs", itertools.starmap)
+    monkeypatch.setattr("rnngrad.study.evidence.cell.pool", lambda _: ThreadPoolExecutor(1))
     found, again = (measure_cell(cell, tmp_path, params) for _ in range(2))
     rates = {
         "lstm": {"paths": path_rates.COLUMNS},

@@ -66,6 +66,7 @@ def test_curves_equal_autograd(
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     model = CommentClassifier(cell, D, train)
     for weights in ("init", "trained"):
+        weight_file(tmp_path, weights, 2).parent.mkdir(exist_ok=True)
         torch.save(model.weights(), weight_file(tmp_path, weights, 2))
     inputs = probe_inputs(sample, vectors, make_embed(padding), PROBE)
     T = 9 if padding == "none" else 12

@@ -95,7 +95,13 @@ def load_results(build: Path, params: Params) -> Results:
             or [pd.DataFrame(columns=GATE_COLUMNS)]
         ),
         history=pd.concat(
-            [read_result(train[cell] / "history.csv", *HISTORY).assign(cell=cell) for cell in cells]
+            [
+                read_result(train[cell] / f"seed-{seed}" / "history.csv", *HISTORY).assign(
+                    cell=cell
+                )
+                for cell in cells
+                for seed in params.train_of(cell).seeds
+            ]
         ),
         metrics={cell: _read_json(train[cell] / "metrics.json") for cell in cells},
         model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},

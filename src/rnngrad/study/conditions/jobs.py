@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rnngrad.params import Params, Setting
 from rnngrad.study.conditions.table import curve_numbers
-from rnngrad.workers import run_jobs
+from rnngrad.workers import pool
 
 SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
     "log": -np.inf,
@@ -117,7 +117,10 @@ def measure(jobs: Sequence[Job], params: Params, build: Path) -> Iterator[Measur
         jobs, params: see :func:`~rnngrad.study.conditions.measuring.measure_job`.
         build: folder of the stages' outputs: embed, train/<cell>.
     """
-    return run_jobs(_measure, [(job, params, build / "embed", build / "train") for job in jobs])
+    with pool(len(jobs)) as executor:
+        folders = build / "embed", build / "train"
+        futures = [executor.submit(_measure, job, params, *folders) for job in jobs]
+        yield from (future.result() for future in futures)
 
 
 # torch takes seconds to import: only the workers need it

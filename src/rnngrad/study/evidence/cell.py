@@ -1,6 +1,5 @@
 """All models of a cell, probed and measured for the claims, on all cores."""
 
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from rnngrad.params import Params
 from rnngrad.study.probed import ProbedModel
 from rnngrad.study.results import WEIGHTS
-from rnngrad.workers import run_jobs
+from rnngrad.workers import pool
 
 
 class ModelEvidence(NamedTuple):
@@ -66,8 +65,10 @@ def measure_cell(cell: str, build: Path, params: Params) -> MeasuredCell:
     jobs: list[Any] = [(_measure, cell, build, params, *model) for model in models]
     if cell == "lstm":
         jobs.append((_tutorial,))
-    done = run_jobs(operator.call, jobs)
-    found: list[Any] = list(tqdm(done, f"probing {cell}", len(jobs), unit="model", disable=None))
+    with pool(len(jobs)) as executor:
+        futures = [executor.submit(*job) for job in jobs]
+        bar = tqdm(futures, f"probing {cell}", unit="model", disable=None)
+        found: list[Any] = [future.result() for future in bar]
     probed, measured = zip(*found[: len(models)], strict=True)
     frames = joined_frames(measured)
     if cell == "lstm":
