@@ -22,9 +22,11 @@ HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 NAMES = ["condition", "factor", "cell"]
 CONDITIONS = [*NAMES, "examples", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
-# those of rnngrad.study.evidence, which needs torch to say so
-EVIDENCE = ["influences", "output_gates", "remembered", "shares"]  # of every cell
-EVIDENCE_OF = {"rnn": ["powers"], "lstm": ["paths", "tutorial"]}
+ALL_CELLS = ("rnn", "lstm", "gru")
+EVIDENCE = dict.fromkeys(("influences", "output_gates", "remembered", "shares"), ALL_CELLS) | {
+    "powers": ("rnn",),
+    "paths": ("lstm",),
+}
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ class Results:
         data_card: counts and lengths of the sample.
         embed_card: vocabulary and coverage of the word vectors.
         conditions: condition, factor, cell and the numbers of
-            :mod:`rnngrad.study.conditions.table`, medians over seeds.
+            :mod:`rnngrad.study.condition_tables`, medians over seeds.
         condition_seeds: the same for every seed.
         condition_curves: condition, cell, step, log10, low, high.
-        evidence: all cells together, by the names of :mod:`rnngrad.study.evidence`.
-        triangles: by cell and weights, (T, T): which steps a weight's gradient comes from.
+        evidence: all cells together, by the names of :mod:`rnngrad.study.measures`.
+        triangles: by cell and weights, (T, T) float32, medians over seeds: which steps a weight's
+            gradient comes from; NaN above the diagonal.
     """
 
     params: Params
@@ -80,53 +83,73 @@ def load_results(build: Path, params: Params) -> Results:
     Raises:
         InputError: a file is missing or unreadable.
     """
-    cells = list(params.cells)
-    train = {cell: build / "train" / cell for cell in cells}
-    probe = {cell: build / "probe" / cell for cell in cells}
+    cells, train, conditions = list(params.cells), build / "train", build / "conditions"
+    folders = {cell: _folders(build, params, cell) for cell in cells}
+    gated = [cell for cell in cells if cell != "rnn"]
+    histories = [
+        read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
+        for cell in cells
+        for seed in params.train_of(cell).seeds
+    ]
     return Results(
         params=params,
-        curves=pd.concat([read_result(probe[cell] / "curves.csv", *CURVES) for cell in cells]),
-        gates=pd.concat(
-            [
-                read_result(probe[cell] / "gates.csv", *GATE_COLUMNS)
-                for cell in cells
-                if cell != "rnn"
-            ]
-            or [pd.DataFrame(columns=GATE_COLUMNS)]
-        ),
-        history=pd.concat(
-            [read_result(train[cell] / "history.csv", *HISTORY).assign(cell=cell) for cell in cells]
-        ),
-        metrics={cell: _read_json(train[cell] / "metrics.json") for cell in cells},
-        model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},
+        curves=_joined([folders[cell] for cell in cells], "curves", CURVES),
+        gates=_joined([folders[cell] for cell in gated], "gates", GATE_COLUMNS),
+        history=pd.concat(histories),
+        metrics={cell: _read_json(train / cell / "metrics.json") for cell in cells},
+        model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),
-        conditions=read_result(build / "conditions" / "conditions.csv", *CONDITIONS),
-        condition_seeds=read_result(build / "conditions" / "seeds.csv", *CONDITIONS, "seed"),
-        condition_curves=read_result(build / "conditions" / "curves.csv", *CONDITION_CURVES),
-        evidence=_evidence([build / "evidence" / cell for cell in cells]),
+        conditions=read_result(conditions / "conditions.csv", *CONDITIONS),
+        condition_seeds=read_result(conditions / "seeds.csv", *CONDITIONS, "seed"),
+        condition_curves=read_result(conditions / "curves.csv", *CONDITION_CURVES),
+        evidence=_evidence(build, folders),
         triangles={
-            (cell, weights): triangle
+            (cell, weights): _median_triangle(_folders(build, params, cell, [weights]))
             for cell in cells
-            for weights, triangle in _arrays(build / "evidence" / cell / "triangles.npz").items()
+            for weights in WEIGHTS
         },
     )
 
 
-def _evidence(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for folder in folders:
-        wanted = [folder / f"{name}.csv" for name in (*EVIDENCE, *EVIDENCE_OF.get(folder.name, ()))]
-        for path in sorted({*folder.glob("*.csv"), *wanted}):
-            parts.setdefault(path.stem, []).append(read_result(path))
-    # a frame without rows has no types that another one would have to be reconciled with
-    return {
-        name: pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
-        for name, found in parts.items()
-    }
+def _folders(
+    build: Path, params: Params, cell: str, weights: Sequence[str] = WEIGHTS
+) -> list[Path]:
+    """The folders of a cell's models; of every seed first the one before training."""
+    seeds = params.train_of(cell).seeds
+    return [build / "probe" / cell / f"{each}-{seed}" for seed in seeds for each in weights]
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+def _evidence(build: Path, folders: dict[str, list[Path]]) -> dict[str, pd.DataFrame]:
+    tables = {}
+    for name, cells in EVIDENCE.items():
+        if found := [folders[cell] for cell in folders if cell in cells]:
+            tables[name] = _joined(found, name)
+    if "lstm" in folders:
+        tables["tutorial"] = read_result(build / "probe" / "lstm" / "tutorial" / "tutorial.csv")
+    return tables
+
+
+def _joined(models: list[list[Path]], name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The tables of all models, one below another."""
+    tables = [read_result(folder / f"{name}.csv", *columns) for each in models for folder in each]
+    # a table without rows has no types that another one would have to be reconciled with
+    filled = [table for table in tables if len(table)]
+    none = pd.DataFrame(columns=tables[0].columns if tables else columns)
+    return pd.concat(filled, ignore_index=True) if filled else none
+
+
+def _median_triangle(folders: Sequence[Path]) -> NDArray[np.float32]:
+    triangles = [read_arrays(folder / "triangle.npz")["triangle"] for folder in folders]
+    return np.median(np.stack(triangles), axis=0).astype(np.float32)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """The arrays that another stage wrote, by name.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)

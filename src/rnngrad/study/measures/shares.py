@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 import rnngrad
-from rnngrad.models.classifier import CommentClassifier
-from rnngrad.study.evidence.passages import Passages, some
-from rnngrad.study.gates import State
+from rnngrad.study.inputs import Passages
+from rnngrad.study.open_model import State, some
 
 COMMENTS = 2
 STEPS = 100
@@ -26,8 +24,8 @@ MOST = 0.9
 COLUMNS = ["comment", "steps", "late_share", "steps_of_most"]
 
 
-class WeightGradientShares(NamedTuple):
-    """The results of one model's triangle.
+class Shares(NamedTuple):
+    """The triangle of one model, and what follows from it.
 
     Attributes:
         shares: one row per comment. Columns: comment, steps (T), late_share (of the summed norms of
@@ -41,24 +39,18 @@ class WeightGradientShares(NamedTuple):
     triangle: NDArray[np.float32]
 
 
-def weight_gradient_shares(
-    classifier: CommentClassifier, passages: Passages, start: State
-) -> WeightGradientShares:
+def shares(module: nn.RNNBase, head: nn.Linear, passages: Passages, start: State) -> Shares:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    Two comments and 100 steps at most; ``start`` is ``passages.start(classifier.recurrent)``.
+    Two comments and 100 steps at most; ``start`` is the state before the passages.
     """
-    inputs = passages.inputs[:COMMENTS, :STEPS]
-    gradient = classifier.head.weight.detach().expand(*inputs.shape[:2], -1)
+    x = passages.x[:COMMENTS, :STEPS]
+    gradient = head.weight.detach().expand(*x.shape[:2], -1)
     parts = rnngrad.weight_gradient_parts(
-        classifier.recurrent,
-        inputs,
-        gradient,
-        some(start, slice(COMMENTS)),
-        reduce="log10_norm",
+        module, x, gradient, some(start, slice(COMMENTS)), reduce="log10_norm"
     )["weight_hh_l0"]
     rows = [_shares_of_row(triangle[-1], comment) for comment, triangle in enumerate(parts)]
-    return WeightGradientShares(pd.DataFrame(rows, columns=COLUMNS), _relative(parts[0]))
+    return Shares(pd.DataFrame(rows, columns=COLUMNS), _relative(parts[0]))
 
 
 def _shares_of_row(log10_norms: NDArray[np.float64], comment: int) -> dict[str, float]:
@@ -82,31 +74,3 @@ def _relative(triangle: NDArray[np.float64]) -> NDArray[np.float32]:
     relative = triangle - np.where(np.isfinite(top), top, 0.0)
     relative[np.triu_indices(len(triangle), 1)] = np.nan
     return relative.astype(np.float32)
-
-
-def tutorial_table() -> pd.DataFrame:
-    """The tutorial's own example: norms of the parts of dL/dW_x of an LSTM over three steps.
-
-    N, D, T, H = 1, 3, 3, 1; standard normal draws after ``numpy.random.seed(1)`` in the order
-    x (N, T, D), h_0 (N, H), W_x (D, 4H), W_h (H, 4H), b (4H), output gradient (N, T, H); c_0 = 0.
-    Its gates are stacked as i, f, o, g, torch's as i, f, g, o.
-
-    Returns:
-        Columns: loss, step (both from 1, step <= loss), norm. One row per part.
-    """
-    N, D, T, H = 1, 3, 3, 1
-    # the tutorial's numbers are those of this generator and no other
-    draw = np.random.RandomState(1).randn
-    x, h_0, W_x, W_h = draw(N, T, D), draw(N, H), draw(D, 4 * H), draw(H, 4 * H)
-    b, gradient = draw(4 * H), draw(N, T, H)
-    order = [0, 1, 3, 2]
-    module = nn.LSTM(D, H, batch_first=True).double()
-    values = (W_x.T[order], W_h.T[order], b[order], np.zeros(4 * H))
-    for parameter, value in zip(module.parameters(), values, strict=True):
-        parameter.data = torch.from_numpy(np.ascontiguousarray(value))
-    h = torch.from_numpy(h_0)[None]
-    norms = rnngrad.weight_gradient_parts(
-        module, torch.from_numpy(x), torch.from_numpy(gradient), (h, torch.zeros_like(h))
-    )["weight_ih_l0"][0]
-    loss, step = np.tril_indices(T)
-    return pd.DataFrame({"loss": loss + 1, "step": step + 1, "norm": norms[loss, step]})

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.evidence.stretches import change_per_step, most_of_both, settled_stretches
-from rnngrad.study.probing import ProbeInputs
+from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_ranges
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
 COLUMNS = [
@@ -33,14 +32,14 @@ COLUMNS = [
 ]
 
 
-def recurrent_powers(
-    module: nn.RNNBase, inputs: ProbeInputs, state: Tensor, log10: NDArray[np.floating]
+def powers(
+    module: nn.RNNBase, inputs: Inputs, start: Tensor, log10: NDArray[np.floating]
 ) -> pd.DataFrame:
     """The decay that the recurrent kernel predicts, and the measured one.
 
     Args:
         module: a tanh RNN of one layer.
-        inputs, state: what it reads, and h_0 (1, B, H).
+        inputs, start: what it reads, and h_0 (1, B, H).
         log10: (B, T), log10 of the Frobenius norm of d h_t/d h_0.
 
     Returns:
@@ -53,22 +52,23 @@ def recurrent_powers(
     W = cast("Tensor", module.weight_hh_l0).detach().double()
     radius = spectral_radius(W)
     with torch.no_grad():
-        h = module(inputs.inputs, state)[0].double()
+        h = module(inputs.x, start)[0].double()
     slopes = (1 - h.square()).numpy().mean(axis=2)
-    moves = torch.diff(h, dim=1, prepend=state[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
+    moves = torch.diff(h, dim=1, prepend=start[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
     rows = []
-    for name, where in settled_stretches(inputs.steps()).items():
-        if where:
-            at = [slopes[stretch.example, stretch.steps] for stretch in where]
+    for name, ranges in settled_ranges(inputs.ranges()).items():
+        read = [(b, steps) for b, steps in enumerate(ranges) if steps]
+        if read:
+            at = [slopes[b, steps.start : steps.stop] for b, steps in read]
             rows.append(
                 {
                     "input": name,
                     "spectral_radius": radius,
                     "largest_singular_value": float(torch.linalg.matrix_norm(W, 2)),
                     "predicted": float(np.log10(radius)),
-                    "measured": change_per_step(log10, where),
+                    "measured": change_per_step(log10, ranges),
                     "tanh_slope": float(np.concatenate(at).mean()),
-                    "last_move": float(np.median([moves[s.example, s.stop - 1] for s in where])),
+                    "last_move": float(np.median([moves[b, steps[-1]] for b, steps in read])),
                 }
             )
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -79,26 +79,24 @@ def spectral_radius(W: Tensor) -> float:
     return float(torch.linalg.eigvals(W).abs().max())
 
 
-def powers_at_radii(module: nn.RNNBase, inputs: ProbeInputs, state: Tensor) -> pd.DataFrame:
-    """:func:`recurrent_powers` with W_hh scaled to other spectral radii, on one comment.
+def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: Tensor) -> pd.DataFrame:
+    """:func:`powers` with W_hh scaled to other spectral radii, on one comment.
 
     Args:
-        module, inputs, state: as above; the comment is the one that has most of both inputs.
+        module, inputs, start: as above; the comment is the one that has most of both inputs.
 
     Returns:
         The same columns, and weights: radius 0.9 | radius 1.1.
     """
-    one = most_of_both(inputs.steps())
-    rows = slice(one, one + 1)
-    own = ProbeInputs(inputs.inputs[rows].double(), inputs.lengths[rows], inputs.is_word[rows])
-    h = state[:, rows].double().contiguous()
-    found = [_at_radius(r, module, own, h).assign(weights=f"radius {r}") for r in SCALED_TO]
+    one = most_of_both(inputs.ranges())
+    own = slice(one, one + 1)
+    inputs = Inputs(inputs.x[own].double(), inputs.words[own], inputs.lengths[own])
+    h = start[:, own].double().contiguous()
+    found = [_at_radius(r, module, inputs, h).assign(weights=f"radius {r}") for r in SCALED_TO]
     return pd.concat(found, ignore_index=True)
 
 
-def _at_radius(
-    wanted: float, module: nn.RNNBase, inputs: ProbeInputs, state: Tensor
-) -> pd.DataFrame:
+def _at_radius(wanted: float, module: nn.RNNBase, inputs: Inputs, start: Tensor) -> pd.DataFrame:
     # few directions are soonest carried on in float64, many steps at a time
     model = copy.deepcopy(module).double()
     W = cast("Tensor", model.weight_hh_l0)
@@ -106,10 +104,10 @@ def _at_radius(
         W *= wanted / spectral_radius(W)
     curves = rnngrad.jacobian_curves(
         model,
-        inputs.inputs,
-        state,
+        inputs.x,
+        start,
         lengths=inputs.lengths,
         method="sketch",
         statistics=["frobenius"],
     )
-    return recurrent_powers(model, inputs, state, curves.log10_frobenius)
+    return powers(model, inputs, start, curves.log10_frobenius)

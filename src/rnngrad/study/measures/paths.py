@@ -7,29 +7,28 @@ A path enters h at a step by the factor o tanh'(c). How many such factors the pa
 up the gradient is the exponent with which it answers to that factor: let z multiply o tanh'(c) at
 every step, then d ln ||d c_t/d c_0|| / d ln z at z = 1 is their number, each path counting by its
 share of the norm. On the cell path it is 0.
+
+On padding the input is zero at every step. Around a state that no longer moves the one-step
+Jacobian M = d s_t / d s_(t-1), s = (h, c), is the same at every step too, and M^n grows or decays
+by log10 of M's spectral radius per step. With Keras' initial weights, at zero input and from the
+zero state, i = o = 1/2, f = sigmoid(1), g = 0 and tanh' = 1, so that dc_t = (f I + i o W_g)
+dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 import rnngrad
 from rnngrad.probe import Trajectory
-from rnngrad.study.evidence.linearised import rate_at_settled_state, rate_at_zero_state, state_at
-from rnngrad.study.evidence.stretches import (
-    Stretch,
-    change_per_step,
-    most_of_both,
-    settled_stretches,
-)
-from rnngrad.study.gates import memory_gate, trajectories
-from rnngrad.study.probing import ProbeInputs
+from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_ranges
+from rnngrad.study.measures.gates import memory_gate, trajectories
+from rnngrad.study.open_model import State
 
 PATHS = ("frobenius", "cell_path", "hidden_path")
 COLUMNS = [
@@ -47,19 +46,19 @@ COLUMNS = [
 ]
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
+SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
+
+Array = NDArray[np.float64]
 
 
-def path_rates(
-    module: nn.RNNBase,
-    inputs: ProbeInputs,
-    state: Tensor | tuple[Tensor, Tensor],
-    curves: Mapping[str, NDArray[np.float64]],
+def paths(
+    module: nn.RNNBase, inputs: Inputs, start: State, curves: Mapping[str, Array]
 ) -> pd.DataFrame:
     """Rates of the paths, and what the gates do meanwhile.
 
     Args:
         module: an LSTM of one layer.
-        inputs, state: what it reads, and (h_0, c_0), (1, B, H) each.
+        inputs, start: what it reads, and (h_0, c_0), (1, B, H) each.
         curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
             ``cell_path`` and ``hidden_path``, (B, T).
 
@@ -80,29 +79,29 @@ def path_rates(
             zero state, and at that in which padding comes to rest; NaN where it does not, and for
             words.
     """
-    steps = inputs.steps()
-    where = settled_stretches(steps)
-    longest = most_of_both(steps)
-    seen: dict[str, list[_Seen]] = {name: [] for name in where}
+    ranges = inputs.ranges()
+    counting = settled_ranges(ranges)
+    longest = most_of_both(ranges)
+    seen: dict[str, list[_Seen]] = {name: [] for name in counting}
     factors: dict[str, float] = {}
-    for example, path in enumerate(trajectories(module, inputs.inputs, state)):
-        for name, stretches in where.items():
-            seen[name] += [_seen(path, s.steps) for s in stretches if s.example == example]
+    for example, path in enumerate(trajectories(module, inputs, start)):
+        for name, own in counting.items():
+            if own[example]:
+                seen[name].append(_seen(path, own[example]))
         if example == longest:
             factors = _tanh_factors_per_step(module, inputs, example, path)
     rows = []
-    for name, own in where.items():
-        if own:
-            row = {"input": name, "steps": sum(map(len, own))}
-            row |= _decades(curves, own) | _below_largest_path(curves, steps[name])
+    for name, own in counting.items():
+        if seen[name]:
+            row = {"input": name, "steps": sum(map(len, own)), "tanh_factors": factors[name]}
+            row |= _decades(curves, own) | _below_largest_path(curves, ranges[name])
             row |= _gates(seen[name])
-            row["tanh_factors"] = factors[name]
             rows.append(row | _predicted(module, seen[name] if name == "padding" else []))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 class _Seen(NamedTuple):
-    """The values kept of one stretch.
+    """The values kept of one comment's padding or words.
 
     Attributes:
         log10_through: by step, mean over units of log10 of o tanh'(c).
@@ -110,31 +109,30 @@ class _Seen(NamedTuple):
         last_step: states before and after the last step.
     """
 
-    log10_through: NDArray[np.float64]
-    gate_std: NDArray[np.float64]
-    last_step: tuple[NDArray[np.float64], NDArray[np.float64]]
+    log10_through: Array
+    gate_std: Array
+    last_step: tuple[Array, Array]
 
 
-def _seen(path: Trajectory, steps: slice) -> _Seen:
+def _seen(path: Trajectory, steps: range) -> _Seen:
+    own = slice(steps.start, steps.stop)
     with np.errstate(divide="ignore"):
-        log10_through = np.log10(path.factors.maps().through[0, steps]).mean(axis=1)
-    spread = memory_gate(path)[0, steps].std(axis=0)
-    last_step = state_at(path, steps.stop - 1), state_at(path, steps.stop)
-    return _Seen(log10_through, spread, last_step)
+        log10_through = np.log10(path.factors.maps().through[0, own]).mean(axis=1)
+    spread = memory_gate(path)[0, own].std(axis=0)
+    return _Seen(log10_through, spread, (state_at(path, steps[-1]), state_at(path, steps.stop)))
 
 
-def _decades(curves: Mapping[str, NDArray[np.float64]], where: list[Stretch]) -> dict[str, float]:
+def _decades(curves: Mapping[str, Array], ranges: list[range]) -> dict[str, float]:
     # after the first step there is no hidden path yet
-    begun = [replace(stretch, start=max(stretch.start, 1)) for stretch in where]
+    begun = [range(max(steps.start, 1), steps.stop) for steps in ranges]
     total, cell_path, hidden_path = (change_per_step(curves[name], begun) for name in PATHS)
     return {"total": total, "cell_path": cell_path, "hidden_path": hidden_path}
 
 
-def _below_largest_path(
-    curves: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]
-) -> dict[str, float]:
-    total, cell_path, hidden_path = (curves[name][mask] for name in PATHS)
-    return {"below_largest_path": float(np.max(np.maximum(cell_path, hidden_path) - total))}
+def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> dict[str, float]:
+    read = [(b, slice(own.start, own.stop)) for b, own in enumerate(ranges)]
+    total, *parts = (np.concatenate([curves[name][at] for at in read]) for name in PATHS)
+    return {"below_largest_path": float(np.max(np.maximum(*parts) - total))}
 
 
 def _gates(seen: list[_Seen]) -> dict[str, float]:
@@ -149,23 +147,59 @@ def _predicted(module: nn.RNNBase, padding: list[_Seen]) -> dict[str, float]:
     if not padding:
         return {"zero_state_rate": np.nan, "settled_rate": np.nan}
     return {
-        "zero_state_rate": rate_at_zero_state(module),
+        "zero_state_rate": rate_at(module, np.zeros(2 * module.hidden_size)),
         "settled_rate": rate_at_settled_state(module, [one.last_step for one in padding]),
     }
 
 
+def state_at(path: Trajectory, t: int) -> Array:
+    """(h, c) after t steps, of a trajectory's first example."""
+    return np.concatenate([path.h[0, t], path.c[0, t]])
+
+
+def rate_at(module: nn.RNNBase, state: Array) -> float:
+    """Decades per step that the step from a state (h, c) predicts, the input being zero."""
+    h, c = torch.from_numpy(state).view(2, 1, 1, -1)
+    path = rnngrad.trajectory(module, h.new_zeros(1, 1, module.input_size), (h, c))
+    return float(np.log10(np.abs(np.linalg.eigvals(next(path.jacobians(0)))).max()))
+
+
+def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, Array]]) -> float:
+    """Decades per step that the last steps of comments' padding predict; mean over comments.
+
+    Examples may come to rest in different states, each of which has a rate of its own. NaN where
+    one of them still moves.
+
+    Args:
+        module: of one layer.
+        last_steps: of every comment, the states before and after its last step of padding.
+    """
+    rates: list[float] = []
+    states: list[Array] = []
+    for before, after in last_steps:
+        if np.abs(before - after).max() > SETTLED:
+            return np.nan
+        same = [k for k, s in enumerate(states) if np.abs(s - after).max() < 10 * SETTLED]
+        rates.append(rates[same[0]] if same else rate_at(module, before))
+        states.append(after)
+    return float(np.mean(rates)) if rates else np.nan
+
+
 def _tanh_factors_per_step(
-    module: nn.RNNBase, inputs: ProbeInputs, example: int, path: Trajectory
+    module: nn.RNNBase, inputs: Inputs, example: int, path: Trajectory
 ) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
-    changes = np.flatnonzero(np.diff(inputs.is_word[example]))
-    change = int(changes[0]) + 1 if len(changes) else 0
-    window = slice(max(change - WINDOW, 0), min(change + WINDOW, inputs.inputs.shape[1]))
-    h, c = (torch.from_numpy(s[None, :, window.start]) for s in (path.h, path.c))
-    part = rnngrad.trajectory(module, inputs.inputs[example : example + 1, window], (h, c))
+    T, words = inputs.x.shape[1], inputs.words[example]
+    change = words.start or words.stop % T
+    first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
+    h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
+    part = rnngrad.trajectory(module, inputs.x[example : example + 1, first:stop], (h, c))
     factors = tanh_factors(part)[None]
-    own = {name: mask[example, window][None] for name, mask in inputs.steps().items()}
-    return {name: change_per_step(factors, w) for name, w in settled_stretches(own).items()}
+    within = {
+        name: [range(max(own[example].start, first) - first, min(own[example].stop, stop) - first)]
+        for name, own in inputs.ranges().items()
+    }
+    return {name: change_per_step(factors, w) for name, w in settled_ranges(within).items()}
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
-from rnngrad.models.classifier import CommentClassifier
-from rnngrad.study.evidence.passages import Passages, in_float64, some
-from rnngrad.study.gates import State
+from rnngrad.study.inputs import Passages
+from rnngrad.study.open_model import State, in_float64, some
 
 COMMENTS = 2
 STEPS = 50
@@ -40,13 +39,13 @@ COLUMNS = [
 ]
 
 
-def output_gate_path(
-    classifier: CommentClassifier, passages: Passages, start: State, seed: int
+def output_gates(
+    module: nn.RNNBase, head: nn.Linear, passages: Passages, start: State, seed: int
 ) -> pd.DataFrame:
     """How fast that path grows, with W_o as it is and times 2, 4, ... until it does grow.
 
     Args:
-        classifier: of an LSTM; left as it is.
+        module, head: the classifier, left as it is; one without an LSTM has no such path.
         passages, start: what it reads, and from which state (the same for every factor); two
             comments and 50 steps at most.
         seed: of the directions from which the total is estimated.
@@ -61,17 +60,21 @@ def output_gate_path(
         steps, over that of the second half, in decades). The columns from total_rate on are NaN
         but in the first and the last row.
     """
-    inputs = passages.inputs[:COMMENTS, :STEPS].double()
+    if not isinstance(module, nn.LSTM):
+        return pd.DataFrame(columns=COLUMNS)
+    inputs = passages.x[:COMMENTS, :STEPS].double()
     labels, state = passages.labels[:COMMENTS].double(), in_float64(some(start, slice(COMMENTS)))
-    norm = torch.linalg.matrix_norm(_output_gate_weight(classifier.recurrent), 2).item()
+    norm = torch.linalg.matrix_norm(_output_gate_weight(module), 2).item()
+    head = copy.deepcopy(head).double()
     rows = []
     for factor in FACTORS:
-        scaled = _with_scaled_output_gate(classifier, factor)
-        row = {"factor": factor} | _path_rates(scaled.recurrent, inputs, state, factor * norm)
+        scaled = copy.deepcopy(module).double()
+        _output_gate_weight(scaled).mul_(factor)
+        row = {"factor": factor} | _path_rates(scaled, inputs, state, factor * norm)
         last = row["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
-            row["total_rate"] = _total_rate(scaled.recurrent, inputs, state, seed)
-            row |= _clipping(scaled, inputs, labels, state)
+            row["total_rate"] = _total_rate(scaled, inputs, state, seed)
+            row |= _clipping(scaled, head, inputs, labels, state)
         rows.append(row)
         if last:
             break
@@ -81,12 +84,6 @@ def output_gate_path(
 def _output_gate_weight(module: nn.RNNBase) -> Tensor:
     """W_o (H, H), a view: torch stacks the gates as i, f, g, o."""
     return dict(module.named_parameters())["weight_hh_l0"].detach()[3 * module.hidden_size :]
-
-
-def _with_scaled_output_gate(classifier: CommentClassifier, factor: float) -> CommentClassifier:
-    scaled = copy.deepcopy(classifier).double()
-    _output_gate_weight(scaled.recurrent).mul_(factor)
-    return scaled
 
 
 def _path_rates(module: nn.RNNBase, inputs: Tensor, state: State, norm: float) -> dict[str, float]:
@@ -131,14 +128,14 @@ def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:
 
 
 def _clipping(
-    classifier: CommentClassifier, inputs: Tensor, labels: Tensor, state: State
+    module: nn.RNNBase, head: nn.Linear, inputs: Tensor, labels: Tensor, state: State
 ) -> dict[str, float]:
     """The gradient of W_hh before and after clipping, and where its parts come from."""
-    early, late = copy.deepcopy(classifier.recurrent), copy.deepcopy(classifier.recurrent)
+    early, late = copy.deepcopy(module), copy.deepcopy(module)
     half = inputs.shape[1] // 2
     state = early(inputs[:, :half], state)[1] if half else state
     output, _ = late(inputs[:, half:], state)
-    logits = classifier.head(output[:, -1]).squeeze(-1)
+    logits = head(output[:, -1]).squeeze(-1)
     uses = [dict(module.named_parameters())["weight_hh_l0"] for module in (early, late)]
     loss = binary_cross_entropy_with_logits(logits, labels)
     parts = torch.autograd.grad(loss, uses, allow_unused=True, materialize_grads=True)

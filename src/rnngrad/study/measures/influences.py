@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.evidence.passages import Passages, in_float64
-from rnngrad.study.gates import State, memory_gate
+from rnngrad.study.inputs import Passages
+from rnngrad.study.measures.gates import memory_gate
+from rnngrad.study.open_model import State, in_float64
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -43,7 +44,7 @@ COLUMNS = [
 ]
 
 
-def influence(module: nn.RNNBase, passages: Passages, start: State, seed: int) -> pd.DataFrame:
+def influences(module: nn.RNNBase, passages: Passages, start: State, seed: int) -> pd.DataFrame:
     """Forward influence of a state on later ones, beside the gradient and the product of gates.
 
     Args:
@@ -106,7 +107,7 @@ class _Samples(NamedTuple):
 
 def _samples(module: nn.RNNBase, passages: Passages, start: State, seed: int) -> _Samples:
     """Every comment from several steps k, each in several directions."""
-    inputs, state = passages.inputs.double(), in_float64(start)
+    inputs, state = passages.x.double(), in_float64(start)
     T = inputs.shape[1]
     reach = max(lag for lag in LAGS if lag <= T)
     begins = sorted({round(k) for k in np.linspace(0, T - reach, STARTS)})

@@ -1,19 +1,18 @@
 """How much is remembered of a telling word, by how far it lies from the end, and how much gradient.
 
-Only samples that know their telling words have such a distance; the others give empty frames.
+Only samples that know their telling words have such a distance; the others give empty tables.
 """
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import rnngrad
-from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models.classifier import CommentClassifier
-from rnngrad.params import EmbedParams
-from rnngrad.study.evidence.passages import state_after_zeros
+from rnngrad.study.inputs import padded_comments
+from rnngrad.study.open_model import state_after
+from rnngrad.study.runs import Reads
 
 BINS = 5
 PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
@@ -30,7 +29,7 @@ COLUMNS = [
 ]
 
 
-def telling_comments(sample: TokenizedSample, embed: EmbedParams) -> pd.DataFrame:
+def telling_comments(sample: TokenizedSample, reads: Reads) -> pd.DataFrame:
     """The toxic test comments whose last telling word is known and read.
 
     Returns:
@@ -38,11 +37,11 @@ def telling_comments(sample: TokenizedSample, embed: EmbedParams) -> pd.DataFram
         the state that is read: the words after it and padding behind), bin (0, 1, ...: fifths of
         the distances; fewer where distances are equal).
     """
-    limit = sample.max_length(embed.max_length)
+    limit = sample.max_length(reads.steps)
     distance = sample.telling_distance
     kept = (distance < limit) & (sample.labels == 1) & (sample.splits == "test")
     comments = np.flatnonzero(kept)
-    behind = limit - np.minimum(sample.lengths[comments], limit) if embed.padding == "post" else 0
+    behind = limit - np.minimum(sample.lengths[comments], limit) if reads.padding == "post" else 0
     steps = distance[comments].astype(np.int64) + behind
     table = pd.DataFrame({"comment": comments, "distance": steps})
     if table.empty:
@@ -52,19 +51,21 @@ def telling_comments(sample: TokenizedSample, embed: EmbedParams) -> pd.DataFram
     return table.assign(bin=bins.astype(np.int64))
 
 
-def remembered_by_distance(
-    classifier: CommentClassifier,
+def remembered(
+    module: nn.RNNBase,
+    head: nn.Linear,
     predictions: pd.DataFrame,
+    reads: Reads,
     sample: TokenizedSample,
     vectors: NDArray[np.float32],
-    embed: EmbedParams,
 ) -> pd.DataFrame:
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
     Args:
-        classifier: the trained model.
+        module, head: the trained classifier.
         predictions: its comment, label and probability of the test split.
-        sample, vectors, embed: what it read.
+        reads: how it reads comments.
+        sample, vectors: the embedded comments.
 
     Returns:
         One row per bin; none where no distance is known. Columns: bin; distance_low,
@@ -74,11 +75,11 @@ def remembered_by_distance(
         of log10 of |d logit/d s| at the step of the telling word, over that at the last step; s is
         c for an LSTM, h otherwise).
     """
-    telling = telling_comments(sample, embed)
+    telling = telling_comments(sample, reads)
     if telling.empty:
         return pd.DataFrame(columns=COLUMNS)
     probed = _nearest_to_the_median(telling)
-    probed["log10"] = _log10_gradients(classifier, sample, vectors, embed, probed)
+    probed["log10"] = _log10_gradients(module, head, probed, reads, sample, vectors)
     gradients = probed.groupby("bin")["log10"].median()
     others = predictions.loc[predictions["label"] == 0, "probability"]
     rows = []
@@ -118,27 +119,24 @@ def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
 
 
 def _log10_gradients(
-    classifier: CommentClassifier,
+    module: nn.RNNBase,
+    head: nn.Linear,
+    probed: pd.DataFrame,
+    reads: Reads,
     sample: TokenizedSample,
     vectors: NDArray[np.float32],
-    embed: EmbedParams,
-    probed: pd.DataFrame,
 ) -> NDArray[np.float64]:
     """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
-    module, comments = classifier.recurrent, probed["comment"].to_numpy()
-    limit = sample.max_length(embed.max_length)
-    batches = CommentBatches(sample, vectors, comments, embed.padding, limit)
-    batch = batches[list(range(len(comments)))]
-    last = batch.lengths.numpy() - 1
+    chosen, limit = probed["comment"].to_numpy(), sample.max_length(reads.steps)
+    inputs = padded_comments(sample, vectors, chosen, reads.padding, limit)
+    last = inputs.lengths.numpy() - 1
     at = last - probed["distance"].to_numpy()
     # no telling word comes earlier: up to there the forward pass is enough
     first = int(at.min())
-    state = state_after_zeros(module, batch.shared_prefix, len(comments))
-    with torch.no_grad():
-        state = module(batch.inputs[:, :first], state)[1] if first else state
-    inputs, b = batch.inputs[:, first:], np.arange(len(comments))
-    gradient = inputs.new_zeros(*inputs.shape[:2], module.hidden_size)
-    gradient[b, last - first] = classifier.head.weight.detach()
-    curves = rnngrad.loss_gradient_curves(module, inputs, gradient, state)
+    state = state_after(module, inputs.x[:, :first])
+    x, b = inputs.x[:, first:], np.arange(len(chosen))
+    gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
+    gradient[b, last - first] = head.weight.detach()
+    curves = rnngrad.loss_gradient_curves(module, x, gradient, state)
     log10 = curves.log10_h if curves.log10_c is None else curves.log10_c
     return log10[b, at - first] - log10[b, last - first]

@@ -1,0 +1,137 @@
+"""From the curves of every run to one row per condition and cell. Needs pandas alone."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rnngrad.intervals import log10_mean
+from rnngrad.study.results import read_arrays
+from rnngrad.study.runs import Condition, Reading, job_name
+
+NAMES = ["condition", "factor", "cell"]
+STEPS = (20, 100, 400, 1383)
+NUMBERS = [
+    "examples",
+    *(f"log10_at_{step}" for step in STEPS),
+    "log10_at_end",
+    "float32_zero_from",
+    "decades_per_step_padding",
+    "decades_per_step_tokens",
+    "horizon",
+]
+COUNTS = ["examples", "float32_zero_from", "horizon"]
+SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
+    "log": -np.inf,
+    "float64": float(np.log10(np.finfo(np.float64).tiny)),
+    "float32": float(np.log10(np.finfo(np.float32).tiny)),
+    "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
+}
+
+
+def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Collect the numbers and curves of every condition.
+
+    Args:
+        conditions: those whose runs were measured.
+        folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
+
+    Returns:
+        One row per condition, cell and seed: condition, factor, cell, seed and ``NUMBERS``; and
+        their curves, one row per step: condition, cell, step, log10.
+    """
+    rows, curves = [], []
+    for name, factor, run, reading in conditions:
+        found = read_arrays(folder / job_name(run, reading.arithmetic) / "log10.npz")
+        true = read_arrays(folder / job_name(run, "log") / "log10.npz")
+        words = [range(*ends) for ends in found["words"].tolist()]
+        start = 0.5 * np.log10(found["units"]) if reading.statistic == "frobenius" else 0.0
+        curve, numbers = curve_numbers(found[reading.statistic], words, start, reading)
+        numbers["float32_zero_from"] = int(true["zero_from"]) or np.nan
+        rows.append({"condition": name, "factor": factor, "cell": run.cell, "seed": run.seed})
+        rows[-1] |= numbers
+        curves.append(curve.reset_index().assign(condition=name, cell=run.cell))
+    return pd.DataFrame(rows, columns=[*NAMES, "seed", *NUMBERS]), pd.concat(curves)
+
+
+def curve_numbers(
+    log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Reading
+) -> tuple[pd.Series, dict[str, float]]:
+    """The curve and the numbers of one run under one condition.
+
+    Args:
+        log10: (B, T), NaN at steps that were not recorded.
+        words: for each example the steps (from 0) at which words are read.
+        start: log10 of the statistic of the identity, step 0.
+        reading: its arithmetic says above which number rates are taken.
+
+    Returns:
+        log10 of the mean over examples by step (from 1), and ``NUMBERS`` but for float32_zero_from;
+        NaN where there is none.
+    """
+    recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
+    mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
+    curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
+    T, smallest = log10.shape[1], SMALLEST_NORMAL[reading.arithmetic]
+    padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
+    numbers: dict[str, float] = {"examples": len(log10), "log10_at_end": float(curve[T])}
+    numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
+    numbers["decades_per_step_padding"] = _rate(log10, padding, start, smallest)
+    numbers["decades_per_step_tokens"] = _rate(log10, words, start, smallest)
+    numbers["horizon"] = _horizon(curve, start)
+    return curve, numbers
+
+
+def _rate(
+    log10: NDArray[np.float64], ranges: Sequence[range], start: float, smallest: float
+) -> float:
+    """Decades per step within the ranges, over all examples; negative is decay."""
+    decades = steps = 0.0
+    for row, own in zip(log10, ranges, strict=True):
+        if not own:
+            continue
+        before = start if own.start == 0 else row[own.start - 1]
+        held = np.flatnonzero(row[own.start : own.stop] > smallest)
+        if len(held) and np.isfinite(before):
+            last = held[-1] + own.start
+            decades += row[last] - before
+            steps += last + 1 - own.start
+    return decades / steps if steps else np.nan
+
+
+def _horizon(curve: pd.Series, start: float) -> float:
+    """First step at which a tenth of the identity's value or less is left; NaN if never."""
+    below = np.flatnonzero(curve.to_numpy() <= start - 1)
+    if not len(below):
+        return np.nan
+    first = int(below[0])
+    step, value = int(curve.index[first]), float(curve.iloc[first])
+    before_step, before = (
+        (int(curve.index[first - 1]), float(curve.iloc[first - 1])) if first else (0, start)
+    )
+    if step - before_step == 1 or not np.isfinite(value):
+        return step
+    # between two recorded steps the curve is taken to be straight
+    return float(
+        np.ceil(before_step + (before - start + 1) / (before - value) * (step - before_step))
+    )
+
+
+def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
+    """One row per condition and cell: the median over seeds of every number.
+
+    Steps (``float32_zero_from``, ``horizon``) are missing where half of the seeds or more never
+    come there; the others where they do not exist.
+    """
+    never = dict.fromkeys(COUNTS, np.inf)
+    medians = seeds.fillna(never).groupby(NAMES, sort=False)[NUMBERS].median()
+    counts = np.ceil(medians[COUNTS]).replace(np.inf, np.nan).astype("Int64")
+    return medians.assign(**counts).reset_index()
+
+
+def curves_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
+    """Columns: condition, cell, step, log10 (median over seeds), low, high (least and most)."""
+    groups = curves.groupby(["condition", "cell", "step"], sort=False)["log10"]
+    return groups.agg(log10="median", low="min", high="max").reset_index()
