@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
-from rnngrad.workers import run_jobs, start_workers
+from rnngrad.workers import pool, start_workers
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; made by benchmarks/stages.py
@@ -34,8 +34,9 @@ def main() -> None:
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
     drawn = all_figures(results, sample.lengths, longest)
-    rendered = run_jobs(to_svg, [(figure,) for figure in drawn.values()])
-    svgs = dict(zip(drawn, rendered, strict=True))
+    with pool(len(drawn)) as executor:
+        futures = {name: executor.submit(to_svg, figure) for name, figure in drawn.items()}
+        svgs = {name: future.result() for name, future in futures.items()}
     with whole(REPORTS / "figures") as folder:
         folder.mkdir()
         for name, svg in svgs.items():

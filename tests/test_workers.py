@@ -1,4 +1,4 @@
-"""Jobs in worker processes: order, errors, and nothing but one line on Ctrl-C."""
+"""Jobs in worker processes: results, errors, and how all of them end."""
 
 import operator
 import os
@@ -7,66 +7,111 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rnngrad import workers
 from rnngrad.errors import InputError
-from rnngrad.workers import run_jobs
+from rnngrad.workers import cores, pool, worker_number
+
+METHODS = ["forkserver", "spawn"] if sys.platform == "linux" else ["spawn"]
+methods = pytest.mark.parametrize("method", METHODS)
+QUIET = "interrupted; make study or dvc repro goes on from here\n"
 
 
-def test_results_come_in_order_and_errors_reach_the_caller() -> None:
-    assert list(run_jobs(operator.sub, [(5, k) for k in range(4)])) == [5, 4, 3, 2]
+def results(method: str, *jobs: tuple[Any, ...]) -> list[Any]:
+    with pool(len(jobs), method=method) as executor:
+        futures = [executor.submit(*job) for job in jobs]
+        return [future.result() for future in futures]
+
+
+@methods
+def test_results_come_and_errors_reach_the_caller(method: str) -> None:
+    assert results(method, *((operator.sub, 5, k) for k in range(4))) == [5, 4, 3, 2]
     with pytest.raises(ZeroDivisionError):
-        list(run_jobs(operator.floordiv, [(1, 1), (1, 0)]))
+        results(method, (divmod, 1, 1), (divmod, 1, 0))
 
 
-def test_an_error_says_where_in_the_worker_it_arose() -> None:
-    with pytest.raises(ZeroDivisionError) as caught:
-        list(run_jobs(divmod, [(1, 0)]))
-    assert "function(*pickle.loads(job))" in caught.value.__notes__[0]
-
-
-def test_a_lost_connection_of_a_job_is_not_the_end_of_its_worker() -> None:
-    with pytest.raises(ConnectionError, match="refused"):
-        list(run_jobs(lost_connection, [(), ()]))
-
-
-def lost_connection() -> None:
-    raise ConnectionRefusedError("refused")
-
-
-def test_an_error_does_not_wait_for_what_other_workers_write() -> None:
-    """Ended while it writes, a worker of `multiprocessing.Pool` left a lock behind."""
-    for _ in range(5):
+@methods
+def test_an_error_waits_for_no_other_job(method: str) -> None:
+    """Neither one that runs, nor one ended while it writes its result."""
+    begin = time.monotonic()
+    for k in range(4):
+        jobs = (divmod, 1, 0), (bytes, 30_000_000 * k), (time.sleep, 60)
         with pytest.raises(ZeroDivisionError):
-            list(run_jobs(operator.call, [(divmod, 1, 0), (bytes, 100_000_000)]))
+            results(method, *jobs)
+    assert time.monotonic() - begin < 30
 
 
-def test_a_worker_may_also_be_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "METHOD", "spawn")
-    assert list(run_jobs(operator.sub, [(5, k) for k in range(4)])) == [5, 4, 3, 2]
-
-
-def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for() -> None:
+@methods
+def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for(method: str) -> None:
     with pytest.raises(InputError, match="a worker process was ended from outside"):
-        list(run_jobs(os._exit, [(9,), (9,)]))
+        results(method, (time.sleep, 60), (os._exit, 9))
 
 
 @pytest.mark.parametrize(
-    ("jobs", "cores", "shared"), [(5, 2, 3), (4, 2, 2), (1, 2, 1), (5, 4, 5), (3, 8, 3), (10, 4, 6)]
+    ("jobs", "own", "shared"),
+    [(5, 2, 3), (4, 2, 2), (1, 2, 1), (5, 4, 5), (3, 8, 3), (0, 2, 1), (10, 4, 6)],
 )
 def test_cores_are_shared_where_some_would_have_no_job_in_the_end(
-    jobs: int, cores: int, shared: int
+    jobs: int, own: int, shared: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert workers._at_a_time(jobs, cores, share_cores=True) == shared
-    assert workers._at_a_time(jobs, cores, share_cores=False) == min(jobs, cores)
+    monkeypatch.setenv("RNNGRAD_CORES", str(own))
+    for share_cores, expected in ((True, shared), (False, max(min(jobs, own), 1))):
+        with pool(jobs, share_cores=share_cores) as executor:
+            # long enough that none is done before the last one starts
+            busy = [executor.submit(time.sleep, 0.3) for _ in range(expected)]
+            more = [executor.submit(worker_number) for _ in range(20)]
+            [future.result() for future in busy]
+            assert {future.result() for future in more} <= {*range(expected)}
 
 
-def interrupted(code: str, seconds: float, folder: Path) -> tuple[int, str]:
-    """Exit status and stderr of a stage that is interrupted some time after it has started."""
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RNNGRAD_CORES", raising=False)
+    if hasattr(os, "sched_getaffinity"):
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            assert cores() == 1
+        finally:
+            os.sched_setaffinity(0, before)
+        assert cores() == len(before)
+    monkeypatch.setenv("RNNGRAD_CORES", "37")
+    assert cores() == 37
+
+
+@pytest.mark.parametrize("given", ["two", "0", "-1", "1.5", "٣", "1" * 5000])
+def test_a_bad_number_of_cores_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNGRAD_CORES", given)
+    with pytest.raises(InputError, match=r"RNNGRAD_CORES is '.{1,40}; set it to a number") as error:
+        cores()
+    assert len(str(error.value)) < 100
+
+
+STAGE = """
+import os, sys, time
+from rnngrad.stage import run_stage
+from rnngrad.workers import pool, start_workers
+def job():
+    print('job', os.getpid(), flush=True)
+    time.sleep(60)
+def main(method, *modules):
+    start_workers(*modules, method=method)
+    print('started', flush=True)
+    with pool(2, method=method) as executor:
+        futures = [executor.submit(job) for _ in range(2)]
+        [future.result() for future in futures]
+if __name__ == '__main__':
+    run_stage(main, *sys.argv[1:])
+"""
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A stage that has just said that it started, in a session of its own."""
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "slow.py").write_text("import time\ntime.sleep(1)\n")
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, folder / "stage.py", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -74,74 +119,93 @@ def interrupted(code: str, seconds: float, folder: Path) -> tuple[int, str]:
         start_new_session=True,
     )
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(seconds)
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+def wait_for_jobs(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert all(process.stdout.readline().startswith("job") for _ in range(2))
+
+
+def session(process: subprocess.Popen[str]) -> list[str]:
+    """The processes that are left of a stage, its workers and what started them."""
+    command = ["ps", "-o", "stat=,args=", "-s", str(process.pid)]
+    left = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return [line for line in left.splitlines() if not line.startswith("Z")]
+
+
+def assert_quiet_end(process: subprocess.Popen[str]) -> None:
+    begin = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    return process.returncode, errors
+    assert (process.returncode, errors) == (130, QUIET)
+    assert time.monotonic() - begin < 5
+    wait_for_the_end(process, begin)
 
 
-CODE = """
-import time
-from rnngrad.stage import run_stage
-from rnngrad.workers import run_jobs, start_workers
-def main():
-    {start}
-    print('started', flush=True)
-    list(run_jobs(time.sleep, [(60,), (60,)]))
-if __name__ == '__main__':
-    run_stage(main)
-"""
+def wait_for_the_end(process: subprocess.Popen[str], begin: float) -> None:
+    while left := session(process):
+        assert time.monotonic() - begin < 2, left
+        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.5, 1.2])
-def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(seconds: float, tmp_path: Path) -> None:
-    found = interrupted(CODE.format(start=""), seconds, tmp_path)
-    assert found == (130, "interrupted; make study or dvc repro goes on from here\n")
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3])
+@methods
+def test_ctrl_c_while_workers_start_is_one_line(
+    method: str, seconds: float, tmp_path: Path
+) -> None:
+    process = started(tmp_path, method)
+    time.sleep(seconds)
+    assert_quiet_end(process)
 
 
+@pytest.mark.usefixtures("interruptible")
+@methods
+def test_ctrl_c_in_the_middle_of_jobs_is_one_line(method: str, tmp_path: Path) -> None:
+    process = started(tmp_path, method)
+    wait_for_jobs(process)
+    assert_quiet_end(process)
+
+
+@pytest.mark.skipif("forkserver" not in METHODS, reason="nothing is imported beforehand")
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("seconds", [0.05, 0.4, 0.98, 1.02, 1.06])
 def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
     seconds: float, tmp_path: Path
 ) -> None:
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\n")
-    code = CODE.format(start="start_workers('slow')")
-    found = interrupted(code, seconds, tmp_path)
-    assert found == (130, "interrupted; make study or dvc repro goes on from here\n")
+    process = started(tmp_path, "forkserver", "slow")
+    time.sleep(seconds)
+    assert_quiet_end(process)
 
 
-PRESSED = """
-import os, signal
-from multiprocessing.context import BaseContext
-whole = BaseContext.Pipe
-def pipe(self, *given):
-    os.kill(os.getpid(), signal.SIGINT)
-    return whole(self, *given)
-BaseContext.Pipe = pipe
-"""
-
-
-@pytest.mark.skipif(workers.METHOD != "forkserver", reason="elsewhere it is lost")
-@pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_workers_start_is_not_lost() -> None:
-    command = [sys.executable, "-c", PRESSED + CODE.format(start="")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 130
-    assert done.stderr == "interrupted; make study or dvc repro goes on from here\n"
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, None])
+@methods
+def test_workers_end_with_a_main_process_that_is_killed(
+    method: str, seconds: float | None, tmp_path: Path
+) -> None:
+    process = started(tmp_path, method)
+    time.sleep(seconds) if seconds is not None else wait_for_jobs(process)
+    begin = time.monotonic()
+    process.kill()
+    process.wait()
+    wait_for_the_end(process, begin)
+    process.communicate()
 
 
 def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:
     (tmp_path / "once.py").write_text("import os\nwho = os.getpid()\n")
     code = (
-        "import operator, sys\n"
-        "from rnngrad.workers import run_jobs, start_workers\n"
-        "def who(k):\n"
+        "import sys\n"
+        "from rnngrad.workers import pool, start_workers\n"
+        "def who():\n"
         "    return sys.modules['once'].who\n"
         "if __name__ == '__main__':\n"
         "    start_workers('once', 'no_such_module')\n"
-        "    print(len({*run_jobs(who, [(0,), (1,)])}), 'once' in sys.modules)\n"
+        "    with pool(2) as executor:\n"
+        "        found = {executor.submit(who).result() for _ in range(4)}\n"
+        "    print(len(found), 'once' in sys.modules)\n"
     )
     (tmp_path / "stage.py").write_text(code)
     done = subprocess.run(

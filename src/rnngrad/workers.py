@@ -1,24 +1,23 @@
-"""Independent jobs on all cores, one thread each, with progress and a quiet answer to Ctrl-C."""
+"""Independent jobs on all cores, one thread each, and a quiet answer to Ctrl-C."""
 
 import gc
 import multiprocessing
 import os
-import pickle
+import re
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
-from threading import RLock
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
+from threading import Thread
+from typing import Any
 
 from tqdm import tqdm
 
 from rnngrad.errors import InputError
-
-Result = TypeVar("Result")
 
 # One thread per worker, whatever the caller's environment says: sums over several are rounded in
 # another order, and MKL takes other kernels: their number would be in the results. And glibc keeps
@@ -38,8 +37,10 @@ _ENVIRONMENT = {
 # libraries do not outlive being copied.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
+_number = 0
 
-def start_workers(*modules: str) -> None:
+
+def start_workers(*modules: str, method: str = METHOD) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
     torch takes seconds to import: a stage calls this first. Without it, or where every worker is
@@ -47,149 +48,119 @@ def start_workers(*modules: str) -> None:
 
     Args:
         modules: names. One that cannot be imported is an error only for the job that needs it.
+        method: how processes start, see `multiprocessing`.
     """
     os.environ.update(_ENVIRONMENT)
-    if METHOD == "forkserver":
-        context = multiprocessing.get_context(METHOD)
-        context.set_forkserver_preload(["rnngrad.quick_imports", *modules])
-        with _deaf():
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["rnngrad.quick_imports", *modules])
+        with _ctrl_c_waits():
             forkserver.ensure_running()
 
 
-def run_jobs(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, share_cores: bool = False
-) -> Iterator[Result]:
-    """``function(*job)`` of every job, in order, as many at a time as there are cores.
+@contextmanager
+def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
+    """Give an executor with as many workers as there are cores, and no more than there are jobs.
 
     The networks of this study are too small for two threads: one thread each for two jobs is faster
-    than two threads for one, and no result depends on the number of cores.
+    than two threads for one, and no result depends on the number of cores. An error or Ctrl-C
+    inside the block ends the workers in the middle of their jobs.
 
     Args:
-        function: importable by name, as everything in ``jobs`` must be picklable.
-        jobs: the arguments of each call.
+        jobs: how many will be submitted. Their functions are importable by name; arguments and
+            results are picklable and hold no tensors, which torch would share instead of copying.
         share_cores: of jobs that take equally long. Where they would leave cores without a job in
             the end, some more of them run at a time, and take turns: five on two cores take as long
             as two and a half in a row, not three.
+        method: how processes start, see `multiprocessing`.
 
     Raises:
         InputError: a worker was ended from outside, as the kernel does when memory runs out.
-        Exception: whatever ``function`` raises.
     """
-    waiting = enumerate([pickle.dumps(job) for job in jobs])
-    running: dict[Connection, int] = {}
-    done: dict[int, bytes] = {}
-
-    def give_next(worker: Connection) -> None:
-        for number, job in waiting:
-            running[worker] = number
-            with suppress(ConnectionError):  # its end is noticed where the result is received
-                worker.send_bytes(job)
-            return
-
-    with _workers(_at_a_time(len(jobs), os.cpu_count() or 1, share_cores), function) as workers:
-        for worker in workers:
-            give_next(worker)
-        for wanted in range(len(jobs)):
-            while wanted not in done:
-                for worker in cast("list[Connection]", wait([*running])):
-                    done[running.pop(worker)] = _receive(worker)
-                    give_next(worker)
-            result, error = pickle.loads(done.pop(wanted))
-            if error is not None:
-                raise error
-            yield result
-
-
-def _at_a_time(jobs: int, cores: int, share_cores: bool) -> int:
-    return min(jobs, cores + jobs % cores if share_cores else cores)
-
-
-def _receive(worker: Connection) -> bytes:
-    try:
-        return worker.recv_bytes()
-    except (EOFError, ConnectionError):
-        raise InputError(
-            "a worker process was ended from outside, perhaps because memory ran out; "
-            "run the same command again to go on"
-        ) from None
-
-
-@contextmanager
-def _workers(count: int, function: Callable[..., Any]) -> Iterator[list[Connection]]:
-    """Processes that wait for jobs, each at the other end of a pipe of its own.
-
-    A `multiprocessing.Pool` has one pipe for the results of all. A worker that is ended while it
-    writes there, as happens after an error of another, leaves the lock held, and the pool waits
-    for ever.
-    """
-    start_workers()
-    context = multiprocessing.get_context(METHOD)
-    lock = context.RLock()
-    if METHOD == "forkserver":
+    at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
+    start_workers(method=method)
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
         # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
         first = context.Process(target=int)
         first.start()
         first.join()
-    workers: list[Connection] = []
-    with ExitStack() as ends:
-        # those of a fork server are as deaf as it is
-        with _noting_ctrl_c() if METHOD == "forkserver" else _deaf() as pressed:
-            for _ in range(count):
-                worker, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, function, lock), daemon=True)
-                process.start()
-                theirs.close()  # now the worker's is the only one, and its end is the pipe's end
-                ends.callback(process.join)
-                # a polite signal would be taken by Lightning for a wish to stop some time
-                ends.callback(process.kill)
-                workers.append(ends.enter_context(worker))
-        if pressed:
-            raise KeyboardInterrupt
-        yield workers
+    shared = context.RLock(), context.Value("i", 0)
+    executor = _Processes(max(at_once, 1), context, _begin, shared)
+    try:
+        yield executor
+        executor.shutdown()
+    except BaseException as error:
+        executor.kill()
+        if not isinstance(error, BrokenProcessPool) or error.__cause__:
+            raise
+        raise InputError(
+            "a worker process was ended from outside, perhaps because memory ran out; "
+            "run the same command again to go on"
+        ) from error
 
 
-def _work(connection: Connection, function: Callable[..., Any], lock: RLock) -> None:
+def cores() -> int:
+    """The number of cores that this process may use; ``RNNGRAD_CORES`` overrides it.
+
+    Raises:
+        InputError: ``RNNGRAD_CORES`` is no such number.
+    """
+    if wanted := os.environ.get("RNNGRAD_CORES"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", wanted):
+            raise InputError(f"RNNGRAD_CORES is {wanted[:20]!r}; set it to a number from 1 to 9999")
+        return int(wanted)
+    allowed = getattr(os, "sched_getaffinity", None)  # SLURM's share, too; not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def worker_number() -> int:
+    """From 0, which of its pool's workers this process is; 0 where it is none."""
+    return _number
+
+
+class _Processes(ProcessPoolExecutor):
+    """Workers that Ctrl-C does not reach, and that can be ended in the middle of their jobs."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with _ctrl_c_waits():  # this may start a worker
+            return super().submit(fn, *args, **kwargs)
+
+    def kill(self) -> None:
+        """End the workers. A polite signal Lightning takes for a wish to stop some time."""
+        with _ctrl_c_waits():
+            for process in [*(self._processes or {}).values()]:
+                process.kill()
+            # a thread here would wait for the rest of a result whose worker is no more
+            self._result_queue._writer.close()  # type: ignore[attr-defined]
+            self.shutdown(cancel_futures=True)
+
+
+def _begin(lock: Any, count: Any) -> None:
+    global _number
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(lock)
-    gc.freeze()
+    gc.freeze()  # see rnngrad.quick_imports
     gc.enable()
-    with suppress(EOFError, ConnectionError):  # who wanted the results is gone
-        while True:
-            connection.send_bytes(_answer(function, connection.recv_bytes()))
+    with count.get_lock():
+        _number, count.value = count.value, count.value + 1
+    Thread(target=_end_with_the_main_process, daemon=True).start()
 
 
-def _answer(function: Callable[..., Any], job: bytes) -> bytes:
-    """The result or the error, by value.
-
-    Left to multiprocessing, torch would share tensors through file descriptors that a thread hands
-    out, and an error or Ctrl-C would end in a traceback of that thread.
-    """
-    try:
-        return pickle.dumps((function(*pickle.loads(job)), None))
-    except Exception as error:
-        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-        return pickle.dumps((None, error))
+def _end_with_the_main_process() -> None:
+    if (main := multiprocessing.parent_process()) is not None:
+        wait([main.sentinel])  # however it ends, SIGKILL included
+        os._exit(1)
 
 
 @contextmanager
-def _noting_ctrl_c() -> Iterator[list[int]]:
-    """For what should not be left half done: gives the signals that came meanwhile."""
-    pressed: list[int] = []
-    answer = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, answer)
+def _ctrl_c_waits() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of the block; processes that it starts are deaf to it.
 
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """For starting processes that Ctrl-C does not reach: it is the parent's to answer.
-
-    Leaving the pool's block ends the workers. They inherit being deaf to it, since one that is
-    still importing torch would answer with a traceback.
+    A worker that is still importing torch would answer with a traceback.
     """
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # started later, it would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, answer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,7 +1,7 @@
 """All measurements of a cell's models, from the files of the stages before, on tiny models."""
 
-import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +72,7 @@ def test_every_model_is_measured_and_twice_the_same(
     build_for(cell, params, replace(sample, telling_distance=distance), vectors, tmp_path)
     models = [(seed, weights) for seed in SEEDS for weights in WEIGHTS]
 
-    # here as in a worker
-    monkeypatch.setattr("rnngrad.study.evidence.cell.run_jobs", itertools.starmap)
+    monkeypatch.setattr("rnngrad.study.evidence.cell.pool", lambda _: ThreadPoolExecutor(1))
     found, again = (measure_cell(cell, tmp_path, params) for _ in range(2))
     rates = {
         "lstm": {"paths": path_rates.COLUMNS},

@@ -5,7 +5,7 @@ from pathlib import Path
 from rnngrad.models.live import make_experiment
 from rnngrad.models.results import SeedResult
 from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.workers import run_jobs
+from rnngrad.workers import pool
 
 
 def train_cell(
@@ -26,7 +26,9 @@ def train_cell(
         (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", turn)
         for turn, seed in enumerate(params.seeds)
     ]
-    return list(run_jobs(_train, jobs, share_cores=True))
+    with pool(len(jobs), share_cores=True) as executor:
+        futures = [executor.submit(_train, *job) for job in jobs]
+        return [future.result() for future in futures]
 
 
 def _train(

@@ -125,7 +125,7 @@ def stand_in(params: Params, train: TrainParams, lengths: Lengths) -> CommentDat
 def measure(cell: str, params: Params, lengths: Lengths) -> Rates:
     """Time one cell on comments that stand in for the study's; takes seconds.
 
-    To be called as :func:`rnngrad.workers.run_jobs` does, since that is how training runs: on a CPU
+    To be called in a pool of :mod:`rnngrad.workers`, since that is how training runs: on a CPU
     with one thread.
     """
     train = params.train_of(cell)

@@ -11,11 +11,13 @@ from rnngrad.preset.lengths import Lengths
 def time_lines(params: Params, lengths: Lengths) -> list[str]:
     """Time of training and probing each cell, measured on this machine; takes some 10 seconds."""
     from rnngrad.preset import duration
-    from rnngrad.workers import run_jobs
+    from rnngrad.workers import pool
 
     lines, total = [], 0.0
-    jobs = [(cell, params, lengths) for cell in params.cells]
-    for cell, rates in zip(params.cells, run_jobs(duration.measure, jobs), strict=True):
+    with pool(len(params.cells)) as executor:
+        futures = [executor.submit(duration.measure, c, params, lengths) for c in params.cells]
+        found = [future.result() for future in futures]
+    for cell, rates in zip(params.cells, found, strict=True):
         train = params.train_of(cell)
         data = duration.stand_in(params, train, lengths)
         training = duration.training_seconds(rates, train, data)
