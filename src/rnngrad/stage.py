@@ -59,16 +59,17 @@ def whole(path: str | Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     # the suffixes stay last: writers choose their format by them
     unfinished = target.with_name(f".unfinished-{target.name}")
-    _remove(unfinished)
+    remove(unfinished)
     try:
         yield unfinished
-        _remove(target)
+        remove(target)
         unfinished.rename(target)
     finally:
-        _remove(unfinished)
+        remove(unfinished)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file, or a folder and all that lies in it; nothing where there is neither."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,0 +1,119 @@
+"""Results that are kept as long as nothing changes that they depend on."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import as_completed
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+from tqdm import tqdm
+
+import rnngrad
+from rnngrad.errors import InputError
+from rnngrad.stage import remove, whole
+from rnngrad.workers import pool
+
+DIGEST = "digest.txt"
+
+
+def run_kept(
+    function: Callable[..., None],
+    jobs: Mapping[str, tuple[Any, ...]],
+    folder: Path,
+    *,
+    code: Sequence[str],
+    doing: str | None = None,
+    share_cores: bool = False,
+) -> None:
+    """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
+
+    A folder that was made from the same arguments by the same code is taken as it is, unless
+    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error or Ctrl-C
+    leaves the folders that are whole by then.
+
+    Args:
+        function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:
+            one line that is the same for the same arguments and code. It must write the same bytes
+            whenever that line is the same.
+        jobs: by name, the arguments: pydantic models, numbers, strings, and tuples of them. An
+            argument that is a `Path` stands for the content of that file or folder.
+        folder: where the results lie, and nothing else.
+        code: files and folders below ``rnngrad`` whose lines the results depend on.
+        doing: what the progress bar says; no bar without it.
+        share_cores: see :func:`rnngrad.workers.pool`.
+
+    Raises:
+        InputError: an input is missing, or a worker was ended from outside.
+        Exception: whatever ``function`` raises.
+    """
+    content = cache(_content)
+    package = Path(rnngrad.__path__[0])
+    names = function.__module__, function.__qualname__
+    same = _digest([*names, *code, *(content(package / part, "*.py") for part in code)])
+
+    def digest(job: tuple[Any, ...]) -> str:
+        given = (content(part) if isinstance(part, Path) else to_json(part) for part in job)
+        return _digest([same, *given])
+
+    digests = {name: digest(job) for name, job in jobs.items()}
+    missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
+    _keep(folder, {*jobs} - {*missing})
+    if not missing:
+        return
+    try:
+        with pool(len(missing), share_cores=share_cores) as executor:
+            futures = [
+                executor.submit(_make, function, folder / name, digests[name], jobs[name])
+                for name in missing
+            ]
+            done = as_completed(futures)
+            silent = None if doing else True  # None: where there is no terminal
+            for future in tqdm(done, doing, len(futures), disable=silent):
+                future.result()
+    finally:
+        _keep(folder, {*jobs})
+
+
+def _make(
+    function: Callable[..., None], path: Path, digest: str, arguments: tuple[Any, ...]
+) -> None:
+    with whole(path) as folder:
+        folder.mkdir()
+        mark = folder / DIGEST
+        mark.write_text(f"{digest}\n")
+        function(folder, *arguments)
+        mark.write_text(f"{digest}\n{_content(folder)}\n")
+
+
+def _is_kept(folder: Path, digest: str) -> bool:
+    mark = folder / DIGEST
+    return mark.is_file() and mark.read_bytes() == f"{digest}\n{_content(folder)}\n".encode()
+
+
+def _keep(folder: Path, names: set[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in names:
+            remove(path)
+
+
+def _content(path: Path, pattern: str = "*") -> str:
+    """A digest of a file, or of the files of a folder that the pattern fits, with their names."""
+    found = path.rglob(pattern) if path.is_dir() else [path]
+    files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
+    try:
+        return _digest(
+            part for file in files for part in (str(file.relative_to(path)), file.read_bytes())
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run dvc repro") from error
+
+
+def _digest(parts: Iterable[str | bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        each = part.encode() if isinstance(part, str) else part
+        found.update(b"%d:%s" % (len(each), each))  # where one ends and the next begins counts
+    return found.hexdigest()
