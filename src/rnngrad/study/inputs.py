@@ -1,4 +1,4 @@
-"""The inputs of the study's models: comments, streams of them, nothing, or random tokens."""
+"""The inputs of the study's models, and the steps at which they read padding or words."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rnngrad.data.batches import CommentBatches, Padding
+from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.study.runs import Reads
+from rnngrad.study.runs import Run
 
-PASSAGES = 4
-# few comments have more words, and 100 steps are to be seen from more than one start
-PASSAGE_STEPS = 128
+SETTLING = 100  # steps of padding after which the initial state has faded
+
+Embedding = tuple[TokenizedSample, NDArray[np.float32]]  # (V + 1, D) word vectors, row 0 zeros
+Ranges = dict[str, list[range]]
 
 
 class Inputs(NamedTuple):
     """B examples of T steps.
 
     Attributes:
-        x: (B, T, D) float32, every step of the padding included.
-        words: by example, the half-open range of steps (from 0) at which words are read.
+        x: (B, T, D) float32; padding is there step by step.
+        words: by example, the steps (from 0) at which words are read.
         lengths: (B,) int64, the steps that count.
     """
 
@@ -31,121 +32,87 @@ class Inputs(NamedTuple):
     words: list[range]
     lengths: Tensor
 
-    def ranges(self) -> dict[str, list[range]]:
-        """By kind of input, the steps at which each example reads it; empty where it does not."""
-        padding = [
-            range(words.start) if words.start else range(words.stop, length)
-            for words, length in zip(self.words, self.lengths.tolist(), strict=True)
-        ]
+    def ranges(self) -> Ranges:
+        """By kind of input, the steps at which each example reads it; there may be none."""
+        ends = zip(self.words, self.lengths.tolist(), strict=True)
+        padding = [range(own.start) if own.start else range(own.stop, end) for own, end in ends]
         return {"padding": padding, "words": self.words}
 
 
-def inputs_of(reads: Reads, sample: TokenizedSample, vectors: NDArray[np.float32]) -> Inputs:
-    """The examples that ``reads`` names, the same for every model.
-
-    Args:
-        reads: what is read.
-        sample: the tokenised comments.
-        vectors: (V + 1, D) float32, row 0 zeros.
-    """
-    T, n = sample.max_length(reads.steps), reads.examples
-    rng = np.random.default_rng(reads.seed)
-    test = sample.indices_of("test")
-    if reads.input == "comments":
+def inputs_of(run: Run, embedding: Embedding) -> Inputs:
+    """The inputs of a run, the same for every model."""
+    sample, vectors = embedding
+    T, n, test = sample.max_length(run.steps), run.examples, sample.indices_of("test")
+    rng = np.random.default_rng(run.inputs_seed)
+    if run.input == "comments":
         chosen = np.sort(rng.choice(test, min(n, len(test)), replace=False))
-        found = padded_comments(sample, vectors, chosen, reads.padding, T)
-    elif reads.input == "stream":
+        found = padded_comments(run, embedding, chosen)
+    elif run.input == "stream":
         # from the first comment again where all of them have fewer words
-        tokens = [
+        streams = (
             np.resize(np.concatenate([sample.tokens_of(i) for i in rng.permutation(test)]), T)
             for _ in range(n)
-        ]
-        found = _whole(vectors[np.stack(tokens)], range(T))
-    elif reads.input == "random_tokens":
+        )
+        found = _unpadded(vectors[np.stack([*streams])], range(T))
+    elif run.input == "random_tokens":
         # Keras' Embedding before training: U(-0.05, 0.05)
         table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
-        found = _whole(table[rng.integers(1, len(table), (n, T))], range(T))
+        found = _unpadded(table[rng.integers(1, len(table), (n, T))], range(T))
     else:
-        found = _whole(np.zeros((n, T, vectors.shape[1]), np.float32), range(0))
-    return found._replace(x=found.x[:, :, : reads.features].contiguous())
+        found = _unpadded(np.zeros((n, T, vectors.shape[1]), np.float32), range(0))
+    return found._replace(x=found.x[:, :, : run.features].contiguous())
 
 
-def padded_comments(
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
-    chosen: NDArray[np.int64],
-    padding: Padding,
-    limit: int,
-) -> Inputs:
-    """Comments as a classifier reads them, their last ``limit`` words each."""
-    comments = CommentBatches(sample, vectors, chosen, padding, limit)
+def _unpadded(x: NDArray[np.float32], words: range) -> Inputs:
+    return Inputs(torch.from_numpy(x), [words] * len(x), torch.full((len(x),), x.shape[1]))
+
+
+def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -> Inputs:
+    """Comments as a classifier reads them, given by their positions in the sample."""
+    limit = embedding[0].max_length(run.steps)
+    comments = CommentBatches(*embedding, chosen, run.padding, limit)
     batch = comments[list(range(len(chosen)))]
     first = (batch.starts + batch.shared_prefix).tolist()
-    return Inputs(
-        x=pad(batch.inputs, (0, 0, batch.shared_prefix, 0)),
-        words=[range(s, s + n) for s, n in zip(first, comments.lengths().tolist(), strict=True)],
-        lengths=batch.lengths + batch.shared_prefix,
-    )
-
-
-def _whole(x: NDArray[np.float32], words: range) -> Inputs:
-    B, T, _ = x.shape
-    return Inputs(torch.from_numpy(x), [words] * B, torch.full((B,), T))
+    words = [range(s, s + n) for s, n in zip(first, comments.lengths().tolist(), strict=True)]
+    x = pad(batch.inputs, (0, 0, batch.shared_prefix, 0))
+    return Inputs(x, words, batch.lengths + batch.shared_prefix)
 
 
 class Passages(NamedTuple):
-    """The same number of words of several comments, none of them padding.
-
-    Attributes:
-        before: (B, S, D) float32, all that is read before the passage.
-        x: (B, T, D) float32, the passage.
-        labels: (B,) float32, 0 or 1.
-    """
+    """The same number of words of several comments: x (B, T, D), and what is read before them."""
 
     before: Tensor
     x: Tensor
     labels: Tensor
 
 
-def passages_of(
-    reads: Reads,
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
-    comments: int = PASSAGES,
-    steps: int = PASSAGE_STEPS,
-) -> Passages:
-    """The shortest test comments that have ``steps`` words, padded as in ``reads``.
+def passages_of(run: Run, embedding: Embedding, comments: int = 4, steps: int = 128) -> Passages:
+    """The shortest test comments that have ``steps`` words.
 
-    Where padding is in front, their last words count, otherwise the first ones. Where there are not
-    that many of the length, the longest comments count, and the steps of the shortest of them.
+    Their last words count where padding is in front, the first ones otherwise. Where there are too
+    few such comments the longest ones count, with the steps of the shortest of them. Few comments
+    have more words, and 100 steps are to be seen from more than one start.
     """
-    test, limit = sample.indices_of("test"), sample.max_length(reads.steps)
-    lengths = np.minimum(sample.lengths[test], limit)
+    sample = embedding[0]
+    test = sample.indices_of("test")
+    lengths = np.minimum(sample.lengths[test], sample.max_length(run.steps))
     order = np.argsort(lengths, kind="stable")
     first = min(int((lengths < steps).sum()), max(len(test) - comments, 0))
     chosen = order[first : first + comments]
     T = min(steps, int(lengths[chosen].min()))
-    front = reads.padding == "pre"
-    x = padded_comments(sample, vectors, test[chosen], "pre" if front else "none", limit).x
-    begin = x.shape[1] - T if front else 0
+    x = padded_comments(run, embedding, test[chosen]).x
+    begin = x.shape[1] - T if run.padding == "pre" else 0
     labels = torch.from_numpy(sample.labels[test[chosen]].astype(np.float32))
     return Passages(x[:, :begin], x[:, begin : begin + T], labels)
 
 
-SETTLING = 100  # steps of padding after which the initial state has faded
+def settled_ranges(ranges: Ranges) -> Ranges:
+    """All words; and padding without its first 100 steps, or its first half if it has fewer."""
+    settled = [own[min(SETTLING, len(own) // 2) :] for own in ranges["padding"]]
+    return ranges | {"padding": settled}
 
 
-def settled(steps: range) -> range:
-    """The steps without the first 100, or without the first half where they are fewer."""
-    return steps[min(SETTLING, len(steps) // 2) :]
-
-
-def settled_ranges(ranges: dict[str, list[range]]) -> dict[str, list[range]]:
-    """Padding once it has settled, and all of the words."""
-    return ranges | {"padding": [settled(steps) for steps in ranges["padding"]]}
-
-
-def most_of_both(ranges: dict[str, list[range]]) -> int:
+def most_of_both(ranges: Ranges) -> int:
     """The example that has the most steps of whichever input it has least of.
 
     An input that no example has does not count.
@@ -155,15 +122,10 @@ def most_of_both(ranges: dict[str, list[range]]) -> int:
 
 
 def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
-    """The gain per step from the first step to the last of each example's range, over all of them.
+    """The gain per step of (B, T) values from the first to the last step of each example's range.
 
-    Args:
-        values: (B, T), such as log10 of a norm: the result is then in decades per step, negative
-            where the norm decays.
-        ranges: by example; those that start or end at no finite value do not count.
-
-    Returns:
-        NaN where no step counts.
+    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
+    counts.
     """
     gained, steps = 0.0, 0
     for row, own in zip(values, ranges, strict=True):

@@ -1,5 +1,6 @@
 """One run of the conditions: the statistics of its Jacobian, in one arithmetic."""
 
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
@@ -17,36 +18,34 @@ from rnngrad.study.runs import Run
 RECORDED = 25  # log-spaced steps at which costly readings are taken
 WINDOW = 20  # steps that the question looked at, at either end
 SMALLEST_NORMAL = float(np.log10(np.finfo(np.float32).tiny))
-# steps around a guess that are searched first, and among how many parts the search goes on
-BEFORE, AFTER, PARTS = 4, 28, 17
+BEFORE, AFTER = 4, 28  # steps around a guess at float32's first zero
 
 
 def measure_run(
     folder: Path,
     run: Run,
     arithmetic: str,
-    embedding: Path,
+    embed: Path,
     file: Path | None = None,
     train: TrainParams | None = None,
 ) -> None:
     """Write log10.npz into a run's folder.
 
-    It has (B, T) float64 by statistic, NaN at steps where it was not taken; words, the half-open
-    ranges of steps (from 0) at which the examples read words, (B, 2); and units, H. In the
-    arithmetic log it has all statistics, otherwise the column sum, and it has zero_from: see
-    :func:`float32_zero_from`, 0 for never.
+    The arrays are (B, T) log10 by statistic, NaN at steps where it was not taken; words, the ranges
+    of steps (from 0) at which the examples read words; and units, H. The arithmetic log has all
+    statistics and zero_from, see :func:`float32_zero_from`, 0 for never; others the column sum.
 
     Args:
         folder: is there.
         run: says what is run.
         arithmetic: log | float64 | float32 | float32_flushed.
-        embedding: folder of the stage embed.
+        embed: folder of the stage embed.
         file, train: see :func:`rnngrad.study.open_model.open_model`.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.
     """
-    model = open_model(run, *load_embedding(embedding), file, train)
+    model = open_model(run, load_embedding(embed), file, train)
     arrays: dict[str, NDArray] = {
         "words": np.array([(words.start, words.stop) for words in model.inputs.words]),
         "units": np.array(model.module.hidden_size),
@@ -103,8 +102,8 @@ def float32_zero_from(
 ) -> int | None:
     """The first step from which autograd's flushed float32 result is zero in every entry.
 
-    Searched for first around the step at which the true mean passes the smallest normal number: the
-    largest entries follow it within some steps. The result is taken to stay zero once it is.
+    It is looked for first where the true mean passes the smallest normal number: the largest
+    entries follow it within some steps. The result is taken to stay zero once it is.
 
     Args:
         module, x, start: what reads what, and from which state.
@@ -114,20 +113,21 @@ def float32_zero_from(
     Returns:
         The step, from 1; None if the result is not zero at the last one.
     """
+
+    def zero(at: range) -> list[bool]:
+        # later steps need not be run
+        sums = rnngrad.autograd_column_sums(
+            module, x[:, : at[-1]], start, state=state, flush=True, steps=[*at]
+        )
+        return (sums[:, at.start - 1 :] == 0).all(axis=0).tolist()
+
     below = np.flatnonzero((log10 < SMALLEST_NORMAL).all(axis=0))
     if not len(below):
         return None
-    near, last = int(below[0]) + 1, x.shape[1]
-    low, high = 0, last + 1  # not zero at low, zero at high
-    at = list(range(max(near - BEFORE, 1), min(near + AFTER, last) + 1))
-    while at:
-        # later steps need not be run
-        sums = rnngrad.autograd_column_sums(
-            module, x[:, : at[-1]], start, state=state, flush=True, steps=at
-        )
-        zero = {step: bool((sums[:, step - 1] == 0).all()) for step in at}
-        low = max([low, *(step for step in at if not zero[step])])
-        high = min([high, *(step for step in at if zero[step] and step > low)])
-        parts = {low + (high - low) * part // PARTS for part in range(1, PARTS)}
-        at = sorted(parts - {low, high})
-    return high if high <= last else None
+    all_steps = range(1, x.shape[1] + 1)
+    near = all_steps[max(below[0] - BEFORE, 0) : below[0] + AFTER]
+    found = zero(near)
+    if found[-1] and not found[0]:
+        return near[found.index(True)]
+    step = 1 + bisect_left(all_steps, True, key=lambda step: zero(range(step, step + 1))[0])
+    return step if step in all_steps else None

@@ -1,33 +1,25 @@
-"""The one place that opens a model of the study, with what it reads and its initial state."""
+"""The one place that opens a model of the study, with its inputs and its initial state."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
-from rnngrad.study.inputs import Inputs, inputs_of
-from rnngrad.study.runs import Run, Untrained
+from rnngrad.study.inputs import Embedding, Inputs, inputs_of
+from rnngrad.study.runs import Run
 
-State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM
+State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) each
 
 
 class Opened(NamedTuple):
-    """A run, ready to be measured.
-
-    Attributes:
-        module: one recurrent layer in float32.
-        head: the logistic unit that reads its last h; None where the model was not trained here.
-        inputs, start: what the module reads, and from which state, (1, B, H) or a pair of them.
-    """
+    """A run that is ready to be measured; no head where the weights come from no file."""
 
     module: nn.RNNBase
     head: nn.Linear | None
@@ -36,64 +28,52 @@ class Opened(NamedTuple):
 
 
 def open_model(
-    run: Run,
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
-    file: Path | None = None,
-    train: TrainParams | None = None,
+    run: Run, embedding: Embedding, file: Path | None = None, train: TrainParams | None = None
 ) -> Opened:
-    """Open a run's model.
+    """Open the model of a run.
 
     Args:
-        run: says which.
-        sample, vectors: the embedded comments.
-        file, train: the weights and the settings of their training, where the run is not untrained.
+        run, embedding: the model and its inputs.
+        file, train: weights and training settings, where the weights come from a file.
 
     Raises:
         InputError: the weights are missing or another model's.
     """
-    inputs = inputs_of(run.reads, sample, vectors)
+    inputs, head = inputs_of(run, embedding), None
     features = inputs.x.shape[2]
-    if isinstance(run.weights, Untrained):
-        module, head = _untrained(run, run.weights, features), None
+    if file is None or train is None:
+        module = _initial(run, features)
     else:
-        assert file is not None and train is not None
         classifier = load_classifier(file, run.cell, features, train)
         module, head = classifier.recurrent, classifier.head
     start = initial_state(module, len(inputs.x), run.initial_state, run.state_seed)
     return Opened(module, head, inputs, start)
 
 
-def _untrained(run: Run, weights: Untrained, features: int) -> nn.RNNBase:
+def _initial(run: Run, features: int) -> nn.RNNBase:
     torch.manual_seed(run.seed)
-    relu = {"nonlinearity": "relu"} if weights.initializer == "identity" else {}
-    sigmoid = weights.state_nonlinearity == "sigmoid"
+    relu = {"nonlinearity": "relu"} if run.initializer == "identity" else {}
+    sigmoid = run.state_nonlinearity == "sigmoid"
     kind = SigmoidStateLSTM if sigmoid else RECURRENT[run.cell]
-    module = kind(features, weights.units, batch_first=True, **relu)
-    if weights.initializer != "torch":
-        initialize_like_keras(module, weights.forget_bias)
-    if weights.initializer == "identity":
+    module = kind(features, run.units, batch_first=True, **relu)
+    if run.initializer != "torch":
+        initialize_like_keras(module, run.forget_bias or 0.0)
+    if run.initializer == "identity":
         set_identity(module)
-    if weights.initializer == "chrono":
-        assert run.reads.steps is not None
-        set_chrono_biases(module, run.reads.steps)
+    if run.initializer == "chrono":
+        set_chrono_biases(module, run.steps or 0)
     return module
 
 
 def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -> State:
-    """(1, B, H) states, or a pair of them for an LSTM: zeros, or U(0, 1) as in the question.
+    """The state before the first step: ``zero``, or ``uniform``, U(0, 1) as in the question.
 
-    ``kind`` is "zero" or "uniform". All examples have the same one: then the padding in front of
-    them is one and the same, and the probe runs it once.
+    All examples have the same one: then the padding in front of them is one and the same, and the
+    probe runs it once.
     """
-    shape = (1, 1, module.hidden_size)
     generator = torch.Generator().manual_seed(seed)
-    h, c = (
-        (torch.rand(shape, generator=generator) if kind == "uniform" else torch.zeros(shape))
-        .expand(-1, examples, -1)
-        .contiguous()
-        for _ in range(2)
-    )
+    draw = torch.rand(2, module.hidden_size, generator=generator) * (kind == "uniform")
+    h, c = (part.expand(1, examples, -1).contiguous() for part in draw)
     return (h, c) if isinstance(module, nn.LSTM) else h
 
 
@@ -104,13 +84,9 @@ def state_after(module: nn.RNNBase, x: Tensor) -> State:
     return module(x, start)[1] if x.shape[1] else start
 
 
-def some(state: State, examples: slice) -> State:
-    """The states of some of the examples."""
-    if isinstance(state, tuple):
-        h, c = (part[:, examples].contiguous() for part in state)
-        return h, c
-    return state[:, examples].contiguous()
-
-
-def in_float64(state: State) -> State:
-    return (state[0].double(), state[1].double()) if isinstance(state, tuple) else state.double()
+def each(change: Callable[..., Tensor], *states: State) -> State:
+    """Apply a function to h, and to c of an LSTM."""
+    if not isinstance(states[0], tuple):
+        return change(*states)
+    h, c = (change(*parts) for parts in zip(*states, strict=True))
+    return h, c

@@ -16,16 +16,26 @@ from rnngrad.params import Params
 
 WEIGHTS = ("init", "trained")
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
-GATE_COLUMNS = ["input", "activation", "share", "mean", "cell", "seed", "weights"]
-CURVES = ["cell", "seed", "weights", "statistic", "step", "log10_mean", "log10_median", "examples"]
+MODEL = ["cell", "seed", "weights"]
+COLUMNS = {
+    "curves": [*MODEL, "statistic", "step", "log10_mean", "log10_median", "examples"],
+    "gates": [*MODEL, "input", "activation", "share", "mean"],
+}
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 NAMES = ["condition", "factor", "cell"]
 CONDITIONS = [*NAMES, "examples", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
-ALL_CELLS = ("rnn", "lstm", "gru")
-EVIDENCE = dict.fromkeys(("influences", "output_gates", "remembered", "shares"), ALL_CELLS) | {
-    "powers": ("rnn",),
-    "paths": ("lstm",),
+# by measure, the cells that have it and the weights it is taken of
+ANY = ("rnn", "lstm", "gru")
+MEASURES = {
+    "curves": (ANY, WEIGHTS),
+    "gates": (("lstm", "gru"), WEIGHTS),
+    "influences": (ANY, WEIGHTS),
+    "output_gates": (("lstm",), WEIGHTS),
+    "paths": (("lstm",), WEIGHTS),
+    "powers": (("rnn",), WEIGHTS),
+    "remembered": (ANY, ("trained",)),
+    "shares": (ANY, WEIGHTS),
 }
 
 
@@ -84,17 +94,23 @@ def load_results(build: Path, params: Params) -> Results:
         InputError: a file is missing or unreadable.
     """
     cells, train, conditions = list(params.cells), build / "train", build / "conditions"
-    folders = {cell: _folders(build, params, cell) for cell in cells}
-    gated = [cell for cell in cells if cell != "rnn"]
     histories = [
         read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
         for cell in cells
         for seed in params.train_of(cell).seeds
     ]
+    measures = {
+        name: _measure(build, params, name)
+        for name, (having, _) in MEASURES.items()
+        if {*cells} & {*having}
+    }
+    if "lstm" in cells:
+        path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
+        measures["tutorial"] = read_result(path)
     return Results(
         params=params,
-        curves=_joined([folders[cell] for cell in cells], "curves", CURVES),
-        gates=_joined([folders[cell] for cell in gated], "gates", GATE_COLUMNS),
+        curves=measures.pop("curves"),
+        gates=measures.pop("gates", pd.DataFrame(columns=COLUMNS["gates"])),
         history=pd.concat(histories),
         metrics={cell: _read_json(train / cell / "metrics.json") for cell in cells},
         model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
@@ -103,40 +119,33 @@ def load_results(build: Path, params: Params) -> Results:
         conditions=read_result(conditions / "conditions.csv", *CONDITIONS),
         condition_seeds=read_result(conditions / "seeds.csv", *CONDITIONS, "seed"),
         condition_curves=read_result(conditions / "curves.csv", *CONDITION_CURVES),
-        evidence=_evidence(build, folders),
+        evidence=measures,
         triangles={
-            (cell, weights): _median_triangle(_folders(build, params, cell, [weights]))
+            (cell, weights): _median_triangle(_folders(build, params, cell, (weights,)))
             for cell in cells
             for weights in WEIGHTS
         },
     )
 
 
-def _folders(
-    build: Path, params: Params, cell: str, weights: Sequence[str] = WEIGHTS
-) -> list[Path]:
+def _measure(build: Path, params: Params, name: str) -> pd.DataFrame:
+    """The tables of all models, one below another."""
+    cells, weights = MEASURES[name]
+    wanted = COLUMNS.get(name, ())
+    tables = [
+        read_result(folder / f"{name}.csv", *wanted)
+        for cell in params.cells
+        if cell in cells
+        for folder in _folders(build, params, cell, weights)
+    ]
+    # a table without rows has no types that another one would have to be reconciled with
+    return pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
+
+
+def _folders(build: Path, params: Params, cell: str, weights: Sequence[str]) -> list[Path]:
     """The folders of a cell's models; of every seed first the one before training."""
     seeds = params.train_of(cell).seeds
     return [build / "probe" / cell / f"{each}-{seed}" for seed in seeds for each in weights]
-
-
-def _evidence(build: Path, folders: dict[str, list[Path]]) -> dict[str, pd.DataFrame]:
-    tables = {}
-    for name, cells in EVIDENCE.items():
-        if found := [folders[cell] for cell in folders if cell in cells]:
-            tables[name] = _joined(found, name)
-    if "lstm" in folders:
-        tables["tutorial"] = read_result(build / "probe" / "lstm" / "tutorial" / "tutorial.csv")
-    return tables
-
-
-def _joined(models: list[list[Path]], name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The tables of all models, one below another."""
-    tables = [read_result(folder / f"{name}.csv", *columns) for each in models for folder in each]
-    # a table without rows has no types that another one would have to be reconciled with
-    filled = [table for table in tables if len(table)]
-    none = pd.DataFrame(columns=tables[0].columns if tables else columns)
-    return pd.concat(filled, ignore_index=True) if filled else none
 
 
 def _median_triangle(folders: Sequence[Path]) -> NDArray[np.float32]:

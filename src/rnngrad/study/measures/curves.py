@@ -11,8 +11,7 @@ from rnngrad.study.results import MILESTONES
 from rnngrad.study.runs import Run
 
 STATISTICS = ("column_sum", "frobenius", "spectral")
-QUANTILES = [0.1, 0.5, 0.9]
-LOWEST = -1e300  # stands for -inf, the log10 of an exact zero, in whose place none is interpolated
+LOWEST = -1e300  # stands for -inf, the log10 of an exact zero, next to which nothing interpolates
 
 
 def log_spaced_steps(last: int, count: int) -> list[int]:
@@ -21,24 +20,19 @@ def log_spaced_steps(last: int, count: int) -> list[int]:
     return sorted({*spread, *(step for step in MILESTONES if step <= last)})
 
 
-def jacobian_curves(
-    run: Run, model: Opened, spectral_steps: int
-) -> dict[str, NDArray[np.float64]]:
-    """By statistic, log10 (B, T); NaN beyond a comment's end.
-
-    An LSTM has two more: the cell path and the hidden path.
-    """
-    of_lstm = run.cell == "lstm"
+def jacobian_curves(run: Run, model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
+    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's paths are two more."""
+    paths = ["hidden_path"] if run.cell == "lstm" else []
     curves = rnngrad.jacobian_curves(
         model.module,
         model.inputs.x,
         model.start,
         state=run.state,
         lengths=model.inputs.lengths,
-        statistics=[*STATISTICS, *(["hidden_path"] if of_lstm else [])],
+        statistics=[*STATISTICS, *paths],
         spectral_steps=log_spaced_steps(model.inputs.x.shape[1], spectral_steps),
     )
-    names = [*STATISTICS, *(["hidden_path", "cell_path"] if of_lstm else [])]
+    names = [*STATISTICS, *paths, *(["cell_path"] if paths else [])]
     return {name: getattr(curves, f"log10_{name}") for name in names}
 
 
@@ -52,7 +46,7 @@ def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFra
     for statistic, values in log10.items():
         reached = ~np.isnan(values).all(axis=0)
         own = values[:, reached]
-        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile(QUANTILES).to_numpy()
+        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.1, 0.5, 0.9]).to_numpy()
         low, median, high = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles)
         part = {
             "state": run.state,

@@ -9,7 +9,7 @@ from torch import nn
 
 from rnngrad.probe import Trajectory, trajectory
 from rnngrad.study.inputs import Inputs
-from rnngrad.study.open_model import State, some
+from rnngrad.study.open_model import State, each
 
 BINS = 50
 
@@ -18,7 +18,7 @@ def trajectories(module: nn.RNNBase, inputs: Inputs, start: State) -> Iterator[T
     """The trajectory of every example, one at a time: all at once they may take gigabytes."""
     for b in range(len(inputs.x)):
         own = slice(b, b + 1)
-        yield trajectory(module, inputs.x[own], some(start, own))
+        yield trajectory(module, inputs.x[own], each(lambda part, own=own: part[:, own], start))
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:
@@ -32,16 +32,11 @@ def memory_gate(path: Trajectory) -> NDArray[np.float64]:
 def gates(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
     """Share of the memory gate's activations in each of 50 bins of (0, 1), by kind of input.
 
-    Args:
-        module: an LSTM or GRU of one layer.
-        inputs, start: what it reads, and from which state.
-
     Returns:
         Columns: input, activation (bin centre), share (sums to 1 over the bins), mean. A kind of
         input that does not occur has no rows.
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    ranges = inputs.ranges()
+    edges, ranges = np.linspace(0, 1, BINS + 1), inputs.ranges()
     counts = {name: np.zeros(BINS, dtype=int) for name in ranges}
     sums = dict.fromkeys(ranges, 0.0)
     for b, path in enumerate(trajectories(module, inputs, start)):
@@ -49,16 +44,10 @@ def gates(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
             chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
             counts[name] += np.histogram(chosen, edges)[0]
             sums[name] += float(chosen.sum())
+    centres = (edges[:-1] + edges[1:]) / 2
     parts = [
-        pd.DataFrame(
-            {
-                "input": name,
-                "activation": (edges[:-1] + edges[1:]) / 2,
-                "share": count / count.sum(),
-                "mean": sums[name] / count.sum(),
-            }
-        )
-        for name, count in counts.items()
-        if count.any()
+        {"input": name, "activation": centres, "share": own / own.sum(), "mean": total / own.sum()}
+        for (name, own), total in zip(counts.items(), sums.values(), strict=True)
+        if own.any()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)

@@ -18,36 +18,23 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
-from rnngrad.study.inputs import Passages
-from rnngrad.study.open_model import State, in_float64, some
+from rnngrad.study.open_model import State, each
 
 COMMENTS = 2
 STEPS = 50
 FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
 CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 
-COLUMNS = [
-    "factor",
-    "path_rate",
-    "bound_rate",
-    "ceiling_rate",
-    "total_rate",
-    "gradient_norm",
-    "clipped_norm",
-    "cosine",
-    "log10_early_to_late",
-]
-
 
 def output_gates(
-    module: nn.RNNBase, head: nn.Linear, passages: Passages, start: State, seed: int
+    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, start: State, seed: int
 ) -> pd.DataFrame:
     """How fast that path grows, with W_o as it is and times 2, 4, ... until it does grow.
 
     Args:
-        module, head: the classifier, left as it is; one without an LSTM has no such path.
-        passages, start: what it reads, and from which state (the same for every factor); two
-            comments and 50 steps at most.
+        module, head: an LSTM and the logistic unit that reads it, left as they are.
+        x, labels, start: what it reads (B, T, D), how that is labelled, and the state before it
+            (the same for every factor); two comments and 50 steps at most.
         seed: of the directions from which the total is estimated.
 
     Returns:
@@ -60,25 +47,22 @@ def output_gates(
         steps, over that of the second half, in decades). The columns from total_rate on are NaN
         but in the first and the last row.
     """
-    if not isinstance(module, nn.LSTM):
-        return pd.DataFrame(columns=COLUMNS)
-    inputs = passages.x[:COMMENTS, :STEPS].double()
-    labels, state = passages.labels[:COMMENTS].double(), in_float64(some(start, slice(COMMENTS)))
+    x, labels = x[:COMMENTS, :STEPS].double(), labels[:COMMENTS].double()
+    state = each(lambda part: part[:, :COMMENTS].double(), start)
     norm = torch.linalg.matrix_norm(_output_gate_weight(module), 2).item()
-    head = copy.deepcopy(head).double()
-    rows = []
+    head, rows = copy.deepcopy(head).double(), []
     for factor in FACTORS:
         scaled = copy.deepcopy(module).double()
         _output_gate_weight(scaled).mul_(factor)
-        row = {"factor": factor} | _path_rates(scaled, inputs, state, factor * norm)
+        row = {"factor": factor} | _path_rates(scaled, x, state, factor * norm)
         last = row["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
-            row["total_rate"] = _total_rate(scaled, inputs, state, seed)
-            row |= _clipping(scaled, head, inputs, labels, state)
+            row["total_rate"] = _total_rate(scaled, x, state, seed)
+            row |= _clipping(scaled, head, x, labels, state)
         rows.append(row)
         if last:
             break
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def _output_gate_weight(module: nn.RNNBase) -> Tensor:
@@ -86,8 +70,8 @@ def _output_gate_weight(module: nn.RNNBase) -> Tensor:
     return dict(module.named_parameters())["weight_hh_l0"].detach()[3 * module.hidden_size :]
 
 
-def _path_rates(module: nn.RNNBase, inputs: Tensor, state: State, norm: float) -> dict[str, float]:
-    K = output_gate_factors(module, inputs, state)
+def _path_rates(module: nn.RNNBase, x: Tensor, state: State, norm: float) -> dict[str, float]:
+    K = output_gate_factors(module, x, state)
     # a cell state of zero stays zero until a word has a vector: there is no path yet
     begun = (K != 0).any(dim=2).all(dim=1)
     K = K[int(begun.byte().argmax()) :]
@@ -100,17 +84,17 @@ def _path_rates(module: nn.RNNBase, inputs: Tensor, state: State, norm: float) -
     }
 
 
-def _total_rate(module: nn.RNNBase, inputs: Tensor, state: State, seed: int) -> float:
+def _total_rate(module: nn.RNNBase, x: Tensor, state: State, seed: int) -> float:
     curves = rnngrad.jacobian_curves(
-        module, inputs, state, state="full", method="sketch", statistics=("frobenius",), seed=seed
+        module, x, state, state="full", method="sketch", statistics=("frobenius",), seed=seed
     )
     of_identity = math.log10(2 * module.hidden_size) / 2
-    return float(curves.log10_frobenius[:, -1].mean() - of_identity) / inputs.shape[1]
+    return float(curves.log10_frobenius[:, -1].mean() - of_identity) / x.shape[1]
 
 
-def output_gate_factors(module: nn.RNNBase, inputs: Tensor, state: State) -> Tensor:
+def output_gate_factors(module: nn.RNNBase, x: Tensor, state: State) -> Tensor:
     """(T, B, H) float64, the diagonals of K_k = diag(tanh(c_k) o_k') on the way."""
-    mix = rnngrad.trajectory(module, inputs, state).factors.mix
+    mix = rnngrad.trajectory(module, x, state).factors.mix
     return torch.from_numpy(mix[:, :, 3]).transpose(0, 1)
 
 
@@ -128,13 +112,13 @@ def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:
 
 
 def _clipping(
-    module: nn.RNNBase, head: nn.Linear, inputs: Tensor, labels: Tensor, state: State
+    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, state: State
 ) -> dict[str, float]:
     """The gradient of W_hh before and after clipping, and where its parts come from."""
     early, late = copy.deepcopy(module), copy.deepcopy(module)
-    half = inputs.shape[1] // 2
-    state = early(inputs[:, :half], state)[1] if half else state
-    output, _ = late(inputs[:, half:], state)
+    half = x.shape[1] // 2
+    state = early(x[:, :half], state)[1] if half else state
+    output, _ = late(x[:, half:], state)
     logits = head(output[:, -1]).squeeze(-1)
     uses = [dict(module.named_parameters())["weight_hh_l0"] for module in (early, late)]
     loss = binary_cross_entropy_with_logits(logits, labels)

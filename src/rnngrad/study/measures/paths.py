@@ -16,7 +16,6 @@ dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,20 +29,6 @@ from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_
 from rnngrad.study.measures.gates import memory_gate, trajectories
 from rnngrad.study.open_model import State
 
-PATHS = ("frobenius", "cell_path", "hidden_path")
-COLUMNS = [
-    "input",
-    "steps",
-    "total",
-    "cell_path",
-    "hidden_path",
-    "below_largest_path",
-    "gate_std",
-    "tanh_factors",
-    "log10_tanh_factor",
-    "zero_state_rate",
-    "settled_rate",
-]
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
 SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
@@ -80,9 +65,8 @@ def paths(
             words.
     """
     ranges = inputs.ranges()
-    counting = settled_ranges(ranges)
-    longest = most_of_both(ranges)
-    seen: dict[str, list[_Seen]] = {name: [] for name in counting}
+    counting, longest = settled_ranges(ranges), most_of_both(ranges)
+    seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {n: [] for n in counting}
     factors: dict[str, float] = {}
     for example, path in enumerate(trajectories(module, inputs, start)):
         for name, own in counting.items():
@@ -92,64 +76,43 @@ def paths(
             factors = _tanh_factors_per_step(module, inputs, example, path)
     rows = []
     for name, own in counting.items():
-        if seen[name]:
-            row = {"input": name, "steps": sum(map(len, own)), "tanh_factors": factors[name]}
-            row |= _decades(curves, own) | _below_largest_path(curves, ranges[name])
-            row |= _gates(seen[name])
-            rows.append(row | _predicted(module, seen[name] if name == "padding" else []))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        if not seen[name]:
+            continue
+        log10_through, spread, last_steps = zip(*seen[name], strict=True)
+        # after the first step there is no hidden path yet
+        begun = [range(max(steps.start, 1), steps.stop) for steps in own]
+        row = {
+            "input": name,
+            "steps": sum(map(len, own)),
+            "total": change_per_step(curves["frobenius"], begun),
+            "cell_path": change_per_step(curves["cell_path"], begun),
+            "hidden_path": change_per_step(curves["hidden_path"], begun),
+            "below_largest_path": _below_largest_path(curves, ranges[name]),
+            "gate_std": float(np.quantile(np.concatenate(spread), 0.5, method="lower")),
+            "tanh_factors": factors[name],
+            "log10_tanh_factor": float(np.concatenate(log10_through).mean()),
+            "zero_state_rate": np.nan,
+            "settled_rate": np.nan,
+        }
+        if name == "padding":
+            row["zero_state_rate"] = rate_at(module, np.zeros(2 * module.hidden_size))
+            row["settled_rate"] = rate_at_settled_state(module, last_steps)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-class _Seen(NamedTuple):
-    """The values kept of one comment's padding or words.
-
-    Attributes:
-        log10_through: by step, mean over units of log10 of o tanh'(c).
-        gate_std: by unit, standard deviation of the forget gate over the steps.
-        last_step: states before and after the last step.
-    """
-
-    log10_through: Array
-    gate_std: Array
-    last_step: tuple[Array, Array]
-
-
-def _seen(path: Trajectory, steps: range) -> _Seen:
+def _seen(path: Trajectory, steps: range) -> tuple[Array, Array, tuple[Array, Array]]:
+    """By step the mean of log10 of o tanh'(c), by unit the gate's deviation, the last states."""
     own = slice(steps.start, steps.stop)
     with np.errstate(divide="ignore"):
         log10_through = np.log10(path.factors.maps().through[0, own]).mean(axis=1)
     spread = memory_gate(path)[0, own].std(axis=0)
-    return _Seen(log10_through, spread, (state_at(path, steps[-1]), state_at(path, steps.stop)))
+    return log10_through, spread, (state_at(path, steps[-1]), state_at(path, steps.stop))
 
 
-def _decades(curves: Mapping[str, Array], ranges: list[range]) -> dict[str, float]:
-    # after the first step there is no hidden path yet
-    begun = [range(max(steps.start, 1), steps.stop) for steps in ranges]
-    total, cell_path, hidden_path = (change_per_step(curves[name], begun) for name in PATHS)
-    return {"total": total, "cell_path": cell_path, "hidden_path": hidden_path}
-
-
-def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> dict[str, float]:
-    read = [(b, slice(own.start, own.stop)) for b, own in enumerate(ranges)]
-    total, *parts = (np.concatenate([curves[name][at] for at in read]) for name in PATHS)
-    return {"below_largest_path": float(np.max(np.maximum(*parts) - total))}
-
-
-def _gates(seen: list[_Seen]) -> dict[str, float]:
-    spread = np.concatenate([one.gate_std for one in seen])
-    return {
-        "gate_std": float(np.quantile(spread, 0.5, method="lower")),
-        "log10_tanh_factor": float(np.concatenate([one.log10_through for one in seen]).mean()),
-    }
-
-
-def _predicted(module: nn.RNNBase, padding: list[_Seen]) -> dict[str, float]:
-    if not padding:
-        return {"zero_state_rate": np.nan, "settled_rate": np.nan}
-    return {
-        "zero_state_rate": rate_at(module, np.zeros(2 * module.hidden_size)),
-        "settled_rate": rate_at_settled_state(module, [one.last_step for one in padding]),
-    }
+def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> float:
+    below = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"]
+    return max(float(below[b, own.start : own.stop].max()) for b, own in enumerate(ranges) if own)
 
 
 def state_at(path: Trajectory, t: int) -> Array:
@@ -167,12 +130,12 @@ def rate_at(module: nn.RNNBase, state: Array) -> float:
 def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, Array]]) -> float:
     """Decades per step that the last steps of comments' padding predict; mean over comments.
 
-    Examples may come to rest in different states, each of which has a rate of its own. NaN where
+    Comments may come to rest in different states, each of which has a rate of its own. NaN where
     one of them still moves.
 
     Args:
         module: of one layer.
-        last_steps: of every comment, the states before and after its last step of padding.
+        last_steps: the states before and after the last step of padding, of every comment.
     """
     rates: list[float] = []
     states: list[Array] = []

@@ -19,21 +19,13 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_ranges
+from rnngrad.study.open_model import State, each
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
-COLUMNS = [
-    "input",
-    "spectral_radius",
-    "largest_singular_value",
-    "predicted",
-    "measured",
-    "tanh_slope",
-    "last_move",
-]
 
 
 def powers(
-    module: nn.RNNBase, inputs: Inputs, start: Tensor, log10: NDArray[np.floating]
+    module: nn.RNNBase, inputs: Inputs, start: State, log10: NDArray[np.floating]
 ) -> pd.DataFrame:
     """The decay that the recurrent kernel predicts, and the measured one.
 
@@ -49,13 +41,12 @@ def powers(
         moves in the last step of this input, median over comments): on padding 0 if the state comes
         to rest. The first 100 steps of padding of a comment do not count.
     """
-    W = cast("Tensor", module.weight_hh_l0).detach().double()
-    radius = spectral_radius(W)
+    W, h_0 = cast("Tensor", module.weight_hh_l0).detach().double(), cast("Tensor", start)
+    radius, rows = spectral_radius(W), []
     with torch.no_grad():
-        h = module(inputs.x, start)[0].double()
+        h = module(inputs.x, h_0)[0].double()
     slopes = (1 - h.square()).numpy().mean(axis=2)
-    moves = torch.diff(h, dim=1, prepend=start[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
-    rows = []
+    moves = torch.diff(h, dim=1, prepend=h_0[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
     for name, ranges in settled_ranges(inputs.ranges()).items():
         read = [(b, steps) for b, steps in enumerate(ranges) if steps]
         if read:
@@ -71,7 +62,7 @@ def powers(
                     "last_move": float(np.median([moves[b, steps[-1]] for b, steps in read])),
                 }
             )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def spectral_radius(W: Tensor) -> float:
@@ -79,35 +70,29 @@ def spectral_radius(W: Tensor) -> float:
     return float(torch.linalg.eigvals(W).abs().max())
 
 
-def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: Tensor) -> pd.DataFrame:
-    """:func:`powers` with W_hh scaled to other spectral radii, on one comment.
-
-    Args:
-        module, inputs, start: as above; the comment is the one that has most of both inputs.
+def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
+    """:func:`powers` with W_hh scaled to other spectral radii, on the comment with most of both.
 
     Returns:
         The same columns, and weights: radius 0.9 | radius 1.1.
     """
     one = most_of_both(inputs.ranges())
-    own = slice(one, one + 1)
-    inputs = Inputs(inputs.x[own].double(), inputs.words[own], inputs.lengths[own])
-    h = start[:, own].double().contiguous()
-    found = [_at_radius(r, module, inputs, h).assign(weights=f"radius {r}") for r in SCALED_TO]
-    return pd.concat(found, ignore_index=True)
-
-
-def _at_radius(wanted: float, module: nn.RNNBase, inputs: Inputs, start: Tensor) -> pd.DataFrame:
+    own, tables = slice(one, one + 1), []
     # few directions are soonest carried on in float64, many steps at a time
-    model = copy.deepcopy(module).double()
-    W = cast("Tensor", model.weight_hh_l0)
-    with torch.no_grad():
-        W *= wanted / spectral_radius(W)
-    curves = rnngrad.jacobian_curves(
-        model,
-        inputs.x,
-        start,
-        lengths=inputs.lengths,
-        method="sketch",
-        statistics=["frobenius"],
-    )
-    return powers(model, inputs, start, curves.log10_frobenius)
+    inputs = Inputs(inputs.x[own].double(), inputs.words[own], inputs.lengths[own])
+    start = each(lambda part: part[:, own].double(), start)
+    for radius in SCALED_TO:
+        scaled = copy.deepcopy(module).double()
+        with torch.no_grad():
+            scaled.weight_hh_l0 *= radius / spectral_radius(scaled.weight_hh_l0)
+        curves = rnngrad.jacobian_curves(
+            scaled,
+            inputs.x,
+            start,
+            lengths=inputs.lengths,
+            method="sketch",
+            statistics=["frobenius"],
+        )
+        table = powers(scaled, inputs, start, curves.log10_frobenius)
+        tables.append(table.assign(weights=f"radius {radius}"))
+    return pd.concat(tables, ignore_index=True)

@@ -10,26 +10,15 @@ from torch import nn
 
 import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.study.inputs import padded_comments
+from rnngrad.study.inputs import Embedding, padded_comments
 from rnngrad.study.open_model import state_after
-from rnngrad.study.runs import Reads
+from rnngrad.study.runs import Run
 
 BINS = 5
 PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
 
-COLUMNS = [
-    "bin",
-    "distance_low",
-    "distance_median",
-    "distance_high",
-    "comments",
-    "accuracy",
-    "auroc",
-    "log10_gradient",
-]
 
-
-def telling_comments(sample: TokenizedSample, reads: Reads) -> pd.DataFrame:
+def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     """The toxic test comments whose last telling word is known and read.
 
     Returns:
@@ -37,11 +26,11 @@ def telling_comments(sample: TokenizedSample, reads: Reads) -> pd.DataFrame:
         the state that is read: the words after it and padding behind), bin (0, 1, ...: fifths of
         the distances; fewer where distances are equal).
     """
-    limit = sample.max_length(reads.steps)
+    limit = sample.max_length(run.steps)
     distance = sample.telling_distance
     kept = (distance < limit) & (sample.labels == 1) & (sample.splits == "test")
     comments = np.flatnonzero(kept)
-    behind = limit - np.minimum(sample.lengths[comments], limit) if reads.padding == "post" else 0
+    behind = limit - np.minimum(sample.lengths[comments], limit) if run.padding == "post" else 0
     steps = distance[comments].astype(np.int64) + behind
     table = pd.DataFrame({"comment": comments, "distance": steps})
     if table.empty:
@@ -54,18 +43,16 @@ def telling_comments(sample: TokenizedSample, reads: Reads) -> pd.DataFrame:
 def remembered(
     module: nn.RNNBase,
     head: nn.Linear,
+    run: Run,
+    embedding: Embedding,
     predictions: pd.DataFrame,
-    reads: Reads,
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
 ) -> pd.DataFrame:
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
     Args:
         module, head: the trained classifier.
+        run, embedding: how it reads comments.
         predictions: its comment, label and probability of the test split.
-        reads: how it reads comments.
-        sample, vectors: the embedded comments.
 
     Returns:
         One row per bin; none where no distance is known. Columns: bin; distance_low,
@@ -75,41 +62,32 @@ def remembered(
         of log10 of |d logit/d s| at the step of the telling word, over that at the last step; s is
         c for an LSTM, h otherwise).
     """
-    telling = telling_comments(sample, reads)
+    telling = telling_comments(embedding[0], run)
     if telling.empty:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame()
     probed = _nearest_to_the_median(telling)
-    probed["log10"] = _log10_gradients(module, head, probed, reads, sample, vectors)
-    gradients = probed.groupby("bin")["log10"].median()
+    log10 = _log10_gradients(module, head, run, embedding, probed)
     others = predictions.loc[predictions["label"] == 0, "probability"]
-    rows = []
-    for number, found in telling.merge(predictions, on="comment").groupby("bin"):
-        distance, probability = found["distance"], found["probability"]
-        rows.append(
-            {
-                "bin": number,
-                "distance_low": distance.min(),
-                "distance_median": distance.median(),
-                "distance_high": distance.max(),
-                "comments": len(found),
-                "accuracy": (probability > 0.5).mean(),
-                "auroc": _in_order(probability, others),
-                "log10_gradient": gradients[number],
-            }
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    bins = telling.merge(predictions, on="comment").groupby("bin")
+    table = bins.agg(
+        distance_low=("distance", "min"),
+        distance_median=("distance", "median"),
+        distance_high=("distance", "max"),
+        comments=("distance", "size"),
+    )
+    table["accuracy"] = bins["probability"].apply(lambda own: (own > 0.5).mean())
+    table["auroc"] = bins["probability"].apply(_in_order, others)
+    table["log10_gradient"] = probed.assign(log10=log10).groupby("bin")["log10"].median()
+    return table.reset_index()
 
 
 def _in_order(higher: pd.Series, lower: pd.Series) -> float:
-    """Share of the pairs in which ``higher`` is; equal ones count half. NaN where there are none.
+    """Share of the pairs in which ``higher`` is, equal ones as halves; NaN where there are none."""
+    from scipy.stats import mannwhitneyu  # takes long to import, and many samples do not need it
 
-    Mann and Whitney's U, from ranks: every worker would have to import SciPy's statistics for it.
-    """
-    if not len(lower):
+    if lower.empty:
         return np.nan
-    n = len(higher)
-    ranks = pd.concat([higher, lower]).rank()
-    return (ranks.iloc[:n].sum() - n * (n + 1) / 2) / (n * len(lower))
+    return mannwhitneyu(higher, lower, method="asymptotic").statistic / len(higher) / len(lower)
 
 
 def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
@@ -119,22 +97,16 @@ def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
 
 
 def _log10_gradients(
-    module: nn.RNNBase,
-    head: nn.Linear,
-    probed: pd.DataFrame,
-    reads: Reads,
-    sample: TokenizedSample,
-    vectors: NDArray[np.float32],
+    module: nn.RNNBase, head: nn.Linear, run: Run, embedding: Embedding, probed: pd.DataFrame
 ) -> NDArray[np.float64]:
     """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
-    chosen, limit = probed["comment"].to_numpy(), sample.max_length(reads.steps)
-    inputs = padded_comments(sample, vectors, chosen, reads.padding, limit)
+    inputs = padded_comments(run, embedding, probed["comment"].to_numpy())
     last = inputs.lengths.numpy() - 1
     at = last - probed["distance"].to_numpy()
     # no telling word comes earlier: up to there the forward pass is enough
     first = int(at.min())
     state = state_after(module, inputs.x[:, :first])
-    x, b = inputs.x[:, first:], np.arange(len(chosen))
+    x, b = inputs.x[:, first:], np.arange(len(probed))
     gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
     gradient[b, last - first] = head.weight.detach()
     curves = rnngrad.loss_gradient_curves(module, x, gradient, state)

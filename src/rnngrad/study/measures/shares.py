@@ -5,52 +5,45 @@ dL_T/dW_hh = sum_(t <= T) delta_(T,t) h_(t-1)^T. The norms of these parts, for e
 triangle; its last row says which steps the last loss learns from.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.inputs import Passages
-from rnngrad.study.open_model import State, some
+from rnngrad.study.open_model import State, each
 
 COMMENTS = 2
 STEPS = 100
 LATE = 0.1  # the last tenth of the steps
 MOST = 0.9
 
-COLUMNS = ["comment", "steps", "late_share", "steps_of_most"]
 
-
-class Shares(NamedTuple):
-    """The triangle of one model, and what follows from it.
-
-    Attributes:
-        shares: one row per comment. Columns: comment, steps (T), late_share (of the summed norms of
-            the parts, what the last tenth of the steps holds), steps_of_most (the smallest number
-            of last steps that hold 90% of it).
-        triangle: (T, T) float32, loss step x step, of the first comment: log10 of the norm of each
-            part relative to the largest of its row; NaN above the diagonal.
-    """
-
-    shares: pd.DataFrame
-    triangle: NDArray[np.float32]
-
-
-def shares(module: nn.RNNBase, head: nn.Linear, passages: Passages, start: State) -> Shares:
+def shares(
+    module: nn.RNNBase, head: nn.Linear, x: Tensor, start: State
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    Two comments and 100 steps at most; ``start`` is the state before the passages.
+    Args:
+        module, head: the layer, and the logistic unit that reads it.
+        x, start: what it reads (B, T, D), and from which state; two comments and 100 steps at most.
+
+    Returns:
+        One row per comment. Columns: comment, steps (T), late_share (of the summed norms of the
+        parts, what the last tenth of the steps holds), steps_of_most (the smallest number of last
+        steps that hold 90% of it). And (T, T), loss step x step, of the first comment: log10 of the
+        norm of each part relative to the largest of its row; NaN above the diagonal.
     """
-    x = passages.x[:COMMENTS, :STEPS]
-    gradient = head.weight.detach().expand(*x.shape[:2], -1)
+    x = x[:COMMENTS, :STEPS]
     parts = rnngrad.weight_gradient_parts(
-        module, x, gradient, some(start, slice(COMMENTS)), reduce="log10_norm"
+        module,
+        x,
+        head.weight.detach().expand(*x.shape[:2], -1),
+        each(lambda part: part[:, :COMMENTS], start),
+        reduce="log10_norm",
     )["weight_hh_l0"]
     rows = [_shares_of_row(triangle[-1], comment) for comment, triangle in enumerate(parts)]
-    return Shares(pd.DataFrame(rows, columns=COLUMNS), _relative(parts[0]))
+    return pd.DataFrame(rows), _relative(parts[0])
 
 
 def _shares_of_row(log10_norms: NDArray[np.float64], comment: int) -> dict[str, float]:
