@@ -1,5 +1,6 @@
-"""From the curves of every run to one row per condition and cell. Needs pandas alone."""
+"""From the curves of every run to one row per condition and cell."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,10 +25,10 @@ NUMBERS = [
 ]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
 SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
-    "log": -np.inf,
-    "float64": float(np.log10(np.finfo(np.float64).tiny)),
-    "float32": float(np.log10(np.finfo(np.float32).tiny)),
-    "float32_flushed": float(np.log10(np.finfo(np.float32).tiny)),
+    "log": -math.inf,
+    "float64": math.log10(np.finfo(np.float64).tiny),
+    "float32": math.log10(np.finfo(np.float32).tiny),
+    "float32_flushed": math.log10(np.finfo(np.float32).tiny),
 }
 
 
@@ -47,7 +48,7 @@ def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFram
         found = read_arrays(folder / job_name(run, reading.arithmetic) / "log10.npz")
         true = read_arrays(folder / job_name(run, "log") / "log10.npz")
         words = [range(*ends) for ends in found["words"].tolist()]
-        start = 0.5 * np.log10(found["units"]) if reading.statistic == "frobenius" else 0.0
+        start = math.log10(found["units"]) / 2 if reading.statistic == "frobenius" else 0.0
         curve, numbers = curve_numbers(found[reading.statistic], words, start, reading)
         numbers["float32_zero_from"] = int(true["zero_from"]) or np.nan
         rows.append({"condition": name, "factor": factor, "cell": run.cell, "seed": run.seed})
@@ -127,8 +128,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """
     never = dict.fromkeys(COUNTS, np.inf)
     medians = seeds.fillna(never).groupby(NAMES, sort=False)[NUMBERS].median()
-    counts = np.ceil(medians[COUNTS]).replace(np.inf, np.nan).astype("Int64")
-    return medians.assign(**counts).reset_index()
+    medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
+    return medians.reset_index()
 
 
 def curves_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:

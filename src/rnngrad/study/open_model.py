@@ -19,7 +19,12 @@ State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) eac
 
 
 class Opened(NamedTuple):
-    """A run that is ready to be measured; no head where the weights come from no file."""
+    """A run that is ready to be measured.
+
+    Attributes:
+        module, head: one recurrent layer, and the logistic unit that reads it; None without a file.
+        inputs, start: what the layer reads, and from which state.
+    """
 
     module: nn.RNNBase
     head: nn.Linear | None

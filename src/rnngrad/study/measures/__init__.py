@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from rnngrad.data.batches import load_embedding
 from rnngrad.params import TrainParams
@@ -25,58 +24,43 @@ from rnngrad.study.open_model import open_model, state_after
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
 
-Tables = dict[str, pd.DataFrame]
-Arrays = dict[str, dict[str, NDArray]]
-
 
 def measure_model(folder: Path, *model: Any) -> None:
-    """Write a CSV for every measure of a model, comments.npz and triangle.npz.
-
-    comments.npz has the curves of every comment by statistic.
+    """Write a CSV for every measure of a model, and its curves and triangle as arrays.
 
     Args:
         folder: is there.
-        model: arguments of :func:`measures`; without them the tutorial's example is measured.
+        model: run (the model and its inputs); at how many steps the spectral norm is taken; folder
+            of the stage embed; weight file, settings of the training, and file of the trained
+            model's predictions, or None. Without them the tutorial's own example is measured.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.
     """
-    tables, arrays = measures(*model) if model else ({"tutorial": tutorial.tutorial()}, {})
+    tables = _measures(folder, *model) if model else {"tutorial": tutorial.tutorial()}
     for name, table in tables.items():
         digits = "%.6g" if name == "gates" else "%.6f"
         table.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
-    for name, own in arrays.items():
-        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **own)
 
 
-def measures(
+def _measures(
+    folder: Path,
     run: Run,
     spectral_steps: int,
     embed: Path,
     file: Path,
     train: TrainParams,
     predictions: Path | None,
-) -> tuple[Tables, Arrays]:
-    """Take all measures that the kind of model has.
-
-    Args:
-        run: names the model and its inputs.
-        spectral_steps: the number of steps at which the spectral norm is taken.
-        embed: folder of the stage embed.
-        file, train, predictions: weights and settings of the training, and the trained model's
-            predictions; None before training.
-    """
+) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
-    model = module, head, inputs, start = open_model(run, embedding, file, train)
+    model = module, _, inputs, start = open_model(run, embedding, file, train)
+    head: Any = model.head  # there is one: the weights come from a file
     log10 = curves.jacobian_curves(run, model, spectral_steps)
     before, x, labels = passages_of(run, embedding)
-    state = state_after(module, before)
-    its_shares, triangle = shares.shares(module, head, x, state)
-    tables = {
-        "curves": curves.over_comments(run, log10),
-        "influences": influences.influences(module, x, state, run.inputs_seed),
-        "shares": its_shares,
-    }
+    state, seed = state_after(module, before), run.inputs_seed
+    tables = {"curves": curves.over_comments(run, log10)}
+    tables["influences"] = influences.influences(module, x, state, seed)
+    tables["shares"], triangle = shares.shares(module, head, x, state)
     if predictions is not None:
         its = read_result(predictions, "seed", "comment", "label", "probability")
         its = its[its["seed"] == run.seed]
@@ -89,13 +73,12 @@ def measures(
     else:
         tables["gates"] = gates.gates(module, inputs, start)
     if run.cell == "lstm":
-        tables["output_gates"] = output_gates.output_gates(
-            module, head, x, labels, state, run.inputs_seed
-        )
+        tables["output_gates"] = output_gates.output_gates(module, head, x, labels, state, seed)
         tables["paths"] = paths.paths(module, inputs, start, log10)
     comments = {name: values.astype(np.float32) for name, values in log10.items()}
-    arrays = {"comments": comments, "triangle": {"triangle": triangle}}
-    return {name: _labelled(table, run) for name, table in tables.items()}, arrays
+    np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)
+    np.savez_compressed(folder / "triangle.npz", allow_pickle=False, triangle=triangle)
+    return {name: _labelled(table, run) for name, table in tables.items()}
 
 
 def _labelled(table: pd.DataFrame, run: Run) -> pd.DataFrame:

@@ -83,8 +83,9 @@ def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.Data
     start = each(lambda part: part[:, own].double(), start)
     for radius in SCALED_TO:
         scaled = copy.deepcopy(module).double()
+        W = cast("Tensor", scaled.weight_hh_l0)
         with torch.no_grad():
-            scaled.weight_hh_l0 *= radius / spectral_radius(scaled.weight_hh_l0)
+            W *= radius / spectral_radius(W)
         curves = rnngrad.jacobian_curves(
             scaled,
             inputs.x,

@@ -8,20 +8,14 @@ import torch
 from torch import Tensor
 
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.study.evidence.passages import Passages
-from rnngrad.study.evidence.weight_gradient_shares import (
-    tutorial_table,
-    weight_gradient_shares,
-)
-from rnngrad.study.gates import State
+from rnngrad.study.measures.shares import shares
+from rnngrad.study.measures.tutorial import tutorial
+from rnngrad.study.open_model import State
 
 B, T, D = 3, 20, 3
 
 
-def make_passages() -> Passages:
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(B, T, D, generator=generator)
-    return Passages(0, inputs[:, :0], inputs, torch.tensor([0.0, 1.0, 1.0]))
+X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
 
 
 def norms_by_autograd(classifier: CommentClassifier, inputs: Tensor, state: State) -> np.ndarray:
@@ -38,29 +32,29 @@ def norms_by_autograd(classifier: CommentClassifier, inputs: Tensor, state: Stat
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_shares_equal_autograds(cell, make_train_params) -> None:
     torch.manual_seed(0)
-    classifier, passages = CommentClassifier(cell, D, make_train_params()), make_passages()
+    classifier = CommentClassifier(cell, D, make_train_params())
     h, c = torch.rand(1, B, 6), torch.rand(1, B, 6)
     start = (h, c) if cell == "lstm" else h
-    found = weight_gradient_shares(classifier, passages, start)
-    assert found.shares["comment"].tolist() == [0, 1]
-    for comment, row in enumerate(found.shares.to_dict("records")):
+    table, triangle = shares(classifier.recurrent, classifier.head, X, start)
+    assert table["comment"].tolist() == [0, 1]
+    for comment, row in enumerate(table.to_dict("records")):
         one = slice(comment, comment + 1)
         of_one = (h[:, one].double(), c[:, one].double()) if cell == "lstm" else h[:, one].double()
-        norms = norms_by_autograd(copy.deepcopy(classifier), passages.inputs[one], of_one)
+        norms = norms_by_autograd(copy.deepcopy(classifier), X[one], of_one)
         assert row["steps"] == T
         assert row["late_share"] == pytest.approx(norms[-2:].sum() / norms.sum(), rel=1e-6)
         most = row["steps_of_most"]
         assert norms[-most:].sum() >= 0.9 * norms.sum() > norms[T - most + 1 :].sum()
         if comment == 0:
             expected = np.log10(norms / norms.max())
-            np.testing.assert_allclose(found.triangle[-1], expected, atol=1e-5)
+            np.testing.assert_allclose(triangle[-1], expected, atol=1e-5)
 
 
 def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal(make_train_params) -> None:
     torch.manual_seed(0)
     classifier = CommentClassifier("rnn", D, make_train_params())
     # from the zero state W_hh meets nothing at the first step
-    triangle = weight_gradient_shares(classifier, make_passages(), torch.zeros(1, B, 6)).triangle
+    _, triangle = shares(classifier.recurrent, classifier.head, X, torch.zeros(1, B, 6))
     assert triangle.dtype == np.float32
     assert np.isnan(triangle[np.triu_indices(T, 1)]).all()
     assert (triangle[:, 0] == -np.inf).all()
@@ -68,7 +62,7 @@ def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal(make_tr
 
 
 def test_the_tutorials_table() -> None:
-    table = tutorial_table().set_index(["loss", "step"])["norm"]
+    table = tutorial().set_index(["loss", "step"])["norm"]
     expected = {
         (1, 1): 0.41352006679804054,
         (2, 1): 0.08333246161703003,

@@ -10,29 +10,29 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.study.evidence.recurrent_powers import powers_at_radii, recurrent_powers
-from rnngrad.study.probing import ProbeInputs
+from rnngrad.study.inputs import Inputs
+from rnngrad.study.measures.powers import powers, powers_at_radii
 
 B, T, D, H = 2, 300, 3, 6
 WORDS = [40, 90]
 
 
 @pytest.fixture
-def inputs() -> ProbeInputs:
+def inputs() -> Inputs:
     """Zeros in front of random words."""
     torch.manual_seed(1)
     is_word = np.arange(T) >= T - np.array(WORDS)[:, None]
     x = torch.randn(B, T, D) * torch.from_numpy(is_word)[:, :, None]
-    return ProbeInputs(x, torch.full((B,), T), is_word)
+    return Inputs(x, [range(T - n, T) for n in WORDS], torch.full((B,), T))
 
 
-def measured(module: nn.RNNBase, inputs: ProbeInputs, h: Tensor) -> pd.DataFrame:
-    log10 = rnngrad.jacobian_curves(module, inputs.inputs, h).log10_frobenius
-    return recurrent_powers(module, inputs, h, log10).set_index("input")
+def measured(module: nn.RNNBase, inputs: Inputs, h: Tensor) -> pd.DataFrame:
+    log10 = rnngrad.jacobian_curves(module, inputs.x, h).log10_frobenius
+    return powers(module, inputs, h, log10).set_index("input")
 
 
 def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
-    inputs: ProbeInputs,
+    inputs: Inputs,
 ) -> None:
     torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
@@ -48,7 +48,7 @@ def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
     assert (table["measured"] - table["predicted"])["words"] < -0.01
 
 
-def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: ProbeInputs) -> None:
+def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: Inputs) -> None:
     """h = tanh(R h), R a turn by 1 radian times 3: a circle, along which nothing is lost."""
     module = nn.RNN(D, 2, batch_first=True)
     turn = torch.tensor([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]], dtype=torch.float32)
@@ -57,7 +57,7 @@ def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: ProbeInputs
         for parameter in module.parameters():
             parameter.zero_()
         cast("Tensor", module.weight_hh_l0).copy_(3 * turn)
-        states = module(inputs.inputs, h)[0].numpy()
+        states = module(inputs.x, h)[0].numpy()
     table = measured(module, inputs, h)
     last = [T - n - 1 for n in WORDS]
     moves = [abs(states[b, t] - states[b, t - 1]).max() for b, t in enumerate(last)]
@@ -67,17 +67,17 @@ def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: ProbeInputs
     assert table.loc["padding", "predicted"] == pytest.approx(np.log10(3), abs=1e-6)
 
 
-def test_the_slope_is_the_mean_derivative_of_tanh(inputs: ProbeInputs) -> None:
+def test_the_slope_is_the_mean_derivative_of_tanh(inputs: Inputs) -> None:
     torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
     h = torch.rand(1, B, H)
-    states = module(inputs.inputs, h)[0].detach()
+    states = module(inputs.x, h)[0].detach()
     words = np.concatenate([states[b, T - n :].numpy() for b, n in enumerate(WORDS)])
     table = measured(module, inputs, h)
     assert table.loc["words", "tanh_slope"] == pytest.approx((1 - words**2).mean(), rel=1e-5)
 
 
-def test_singular_values_and_radius_of_a_shear(inputs: ProbeInputs) -> None:
+def test_singular_values_and_radius_of_a_shear(inputs: Inputs) -> None:
     """A nilpotent part changes the singular values and leaves the eigenvalues alone."""
     module = nn.RNN(D, 2, batch_first=True)
     kernel = torch.tensor([[0.5, 3.0], [0.0, 0.25]])
@@ -90,7 +90,7 @@ def test_singular_values_and_radius_of_a_shear(inputs: ProbeInputs) -> None:
     )
 
 
-def test_kernels_are_also_scaled_to_either_side_of_one(inputs: ProbeInputs) -> None:
+def test_kernels_are_also_scaled_to_either_side_of_one(inputs: Inputs) -> None:
     torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
     initialize_like_keras(module)

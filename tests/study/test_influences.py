@@ -7,17 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.models.classifier import RECURRENT
-from rnngrad.study.evidence.influence import LARGE, SMALL, influence
-from rnngrad.study.evidence.passages import Passages, in_float64, some
-from rnngrad.study.gates import State
+from rnngrad.study.measures.influences import LARGE, SMALL, influences
+from rnngrad.study.open_model import State, each
 
 B, T, D, H = 2, 12, 3, 4
-PASSAGES = Passages(
-    0,
-    torch.zeros(B, 0, D),
-    torch.randn(B, T, D, generator=torch.Generator().manual_seed(1)),
-    torch.zeros(B),
-)
+X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
 
 
 def make(cell: str) -> tuple[nn.RNNBase, State]:
@@ -35,22 +29,22 @@ def at(table: pd.DataFrame, perturbation: float, lag: int) -> pd.Series:
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_small_moves_follow_the_gradient_and_the_module_is_left_alone(cell: str) -> None:
     module, start = make(cell)
-    table = influence(module, PASSAGES, start, seed=1)
+    table = influences(module, X, start, seed=1)
     assert table["lag"].unique().tolist() == [1, 2, 5, 10]
     small = table[table["perturbation"] == SMALL]
     assert (small["resolved"] == 1).all()
     assert (small["backward_difference"] < 1e-3).all()
     weights = list(module.parameters())
     assert all(w.dtype == torch.float32 and w.requires_grad for w in weights)
-    pd.testing.assert_frame_equal(table, influence(module, PASSAGES, start, seed=1))
+    pd.testing.assert_frame_equal(table, influences(module, X, start, seed=1))
 
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_the_gradient_is_the_jacobian_along_the_direction(cell: str) -> None:
     """|J v| over all samples, with the full Jacobian of the module by autograd."""
     module, start = make(cell)
-    found = at(influence(module, PASSAGES, start, seed=1), SMALL, 10)
-    module, inputs = module.double(), PASSAGES.inputs.double()
+    found = at(influences(module, X, start, seed=1), SMALL, 10)
+    module, inputs = module.double(), X.double()
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(8, H, generator=generator, dtype=torch.float64)
     v /= v.norm(dim=1, keepdim=True)
@@ -58,7 +52,7 @@ def test_the_gradient_is_the_jacobian_along_the_direction(cell: str) -> None:
     samples = [(b, k) for _ in range(2) for k in (0, T - 10) for b in range(B)]
     logs = []
     for (b, k), direction in zip(samples, v, strict=True):
-        state = in_float64(some(start, slice(b, b + 1)))
+        state = each(lambda part, b=b: part[:, b : b + 1].double(), start)
         state = module(inputs[b : b + 1, :k], state)[1] if k else state
         logs.append((jacobian(module, inputs[b : b + 1, k : k + 10], state) @ direction).norm())
     expected = torch.stack(logs).log10()
@@ -80,7 +74,7 @@ def test_without_recurrent_weights_the_forget_gates_are_all_there_is() -> None:
     module, start = make("lstm")
     with torch.no_grad():
         dict(module.named_parameters())["weight_hh_l0"].zero_()
-    table = influence(module, PASSAGES, start, seed=1)
+    table = influences(module, X, start, seed=1)
     assert set(table["perturbation"]) == {SMALL, LARGE}
     assert (table[["gates_difference", "backward_difference"]] < 1e-9).all(axis=None)
     assert (table["gates_correlation"] > 1 - 1e-9).all()
@@ -91,7 +85,7 @@ def test_what_is_lost_in_rounding_is_left_out() -> None:
     with torch.no_grad():
         dict(module.named_parameters())["weight_hh_l0"].zero_()
         dict(module.named_parameters())["bias_hh_l0"][H : 2 * H] = -30.0
-    table = influence(module, PASSAGES, start, seed=1)
+    table = influences(module, X, start, seed=1)
     closed = at(table, SMALL, 10)
     assert closed["resolved"] == 0
     assert closed[["log10_forward", "backward_difference", "gates_correlation"]].isna().all()
@@ -99,5 +93,5 @@ def test_what_is_lost_in_rounding_is_left_out() -> None:
 
 def test_an_rnn_has_no_gates() -> None:
     module, start = make("rnn")
-    table = influence(module, PASSAGES, start, seed=1)
+    table = influences(module, X, start, seed=1)
     assert table[["log10_gates", "gates_difference", "gates_correlation"]].isna().all(axis=None)

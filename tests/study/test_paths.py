@@ -1,19 +1,27 @@
 """Paths of small LSTMs against explicit products of one-step Jacobians."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.params import ProbeParams
-from rnngrad.study.evidence.path_rates import path_rates, tanh_factors
-from rnngrad.study.probing import ProbeInputs, initial_state
+from rnngrad.models.initializers import initialize_like_keras
+from rnngrad.study.inputs import Inputs
+from rnngrad.study.measures.paths import (
+    paths,
+    rate_at,
+    rate_at_settled_state,
+    state_at,
+    tanh_factors,
+)
+from rnngrad.study.open_model import initial_state
 
 B, T, D, H = 3, 90, 3, 4
 WORDS = [30, 12, 50]
-PROBE = ProbeParams(comments=B, initial_state="uniform", spectral_steps=5, seed=1)
 
 
 def make_lstm(seed: int = 0) -> nn.LSTM:
@@ -22,12 +30,12 @@ def make_lstm(seed: int = 0) -> nn.LSTM:
 
 
 @pytest.fixture
-def inputs() -> ProbeInputs:
+def inputs() -> Inputs:
     """Zeros in front of random words."""
     torch.manual_seed(1)
     is_word = np.arange(T) >= T - np.array(WORDS)[:, None]
     x = torch.randn(B, T, D) * torch.from_numpy(is_word)[:, :, None]
-    return ProbeInputs(x, torch.full((B,), T), is_word)
+    return Inputs(x, [range(T - n, T) for n in WORDS], torch.full((B,), T))
 
 
 def explicit_curves(path: rnngrad.Trajectory) -> dict[str, np.ndarray]:
@@ -49,12 +57,12 @@ def explicit_curves(path: rnngrad.Trajectory) -> dict[str, np.ndarray]:
     return found
 
 
-def test_rates_and_gates_are_those_of_the_trajectory(inputs: ProbeInputs) -> None:
+def test_rates_and_gates_are_those_of_the_trajectory(inputs: Inputs) -> None:
     module = make_lstm()
-    h, c = initial_state(module, B, PROBE)
-    path = rnngrad.trajectory(module, inputs.inputs, (h, c))
+    h, c = initial_state(module, B, "uniform", 1)
+    path = rnngrad.trajectory(module, inputs.x, (h, c))
     curves = explicit_curves(path)
-    table = path_rates(module, inputs, (h, c), curves).set_index("input")
+    table = paths(module, inputs, (h, c), curves).set_index("input")
     first = [T - n for n in WORDS]
     settled = [n - n // 2 for n in first]  # steps of padding that count
     assert table["steps"].to_dict() == {"padding": sum(settled), "words": sum(WORDS)}
@@ -86,22 +94,22 @@ def test_predicted_rates_of_long_padding_are_those_of_the_curve() -> None:
     is_word = np.arange(320)[None] >= 300
     torch.manual_seed(1)
     x = torch.randn(1, 320, D) * torch.from_numpy(is_word)[:, :, None]
-    long = ProbeInputs(x, torch.tensor([320]), is_word)
-    state = initial_state(module, 1, PROBE)
+    long = Inputs(x, [range(300, 320)], torch.tensor([320]))
+    state = initial_state(module, 1, "uniform", 1)
     curves = explicit_curves(rnngrad.trajectory(module, x, state))
-    table = path_rates(module, long, state, curves)
+    table = paths(module, long, state, curves)
     padding = table[table["input"] == "padding"].iloc[0].to_dict()
     assert padding["settled_rate"] == pytest.approx(padding["total"], abs=3e-3)
     # this LSTM rests where it starts from zero
     assert padding["zero_state_rate"] == pytest.approx(padding["settled_rate"], abs=1e-6)
 
 
-def test_words_without_padding_have_rates_from_the_second_step_on(inputs: ProbeInputs) -> None:
+def test_words_without_padding_have_rates_from_the_second_step_on(inputs: Inputs) -> None:
     module = make_lstm()
-    h, c = initial_state(module, B, PROBE)
-    alone = inputs._replace(is_word=np.ones((B, T), dtype=bool))
-    curves = explicit_curves(rnngrad.trajectory(module, alone.inputs, (h, c)))
-    table, again = (path_rates(module, alone, (h, c), curves) for _ in range(2))
+    h, c = initial_state(module, B, "uniform", 1)
+    alone = inputs._replace(words=[range(T)] * B)
+    curves = explicit_curves(rnngrad.trajectory(module, alone.x, (h, c)))
+    table, again = (paths(module, alone, (h, c), curves) for _ in range(2))
     pd.testing.assert_frame_equal(table, again, check_exact=True)
     assert table["input"].tolist() == ["words"]
     expected = (curves["hidden_path"][:, -1] - curves["hidden_path"][:, 1]).mean() / (T - 2)
@@ -110,27 +118,27 @@ def test_words_without_padding_have_rates_from_the_second_step_on(inputs: ProbeI
 
 
 def test_factors_are_counted_around_the_step_at_which_words_begin(
-    inputs: ProbeInputs, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comment with most of both inputs counts, over as many steps of each as the window has."""
-    monkeypatch.setattr("rnngrad.study.evidence.path_rates.WINDOW", 25)
+    monkeypatch.setattr("rnngrad.study.measures.paths.WINDOW", 25)
     module = make_lstm()
-    state = initial_state(module, B, PROBE)
-    path = rnngrad.trajectory(module, inputs.inputs, state)
-    table = path_rates(module, inputs, state, explicit_curves(path)).set_index("input")
+    state = initial_state(module, B, "uniform", 1)
+    path = rnngrad.trajectory(module, inputs.x, state)
+    table = paths(module, inputs, state, explicit_curves(path)).set_index("input")
     begin = T - WORDS[2] - 25
     start = [torch.from_numpy(s[2:, begin]).unsqueeze(0) for s in (path.h, path.c)]
-    near = rnngrad.trajectory(module, inputs.inputs[2:, begin : begin + 50], (start[0], start[1]))
+    near = rnngrad.trajectory(module, inputs.x[2:, begin : begin + 50], (start[0], start[1]))
     factors = tanh_factors(near)
     assert table.loc["words", "tanh_factors"] == pytest.approx((factors[-1] - factors[25]) / 24)
     assert table.loc["padding", "tanh_factors"] == pytest.approx((factors[24] - factors[12]) / 12)
 
 
-def test_tanh_factors_equal_autograd(inputs: ProbeInputs) -> None:
+def test_tanh_factors_equal_autograd(inputs: Inputs) -> None:
     """d ln ||d c_t/d c_0|| / d ln z through the equations of a step, z beside every o tanh'(c)."""
     module = make_lstm().double()
-    x = inputs.inputs[:1].double()
-    h, c = (s[:, :1].double() for s in initial_state(module, B, PROBE))
+    x = inputs.x[:1].double()
+    h, c = (s[:, :1].double() for s in initial_state(module, B, "uniform", 1))
     found = tanh_factors(rnngrad.trajectory(module, x, (h, c)))
     W_ih, W_hh, b_ih, b_hh = (parameter.detach() for parameter in module.parameters())
     W_i, W_f, W_g, W_o = W_hh.chunk(4)
@@ -170,3 +178,65 @@ def test_all_paths_pass_a_tanh_at_every_step_where_forget_gates_are_shut() -> No
         weights["weight_hh_l0"].zero_()
     found = tanh_factors(rnngrad.trajectory(module, x, (h, c)))
     assert found == pytest.approx(np.zeros(20), abs=1e-9)
+
+
+def last_step(module: nn.LSTM, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """States before and after the last of some zero inputs, from a state of its own."""
+    zeros = torch.zeros(1, steps, D, dtype=torch.float64)
+    h, c = torch.rand(2, 1, 1, H, generator=torch.Generator().manual_seed(seed)).double()
+    path = rnngrad.trajectory(module, zeros, (h, c))
+    return state_at(path, steps - 1), state_at(path, steps)
+
+
+def test_the_rate_at_a_state_is_that_of_autograd_s_jacobian() -> None:
+    module = make_lstm().double()
+    before = torch.rand(2 * H, dtype=torch.float64)
+
+    def step(s: Tensor) -> Tensor:
+        h, c = (part.reshape(1, 1, H) for part in s.split(H))
+        after = module(torch.zeros(1, 1, D, dtype=torch.float64), (h, c))[1]
+        return torch.cat([part.flatten() for part in after])
+
+    M = cast("Tensor", torch.autograd.functional.jacobian(step, before))
+    expected = torch.linalg.eigvals(M).abs().max().log10().item()
+    assert rate_at(module, before.numpy()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_keras_lstm_at_the_zero_state_is_the_gate_and_a_quarter_of_its_kernel() -> None:
+    """dc_t = (sigmoid(1) I + 0.25 U_g) dc_(t-1)."""
+    torch.manual_seed(0)
+    module = nn.LSTM(D, 30, batch_first=True).double()
+    initialize_like_keras(module)
+    U_g = cast("Tensor", module.weight_hh_l0).detach()[60:90]
+    gate = torch.sigmoid(torch.tensor(1.0, dtype=torch.float64))
+    expected = torch.linalg.eigvals(gate * torch.eye(30).double() + 0.25 * U_g).abs().max().log10()
+    assert rate_at(module, np.zeros(60)) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_states_of_rest_with_rates_of_their_own_are_averaged() -> None:
+    """h = o tanh(c) and c = f c + g of one unit: two states of rest, on either side of zero."""
+    module = nn.LSTM(D, 1, batch_first=True).double()
+    weights = dict(module.named_parameters())
+    with torch.no_grad():
+        for parameter in weights.values():
+            parameter.zero_()
+        weights["weight_hh_l0"][2] = 1.2
+        weights["bias_ih_l0"] += torch.tensor([20.0, 0.0, 0.3, 20.0])
+    ends = []
+    for start in (2.0, -2.0, -1.5):
+        s = torch.full((1, 1, 1), start).double()
+        path = rnngrad.trajectory(module, torch.zeros(1, 400, D).double(), (s.tanh(), s))
+        ends.append((state_at(path, 399), state_at(path, 400)))
+    rates = [rate_at(module, before) for before, _ in ends]
+    assert abs(rates[0] - rates[1]) > 0.05
+    assert rates[1] == pytest.approx(rates[2], abs=1e-6)
+    assert rate_at_settled_state(module, ends) == pytest.approx(np.mean(rates), abs=1e-9)
+
+
+def test_a_state_that_still_moves_has_no_rate() -> None:
+    module = make_lstm().double()
+    assert np.isnan(rate_at_settled_state(module, [last_step(module, 5, seed=1)]))
+    assert np.isnan(rate_at_settled_state(module, []))
+    at_rest = [last_step(module, 400, seed) for seed in (1, 2)]
+    assert np.isfinite(rate_at_settled_state(module, at_rest))
+    assert np.isnan(rate_at_settled_state(module, [*at_rest, last_step(module, 5, seed=1)]))

@@ -12,8 +12,9 @@ from torchmetrics.functional.classification import binary_auroc
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.study.evidence.telling import BINS, COLUMNS, remembered_by_distance, telling_comments
+from rnngrad.params import TrainParams
+from rnngrad.study.measures.remembered import BINS, remembered, telling_comments
+from rnngrad.study.runs import Run
 
 D = 3
 LENGTHS = [9, 11, 7, 12, 8, 13, 6, 10, 9, 8, 7, 12]
@@ -39,18 +40,18 @@ def make_predictions(sample: TokenizedSample) -> pd.DataFrame:
 
 
 def test_distances_end_where_the_state_is_read(
-    embedding: tuple[TokenizedSample, np.ndarray], make_embed: Callable[..., EmbedParams]
+    embedding: tuple[TokenizedSample, np.ndarray], make_run: Callable[..., Run]
 ) -> None:
     sample, _ = embedding
     for padding in ("pre", "none"):
-        found = telling_comments(sample, make_embed(padding)).set_index("comment")
+        found = telling_comments(sample, make_run(padding=padding)).set_index("comment")
         assert found["distance"].to_dict() == DISTANCES
         assert sorted(found["bin"].unique()) == list(range(BINS))
         assert found["bin"].sort_values().index.tolist() == [3, 7, 11, 1, 5]
-    behind = telling_comments(sample, make_embed("post")).set_index("comment")["distance"]
+    behind = telling_comments(sample, make_run(padding="post")).set_index("comment")["distance"]
     assert behind.to_dict() == {b: d + 13 - LENGTHS[b] for b, d in DISTANCES.items()}
     # of a comment cut to its last eight words, one 8 words from the end is not read
-    cut = telling_comments(sample, make_embed("pre", max_length=8))
+    cut = telling_comments(sample, make_run(steps=8))
     assert cut["comment"].tolist() == [3, 7, 11]
 
 
@@ -60,22 +61,23 @@ def test_gradients_equal_autograds(
     cell: str,
     padding: str,
     embedding: tuple[TokenizedSample, np.ndarray],
-    make_embed: Callable[..., EmbedParams],
+    make_run: Callable[..., Run],
     make_train_params: Callable[..., TrainParams],
 ) -> None:
     """d logit/d s_t by running the classifier up to t and from there on."""
     torch.manual_seed(0)
     sample, vectors = embedding
-    embed = make_embed(padding)
+    run = make_run(padding=padding)
     classifier = CommentClassifier(cell, D, make_train_params())
-    table = remembered_by_distance(classifier, make_predictions(sample), sample, vectors, embed)
-    telling = telling_comments(sample, embed).sort_values("distance")
+    predictions = make_predictions(sample)
+    table = remembered(classifier.recurrent, classifier.head, run, embedding, predictions)
+    telling = telling_comments(sample, run).sort_values("distance")
     assert table["distance_median"].tolist() == telling["distance"].tolist()
     module, head = classifier.double().recurrent, classifier.head
     for (comment, distance), found in zip(
         telling[["comment", "distance"]].to_numpy(), table["log10_gradient"], strict=True
     ):
-        batch = CommentBatches(sample, vectors, np.array([comment]), embed.padding, 13)[[0]]
+        batch = CommentBatches(sample, vectors, np.array([comment]), padding, 13)[[0]]
         padded = torch.zeros(1, batch.shared_prefix, D, dtype=torch.float64)
         x = torch.cat([padded, batch.inputs.double()], dim=1)
         last, norms = x.shape[1] - 1, []
@@ -95,17 +97,17 @@ def test_gradients_equal_autograds(
 
 
 def test_a_single_distance_is_a_bin(
-    embedding: tuple[TokenizedSample, np.ndarray], make_embed: Callable[..., EmbedParams]
+    embedding: tuple[TokenizedSample, np.ndarray], make_run: Callable[..., Run]
 ) -> None:
     sample, _ = embedding
     same = np.where(sample.labels == 1, np.float32(3), np.float32(np.nan))
-    found = telling_comments(replace(sample, telling_distance=same), make_embed("pre"))
+    found = telling_comments(replace(sample, telling_distance=same), make_run())
     assert found["bin"].tolist() == [0] * 6
 
 
 def test_scores_per_bin(
     embedding: tuple[TokenizedSample, np.ndarray],
-    make_embed: Callable[..., EmbedParams],
+    make_run: Callable[..., Run],
     make_train_params: Callable[..., TrainParams],
 ) -> None:
     sample, vectors = embedding
@@ -115,12 +117,11 @@ def test_scores_per_bin(
     sample = replace(sample, telling_distance=distance)
     predictions = make_predictions(sample)
     classifier = CommentClassifier("rnn", D, make_train_params())
-    embed = make_embed("pre")
-    table = remembered_by_distance(classifier, predictions, sample, vectors, embed)
-    assert list(table) == COLUMNS
+    run = make_run()
+    table = remembered(classifier.recurrent, classifier.head, run, (sample, vectors), predictions)
     assert table["comments"].sum() == 6
     probability = predictions["probability"].to_numpy()
-    telling = telling_comments(sample, embed)
+    telling = telling_comments(sample, run)
     for row in table.itertuples():
         toxic = telling.loc[telling["bin"] == row.bin, "comment"].to_numpy()
         assert row.accuracy == pytest.approx((probability[toxic] > 0.5).mean())
@@ -133,13 +134,16 @@ def test_scores_per_bin(
 
 def test_without_telling_words_there_is_nothing_to_tell(
     make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    make_embed: Callable[..., EmbedParams],
+    make_run: Callable[..., Run],
     make_train_params: Callable[..., TrainParams],
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier("rnn", D, make_train_params())
-    table = remembered_by_distance(
-        classifier, make_predictions(sample), sample, vectors, make_embed("pre")
+    table = remembered(
+        classifier.recurrent,
+        classifier.head,
+        make_run(),
+        (sample, vectors),
+        make_predictions(sample),
     )
     assert table.empty
-    assert list(table) == COLUMNS

@@ -8,21 +8,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.study.evidence.output_gate_path import (
+from rnngrad.study.measures.output_gates import (
     FACTORS,
     log10_norm_of_product,
     output_gate_factors,
-    output_gate_path,
+    output_gates,
 )
-from rnngrad.study.evidence.passages import Passages
 
 B, T, D, H = 2, 9, 3, 6
-PASSAGES = Passages(
-    0,
-    torch.zeros(B, 0, D),
-    torch.randn(B, T, D, generator=torch.Generator().manual_seed(1)),
-    torch.tensor([0.0, 1.0]),
-)
+X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0.0, 1.0])
 
 
 @pytest.fixture
@@ -48,7 +43,7 @@ def test_product_is_the_modules_jacobian_if_only_the_output_gate_reads_h(
     with torch.no_grad():
         hidden_weight(module)[: 3 * H] = 0
     h, c = (s.double() for s in start)
-    inputs = PASSAGES.inputs.double()
+    inputs = X.double()
     K = output_gate_factors(module, inputs, (h, c))
     assert K.shape == (T, B, H)
     found = log10_norm_of_product(K, hidden_weight(module).detach()[3 * H :])
@@ -75,7 +70,7 @@ def test_rates_stay_below_their_bounds_and_end_where_the_path_grows(
     classifier: CommentClassifier, start: tuple[Tensor, Tensor]
 ) -> None:
     before = copy.deepcopy(classifier.state_dict())
-    table = output_gate_path(classifier, PASSAGES, start, seed=1)
+    table = output_gates(classifier.recurrent, classifier.head, X, LABELS, start, seed=1)
     assert table["factor"].tolist() == list(FACTORS[: len(table)])
     assert (table["path_rate"] <= table["bound_rate"] + 1e-6).all()
     assert (table["bound_rate"] <= table["ceiling_rate"] + 1e-6).all()
@@ -98,7 +93,7 @@ def test_the_rate_is_that_of_the_weight_where_gates_stand_still(
         bias = dict(classifier.recurrent.named_parameters())["bias_ih_l0"]
         bias[: 3 * H] = 30  # i = f = g = 1: c_t = c_(t-1) + 1
         hidden_weight(classifier.recurrent)[3 * H :] = 1e-3 * torch.eye(H)
-    table = output_gate_path(classifier, PASSAGES, (h, c), seed=1)
+    table = output_gates(classifier.recurrent, classifier.head, X, LABELS, (h, c), seed=1)
     first, second = table["path_rate"].iloc[0], table["path_rate"].iloc[1]
     assert first == pytest.approx(-3 - torch.tensor(4.0).log10().item(), abs=0.05)
     assert second - first == pytest.approx(torch.tensor(2.0).log10().item(), abs=1e-3)
@@ -107,10 +102,10 @@ def test_the_rate_is_that_of_the_weight_where_gates_stand_still(
 def test_a_path_begins_where_the_cell_state_does(classifier: CommentClassifier) -> None:
     """From the zero state, words without a vector leave c at zero."""
     zero = torch.zeros(1, B, H)
-    inputs = PASSAGES.inputs.clone()
-    inputs[0, :3] = 0
-    passages = PASSAGES._replace(inputs=inputs)
-    found = output_gate_path(classifier, passages, (zero, zero), seed=1).iloc[0]
+    x = X.clone()
+    x[0, :3] = 0
+    module, head = classifier.recurrent, classifier.head
+    found = output_gates(module, head, x, LABELS, (zero, zero), seed=1).iloc[0]
     assert -10 < found["path_rate"] < found["bound_rate"]
 
 
@@ -119,12 +114,12 @@ def test_a_clipped_gradient_is_short_and_points_the_same_way(
 ) -> None:
     with torch.no_grad():
         classifier.head.weight *= 50  # an error that is worth clipping
-    row = output_gate_path(classifier, PASSAGES, start, seed=1).iloc[0]
+    row = output_gates(classifier.recurrent, classifier.head, X, LABELS, start, seed=1).iloc[0]
     double = copy.deepcopy(classifier).double()
     h, c = start
-    output, _ = double.recurrent(PASSAGES.inputs.double(), (h.double(), c.double()))
+    output, _ = double.recurrent(X.double(), (h.double(), c.double()))
     logits = double.head(output[:, -1])[:, 0]
-    loss = binary_cross_entropy_with_logits(logits, PASSAGES.labels.double())
+    loss = binary_cross_entropy_with_logits(logits, LABELS.double())
     (gradient,) = torch.autograd.grad(loss, hidden_weight(double.recurrent))
     assert row["gradient_norm"] == pytest.approx(gradient.norm().item(), rel=1e-9)
     assert row["gradient_norm"] > 1
