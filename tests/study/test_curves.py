@@ -11,27 +11,14 @@ from torch import Tensor
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.models.weights import weight_file
-from rnngrad.params import EmbedParams, ProbeParams, TrainParams
-from rnngrad.study.probed import STATE, ProbedModel, summarize
-from rnngrad.study.probing import initial_state, log_spaced_steps, probe_inputs, probe_model
+from rnngrad.params import TrainParams
+from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps, over_comments
+from rnngrad.study.open_model import each, open_model
+from rnngrad.study.runs import Run
 
 D, H = 3, 5
 LENGTHS = [4, 9, 6]
-PROBE = ProbeParams(comments=3, initial_state="uniform", spectral_steps=5, seed=1)
-
-
-def make_embed(padding: str) -> EmbedParams:
-    return EmbedParams.model_validate(
-        {
-            "vectors": "corpus",
-            "path": None,
-            "dimensions": D,
-            "vocabulary": "sample",
-            "padding": padding,
-            "max_length": 12,
-        }
-    )
+SPECTRAL = 5
 
 
 def autograd_jacobian(
@@ -59,29 +46,23 @@ def test_curves_equal_autograd(
     padding: str,
     make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
     make_train_params: Callable[..., TrainParams],
+    make_run: Callable[..., Run],
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    train = make_train_params(seeds=[2], hidden=H)
-    sample, vectors = make_sample(LENGTHS, ["test"], D)
-    model = CommentClassifier(cell, D, train)
-    for weights in ("init", "trained"):
-        torch.save(model.weights(), weight_file(tmp_path, weights, 2))
-    inputs = probe_inputs(sample, vectors, make_embed(padding), PROBE)
+    train = make_train_params(hidden=H)
+    torch.save(CommentClassifier(cell, D, train).weights(), tmp_path / "weights.pt")
+    run = make_run(cell=cell, padding=padding, steps=12)
+    model = open_model(run, make_sample(LENGTHS, ["test"], D), tmp_path / "weights.pt", train)
+    log10 = jacobian_curves(run, model, SPECTRAL)
     T = 9 if padding == "none" else 12
-    assert inputs.inputs.shape == (3, T, D)
-    probed = probe_model(cell, tmp_path, train, PROBE, inputs, 2, "init")
-    state = initial_state(model.recurrent, 3, PROBE)
-    module = model.recurrent.double()
-    steps = log_spaced_steps(T, PROBE.spectral_steps)
-    for b, length in enumerate(inputs.lengths.tolist()):
-        own = inputs.inputs[b : b + 1].double()
-        if isinstance(state, tuple):
-            start = (state[0][:, b : b + 1].double(), state[1][:, b : b + 1].double())
-        else:
-            start = state[:, b : b + 1].double()
+    assert {values.shape for values in log10.values()} == {(3, T)}
+    module, steps = model.module.double(), log_spaced_steps(T, SPECTRAL)
+    for b, length in enumerate(model.inputs.lengths.tolist()):
+        own = model.inputs.x[b : b + 1].double()
+        start = each(lambda part, b=b: part[:, b : b + 1].double(), model.start)
         for t in range(1, T + 1):
-            found = {name: values[b, t - 1] for name, values in probed.log10.items()}
+            found = {name: values[b, t - 1] for name, values in log10.items()}
             if t > length:
                 assert all(np.isnan(value) for value in found.values())
                 continue
@@ -96,13 +77,29 @@ def test_curves_equal_autograd(
                 assert found[name] == pytest.approx(value, abs=1e-4), (name, t)
 
 
-def test_the_summarys_mean_survives_what_no_float_holds() -> None:
+def test_the_mean_over_comments_survives_what_no_float_holds(make_run: Callable[..., Run]) -> None:
     values = np.array([[-400.0, -np.inf, 1.0], [-400.0 + np.log10(3), -np.inf, np.nan]])
-    table = summarize("rnn", ProbedModel(1, "init", {"frobenius": values}, None))
+    table = over_comments(make_run(cell="rnn"), {"frobenius": values})
     assert table["log10_mean"].tolist() == pytest.approx([-400 + np.log10(2), -np.inf, 1.0])
     assert table["examples"].tolist() == [2, 2, 1]
-    assert table["state"].unique().tolist() == [STATE["rnn"]]
-    assert {"cell", "seed", "weights", "statistic", "step", "log10_median"} <= {*table.columns}
+    assert table["state"].unique().tolist() == ["h"]
+    assert {"statistic", "step", "log10_median"} <= {*table.columns}
+
+
+def test_quantiles_are_those_of_the_comments_that_reach_a_step(
+    make_run: Callable[..., Run],
+) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 3))
+    values[5:, 2] = np.nan
+    values[:2, 1] = -np.inf
+    table = over_comments(make_run(), {"frobenius": values})
+    for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
+        found = table[f"log10_{name}"]
+        assert found[0] == pytest.approx(np.quantile(values[:, 0], share))
+        assert found[2] == pytest.approx(np.quantile(values[:5, 2], share))
+    assert table["log10_low"][1] == -np.inf
+    assert table["log10_high"][1] == pytest.approx(np.quantile(values[:, 1], 0.9))
 
 
 def test_steps_are_log_spaced_with_the_milestones() -> None:
