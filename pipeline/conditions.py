@@ -15,9 +15,7 @@ from rnngrad.stage import run_stage, whole
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
-# the results depend on it
-OPENED = ("study/runs.py", "study/inputs.py", "study/open_model.py")
-CODE = ("probe", "data", "models", "study/measures/curves.py", "study/measure_run.py", *OPENED)
+CODE = ("probe", "data", "models", "study/runs", "study/measures", "study/measure_run.py")
 
 
 def main() -> None:

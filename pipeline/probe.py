@@ -18,9 +18,7 @@ from rnngrad.stage import cell_of_stage, leave_out, run_stage
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
-# the results depend on it
-OPENED = ("study/runs.py", "study/inputs.py", "study/open_model.py")
-CODE = ("probe", "data", "models", "intervals.py", "study/measures", *OPENED)
+CODE = ("probe", "data", "models", "intervals.py", "study/runs", "study/measures")
 
 
 def main(cell: str) -> None:

@@ -13,8 +13,8 @@ from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps, over_comments
-from rnngrad.study.open_model import each, open_model
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import each, open_model
 
 D, H = 3, 5
 LENGTHS = [4, 9, 6]
@@ -54,7 +54,7 @@ def test_curves_equal_autograd(
     torch.save(CommentClassifier(cell, D, train).weights(), tmp_path / "weights.pt")
     run = make_run(cell=cell, padding=padding, steps=12)
     model = open_model(run, make_sample(LENGTHS, ["test"], D), tmp_path / "weights.pt", train)
-    log10 = jacobian_curves(run, model, SPECTRAL)
+    log10 = jacobian_curves(model, SPECTRAL)
     T = 9 if padding == "none" else 12
     assert {values.shape for values in log10.values()} == {(3, T)}
     module, steps = model.module.double(), log_spaced_steps(T, SPECTRAL)

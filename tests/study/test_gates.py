@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 import rnngrad
-from rnngrad.study.inputs import Inputs
 from rnngrad.study.measures.gates import gates, memory_gate, trajectories
+from rnngrad.study.runs.inputs import Inputs
 
 B, T, D, H = 2, 6, 3, 4
 

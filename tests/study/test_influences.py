@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.study.measures.influences import LARGE, SMALL, influences
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.open_model import State, each
 
 B, T, D, H = 2, 12, 3, 4
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,8 @@ from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
-from rnngrad.study.inputs import (
+from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import (
     Inputs,
     change_per_step,
     inputs_of,
@@ -18,8 +19,7 @@ from rnngrad.study.inputs import (
     passages_of,
     settled_ranges,
 )
-from rnngrad.study.open_model import state_after
-from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import state_after
 
 D, T = 3, 24
 LENGTHS = [9, 4, 7, 12, 8]

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import rnngrad
 from rnngrad.data.batches import load_embedding
 from rnngrad.params import Params
 from rnngrad.study.condition_tables import tabulate
 from rnngrad.study.measure_run import float32_zero_from, measure_run
-from rnngrad.study.open_model import Opened, open_model
 from rnngrad.study.runs import Run, condition_jobs, conditions_of
+from rnngrad.study.runs.inputs import Inputs
+from rnngrad.study.runs.open_model import Opened, open_model
 
 MakeParams = Callable[..., Params]
 T, D = 24, 4
@@ -42,15 +43,15 @@ def run(params: Params, folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, str
     return rows, {(str(a), str(b)): curve for (a, b), curve in groups}
 
 
-def opened(params: Params, folder: Path, cell: str) -> tuple[Run, Opened]:
+def opened(params: Params, folder: Path, cell: str) -> Opened:
     """The question's run of seed 1."""
     found = next(c.run for c in conditions_of(params) if c.run.cell == cell)
-    return found, open_model(found, load_embedding(folder))
+    return open_model(found, load_embedding(folder))
 
 
 def by_autograd(params: Params, folder: Path, cell: str) -> np.ndarray:
     """log10 of the mean over examples of mean_j |sum_i d s_t[i] / d s_0[j]|, (T,)."""
-    _, (module, _, inputs, state) = opened(params, folder, cell)
+    _, module, _, inputs, state = opened(params, folder, cell)
     module = module.double()
     parts = [s.double() for s in (state if isinstance(state, tuple) else (state,))]
     denominator = parts[-1].requires_grad_()
@@ -91,7 +92,7 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path, make_params: MakeP
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
     rows, curves = run(params, embed)
     found = int(rows["float32_zero_from"].item())
-    _, (module, _, inputs, (h, c)) = opened(params, embed, "lstm")
+    _, module, _, inputs, (h, c) = opened(params, embed, "lstm")
     assert torch.set_flush_denormal(True), "this processor cannot flush subnormal numbers"
     try:
         zero = []
@@ -128,7 +129,7 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(
     case = {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}
     params = make_params({"question": case})
     _, curves = run(params, embed)
-    _, (module, _, inputs, start) = opened(params, embed, "lstm")
+    _, module, _, inputs, start = opened(params, embed, "lstm")
     h, c = (s[0].double() for s in start)
     reference, c = SigmoidState(module, torch.float64), c.requires_grad_()
     for t in (1, 2, 9, T):
@@ -138,36 +139,32 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(
         assert curves["question", "lstm"][t] == pytest.approx(expected, abs=1e-12)
 
 
-Problem = tuple[nn.LSTM, Tensor, tuple[Tensor, Tensor]]
-
-
 @pytest.fixture
-def forgetful() -> Problem:
+def forgetful(make_run: Callable[..., Run]) -> Opened:
     """An LSTM whose forget gates are nearly closed, two examples of 150 steps and their states."""
     torch.manual_seed(0)
     module = nn.LSTM(D, 3, batch_first=True)
     with torch.no_grad():
         dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0
-    return module, torch.randn(2, 150, D), (torch.rand(1, 2, 3), torch.rand(1, 2, 3))
+    inputs = Inputs(torch.randn(2, 150, D), [range(150)] * 2, torch.full((2,), 150))
+    return Opened(make_run(), module, None, inputs, (torch.rand(1, 2, 3), torch.rand(1, 2, 3)))
 
 
 @pytest.mark.parametrize("near", [1, 60, 149])
-def test_the_first_zero_is_found_from_any_guess(near: int, forgetful: Problem) -> None:
-    module, x, start = forgetful
-    sums = rnngrad.autograd_column_sums(module, x, start, state="c", flush=True)
+def test_the_first_zero_is_found_from_any_guess(near: int, forgetful: Opened) -> None:
+    _, module, _, inputs, start = forgetful
+    sums = rnngrad.autograd_column_sums(module, inputs.x, start, state="c", flush=True)
     zero = (sums == 0).all(axis=0).tolist()
     assert 10 < zero.index(True) + 1 < 149
     # the true curve passes the smallest normal number at `near`
     guess = np.where(np.arange(150) < near - 1, 0.0, -50.0)[None]
-    found = float32_zero_from(module, x, start, "c", guess)
-    assert found == zero.index(True) + 1
+    assert float32_zero_from(forgetful, guess) == zero.index(True) + 1
 
 
-def test_there_is_no_first_zero_where_the_last_step_has_none(forgetful: Problem) -> None:
-    module, x, start = forgetful
+def test_there_is_no_first_zero_where_the_last_step_has_none(forgetful: Opened) -> None:
+    inputs = forgetful.inputs._replace(x=forgetful.inputs.x[:, :9])
     for guess in (-50.0, 0.0):
-        log10 = np.full((2, 9), guess)
-        assert float32_zero_from(module, x[:, :9], start, "c", log10) is None
+        assert float32_zero_from(forgetful._replace(inputs=inputs), np.full((2, 9), guess)) is None
 
 
 def test_costly_readings_are_taken_where_the_question_looked(

@@ -13,8 +13,8 @@ from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
-from rnngrad.study.open_model import each, initial_state, open_model, state_after
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import each, initial_state, open_model, state_after
 
 D, H = 4, 5
 DRAWN = {

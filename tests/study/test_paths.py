@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.study.inputs import Inputs
 from rnngrad.study.measures.paths import (
     paths,
     rate_at,
@@ -18,7 +17,8 @@ from rnngrad.study.measures.paths import (
     state_at,
     tanh_factors,
 )
-from rnngrad.study.open_model import initial_state
+from rnngrad.study.runs.inputs import Inputs
+from rnngrad.study.runs.open_model import initial_state
 
 B, T, D, H = 3, 90, 3, 4
 WORDS = [30, 12, 50]

@@ -9,7 +9,7 @@ import rnngrad
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.report.why_figures import PUBLISHED_HALVES
-from rnngrad.study.open_model import initial_state
+from rnngrad.study.runs.open_model import initial_state
 
 
 def halved_medians(cell: str) -> np.ndarray:

@@ -12,9 +12,9 @@ import pytest
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 from rnngrad.study.results import (
-    COLUMNS,
     CONDITION_CURVES,
     CONDITIONS,
+    GATES,
     HISTORY,
     MEASURES,
     load_results,
@@ -62,12 +62,12 @@ def build(params: Params, tmp_path: Path) -> Path:
             write(tmp_path / "train" / cell / f"seed-{seed}" / "history.csv", *HISTORY)
             for weights in ("init", "trained"):
                 folder = tmp_path / "probe" / cell / f"{weights}-{seed}"
-                for name, (cells, of) in MEASURES.items():
-                    if cell in cells and weights in of:
-                        columns = ("cell", "seed", "weights", *COLUMNS.get(name, ()))
+                for name, cells in MEASURES.items():
+                    if cell in cells and (name, weights) != ("remembered", "init"):
+                        columns = ("cell", "seed", "weights", "step")
                         # the first trained LSTM knows no telling word
                         none = name == "remembered" and seed == 1
-                        write(folder / f"{name}.csv", *dict.fromkeys(columns), rows=1 - none)
+                        write(folder / f"{name}.csv", *columns, rows=1 - none)
                 np.savez(folder / "triangle.npz", triangle=TRIANGLE + seed)
         for name in ("metrics", "model_card"):
             (tmp_path / "train" / cell / f"{name}.json").write_text(json.dumps({"name": name}))
@@ -106,7 +106,7 @@ def test_the_tables_of_all_models_are_one(build: Path, params: Params) -> None:
 def test_a_study_without_an_lstm_has_no_measures_of_one(build: Path, params: Params) -> None:
     results = load_results(build, params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}}}))
     assert results.gates.empty
-    assert {*COLUMNS["gates"]} == {*results.gates}
+    assert {*GATES} == {*results.gates}
     assert {*results.evidence} == {"influences", "shares", "powers", "remembered"}
     np.testing.assert_array_equal(results.triangles["rnn", "init"], TRIANGLE + 1.5)
 

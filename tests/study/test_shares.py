@@ -10,7 +10,7 @@ from torch import Tensor
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.study.measures.shares import shares
 from rnngrad.study.measures.tutorial import tutorial
-from rnngrad.study.open_model import State
+from rnngrad.study.runs.open_model import State
 
 B, T, D = 3, 20, 3
 

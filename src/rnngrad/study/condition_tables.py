@@ -9,10 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rnngrad.intervals import log10_mean
-from rnngrad.study.results import read_arrays
+from rnngrad.study.results import NAMES, read_arrays
 from rnngrad.study.runs import Condition, Reading, job_name
 
-NAMES = ["condition", "factor", "cell"]
 STEPS = (20, 100, 400, 1383)
 NUMBERS = [
     "examples",
@@ -24,24 +23,17 @@ NUMBERS = [
     "horizon",
 ]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
-SMALLEST_NORMAL = {  # log10 of what each arithmetic can still hold with all its digits
-    "log": -math.inf,
-    "float64": math.log10(np.finfo(np.float64).tiny),
-    "float32": math.log10(np.finfo(np.float32).tiny),
-    "float32_flushed": math.log10(np.finfo(np.float32).tiny),
-}
+# log10 of the smallest number that an arithmetic holds with all its digits
+FLOAT32, FLOAT64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
+SMALLEST = {"log": -math.inf, "float64": FLOAT64, "float32": FLOAT32, "float32_flushed": FLOAT32}
 
 
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Collect the numbers and curves of every condition.
+    """The numbers of all conditions, a row per seed, and their curves, a row per seed and step.
 
     Args:
         conditions: those whose runs were measured.
         folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
-
-    Returns:
-        One row per condition, cell and seed: condition, factor, cell, seed and ``NUMBERS``; and
-        their curves, one row per step: condition, cell, step, log10.
     """
     rows, curves = [], []
     for name, factor, run, reading in conditions:
@@ -60,22 +52,18 @@ def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFram
 def curve_numbers(
     log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Reading
 ) -> tuple[pd.Series, dict[str, float]]:
-    """The curve and the numbers of one run under one condition.
+    """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
 
     Args:
         log10: (B, T), NaN at steps that were not recorded.
         words: for each example the steps (from 0) at which words are read.
         start: log10 of the statistic of the identity, step 0.
         reading: its arithmetic says above which number rates are taken.
-
-    Returns:
-        log10 of the mean over examples by step (from 1), and ``NUMBERS`` but for float32_zero_from;
-        NaN where there is none.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
     curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
-    T, smallest = log10.shape[1], SMALLEST_NORMAL[reading.arithmetic]
+    T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
     padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
     numbers: dict[str, float] = {"examples": len(log10), "log10_at_end": float(curve[T])}
     numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
@@ -108,24 +96,16 @@ def _horizon(curve: pd.Series, start: float) -> float:
     if not len(below):
         return np.nan
     first = int(below[0])
-    step, value = int(curve.index[first]), float(curve.iloc[first])
-    before_step, before = (
-        (int(curve.index[first - 1]), float(curve.iloc[first - 1])) if first else (0, start)
-    )
-    if step - before_step == 1 or not np.isfinite(value):
+    steps, values = [0, *curve.index], [start, *curve]
+    (last, step), (before, value) = steps[first : first + 2], values[first : first + 2]
+    if step - last == 1 or not math.isfinite(value):
         return step
     # between two recorded steps the curve is taken to be straight
-    return float(
-        np.ceil(before_step + (before - start + 1) / (before - value) * (step - before_step))
-    )
+    return math.ceil(last + (before - start + 1) / (before - value) * (step - last))
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per condition and cell: the median over seeds of every number.
-
-    Steps (``float32_zero_from``, ``horizon``) are missing where half of the seeds or more never
-    come there; the others where they do not exist.
-    """
+    """Medians by condition and cell; steps to which half of the seeds never come are missing."""
     never = dict.fromkeys(COUNTS, np.inf)
     medians = seeds.fillna(never).groupby(NAMES, sort=False)[NUMBERS].median()
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")

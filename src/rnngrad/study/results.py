@@ -1,7 +1,7 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,21 @@ from rnngrad.params import Params
 
 WEIGHTS = ("init", "trained")
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
-MODEL = ["cell", "seed", "weights"]
-COLUMNS = {
-    "curves": [*MODEL, "statistic", "step", "log10_mean", "log10_median", "examples"],
-    "gates": [*MODEL, "input", "activation", "share", "mean"],
-}
+GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 NAMES = ["condition", "factor", "cell"]
 CONDITIONS = [*NAMES, "examples", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
-# by measure, the cells that have it and the weights it is taken of
 ANY = ("rnn", "lstm", "gru")
-MEASURES = {
-    "curves": (ANY, WEIGHTS),
-    "gates": (("lstm", "gru"), WEIGHTS),
-    "influences": (ANY, WEIGHTS),
-    "output_gates": (("lstm",), WEIGHTS),
-    "paths": (("lstm",), WEIGHTS),
-    "powers": (("rnn",), WEIGHTS),
-    "remembered": (ANY, ("trained",)),
-    "shares": (ANY, WEIGHTS),
+MEASURES = {  # the cells that have it
+    "curves": ANY,
+    "gates": ("lstm", "gru"),
+    "influences": ANY,
+    "output_gates": ("lstm",),
+    "paths": ("lstm",),
+    "powers": ("rnn",),
+    "remembered": ANY,  # once they are trained
+    "shares": ANY,
 }
 
 
@@ -44,20 +39,12 @@ class Results:
     """Result files of one study, for the cells and conditions of its params.yaml.
 
     Attributes:
-        curves: cell, seed, weights (init | trained), state, statistic, step, log10_mean,
-            log10_median, log10_low, log10_high, examples.
-        gates: input (padding | words), activation (bin centre), share, mean, cell, seed, weights;
-            the LSTM's forget gate and the GRU's update gate, no rows where there is neither.
+        curves, gates, evidence: the tables of :mod:`rnngrad.study.measures`, those of all models
+            below one another, behind cell, seed and weights (init | trained).
         history: cell, seed, epoch, split, loss, accuracy.
         metrics: by cell and test metric, the mean over seeds with its 95% interval.
-        model_cards: by cell.
-        data_card: counts and lengths of the sample.
-        embed_card: vocabulary and coverage of the word vectors.
-        conditions: condition, factor, cell and the numbers of
-            :mod:`rnngrad.study.condition_tables`, medians over seeds.
-        condition_seeds: the same for every seed.
-        condition_curves: condition, cell, step, log10, low, high.
-        evidence: all cells together, by the names of :mod:`rnngrad.study.measures`.
+        model_cards, data_card, embed_card: the settings and counts of the stages before.
+        conditions, condition_seeds, condition_curves: see :mod:`rnngrad.study.condition_tables`.
         triangles: by cell and weights, (T, T) float32, medians over seeds: which steps a weight's
             gradient comes from; NaN above the diagonal.
     """
@@ -94,23 +81,37 @@ def load_results(build: Path, params: Params) -> Results:
         InputError: a file is missing or unreadable.
     """
     cells, train, conditions = list(params.cells), build / "train", build / "conditions"
+    seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
     histories = [
         read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
-        for cell in cells
-        for seed in params.train_of(cell).seeds
+        for cell, seed in seeds
     ]
-    measures = {
-        name: _measure(build, params, name)
-        for name, (having, _) in MEASURES.items()
-        if {*cells} & {*having}
+    # of every seed first the model before training
+    folders = [
+        (cell, weights, build / "probe" / cell / f"{weights}-{seed}")
+        for cell, seed in seeds
+        for weights in WEIGHTS
+    ]
+    tables = {
+        name: [
+            read_result(folder / f"{name}.csv")
+            for cell, weights, folder in folders
+            if cell in having and (name, weights) != ("remembered", "init")
+        ]
+        for name, having in MEASURES.items()
     }
     if "lstm" in cells:
         path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
-        measures["tutorial"] = read_result(path)
+        tables["tutorial"] = [read_result(path)]
+    measures = {name: _joined(found) for name, found in tables.items() if found}
+    triangles: dict[tuple[str, str], list[NDArray]] = {}
+    for cell, weights, folder in folders:
+        triangle = read_arrays(folder / "triangle.npz")["triangle"]
+        triangles.setdefault((cell, weights), []).append(triangle)
     return Results(
         params=params,
         curves=measures.pop("curves"),
-        gates=measures.pop("gates", pd.DataFrame(columns=COLUMNS["gates"])),
+        gates=measures.pop("gates", pd.DataFrame(columns=GATES)),
         history=pd.concat(histories),
         metrics={cell: _read_json(train / cell / "metrics.json") for cell in cells},
         model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
@@ -121,49 +122,15 @@ def load_results(build: Path, params: Params) -> Results:
         condition_curves=read_result(conditions / "curves.csv", *CONDITION_CURVES),
         evidence=measures,
         triangles={
-            (cell, weights): _median_triangle(_folders(build, params, cell, (weights,)))
-            for cell in cells
-            for weights in WEIGHTS
+            model: np.median(np.stack(found), axis=0).astype(np.float32)
+            for model, found in triangles.items()
         },
     )
 
 
-def _measure(build: Path, params: Params, name: str) -> pd.DataFrame:
-    """The tables of all models, one below another."""
-    cells, weights = MEASURES[name]
-    wanted = COLUMNS.get(name, ())
-    tables = [
-        read_result(folder / f"{name}.csv", *wanted)
-        for cell in params.cells
-        if cell in cells
-        for folder in _folders(build, params, cell, weights)
-    ]
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     # a table without rows has no types that another one would have to be reconciled with
     return pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
-
-
-def _folders(build: Path, params: Params, cell: str, weights: Sequence[str]) -> list[Path]:
-    """The folders of a cell's models; of every seed first the one before training."""
-    seeds = params.train_of(cell).seeds
-    return [build / "probe" / cell / f"{each}-{seed}" for seed in seeds for each in weights]
-
-
-def _median_triangle(folders: Sequence[Path]) -> NDArray[np.float32]:
-    triangles = [read_arrays(folder / "triangle.npz")["triangle"] for folder in folders]
-    return np.median(np.stack(triangles), axis=0).astype(np.float32)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray]:
-    """The arrays that another stage wrote, by name.
-
-    Raises:
-        InputError: the file is missing or unreadable.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
 
 
 def read_result(path: Path, *columns: str) -> pd.DataFrame:
@@ -172,18 +139,33 @@ def read_result(path: Path, *columns: str) -> pd.DataFrame:
     Raises:
         InputError: it is missing, no CSV, or lacks one of the columns.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(f"{path}: has no column {missing[0]}; run dvc repro")
+    table = _read(path, pd.read_csv)
+    for column in columns:
+        if column not in table:
+            raise InputError(f"{path}: has no column {column}; run dvc repro")
     return table
 
 
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """The arrays that another stage wrote, by name.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+
+    def load(path: Path) -> dict[str, NDArray]:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+
+    return _read(path, load)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    return _read(path, lambda path: json.loads(path.read_text()))
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return reader(path)
+    except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error

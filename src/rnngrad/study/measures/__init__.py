@@ -8,7 +8,6 @@ import pandas as pd
 
 from rnngrad.data.batches import load_embedding
 from rnngrad.params import TrainParams
-from rnngrad.study.inputs import passages_of
 from rnngrad.study.measures import (
     curves,
     gates,
@@ -20,19 +19,20 @@ from rnngrad.study.measures import (
     shares,
     tutorial,
 )
-from rnngrad.study.open_model import open_model, state_after
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import passages_of
+from rnngrad.study.runs.open_model import open_model, state_after
 
 
 def measure_model(folder: Path, *model: Any) -> None:
-    """Write a CSV for every measure of a model, and its curves and triangle as arrays.
+    """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
     Args:
-        folder: is there.
-        model: run (the model and its inputs); at how many steps the spectral norm is taken; folder
-            of the stage embed; weight file, settings of the training, and file of the trained
-            model's predictions, or None. Without them the tutorial's own example is measured.
+        folder: where to.
+        model: the run; at how many steps the spectral norm is taken; folder of the stage embed;
+            weight file, settings of the training, and file of the trained model's predictions, or
+            None. Without them the tutorial's own example is measured.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.
@@ -53,9 +53,10 @@ def _measures(
     predictions: Path | None,
 ) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
-    model = module, _, inputs, start = open_model(run, embedding, file, train)
+    model = open_model(run, embedding, file, train)
+    _, module, _, inputs, start = model
     head: Any = model.head  # there is one: the weights come from a file
-    log10 = curves.jacobian_curves(run, model, spectral_steps)
+    log10 = curves.jacobian_curves(model, spectral_steps)
     before, x, labels = passages_of(run, embedding)
     state, seed = state_after(module, before), run.inputs_seed
     tables = {"curves": curves.over_comments(run, log10)}

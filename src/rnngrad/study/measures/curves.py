@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.intervals import log10_mean
-from rnngrad.study.open_model import Opened
 from rnngrad.study.results import MILESTONES
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import Opened
 
 STATISTICS = ("column_sum", "frobenius", "spectral")
 LOWEST = -1e300  # stands for -inf, the log10 of an exact zero, next to which nothing interpolates
@@ -20,14 +20,14 @@ def log_spaced_steps(last: int, count: int) -> list[int]:
     return sorted({*spread, *(step for step in MILESTONES if step <= last)})
 
 
-def jacobian_curves(run: Run, model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
+def jacobian_curves(model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
     """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's paths are two more."""
-    paths = ["hidden_path"] if run.cell == "lstm" else []
+    paths = ["hidden_path"] if model.run.cell == "lstm" else []
     curves = rnngrad.jacobian_curves(
         model.module,
         model.inputs.x,
         model.start,
-        state=run.state,
+        state=model.run.state,
         lengths=model.inputs.lengths,
         statistics=[*STATISTICS, *paths],
         spectral_steps=log_spaced_steps(model.inputs.x.shape[1], spectral_steps),

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rnngrad.probe import Trajectory, trajectory
-from rnngrad.study.inputs import Inputs
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.inputs import Inputs
+from rnngrad.study.runs.open_model import State, each
 
 BINS = 50
 
@@ -32,9 +32,7 @@ def memory_gate(path: Trajectory) -> NDArray[np.float64]:
 def gates(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
     """Share of the memory gate's activations in each of 50 bins of (0, 1), by kind of input.
 
-    Returns:
-        Columns: input, activation (bin centre), share (sums to 1 over the bins), mean. A kind of
-        input that does not occur has no rows.
+    activation is the centre of a bin. A kind of input that does not occur has no rows.
     """
     edges, ranges = np.linspace(0, 1, BINS + 1), inputs.ranges()
     counts = {name: np.zeros(BINS, dtype=int) for name in ranges}

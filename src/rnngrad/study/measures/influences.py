@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 import rnngrad
 from rnngrad.study.measures.gates import memory_gate
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.open_model import State, each
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -35,18 +35,15 @@ def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.Dat
     """Forward influence of a state on later ones, beside the gradient and the product of gates.
 
     Args:
-        module: of one layer and any dtype, left as it is; a copy runs in float64.
-        x, start: what it reads (B, T, D), and from which state.
+        module, x, start: of any dtype; copies run in float64. What it reads (B, T, D), from where.
         seed: of the random directions.
 
     Returns:
-        One row per perturbation and lag, over comments, steps k and directions. Columns:
-        perturbation (eps, relative to the norm of s_k); lag (t - k, steps); resolved (share of the
-        samples whose move of s_t stands clear of float64's rounding; only these count);
-        log10_forward, log10_backward, log10_gates (medians; u is taken of the small move for both
-        perturbations); backward_difference, gates_difference (median distance of the logarithms
-        from log10_forward, in decades); gates_correlation (Pearson's, of log10_gates and
-        log10_forward). NaN where there is nothing to take it of.
+        A row per perturbation (eps) and lag (t - k), over comments, steps k and directions.
+        resolved: share of samples whose move stands clear of float64's rounding; only these count.
+        log10_forward, log10_backward, log10_gates are medians; u is taken of the small move.
+        backward_difference, gates_difference: median distance from log10_forward, in decades.
+        gates_correlation: Pearson's, of log10_gates and log10_forward.
     """
     module = copy.deepcopy(module).double().requires_grad_(False)
     x, state = _samples(module, x.double(), each(Tensor.double, start))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.open_model import State, each
 
 COMMENTS = 2
 STEPS = 50
@@ -33,19 +33,17 @@ def output_gates(
 
     Args:
         module, head: an LSTM and the logistic unit that reads it, left as they are.
-        x, labels, start: what it reads (B, T, D), how that is labelled, and the state before it
-            (the same for every factor); two comments and 50 steps at most.
+        x, labels, start: what they read (B, T, D), its labels, and the state before it; two
+            comments and 50 steps at most.
         seed: of the directions from which the total is estimated.
 
     Returns:
-        One row per factor, up to the first at which path_rate is positive, or 256. Columns: factor;
-        path_rate, bound_rate, ceiling_rate (log10 of the three norms above, per step; means over
-        comments); total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F relative to the identity's, per
-        step, from eight random directions); gradient_norm, clipped_norm, cosine (of dL/dW_hh of the
-        classifier's loss before and after clipping to the norm 1, and between the two);
-        log10_early_to_late (norm of the part of dL/dW_hh that enters in the first half of the
-        steps, over that of the second half, in decades). The columns from total_rate on are NaN
-        but in the first and the last row.
+        A row per factor, up to the first at which path_rate is positive, or 256.
+        path_rate, bound_rate, ceiling_rate: log10 of the norms above per step, means over comments.
+        In the first and last row alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step,
+        the identity's being 0, from eight random directions); gradient_norm, clipped_norm, cosine
+        (of dL/dW_hh before and after clipping to the norm 1, and between the two);
+        log10_early_to_late (the part of dL/dW_hh of the first half of the steps over the other's).
     """
     x, labels = x[:COMMENTS, :STEPS].double(), labels[:COMMENTS].double()
     state = each(lambda part: part[:, :COMMENTS].double(), start)

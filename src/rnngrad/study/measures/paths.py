@@ -25,9 +25,9 @@ from torch import nn
 
 import rnngrad
 from rnngrad.probe import Trajectory
-from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_ranges
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.open_model import State
+from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import State
 
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
@@ -42,43 +42,35 @@ def paths(
     """Rates of the paths, and what the gates do meanwhile.
 
     Args:
-        module: an LSTM of one layer.
-        inputs, start: what it reads, and (h_0, c_0), (1, B, H) each.
+        module, inputs, start: an LSTM of one layer, what it reads, and (h_0, c_0).
         curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
             ``cell_path`` and ``hidden_path``, (B, T).
 
     Returns:
         A row per input (padding | words) that occurs. Columns:
-        steps: how many count, over all comments; on padding the first 100 steps of a comment do
-            not, except for below_largest_path.
+        steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
         total, cell_path, hidden_path: decades per step.
-        below_largest_path: decades by which the total lies below the larger of the two parts, the
-            most at any step; negative where it is always above.
-        gate_std: standard deviation of a forget gate over the steps of a comment, the median over
-            units and comments.
-        tanh_factors: o tanh'(c) per step on the paths that make up the gradient, over 200 steps of
-            one comment on either side of the change of inputs, see :func:`tanh_factors`; NaN where
-            that comment lacks this input.
+        below_largest_path: by how many decades the total lies below both parts at the most.
+        gate_std: deviation of a forget gate over a comment, the median over units and comments.
+        tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment
+            around the change of inputs; NaN where it lacks this input.
         log10_tanh_factor: mean of log10 of o tanh'(c).
-        zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts at the
-            zero state, and at that in which padding comes to rest; NaN where it does not, and for
-            words.
+        zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on
+            padding, at the zero state and where padding comes to rest; NaN where it does not.
     """
     ranges = inputs.ranges()
     counting, longest = settled_ranges(ranges), most_of_both(ranges)
-    seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {n: [] for n in counting}
+    seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {}
     factors: dict[str, float] = {}
     for example, path in enumerate(trajectories(module, inputs, start)):
         for name, own in counting.items():
             if own[example]:
-                seen[name].append(_seen(path, own[example]))
+                seen.setdefault(name, []).append(_seen(path, own[example]))
         if example == longest:
             factors = _tanh_factors_per_step(module, inputs, example, path)
     rows = []
-    for name, own in counting.items():
-        if not seen[name]:
-            continue
-        log10_through, spread, last_steps = zip(*seen[name], strict=True)
+    for name in sorted(seen):
+        own, (log10_through, spread, last_steps) = counting[name], zip(*seen[name], strict=True)
         # after the first step there is no hidden path yet
         begun = [range(max(steps.start, 1), steps.stop) for steps in own]
         row = {
@@ -131,11 +123,7 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
     """Decades per step that the last steps of comments' padding predict; mean over comments.
 
     Comments may come to rest in different states, each of which has a rate of its own. NaN where
-    one of them still moves.
-
-    Args:
-        module: of one layer.
-        last_steps: the states before and after the last step of padding, of every comment.
+    one of them still moves. ``last_steps`` are the states before and after every last step.
     """
     rates: list[float] = []
     states: list[Array] = []
@@ -157,22 +145,20 @@ def _tanh_factors_per_step(
     first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
     part = rnngrad.trajectory(module, inputs.x[example : example + 1, first:stop], (h, c))
-    factors = tanh_factors(part)[None]
+    steps = {name: own[example] for name, own in inputs.ranges().items()}
     within = {
-        name: [range(max(own[example].start, first) - first, min(own[example].stop, stop) - first)]
-        for name, own in inputs.ranges().items()
+        name: [range(max(own.start, first) - first, min(own.stop, stop) - first)]
+        for name, own in steps.items()
     }
-    return {name: change_per_step(factors, w) for name, w in settled_ranges(within).items()}
+    found = tanh_factors(part)[None]
+    return {name: change_per_step(found, own) for name, own in settled_ranges(within).items()}
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:
     """The mean number of factors o tanh'(c) in the paths from c_0 to c_t: (T,) float64.
 
-    A path counts by its share of the Frobenius norm of d c_t/d c_0. Found by a central difference
-    over ln z.
-
-    Args:
-        path: of one example.
+    A path counts by its share of the Frobenius norm of d c_t/d c_0, by a central difference over
+    ln z.
     """
     through = path.factors.maps().through[0]
     T, H = through.shape

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.inputs import Inputs, change_per_step, most_of_both, settled_ranges
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import State, each
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
 
@@ -30,16 +30,14 @@ def powers(
     """The decay that the recurrent kernel predicts, and the measured one.
 
     Args:
-        module: a tanh RNN of one layer.
-        inputs, start: what it reads, and h_0 (1, B, H).
+        module, inputs, start: a tanh RNN of one layer, what it reads, and h_0.
         log10: (B, T), log10 of the Frobenius norm of d h_t/d h_0.
 
     Returns:
-        A row per input (padding | words) that occurs. Columns: spectral_radius and
-        largest_singular_value of W_hh; predicted (log10 of the former) and measured, in decades per
-        step; tanh_slope (mean of tanh' over units and steps); last_move (the most that any unit
-        moves in the last step of this input, median over comments): on padding 0 if the state comes
-        to rest. The first 100 steps of padding of a comment do not count.
+        A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
+        W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
+        tanh' over units and steps); last_move (the most that any unit moves in the last step of
+        this input, median over comments). The first 100 steps of a comment's padding do not count.
     """
     W, h_0 = cast("Tensor", module.weight_hh_l0).detach().double(), cast("Tensor", start)
     radius, rows = spectral_radius(W), []
@@ -71,11 +69,7 @@ def spectral_radius(W: Tensor) -> float:
 
 
 def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
-    """:func:`powers` with W_hh scaled to other spectral radii, on the comment with most of both.
-
-    Returns:
-        The same columns, and weights: radius 0.9 | radius 1.1.
-    """
+    """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
     one = most_of_both(inputs.ranges())
     own, tables = slice(one, one + 1), []
     # few directions are soonest carried on in float64, many steps at a time
@@ -86,13 +80,9 @@ def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.Data
         W = cast("Tensor", scaled.weight_hh_l0)
         with torch.no_grad():
             W *= radius / spectral_radius(W)
+        x, lengths, names = inputs.x, inputs.lengths, ["frobenius"]
         curves = rnngrad.jacobian_curves(
-            scaled,
-            inputs.x,
-            start,
-            lengths=inputs.lengths,
-            method="sketch",
-            statistics=["frobenius"],
+            scaled, x, start, lengths=lengths, method="sketch", statistics=names
         )
         table = powers(scaled, inputs, start, curves.log10_frobenius)
         tables.append(table.assign(weights=f"radius {radius}"))

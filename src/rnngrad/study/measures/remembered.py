@@ -10,21 +10,19 @@ from torch import nn
 
 import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.study.inputs import Embedding, padded_comments
-from rnngrad.study.open_model import state_after
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import Embedding, padded_comments
+from rnngrad.study.runs.open_model import state_after
 
 BINS = 5
 PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
 
 
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
-    """The toxic test comments whose last telling word is known and read.
+    """The toxic test comments whose last telling word is known and read, with its distance.
 
-    Returns:
-        Columns: comment (position in the sample), distance (steps between the last telling word and
-        the state that is read: the words after it and padding behind), bin (0, 1, ...: fifths of
-        the distances; fewer where distances are equal).
+    The distance, in steps, is that from the state that is read: the words after it and padding
+    behind. bin: fifths of the distances, from 0; fewer where distances are equal.
     """
     limit = sample.max_length(run.steps)
     distance = sample.telling_distance
@@ -55,12 +53,10 @@ def remembered(
         predictions: its comment, label and probability of the test split.
 
     Returns:
-        One row per bin; none where no distance is known. Columns: bin; distance_low,
-        distance_median, distance_high (steps); comments; accuracy (share called toxic); auroc
-        (share of the pairs with a comment that is not toxic that are in the right order, which a
-        model cannot raise by calling everything toxic); log10_gradient (median over some comments
-        of log10 of |d logit/d s| at the step of the telling word, over that at the last step; s is
-        c for an LSTM, h otherwise).
+        A row per bin; none where no distance is known. accuracy: share called toxic. auroc: share
+        of the pairs with a comment that is not toxic that are in the right order, which a model
+        cannot raise by calling everything toxic. log10_gradient: median over some comments of log10
+        of |d logit/d s| at the telling word over that at the last step; s is c for an LSTM.
     """
     telling = telling_comments(embedding[0], run)
     if telling.empty:

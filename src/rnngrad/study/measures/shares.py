@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.open_model import State, each
+from rnngrad.study.runs.open_model import State, each
 
 COMMENTS = 2
 STEPS = 100
@@ -29,10 +29,10 @@ def shares(
         x, start: what it reads (B, T, D), and from which state; two comments and 100 steps at most.
 
     Returns:
-        One row per comment. Columns: comment, steps (T), late_share (of the summed norms of the
-        parts, what the last tenth of the steps holds), steps_of_most (the smallest number of last
-        steps that hold 90% of it). And (T, T), loss step x step, of the first comment: log10 of the
-        norm of each part relative to the largest of its row; NaN above the diagonal.
+        A row per comment: steps (T), late_share (what the last tenth of the steps holds of the
+        summed norms), steps_of_most (the smallest number of last steps that hold 90% of them). And
+        (T, T), loss step x step, of the first comment: log10 of the norm of each part relative to
+        the largest of its row; NaN above the diagonal.
     """
     x = x[:COMMENTS, :STEPS]
     parts = rnngrad.weight_gradient_parts(

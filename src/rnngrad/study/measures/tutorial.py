@@ -13,10 +13,7 @@ def tutorial() -> pd.DataFrame:
 
     N, D, T, H = 1, 3, 3, 1; standard normal draws after ``numpy.random.seed(1)`` in the order
     x (N, T, D), h_0 (N, H), W_x (D, 4H), W_h (H, 4H), b (4H), output gradient (N, T, H); c_0 = 0.
-    Its gates are stacked as i, f, o, g, torch's as i, f, g, o.
-
-    Returns:
-        Columns: loss, step (both from 1, step <= loss), norm. One row per part.
+    Its gates are stacked as i, f, o, g, torch's as i, f, g, o. Losses and steps count from 1.
     """
     N, D, T, H = 1, 3, 3, 1
     # the tutorial's numbers are those of this generator and no other

@@ -12,8 +12,8 @@ from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases
 from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
-from rnngrad.study.inputs import Embedding, Inputs, inputs_of
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import Embedding, Inputs, inputs_of
 
 State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) each
 
@@ -22,10 +22,11 @@ class Opened(NamedTuple):
     """A run that is ready to be measured.
 
     Attributes:
-        module, head: one recurrent layer, and the logistic unit that reads it; None without a file.
+        module, head: one recurrent layer, and the logistic unit that reads it, None without a file.
         inputs, start: what the layer reads, and from which state.
     """
 
+    run: Run
     module: nn.RNNBase
     head: nn.Linear | None
     inputs: Inputs
@@ -52,7 +53,7 @@ def open_model(
         classifier = load_classifier(file, run.cell, features, train)
         module, head = classifier.recurrent, classifier.head
     start = initial_state(module, len(inputs.x), run.initial_state, run.state_seed)
-    return Opened(module, head, inputs, start)
+    return Opened(run, module, head, inputs, start)
 
 
 def _initial(run: Run, features: int) -> nn.RNNBase:
@@ -73,8 +74,7 @@ def _initial(run: Run, features: int) -> nn.RNNBase:
 def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -> State:
     """The state before the first step: ``zero``, or ``uniform``, U(0, 1) as in the question.
 
-    All examples have the same one: then the padding in front of them is one and the same, and the
-    probe runs it once.
+    All examples have the same one: then the probe runs the padding in front of them once.
     """
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(2, module.hidden_size, generator=generator) * (kind == "uniform")
