@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from ready import ready
 from torch import nn
 
 import rnngrad
@@ -22,7 +23,7 @@ def test_lstm_gate_is_the_factor_of_the_previous_cell_state() -> None:
     h, c = torch.rand(2, 1, B, H, dtype=torch.float64).unbind()
     gates = [
         memory_gate(path)
-        for path in trajectories(module, make_inputs(inputs, [range(T)] * B), (h, c))
+        for path in trajectories(ready(module, make_inputs(inputs, [range(T)] * B), (h, c)))
     ]
     assert [gate.shape for gate in gates] == [(1, T, H)] * B
     f = torch.from_numpy(np.concatenate(gates))
@@ -41,7 +42,7 @@ def test_gru_gate_mixes_the_previous_hidden_state() -> None:
     inputs, h = torch.randn(B, T, D), 5 * torch.rand(1, B, H)
     z = torch.from_numpy(
         np.concatenate(
-            [*map(memory_gate, trajectories(module, make_inputs(inputs, [range(T)] * B), h))]
+            [*map(memory_gate, trajectories(ready(module, make_inputs(inputs, [range(T)] * B), h)))]
         )
     )
     hidden, _ = module(inputs, h)
@@ -55,7 +56,7 @@ def test_histogram_shares_sum_to_one_and_absent_inputs_have_no_rows() -> None:
     module, inputs, h = nn.GRU(D, H, batch_first=True), torch.randn(B, T, D), torch.rand(1, B, H)
     words = np.zeros((B, T), dtype=bool)
     words[0, 3:] = words[1, 1:] = True
-    table = gates(module, make_inputs(inputs, [range(3, T), range(1, T)]), h)
+    table = gates(ready(module, make_inputs(inputs, [range(3, T), range(1, T)]), h))
     assert table.groupby("input")["share"].sum().to_dict() == pytest.approx(
         {"padding": 1.0, "words": 1.0}
     )
@@ -66,5 +67,5 @@ def test_histogram_shares_sum_to_one_and_absent_inputs_have_no_rows() -> None:
         assert own["share"].to_numpy() == pytest.approx(counts / counts.sum())
         assert own["activation"].to_numpy() == pytest.approx(edges[:-1] + 1 / (2 * len(own)))
         assert own["mean"].iloc[0] == pytest.approx(activations[mask].mean())
-    alone = gates(module, make_inputs(inputs, [range(T)] * B), h)
+    alone = gates(ready(module, make_inputs(inputs, [range(T)] * B), h))
     assert alone["input"].unique().tolist() == ["words"]

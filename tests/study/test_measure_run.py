@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ready import ready
 from torch import nn
 
 import rnngrad
@@ -15,7 +16,7 @@ from rnngrad.data.batches import load_embedding
 from rnngrad.params import Params
 from rnngrad.study.condition_tables import tabulate
 from rnngrad.study.measure_run import float32_zero_from, measure_run
-from rnngrad.study.runs import Run, condition_jobs, conditions_of
+from rnngrad.study.runs import condition_jobs, conditions_of
 from rnngrad.study.runs.inputs import Inputs
 from rnngrad.study.runs.open_model import Opened, open_model
 
@@ -140,14 +141,14 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(
 
 
 @pytest.fixture
-def forgetful(make_run: Callable[..., Run]) -> Opened:
+def forgetful() -> Opened:
     """An LSTM whose forget gates are nearly closed, two examples of 150 steps and their states."""
     torch.manual_seed(0)
     module = nn.LSTM(D, 3, batch_first=True)
     with torch.no_grad():
         dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0
     inputs = Inputs(torch.randn(2, 150, D), [range(150)] * 2, torch.full((2,), 150))
-    return Opened(make_run(), module, None, inputs, (torch.rand(1, 2, 3), torch.rand(1, 2, 3)))
+    return ready(module, inputs, (torch.rand(1, 2, 3), torch.rand(1, 2, 3)))
 
 
 @pytest.mark.parametrize("near", [1, 60, 149])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ready import ready
 from torch import Tensor, nn
 
 import rnngrad
@@ -62,7 +63,7 @@ def test_rates_and_gates_are_those_of_the_trajectory(inputs: Inputs) -> None:
     h, c = initial_state(module, B, "uniform", 1)
     path = rnngrad.trajectory(module, inputs.x, (h, c))
     curves = explicit_curves(path)
-    table = paths(module, inputs, (h, c), curves).set_index("input")
+    table = paths(ready(module, inputs, (h, c)), curves).set_index("input")
     first = [T - n for n in WORDS]
     settled = [n - n // 2 for n in first]  # steps of padding that count
     assert table["steps"].to_dict() == {"padding": sum(settled), "words": sum(WORDS)}
@@ -97,7 +98,7 @@ def test_predicted_rates_of_long_padding_are_those_of_the_curve() -> None:
     long = Inputs(x, [range(300, 320)], torch.tensor([320]))
     state = initial_state(module, 1, "uniform", 1)
     curves = explicit_curves(rnngrad.trajectory(module, x, state))
-    table = paths(module, long, state, curves)
+    table = paths(ready(module, long, state), curves)
     padding = table[table["input"] == "padding"].iloc[0].to_dict()
     assert padding["settled_rate"] == pytest.approx(padding["total"], abs=3e-3)
     # this LSTM rests where it starts from zero
@@ -109,7 +110,7 @@ def test_words_without_padding_have_rates_from_the_second_step_on(inputs: Inputs
     h, c = initial_state(module, B, "uniform", 1)
     alone = inputs._replace(words=[range(T)] * B)
     curves = explicit_curves(rnngrad.trajectory(module, alone.x, (h, c)))
-    table, again = (paths(module, alone, (h, c), curves) for _ in range(2))
+    table, again = (paths(ready(module, alone, (h, c)), curves) for _ in range(2))
     pd.testing.assert_frame_equal(table, again, check_exact=True)
     assert table["input"].tolist() == ["words"]
     expected = (curves["hidden_path"][:, -1] - curves["hidden_path"][:, 1]).mean() / (T - 2)
@@ -125,7 +126,7 @@ def test_factors_are_counted_around_the_step_at_which_words_begin(
     module = make_lstm()
     state = initial_state(module, B, "uniform", 1)
     path = rnngrad.trajectory(module, inputs.x, state)
-    table = paths(module, inputs, state, explicit_curves(path)).set_index("input")
+    table = paths(ready(module, inputs, state), explicit_curves(path)).set_index("input")
     begin = T - WORDS[2] - 25
     start = [torch.from_numpy(s[2:, begin]).unsqueeze(0) for s in (path.h, path.c)]
     near = rnngrad.trajectory(module, inputs.x[2:, begin : begin + 50], (start[0], start[1]))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ready import ready
 from torch import Tensor, nn
 
 import rnngrad
@@ -28,7 +29,7 @@ def inputs() -> Inputs:
 
 def measured(module: nn.RNNBase, inputs: Inputs, h: Tensor) -> pd.DataFrame:
     log10 = rnngrad.jacobian_curves(module, inputs.x, h).log10_frobenius
-    return powers(module, inputs, h, log10).set_index("input")
+    return powers(ready(module, inputs, h), log10).set_index("input")
 
 
 def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
@@ -96,7 +97,7 @@ def test_kernels_are_also_scaled_to_either_side_of_one(inputs: Inputs) -> None:
     initialize_like_keras(module)
     before = cast("Tensor", module.weight_hh_l0).detach().clone()
     h = torch.rand(1, B, H)
-    table, again = (powers_at_radii(module, inputs, h) for _ in range(2))
+    table, again = (powers_at_radii(ready(module, inputs, h)) for _ in range(2))
     pd.testing.assert_frame_equal(table, again, check_exact=True)
     assert torch.equal(cast("Tensor", module.weight_hh_l0), before)
     assert table["weights"].tolist() == ["radius 0.9"] * 2 + ["radius 1.1"] * 2

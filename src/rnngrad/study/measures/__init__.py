@@ -1,7 +1,7 @@
 """The measures that are taken of every model: a file each, called like the CSV that it makes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -54,8 +54,7 @@ def _measures(
 ) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
     model = open_model(run, embedding, file, train)
-    _, module, _, inputs, start = model
-    head: Any = model.head  # there is one: the weights come from a file
+    module, head = model.module, cast("Any", model.head)  # a file has both
     log10 = curves.jacobian_curves(model, spectral_steps)
     before, x, labels = passages_of(run, embedding)
     state, seed = state_after(module, before), run.inputs_seed
@@ -67,15 +66,15 @@ def _measures(
         its = its[its["seed"] == run.seed]
         tables["remembered"] = remembered.remembered(module, head, run, embedding, its)
     if run.cell == "rnn":
-        tables["powers"] = powers.powers(module, inputs, start, log10["frobenius"])
+        tables["powers"] = powers.powers(model, log10["frobenius"])
         if run.weights == "init":
-            scaled = powers.powers_at_radii(module, inputs, start)
+            scaled = powers.powers_at_radii(model)
             tables["powers"] = pd.concat([tables["powers"].assign(weights="init"), scaled])
     else:
-        tables["gates"] = gates.gates(module, inputs, start)
+        tables["gates"] = gates.gates(model)
     if run.cell == "lstm":
         tables["output_gates"] = output_gates.output_gates(module, head, x, labels, state, seed)
-        tables["paths"] = paths.paths(module, inputs, start, log10)
+        tables["paths"] = paths.paths(model, log10)
     comments = {name: values.astype(np.float32) for name, values in log10.items()}
     np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)
     np.savez_compressed(folder / "triangle.npz", allow_pickle=False, triangle=triangle)

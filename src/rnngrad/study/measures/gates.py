@@ -5,20 +5,18 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
 
 from rnngrad.probe import Trajectory, trajectory
-from rnngrad.study.runs.inputs import Inputs
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened, each
 
 BINS = 50
 
 
-def trajectories(module: nn.RNNBase, inputs: Inputs, start: State) -> Iterator[Trajectory]:
+def trajectories(model: Opened) -> Iterator[Trajectory]:
     """The trajectory of every example, one at a time: all at once they may take gigabytes."""
-    for b in range(len(inputs.x)):
-        own = slice(b, b + 1)
-        yield trajectory(module, inputs.x[own], each(lambda part, own=own: part[:, own], start))
+    for b, x in enumerate(model.inputs.x.split(1)):
+        start = each(lambda part, b=b: part[:, b : b + 1], model.start)
+        yield trajectory(model.module, x, start)
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:
@@ -29,15 +27,15 @@ def memory_gate(path: Trajectory) -> NDArray[np.float64]:
     return path.gates["z" if path.c is None else "f"]
 
 
-def gates(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
+def gates(model: Opened) -> pd.DataFrame:
     """Share of the memory gate's activations in each of 50 bins of (0, 1), by kind of input.
 
     activation is the centre of a bin. A kind of input that does not occur has no rows.
     """
-    edges, ranges = np.linspace(0, 1, BINS + 1), inputs.ranges()
+    edges, ranges = np.linspace(0, 1, BINS + 1), model.inputs.ranges()
     counts = {name: np.zeros(BINS, dtype=int) for name in ranges}
     sums = dict.fromkeys(ranges, 0.0)
-    for b, path in enumerate(trajectories(module, inputs, start)):
+    for b, path in enumerate(trajectories(model)):
         for name, steps in ranges.items():
             chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
             counts[name] += np.histogram(chosen, edges)[0]

@@ -56,7 +56,10 @@ def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.Dat
             eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)
         }
     path = _run(module, x, state, s_k.requires_grad_())
-    gates = _gate_products(module, x, state, v)
+    gates = x.new_full((x.shape[1], len(x)), torch.nan)  # an RNN has none
+    if not isinstance(module, nn.RNN):
+        gate = torch.from_numpy(memory_gate(rnngrad.trajectory(module, x, state)))
+        gates = (gate.cumprod(dim=1) * v.unsqueeze(1)).norm(dim=2).T
     rows = []
     for t in (lag - 1 for lag in LAGS if lag <= len(path)):
         s_t = path[t].detach()
@@ -89,14 +92,6 @@ def _run(module: nn.RNNBase, x: Tensor, state: State, s_k: Tensor) -> list[Tenso
         state = module(x_t, state)[1]
         path.append((state[1] if isinstance(state, tuple) else state)[0])
     return path
-
-
-def _gate_products(module: nn.RNNBase, x: Tensor, state: State, v: Tensor) -> Tensor:
-    """(T, n): |prod_(j <= t) f_j * v|; NaN for an RNN."""
-    if isinstance(module, nn.RNN):
-        return x.new_full((x.shape[1], len(x)), torch.nan)
-    gates = torch.from_numpy(memory_gate(rnngrad.trajectory(module, x, state)))
-    return (gates.cumprod(dim=1) * v.unsqueeze(1)).norm(dim=2).T
 
 
 def _compared(

@@ -55,7 +55,11 @@ def output_gates(
         row = {"factor": factor} | _path_rates(scaled, x, state, factor * norm)
         last = row["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
-            row["total_rate"] = _total_rate(scaled, x, state, seed)
+            curves = rnngrad.jacobian_curves(
+                scaled, x, state, state="full", method="sketch", statistics=["frobenius"], seed=seed
+            )
+            gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * module.hidden_size) / 2
+            row["total_rate"] = float(gained) / x.shape[1]
             row |= _clipping(scaled, head, x, labels, state)
         rows.append(row)
         if last:
@@ -80,14 +84,6 @@ def _path_rates(module: nn.RNNBase, x: Tensor, state: State, norm: float) -> dic
         "bound_rate": (largest * norm).log10().mean().item(),
         "ceiling_rate": math.log10(norm / 4),
     }
-
-
-def _total_rate(module: nn.RNNBase, x: Tensor, state: State, seed: int) -> float:
-    curves = rnngrad.jacobian_curves(
-        module, x, state, state="full", method="sketch", statistics=("frobenius",), seed=seed
-    )
-    of_identity = math.log10(2 * module.hidden_size) / 2
-    return float(curves.log10_frobenius[:, -1].mean() - of_identity) / x.shape[1]
 
 
 def output_gate_factors(module: nn.RNNBase, x: Tensor, state: State) -> Tensor:

@@ -26,8 +26,8 @@ from torch import nn
 import rnngrad
 from rnngrad.probe import Trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
-from rnngrad.study.runs.open_model import State
+from rnngrad.study.runs.inputs import change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import Opened
 
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
@@ -36,13 +36,11 @@ SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a st
 Array = NDArray[np.float64]
 
 
-def paths(
-    module: nn.RNNBase, inputs: Inputs, start: State, curves: Mapping[str, Array]
-) -> pd.DataFrame:
-    """Rates of the paths, and what the gates do meanwhile.
+def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
+    """Rates of the paths of an LSTM, and what the gates do meanwhile.
 
     Args:
-        module, inputs, start: an LSTM of one layer, what it reads, and (h_0, c_0).
+        model: the LSTM.
         curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
             ``cell_path`` and ``hidden_path``, (B, T).
 
@@ -58,16 +56,16 @@ def paths(
         zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on
             padding, at the zero state and where padding comes to rest; NaN where it does not.
     """
-    ranges = inputs.ranges()
+    module, ranges = model.module, model.inputs.ranges()
     counting, longest = settled_ranges(ranges), most_of_both(ranges)
     seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {}
     factors: dict[str, float] = {}
-    for example, path in enumerate(trajectories(module, inputs, start)):
+    for example, path in enumerate(trajectories(model)):
         for name, own in counting.items():
             if own[example]:
                 seen.setdefault(name, []).append(_seen(path, own[example]))
         if example == longest:
-            factors = _tanh_factors_per_step(module, inputs, example, path)
+            factors = _tanh_factors_per_step(model, example, path)
     rows = []
     for name in sorted(seen):
         own, (log10_through, spread, last_steps) = counting[name], zip(*seen[name], strict=True)
@@ -136,15 +134,14 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
     return float(np.mean(rates)) if rates else np.nan
 
 
-def _tanh_factors_per_step(
-    module: nn.RNNBase, inputs: Inputs, example: int, path: Trajectory
-) -> dict[str, float]:
+def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
+    inputs = model.inputs
     T, words = inputs.x.shape[1], inputs.words[example]
     change = words.start or words.stop % T
     first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
-    part = rnngrad.trajectory(module, inputs.x[example : example + 1, first:stop], (h, c))
+    part = rnngrad.trajectory(model.module, inputs.x[example, None, first:stop], (h, c))
     steps = {name: own[example] for name, own in inputs.ranges().items()}
     within = {
         name: [range(max(own.start, first) - first, min(own.stop, stop) - first)]

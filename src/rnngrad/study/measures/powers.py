@@ -15,23 +15,17 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 import rnngrad
 from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened, each
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
 
 
-def powers(
-    module: nn.RNNBase, inputs: Inputs, start: State, log10: NDArray[np.floating]
-) -> pd.DataFrame:
-    """The decay that the recurrent kernel predicts, and the measured one.
-
-    Args:
-        module, inputs, start: a tanh RNN of one layer, what it reads, and h_0.
-        log10: (B, T), log10 of the Frobenius norm of d h_t/d h_0.
+def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
+    """The decay of a tanh RNN's log10 ||d h_t/d h_0||_F (B, T), and what its kernel predicts.
 
     Returns:
         A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
@@ -39,6 +33,7 @@ def powers(
         tanh' over units and steps); last_move (the most that any unit moves in the last step of
         this input, median over comments). The first 100 steps of a comment's padding do not count.
     """
+    _, module, _, inputs, start = model
     W, h_0 = cast("Tensor", module.weight_hh_l0).detach().double(), cast("Tensor", start)
     radius, rows = spectral_radius(W), []
     with torch.no_grad():
@@ -68,22 +63,22 @@ def spectral_radius(W: Tensor) -> float:
     return float(torch.linalg.eigvals(W).abs().max())
 
 
-def powers_at_radii(module: nn.RNNBase, inputs: Inputs, start: State) -> pd.DataFrame:
+def powers_at_radii(model: Opened) -> pd.DataFrame:
     """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
-    one = most_of_both(inputs.ranges())
+    one = most_of_both(model.inputs.ranges())
     own, tables = slice(one, one + 1), []
     # few directions are soonest carried on in float64, many steps at a time
-    inputs = Inputs(inputs.x[own].double(), inputs.words[own], inputs.lengths[own])
-    start = each(lambda part: part[:, own].double(), start)
+    x, words, lengths = (part[own] for part in model.inputs)
+    x, start = x.double(), each(lambda part: part[:, own].double(), model.start)
     for radius in SCALED_TO:
-        scaled = copy.deepcopy(module).double()
-        W = cast("Tensor", scaled.weight_hh_l0)
+        module = copy.deepcopy(model.module).double()
+        W = cast("Tensor", module.weight_hh_l0)
         with torch.no_grad():
             W *= radius / spectral_radius(W)
-        x, lengths, names = inputs.x, inputs.lengths, ["frobenius"]
         curves = rnngrad.jacobian_curves(
-            scaled, x, start, lengths=lengths, method="sketch", statistics=names
+            module, x, start, lengths=lengths, method="sketch", statistics=["frobenius"]
         )
-        table = powers(scaled, inputs, start, curves.log10_frobenius)
+        scaled = Opened(model.run, module, None, Inputs(x, words, lengths), start)
+        table = powers(scaled, curves.log10_frobenius)
         tables.append(table.assign(weights=f"radius {radius}"))
     return pd.concat(tables, ignore_index=True)
