@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study full-study test bench lint format ui lock licences clean
+.PHONY: help install study full-study verify test bench lint format ui lock licences clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
@@ -27,10 +27,13 @@ study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
 	@cat reports/answer.txt
 	@echo "report: file://$(abspath reports/report.html)"
 
-full-study: $(INSTALLED) ## the study on 40,000 real comments; says first what it takes (ESTIMATE_ONLY=1: only that)
-	@$(BIN)/python pipeline/preset.py full $(if $(ESTIMATE_ONLY),--estimate-only)
-	@$(if $(ESTIMATE_ONLY),,cat reports/answer.txt)
-	@$(if $(ESTIMATE_ONLY),,echo "report: file://$(abspath reports/report.html)")
+full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk and says first what it takes
+	@$(BIN)/python pipeline/preset.py full
+	@cat reports/answer.txt
+	@echo "report: file://$(abspath reports/report.html)"
+
+verify: $(INSTALLED) ## rerun the committed study from nothing, and say which outputs are the same
+	@$(BIN)/python pipeline/verify.py
 
 test: $(INSTALLED) ## the whole test suite
 	@$(BIN)/python -m pytest

@@ -1,45 +1,52 @@
-"""A named study, such as the full one: what it will take, and then the run as a DVC experiment.
+"""A named study, such as the full one, as a DVC experiment. No stage: it runs them all.
 
-    python pipeline/preset.py full [--estimate-only]
+    python pipeline/preset.py full
 
-Reads presets/<name>.yaml, which holds what it changes in params.yaml. No stage: it runs them all.
+Reads presets/<name>.yaml: what it says beforehand, the disk it needs, its settings.
 """
 
-import argparse
 import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.preset.disk import check_disk, disk_needs
-from rnngrad.preset.estimate import disk_lines, size_line, time_lines
-from rnngrad.preset.lengths import lengths_of
-from rnngrad.preset.settings import read_preset
 from rnngrad.stage import run_stage
 
+GB = 1e9
 
-def main(*arguments: str) -> None:
-    parser = argparse.ArgumentParser(description="Estimate and run a named study.")
-    parser.add_argument("name", help="full, for presets/full.yaml")
-    parser.add_argument("--estimate-only", action="store_true", help="say what it takes and stop")
-    options = parser.parse_args(arguments)
-    # workers set variables for themselves that must not reach DVC's stages
-    environment = dict(os.environ)
-    preset = read_preset(options.name)
-    lengths = lengths_of(preset.params)
-    needs = disk_needs(preset.params, lengths)
-    command = ["dvc", "exp", "run", *(part for s in preset.settings for part in ("-S", s))]
-    print(shlex.join(command), size_line(preset.params, lengths), *disk_lines(needs), sep="\n")
-    check_disk(needs)
-    print(*time_lines(preset.params, lengths), sep="\n", flush=True)
-    if options.estimate_only:
-        return
+
+def main(name: str) -> None:
+    says, needed, settings = _read(name)
+    free = shutil.disk_usage(".").free / GB
+    if free < needed:
+        raise InputError(
+            f"the study needs about {needed} GB, but only {free:.1f} GB are free below "
+            f"{Path.cwd()}; make room"
+        )
     if shutil.which("dvc") is None:
         raise InputError("dvc is not on the PATH; activate .venv, or use make")
+    command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
+    print(says, shlex.join(command), sep="\n")
     print("params.yaml takes these settings over; git restore params.yaml undoes that", flush=True)
     # DVC in place of this process: the terminal, Ctrl-C and the exit status are its own
-    os.execvpe("dvc", command, environment)
+    os.execvp("dvc", command)
+
+
+def _read(name: str) -> tuple[str, float, list[str]]:
+    known = {path.stem: path for path in sorted(Path("presets").glob("*.yaml"))}
+    if name not in known:
+        raise InputError(f"presets/{name}.yaml: no such preset; there is {' or '.join(known)}")
+    try:
+        found: dict[str, Any] = YAML(typ="safe", pure=True).load(known[name])
+        return found["says"], float(found["disk"]), [str(s) for s in found["settings"]]
+    except (YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{known[name]}: give says, disk (GB) and settings, a list") from error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from rnngrad.params import read_params
 from rnngrad.tracking import EXPERIMENT
 
 ROOT = Path(__file__).parent.parent
@@ -243,8 +241,25 @@ def test_metrics_and_plots_work(clone: Clone) -> None:
 
 def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:
     before = clone.checksums()
-    assert clone.repro("--force") == STAGES
+    shutil.rmtree(clone.folder / "build")
+    assert clone.repro("--force", "--no-run-cache") == STAGES
     assert clone.checksums() == before
+
+
+def test_one_more_seed_trains_one_more_model(clone: Clone, params: Path) -> None:
+    def made() -> dict[str, int]:
+        files = (clone.folder / "build" / "train" / "rnn").rglob("trained-*.pt")
+        return {path.name: path.stat().st_mtime_ns for path in files}
+
+    before = made()
+    clone.edit("seeds: [1, 2]  # one", "seeds: [2, 3, 1]  # one")
+    assert clone.repro("train@rnn") == ["check", "train@rnn"]
+    assert before.items() < made().items()
+    assert made().keys() - before == {"trained-3.pt"}
+    path = params.read_text().replace("seeds: [2, 3, 1]  # one", "seeds: [1, 2]  # one")
+    params.write_text(path)
+    assert set(clone.repro("train@rnn")) <= {"check"}  # from the cache
+    assert made().keys() == before.keys()
 
 
 def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
@@ -365,7 +380,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert not (clone.folder / "build" / "train" / "rnn").exists()
+    assert not list((clone.folder / "build" / "train" / "rnn").iterdir())
     assert list(unfinished.rglob("last.ckpt"))
     clone.succeed(*command)
     resumed = clone.checksums()
@@ -377,38 +392,12 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
 
 
 def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
-    path = clone.folder / "build" / "train" / "lstm" / "trained-1.pt"
+    path = clone.folder / "build" / "train" / "lstm" / "seed-1" / "trained-1.pt"
     content = path.read_bytes()
     path.unlink()  # it may be a link into DVC's cache
     path.write_bytes(content[:1000])
     done = clone.run("python", "pipeline/probe.py", "lstm")
     path.write_bytes(content)
     assert done.returncode == 1
-    assert "probe: build/train/lstm/trained-1.pt: not a torch weight file" in done.stderr
+    assert "probe: build/train/lstm/seed-1/trained-1.pt: not a torch weight file" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_only_the_same_code_goes_on_with_a_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unfinished = runpy.run_path(str(ROOT / "pipeline" / "train.py"))["_unfinished"]
-    package = shutil.copytree(ROOT / "src" / "rnngrad", tmp_path / "rnngrad")
-    embed = tmp_path / "build" / "embed"
-    embed.mkdir(parents=True)
-    (embed / "tokens.npz").write_bytes(b"words")
-    (embed / "vectors.npy").write_bytes(b"vectors")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rnngrad.__path__", [str(package)])
-
-    def folder() -> Path:
-        return unfinished("rnn", read_params(ROOT / "params.yaml").train_of("rnn"), "pre")
-
-    first = folder()
-    with (package / "report" / "tables.py").open("a") as file:
-        file.write("# what a training does not depend on")
-    assert folder() == first
-    for code in ("models/shared_padding.py", "data/batches.py"):
-        before = folder()
-        with (package / code).open("a") as file:
-            file.write("# another step")
-        assert folder() != before

@@ -13,8 +13,18 @@ STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stage
 # How a stage runs and fails, and how params.yaml is read, whose values DVC knows: no number depends
 # on it, and an error message is not worth hours of training.
 MACHINERY = {
-    f"src/rnngrad/{name}.py" for name in ("errors", "params", "stage", "workers", "quick_imports")
+    f"src/rnngrad/{name}.py"
+    for name in ("errors", "params", "stage", "workers", "kept", "quick_imports")
 }
+# The code on which kept results depend, see rnngrad.kept, stands in the files that keep them
+KEPT = [
+    path
+    for folder in ("src", "pipeline")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "run_kept(" in path.read_text() and path.name != "kept.py"
+]
+# What is made of them is made each time
+MADE_OF_THEM = {"src/rnngrad/intervals.py"}
 
 
 def imported(source: str) -> Iterator[str]:
@@ -84,15 +94,31 @@ def test_every_stage_checks_its_parameters(name: str) -> None:
     assert "read_params()" in ast.unparse(main)
 
 
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_kept_results_depend_on_all_code_that_makes_them(path: Path) -> None:
+    values = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODE"
+    ]
+    declared = [ROOT / "src" / "rnngrad" / part for (*parts,) in values for part in parts]
+    assert declared
+    assert all(part.exists() for part in declared)
+    assert missing(path, declared) <= MACHINERY | MADE_OF_THEM
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_all_that_its_script_imports(name: str) -> None:
     stage = STAGES[name].get("do", STAGES[name])
     script = stage["cmd"].split()[1]
     declared = [ROOT / dependency for dependency in stage["deps"] if "${" not in dependency]
-    missing = {
+    assert missing(ROOT / script, declared) <= MACHINERY
+
+
+def missing(script: Path, declared: list[Path]) -> set[str]:
+    return {
         str(file.relative_to(ROOT))
-        for file in closure(ROOT / script)
+        for file in closure(script)
         # a package's own file only passes names on
         if file.name != "__init__.py" and not any(file.is_relative_to(path) for path in declared)
     }
-    assert missing <= MACHINERY

@@ -16,7 +16,6 @@ NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DOMAIN_NUM_THREADS", "OPENBL
 CODE = f"""
 import hashlib
 from pathlib import Path
-from rnngrad.models.results import write_results
 from rnngrad.models.seeds import train_cell
 from rnngrad.params import read_params
 from rnngrad.study.evidence.cell import measure_cell
@@ -27,11 +26,8 @@ def main():
     probe = params.probe.model_copy(update=dict(comments=2))
     params = params.model_copy(update=dict(train=train, probe=probe))
     build = Path("build")
-    trained = train_cell("rnn", train, params.embed, build / "embed", build / "unfinished")
-    folder = build / "train" / "rnn"
-    folder.parent.mkdir()
-    write_results(folder, "rnn", train, trained)
-    for path in sorted(folder.iterdir()):
+    train_cell("rnn", train, params.embed, build)
+    for path in sorted((build / "train").rglob("*.*")):
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     found = measure_cell("rnn", build, params)
     for model in found.probed:

@@ -222,7 +222,6 @@ def test_who_starts_the_workers_needs_no_torch() -> None:
     """It would take seconds on the core where the workers' imports could go on."""
     modules = (
         "models.seeds",
-        "models.results",
         "study.probed",
         "study.conditions.jobs",
         "study.conditions.table",

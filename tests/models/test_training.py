@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
-from rnngrad.models.results import TrainedSeed
 from rnngrad.models.training import EpochHistory, train_seed
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import TrainParams
@@ -49,29 +49,45 @@ def data() -> CommentData:
     return CommentData(sample, vectors, padding="pre", max_length=20, batch_size=8, seed=3)
 
 
-def assert_same(a: TrainedSeed, b: TrainedSeed) -> None:
-    for name, value in a.trained.items():
-        torch.testing.assert_close(value, b.trained[name], rtol=0, atol=0)
-    pd.testing.assert_frame_equal(a.history, b.history)
-    pd.testing.assert_frame_equal(a.predictions, b.predictions)
+def train(folder: Path, cell: str, data: CommentData, params: TrainParams, run: Path) -> Path:
+    """The folder with the results of seed 3."""
+    folder.mkdir()
+    train_seed(folder, cell, 3, data, params, run)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_training_learns_and_repeats_to_the_last_bit(
     data: CommentData, params: TrainParams, tmp_path: Path
 ) -> None:
-    first = train_seed("lstm", 3, data, params.model_copy(update={"epochs": 12}), tmp_path / "a")
-    loss = first.history.query("split == 'train'")["loss"]
+    params = params.model_copy(update={"epochs": 12})
+    first = train(tmp_path / "first", "lstm", data, params, tmp_path / "a")
+    history = pd.read_csv(first / "history.csv")
+    loss = history.query("split == 'train'")["loss"]
     assert loss.iloc[-1] < 0.6 * loss.iloc[0]
-    assert set(first.test) == {"loss", "accuracy", "auroc", "f1"}
-    assert not torch.equal(first.initial["head.weight"], first.trained["head.weight"])
-    again = train_seed("lstm", 3, data, params.model_copy(update={"epochs": 12}), tmp_path / "b")
-    assert_same(first, again)
+    assert list(history) == ["seed", "epoch", "split", "loss", "accuracy"]
+    predictions = pd.read_csv(first / "predictions.csv")
+    assert list(predictions) == ["seed", "comment", "label", "probability"]
+    assert sorted(predictions["comment"]) == list(range(100, 120))
+    test = json.loads((first / "test.json").read_text())
+    assert set(test["metrics"]) == {"loss", "accuracy", "auroc", "f1"}
+    assert test["metrics"]["accuracy"] == pytest.approx(
+        ((predictions["probability"] > 0.5) == predictions["label"]).mean(), abs=1e-6
+    )
+    assert (test["comments"], test["parameters"]) == (20, 4 * 8 * (D + 8 + 2) + 9)
+    weights = [torch.load(first / f"{name}-3.pt")["head.weight"] for name in ("init", "trained")]
+    assert not torch.equal(*weights)
+    again = train(tmp_path / "again", "lstm", data, params, tmp_path / "b")
+    assert contents(first) == contents(again)
 
 
 def test_a_killed_training_resumes_to_the_same_result(
     data: CommentData, params: TrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_seed("rnn", 3, data, params, tmp_path / "whole")
+    whole = train(tmp_path / "1", "rnn", data, params, tmp_path / "whole")
     record = EpochHistory.on_train_epoch_end
 
     def die(self: EpochHistory, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -82,7 +98,7 @@ def test_a_killed_training_resumes_to_the_same_result(
     with monkeypatch.context() as broken:
         broken.setattr(EpochHistory, "on_train_epoch_end", die)
         with pytest.raises(RuntimeError, match="killed"):
-            train_seed("rnn", 3, data, params, tmp_path / "stopped")
+            train(tmp_path / "2", "rnn", data, params, tmp_path / "stopped")
     assert (tmp_path / "stopped" / "last.ckpt").exists()
     begun = []
     monkeypatch.setattr(
@@ -90,10 +106,9 @@ def test_a_killed_training_resumes_to_the_same_result(
         "on_train_epoch_start",
         lambda _, trainer, __: begun.append(trainer.current_epoch),
     )
-    resumed = train_seed("rnn", 3, data, params, tmp_path / "stopped")
+    resumed = train(tmp_path / "3", "rnn", data, params, tmp_path / "stopped")
     assert begun == [2, 3]  # the third of four is begun anew
-    assert resumed.history["epoch"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert_same(whole, resumed)
+    assert contents(whole) == contents(resumed)
 
 
 def cut(path: Path) -> None:
@@ -135,15 +150,15 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     params = make_train_params(epochs=2)
-    whole = train_seed("rnn", 3, data, params, tmp_path / "run")
+    whole = train(tmp_path / "whole", "rnn", data, params, tmp_path / "run")
     last = tmp_path / "run" / "last.ckpt"
     DAMAGE[damage](last)
     capsys.readouterr()
-    again = train_seed("rnn", 3, data, params, tmp_path / "run")
+    again = train(tmp_path / "again", "rnn", data, params, tmp_path / "run")
     said, _ = capsys.readouterr().out.splitlines()
     assert said.startswith(f"rnn, seed 3: {last} is damaged; set aside as ")
     assert Path(said.split(" as ")[1].split(",")[0]).exists()
-    assert_same(whole, again)
+    assert contents(whole) == contents(again)
 
 
 class ReadyError(Exception):
@@ -170,14 +185,14 @@ def test_trainings_take_the_gpus_in_turn_and_one_each(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     with pytest.raises(ReadyError):
-        train_seed("rnn", 3, data, params, tmp_path, turn=2)
+        train_seed(tmp_path, "rnn", 3, data, params, tmp_path / "run", turn=2)
     assert taken == [(1, device, "SingleDeviceStrategy")]
 
 
 def test_weights_survive_the_file(data: CommentData, params: TrainParams, tmp_path: Path) -> None:
-    trained = train_seed("gru", 3, data, params, tmp_path / "run").trained
+    train(tmp_path / "seed-3", "gru", data, params, tmp_path / "run")
     path = weight_file(tmp_path, "trained", 3)
-    torch.save(trained, path)
+    trained = torch.load(path)
     model = load_classifier(path, "gru", D, params)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
@@ -206,7 +221,7 @@ def test_a_gradient_that_is_not_finite_is_one_line(
 ) -> None:
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
-        train_seed("lstm", 1, data, params, tmp_path)
+        train_seed(tmp_path, "lstm", 1, data, params, tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
@@ -217,4 +232,4 @@ def test_a_model_that_the_last_update_spoils_is_one_line(
     params = make_train_params(hidden=8, learning_rate=3e38, epochs=1)
     data.batch_size = 200  # one update
     with pytest.raises(InputError, match="lstm, seed 1: a loss is not finite; set a smaller"):
-        train_seed("lstm", 1, data, params, tmp_path)
+        train_seed(tmp_path, "lstm", 1, data, params, tmp_path / "run")

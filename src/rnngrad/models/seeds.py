@@ -1,68 +1,95 @@
-"""Training all seeds of one cell on all cores."""
+"""Training the seeds of a cell, and what they come to together. Needs no torch."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+from rnngrad.intervals import mean_interval
+from rnngrad.kept import DIGEST, run_kept
 from rnngrad.models.live import make_experiment
-from rnngrad.models.results import SeedResult
 from rnngrad.params import EmbedParams, TrainParams
-from rnngrad.workers import pool
+
+CODE = ("models", "data")
 
 
-def train_cell(
-    cell: str, params: TrainParams, embed: EmbedParams, folder: Path, unfinished: Path
-) -> list[SeedResult]:
-    """Train one model per seed.
+def train_cell(cell: str, params: TrainParams, embed: EmbedParams, build: Path) -> None:
+    """Make ``build/train/<cell>/`` from ``build/embed/``.
+
+    It has a folder ``seed-<seed>`` per model: init-<seed>.pt and trained-<seed>.pt (state dicts),
+    history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed, comment,
+    label, probability), test.json (metrics on the test split). And of all seeds together
+    metrics.json and model_card.json.
+
+    A model that was trained the same way is taken as it is, and a training that was interrupted
+    goes on from its last epoch.
 
     Args:
         cell: ``rnn``, ``lstm`` or ``gru``.
         params: the cell's settings; its seeds say which models.
         embed: how comments are padded.
-        folder: of the embedding stage.
-        unfinished: folder of the checkpoints from which an interrupted training goes on; the files
-            of the weights lie there, too.
+        build: folder of the stages' outputs.
+
+    Raises:
+        InputError: an input cannot be read, a training diverges, or a worker is ended.
     """
+    folder, unfinished = build / "train" / cell, build / "unfinished" / cell
+    padded = {"padding": embed.padding, "max_length": embed.max_length}
     make_experiment()
-    jobs = [
-        (cell, seed, params, embed, folder, unfinished / f"seed-{seed}", turn)
-        for turn, seed in enumerate(params.seeds)
-    ]
-    with pool(len(jobs), share_cores=True) as executor:
-        futures = [executor.submit(_train, *job) for job in jobs]
-        return [future.result() for future in futures]
+    jobs = {
+        f"seed-{seed}": (
+            cell,
+            seed,
+            params.model_copy(update={"seeds": [seed]}),
+            padded,
+            build / "embed",
+            str(unfinished),  # as a Path it would stand for what lies there
+        )
+        for seed in params.seeds
+    }
+    run_kept(_train, jobs, folder, code=CODE, share_cores=True)
+    _sum_up(cell, params, folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _train(
+    path: Path,
     cell: str,
     seed: int,
     params: TrainParams,
-    embed: EmbedParams,
-    folder: Path,
-    checkpoints: Path,
-    turn: int,
-) -> SeedResult:
+    padded: dict[str, Any],
+    embed: Path,
+    unfinished: str,
+) -> None:
     # torch and Lightning take seconds to import: only the workers need them
     import torch
 
     from rnngrad.data.batches import load_embedding
     from rnngrad.data.datamodule import CommentData
     from rnngrad.models.training import train_seed
-    from rnngrad.models.weights import weight_file
+    from rnngrad.workers import worker_number
 
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
-    data = CommentData(
-        *load_embedding(folder),
-        padding=embed.padding,
-        max_length=embed.max_length,
-        batch_size=params.batch_size,
-        seed=seed,
-    )
-    found = train_seed(cell, seed, data, params, checkpoints, turn)
-    states = {"init": found.initial, "trained": found.trained}
-    files = {weight_file(checkpoints, name, seed): state for name, state in states.items()}
-    for path, state in files.items():
-        torch.save(state, path)
-    parameters = sum(value.numel() for value in found.initial.values())
-    return SeedResult((*files,), parameters, found.history, found.predictions, found.test)
+    data = CommentData(*load_embedding(embed), **padded, batch_size=params.batch_size, seed=seed)
+    # with other settings, code or inputs a training starts anew
+    checkpoints = Path(unfinished) / f"{seed}-{(path / DIGEST).read_text()[:16]}"
+    train_seed(path, cell, seed, data, params, checkpoints, worker_number())
+
+
+def _sum_up(cell: str, params: TrainParams, folder: Path) -> None:
+    files = [folder / f"seed-{seed}" / "test.json" for seed in params.seeds]
+    found = [json.loads(path.read_text()) for path in files]
+    tests = {name: [one["metrics"][name] for one in found] for name in found[0]["metrics"]}
+    metrics = {name: mean_interval(values) for name, values in tests.items()}
+    card = {
+        "cell": cell,
+        "parameters": found[0]["parameters"],
+        "settings": params.model_dump(),
+        "test": {"per_seed": tests, "over_seeds": metrics},
+        "test_comments": found[0]["comments"],
+    }
+    for name, content in (("metrics", metrics), ("model_card", card)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

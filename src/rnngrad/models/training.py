@@ -1,5 +1,6 @@
-"""Training one model, with progress, and from where it stopped when interrupted."""
+"""Training one model with Lightning, and from where it stopped when interrupted."""
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -11,21 +12,19 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_accuracy,
-    binary_auroc,
-    binary_f1_score,
-)
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import BinaryAccuracy
+from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
 from tqdm import tqdm
 
+from rnngrad.data.batches import Batch
 from rnngrad.data.datamodule import CommentData
 from rnngrad.errors import InputError
-from rnngrad.models.learner import Learner
+from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_logger
-from rnngrad.models.results import TrainedSeed
 from rnngrad.params import TrainParams
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
@@ -36,22 +35,103 @@ warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
-
+SPLITS = ("train", "validation")
+METRICS = {"loss": MeanMetric, "accuracy": BinaryAccuracy}
 CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
 
+class Learner(pl.LightningModule):
+    """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats).
+
+    Args:
+        cell, features, params: of the classifier; ``params`` also holds the learning rate.
+    """
+
+    def __init__(self, cell: str, features: int, params: TrainParams) -> None:
+        super().__init__()
+        self.classifier = CommentClassifier(cell, features, params)
+        self.learning_rate = params.learning_rate
+        self.metrics = torch.nn.ModuleDict(
+            {f"{split}_{name}": METRICS[name]() for split in SPLITS for name in METRICS}
+        )
+
+    def training_step(self, batch: Batch) -> Tensor:
+        loss = self._loss(batch, "train")
+        if self.trainer.is_last_batch:
+            self._log("train")
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before Lightning clips: with an infinite norm that would leave nothing but NaN.
+
+        Raises:
+            InputError: a gradient is not finite.
+        """
+        gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.stack([g.abs().amax() for g in gradients])).all():
+            raise InputError(
+                f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
+                "its way back, or training diverges; set another forget_bias or initializer, "
+                "embed.padding to none, or a smaller learning_rate"
+            )
+
+    def validation_step(self, batch: Batch) -> None:
+        self._loss(batch, "validation")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("validation")
+
+    def predict_step(self, batch: Batch) -> Tensor:
+        """Probabilities (B,) of being toxic."""
+        return self.classifier(batch).sigmoid()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+
+    def _loss(self, batch: Batch, split: str) -> Tensor:
+        logits = self.classifier(batch)
+        loss = binary_cross_entropy_with_logits(logits, batch.labels)
+        self._metric(split, "loss").update(loss.detach(), weight=len(batch.labels))
+        self._metric(split, "accuracy").update(logits, batch.labels.long())
+        return loss
+
+    def _metric(self, split: str, name: str) -> Metric:
+        return cast("Metric", self.metrics[f"{split}_{name}"])
+
+    def _log(self, split: str) -> None:
+        # once per epoch: Lightning's bookkeeping would take its time for every batch
+        for name in METRICS:
+            self.log(f"{split}_{name}", self._metric(split, name), on_step=False, on_epoch=True)
+
+
 class EpochHistory(Callback):
-    """Loss and accuracy of both splits after every epoch; travels in the checkpoints."""
+    """Loss and accuracy of both splits after every epoch; travels in the checkpoints.
 
-    def __init__(self) -> None:
+    Its bar says which cell, seed and epoch; there is none where there is no terminal.
+    """
+
+    def __init__(self, who: str, line: int) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.who = who
+        self.bar = tqdm(desc=who, position=line, disable=None, leave=False, dynamic_ncols=True)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for split in ("train", "validation"):
-            row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "split": split}
-            for metric in ("loss", "accuracy"):
-                row[metric] = float(trainer.callback_metrics[f"{split}_{metric}"])
-            self.rows.append(row)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.bar.reset(total=int(trainer.num_training_batches))
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.set_description(f"{self.who}, {epoch}")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for split in SPLITS:
+            values = {metric: found[f"{split}_{metric}"] for metric in METRICS}
+            self.rows.append({"epoch": trainer.current_epoch + 1, "split": split, **values})
+        self.bar.set_postfix(validation=f"{found['validation_accuracy']:.1%}")
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self.bar.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -60,96 +140,67 @@ class EpochHistory(Callback):
         self.rows = state_dict["rows"]
 
 
-class EpochProgress(TQDMProgressBar):
-    """One bar per seed that says which cell, seed and epoch; none where there is no terminal."""
-
-    def __init__(self, description: str, line: int) -> None:
-        super().__init__(refresh_rate=5)
-        self.description = description
-        self.line = line
-
-    def init_train_tqdm(self) -> Tqdm:
-        return Tqdm(
-            desc=self.description,
-            position=self.line,
-            disable=None,
-            leave=False,
-            dynamic_ncols=True,
-        )
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
-
-    def init_predict_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.train_progress_bar.set_description(f"{self.description}, {epoch}")
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        found = trainer.callback_metrics.get("validation_accuracy")
-        return {} if found is None else {"validation": f"{float(found):.1%}"}
-
-
 def train_seed(
+    folder: Path,
     cell: str,
     seed: int,
     data: CommentData,
     params: TrainParams,
     checkpoints: Path,
     turn: int = 0,
-) -> TrainedSeed:
+) -> None:
     """Train one model; go on from ``checkpoints/last.ckpt`` where there is one.
-
-    ``turn`` is its number among those that train at a time: its progress bar stands so many lines
-    below the first, and it takes that GPU of those that there are, from the first again.
 
     Epoch metrics also go to MLflow while training runs if ``MLFLOW_TRACKING_URI`` is set. Results
     are the same with and without it.
+
+    Args:
+        folder: for the results, see :func:`rnngrad.models.seeds.train_cell`.
+        cell, seed, data, params: of the model, and what it learns from.
+        checkpoints: a folder of its own.
+        turn: its place among those that train at a time. Its progress bar stands so many lines
+            below the first, and it takes that GPU of those that there are, from the first again.
 
     Raises:
         InputError: a gradient is not finite, or a result.
     """
     pl.seed_everything(seed, verbose=False)
-    features = data.splits["train"].vectors.shape[1]
-    model = Learner(cell, features, params)
-    initial = {name: value.clone() for name, value in model.classifier.weights().items()}
-    history = EpochHistory()
+    who = f"{cell}, seed {seed}"
+    model = Learner(cell, data.splits["train"].vectors.shape[1], params)
+    torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
+    history = EpochHistory(who, turn)
     trainer = pl.Trainer(
         max_epochs=params.epochs,
         gradient_clip_val=params.clip_norm,
         deterministic=True,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=False,
         devices=_one_device(turn),
         logger=live_logger(f"{cell} seed {seed}"),
         callbacks=[
             history,
-            EpochProgress(f"{cell}, seed {seed}", turn),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         default_root_dir=checkpoints,
     )
-    last = _resumable(checkpoints / "last.ckpt", f"{cell}, seed {seed}")
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=last)
+        trainer.fit(model, datamodule=data, ckpt_path=_resumable(checkpoints / "last.ckpt", who))
     except InputError as error:
-        raise InputError(f"{cell}, seed {seed}: {error}") from error
+        raise InputError(f"{who}: {error}") from error
     predictions = _predict(trainer, model, data)
     losses = [row["loss"] for row in history.rows]
     if not np.isfinite([*losses, *predictions["probability"]]).all():
-        raise InputError(f"{cell}, seed {seed}: a loss is not finite; set a smaller learning_rate")
-    test = _test_metrics(predictions)
-    tqdm.write(f"{cell}, seed {seed}: test accuracy {test['accuracy']:.3f}")
-    return TrainedSeed(
-        initial=initial,
-        trained=model.classifier.weights(),
-        history=pd.DataFrame(history.rows).assign(seed=seed),
-        predictions=predictions.assign(seed=seed),
-        test=test,
-    )
+        raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
+    torch.save(model.classifier.weights(), folder / f"trained-{seed}.pt")
+    for name, frame in (("history", pd.DataFrame(history.rows)), ("predictions", predictions)):
+        frame.insert(0, "seed", seed)
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+    metrics = _test_metrics(predictions)
+    parameters = sum(weight.numel() for weight in model.classifier.parameters())
+    found = {"comments": len(predictions), "metrics": metrics, "parameters": parameters}
+    (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
+    tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
 
 
 def _one_device(turn: int) -> int | list[int]:
@@ -193,11 +244,10 @@ def _predict(trainer: pl.Trainer, model: Learner, data: CommentData) -> pd.DataF
 def _test_metrics(predictions: pd.DataFrame) -> dict[str, float]:
     probability = torch.from_numpy(predictions["probability"].to_numpy(copy=True))
     label = torch.from_numpy(predictions["label"].to_numpy(copy=True)).long()
-    loss = torch.nn.functional.binary_cross_entropy(probability, label.float())
     metrics = {
-        "loss": loss,
         "accuracy": binary_accuracy(probability, label),
         "auroc": binary_auroc(probability, label),
         "f1": binary_f1_score(probability, label),
+        "loss": binary_cross_entropy(probability, label.float()),
     }
     return {name: round(float(value), 6) for name, value in metrics.items()}

@@ -13,7 +13,7 @@ from rnngrad.params import TrainParams
 
 def weight_file(folder: Path, weights: str, seed: int) -> Path:
     """Where the ``init`` or ``trained`` weights of a seed lie below a cell's training output."""
-    return folder / f"{weights}-{seed}.pt"
+    return folder / f"seed-{seed}" / f"{weights}-{seed}.pt"
 
 
 def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -> CommentClassifier:
