@@ -15,7 +15,15 @@ from rnngrad.stage import run_stage, whole
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
-CODE = ("probe", "data", "models", "study/runs", "study/measures", "study/measure_run.py")
+CODE = (
+    "compiled_probe.py",
+    "data",
+    "models",
+    "probe",
+    "study/measure_run.py",
+    "study/measures",
+    "study/runs",
+)
 
 
 def main() -> None:

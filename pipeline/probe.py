@@ -18,7 +18,16 @@ from rnngrad.stage import cell_of_stage, leave_out, run_stage
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
-CODE = ("probe", "data", "models", "intervals.py", "study/runs", "study/measures")
+CODE = (
+    "compiled_probe.py",
+    "data",
+    "intervals.py",
+    "models",
+    "probe",
+    "study/measures",
+    "study/results.py",
+    "study/runs",
+)
 
 
 def main(cell: str) -> None:

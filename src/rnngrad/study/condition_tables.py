@@ -24,8 +24,8 @@ NUMBERS = [
 ]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
 # log10 of the smallest number that an arithmetic holds with all its digits
-FLOAT32, FLOAT64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
-SMALLEST = {"log": -math.inf, "float64": FLOAT64, "float32": FLOAT32, "float32_flushed": FLOAT32}
+F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
+SMALLEST = {"log": -math.inf, "float64": F64, "float32": F32, "float32_flushed": F32}
 
 
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

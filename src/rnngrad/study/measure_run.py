@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.data.batches import load_embedding
-from rnngrad.study.condition_tables import FLOAT32
 from rnngrad.study.measures.curves import STATISTICS, log_spaced_steps
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened, open_model
 
 RECORDED = 25  # log-spaced steps at which costly readings are taken
 WINDOW = 20  # steps that the question looked at, at either end
+SMALLEST = np.log10(np.finfo(np.float32).tiny)  # of the numbers with all their digits
 BEFORE, AFTER = 4, 28  # steps around a guess at float32's first zero
 
 
@@ -96,7 +96,7 @@ def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
         )
         return (sums[:, at.start - 1 :] == 0).all(axis=0).tolist()
 
-    below = np.flatnonzero((log10 < FLOAT32).all(axis=0))
+    below = np.flatnonzero((log10 < SMALLEST).all(axis=0))
     if not len(below):
         return None
     steps = range(1, x.shape[1] + 1)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.study.runs import WEIGHTS
 
-WEIGHTS = ("init", "trained")
-MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 NAMES = ["condition", "factor", "cell"]
