@@ -20,6 +20,7 @@ CODE = (
     "data",
     "models",
     "probe",
+    "study/__init__.py",
     "study/measure_run.py",
     "study/measures",
     "study/runs",

@@ -24,6 +24,7 @@ CODE = (
     "intervals.py",
     "models",
     "probe",
+    "study/__init__.py",
     "study/measures",
     "study/results.py",
     "study/runs",

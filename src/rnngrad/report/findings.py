@@ -6,8 +6,8 @@ import pandas as pd
 
 from rnngrad.report.style import FLOAT32_NORMAL, NAMES, WEIGHTS
 from rnngrad.report.why import decades
+from rnngrad.study import MILESTONES
 from rnngrad.study.results import Results
-from rnngrad.study.runs import MILESTONES
 
 STATISTICS = {
     "column_sum": "column sum",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
-from rnngrad.study.runs import WEIGHTS
+from rnngrad.study import WEIGHTS
 
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.intervals import log10_mean
-from rnngrad.study.runs import MILESTONES, Run
+from rnngrad.study import MILESTONES
+from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened
 
 STATISTICS = ("column_sum", "frobenius", "spectral")

@@ -8,9 +8,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from rnngrad.params import Params, Setting
+from rnngrad.study import WEIGHTS
 
-WEIGHTS = ("init", "trained")
-MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 Jobs = dict[str, tuple[Any, ...]]
 
 
