@@ -93,13 +93,13 @@ def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
     torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier(cell, D, make_train_params())
-    passages = passages_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
+    before, x, labels = passages_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
     chosen = np.array([2, 4])  # the two shortest of six words or more
-    assert passages.x.shape == (2, 6, D)
-    assert passages.labels.tolist() == sample.labels[chosen].tolist()
+    assert x.shape == (2, 6, D)
+    assert labels.tolist() == sample.labels[chosen].tolist()
     batch = CommentBatches(sample, vectors, chosen, "pre", 15)[[0, 1]]
-    start = state_after(classifier.recurrent, passages.before)
-    hidden, _ = classifier.recurrent(passages.x, start)
+    start = state_after(classifier.recurrent, before)
+    hidden, _ = classifier.recurrent(x, start)
     torch.testing.assert_close(classifier.head(hidden[:, -1])[:, 0], classifier(batch))
 
 
@@ -108,10 +108,10 @@ def test_without_padding_in_front_the_first_words_are_read_from_zero(
     padding: str, make_sample: Sample, make_run: MakeRun
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
-    passages = passages_of(make_run(padding=padding), (sample, vectors), comments=2, steps=6)
+    before, x, _ = passages_of(make_run(padding=padding), (sample, vectors), comments=2, steps=6)
     expected = vectors[sample.tokens_of(2)[:6]]
-    np.testing.assert_array_equal(passages.x[0].numpy(), expected)
-    state = state_after(torch.nn.LSTM(D, 5, batch_first=True), passages.before)
+    np.testing.assert_array_equal(x[0].numpy(), expected)
+    state = state_after(torch.nn.LSTM(D, 5, batch_first=True), before)
     assert all(s.shape == (1, 2, 5) and not s.any() for s in state)
 
 
@@ -119,9 +119,9 @@ def test_where_comments_are_short_or_few_the_passages_are_too(
     make_sample: Sample, make_run: MakeRun
 ) -> None:
     embedding = make_sample(LENGTHS, ["test"], D)
-    assert passages_of(make_run(), embedding, comments=2, steps=100).x.shape == (2, 9, D)
+    assert passages_of(make_run(), embedding, comments=2, steps=100)[1].shape == (2, 9, D)
     everything = passages_of(make_run(padding="none"), embedding, comments=9, steps=100)
-    assert everything.x.shape == (5, 4, D)
+    assert everything[1].shape == (5, 4, D)
 
 
 def ranges(words: list[range], steps: int) -> dict[str, list[range]]:

@@ -13,15 +13,9 @@ from rnngrad.study.results import NAMES, read_arrays
 from rnngrad.study.runs import Condition, Reading, job_name
 
 STEPS = (20, 100, 400, 1383)
-NUMBERS = [
-    "examples",
-    *(f"log10_at_{step}" for step in STEPS),
-    "log10_at_end",
-    "float32_zero_from",
-    "decades_per_step_padding",
-    "decades_per_step_tokens",
-    "horizon",
-]
+RATES = [f"decades_per_step_{name}" for name in ("padding", "tokens")]
+ENDS = [f"log10_at_{step}" for step in (*STEPS, "end")]
+NUMBERS = ["examples", *ENDS, "float32_zero_from", *RATES, "horizon"]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
 # log10 of the smallest number that an arithmetic holds with all its digits
 F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))

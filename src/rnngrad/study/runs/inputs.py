@@ -78,20 +78,15 @@ def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -
     return Inputs(x, words, batch.lengths + batch.shared_prefix)
 
 
-class Passages(NamedTuple):
-    """The same number of words of several comments: x (B, T, D), and what is read before them."""
+def passages_of(
+    run: Run, embedding: Embedding, comments: int = 4, steps: int = 128
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same number of words of several comments: what is read before them, they, and labels.
 
-    before: Tensor
-    x: Tensor
-    labels: Tensor
-
-
-def passages_of(run: Run, embedding: Embedding, comments: int = 4, steps: int = 128) -> Passages:
-    """The shortest test comments that have ``steps`` words.
-
-    Their last words count where padding is in front, the first ones otherwise. Where there are too
-    few such comments the longest ones count, with the steps of the shortest of them. Few comments
-    have more words, and 100 steps are to be seen from more than one start.
+    These are the shortest test comments that have ``steps`` words. Their last words count where
+    padding is in front, the first ones otherwise. Where there are too few such comments the longest
+    ones count, with the steps of the shortest of them. Few comments have more words, and 100 steps
+    are to be seen from more than one start.
     """
     sample = embedding[0]
     test = sample.indices_of("test")
@@ -103,7 +98,7 @@ def passages_of(run: Run, embedding: Embedding, comments: int = 4, steps: int = 
     x = padded_comments(run, embedding, test[chosen]).x
     begin = x.shape[1] - T if run.padding == "pre" else 0
     labels = torch.from_numpy(sample.labels[test[chosen]].astype(np.float32))
-    return Passages(x[:, :begin], x[:, begin : begin + T], labels)
+    return x[:, :begin], x[:, begin : begin + T], labels
 
 
 def settled_ranges(ranges: Ranges) -> Ranges:
