@@ -102,7 +102,7 @@ def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
     steps = range(1, x.shape[1] + 1)
     near = steps[max(below[0] - BEFORE, 0) : below[0] + AFTER]
     found = zero(near)
-    if found[-1] and not found[0]:
-        return near[found.index(True)]
+    if found[-1] and not all(found):
+        return near[len(found) - found[::-1].index(False)]
     step = 1 + bisect_left(steps, True, key=lambda step: zero(range(step, step + 1))[0])
     return step if step in steps else None
