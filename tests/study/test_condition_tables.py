@@ -29,6 +29,14 @@ def test_rates_and_horizon_of_a_straight_line() -> None:
     assert coarse == pytest.approx(numbers, nan_ok=True)
 
 
+def test_a_horizon_between_recorded_steps_is_the_first_one_beyond_a_tenth() -> None:
+    log10 = np.full((1, 10), np.nan)
+    log10[0, [0, 3, 9]] = -0.1, -0.4, -1.6  # a tenth is left at step 7.0, or a little later
+    for moved, horizon in ((0.0, 7), (0.01, 8), (-0.01, 7)):
+        _, numbers = curve_numbers(log10 + moved, [range(10)], 0.0, TRUE)
+        assert numbers["horizon"] == horizon
+
+
 def test_rates_stop_where_the_arithmetic_ends() -> None:
     line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
     reading = Reading("float32", "column_sum", halved_mean=True)

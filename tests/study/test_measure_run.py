@@ -88,6 +88,15 @@ def test_the_question_s_statistic_is_what_autograd_gives(
     assert ends["question"] == pytest.approx(expected[-1], abs=1e-12)
 
 
+def test_a_norm_falls_from_that_of_the_identity(embed: Path, make_params: MakeParams) -> None:
+    case = {"cells": ["rnn"], "input": "emptied_comments", "statistic": "frobenius"}
+    rows, _ = run(make_params({"frobenius": case}), embed)
+    found = rows.iloc[0]
+    expected = (found["log10_at_end"] - np.log10(5) / 2) / T
+    assert found["decades_per_step_padding"] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(found["decades_per_step_tokens"])
+
+
 def test_flushed_zeros_begin_where_autograd_s_do(embed: Path, make_params: MakeParams) -> None:
     """The forget gates are closed, and three units leave float32 within some hundred steps."""
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)

@@ -120,10 +120,7 @@ def load_results(build: Path, params: Params) -> Results:
         condition_seeds=read_result(conditions / "seeds.csv", *CONDITIONS, "seed"),
         condition_curves=read_result(conditions / "curves.csv", *CONDITION_CURVES),
         evidence=measures,
-        triangles={
-            model: np.median(np.stack(found), axis=0).astype(np.float32)
-            for model, found in triangles.items()
-        },
+        triangles={model: np.median(np.stack(found), axis=0) for model, found in triangles.items()},
     )
 
 

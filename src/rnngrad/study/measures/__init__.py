@@ -62,8 +62,7 @@ def _measures(
     tables["influences"] = influences.influences(module, x, state, seed)
     tables["shares"], triangle = shares.shares(module, head, x, state)
     if predictions is not None:
-        its = read_result(predictions, "seed", "comment", "label", "probability")
-        its = its[its["seed"] == run.seed]
+        its = read_result(predictions, "comment", "label", "probability")
         tables["remembered"] = remembered.remembered(module, head, run, embedding, its)
     if run.cell == "rnn":
         tables["powers"] = powers.powers(model, log10["frobenius"])
