@@ -229,14 +229,14 @@ def test_git_sees_no_large_or_intermediate_files(clone: Clone) -> None:
     assert all(path.stat().st_size < 1_000_000 for path in left)
 
 
-def test_metrics_and_plots_work(clone: Clone) -> None:
+def test_metrics_and_plots_work(clone: Clone, tmp_path: Path) -> None:
     shown = json.loads(clone.succeed("dvc", "metrics", "show", "--json"))
     metrics = shown[""]["data"]["reports/metrics.json"]["data"]
     assert 0 <= metrics["lstm"]["test"]["accuracy"] <= 1
     assert "log10_column_sum_at_end" in metrics["rnn"]["trained"]
     clone.succeed("dvc", "metrics", "diff")
-    clone.succeed("dvc", "plots", "show", "--out", "build/plots")
-    assert (clone.folder / "build" / "plots" / "index.html").exists()
+    clone.succeed("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert (tmp_path / "plots" / "index.html").exists()
 
 
 def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:

@@ -109,7 +109,8 @@ if __name__ == '__main__':
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A stage that has just said that it started, in a session of its own."""
     (folder / "stage.py").write_text(STAGE)
-    (folder / "slow.py").write_text("import time\ntime.sleep(1)\n")
+    for name, seconds in (("slow", 1), ("slower", 60)):
+        (folder / f"{name}.py").write_text(f"import time\ntime.sleep({seconds})\n")
     process = subprocess.Popen(
         [sys.executable, folder / "stage.py", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])},
@@ -136,17 +137,24 @@ def session(process: subprocess.Popen[str]) -> list[str]:
 
 
 def assert_quiet_end(process: subprocess.Popen[str]) -> None:
-    begin = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, QUIET)
-    assert time.monotonic() - begin < 5
-    wait_for_the_end(process, begin)
+    wait_for_the_end(process)
 
 
-def wait_for_the_end(process: subprocess.Popen[str], begin: float) -> None:
+def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    wait_for_the_end(process)
+    process.communicate()
+
+
+def wait_for_the_end(process: subprocess.Popen[str]) -> None:
+    """Of all its processes; some tenths of a second, but the machine may be busy."""
+    deadline = time.monotonic() + 8
     while left := session(process):
-        assert time.monotonic() - begin < 2, left
+        assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
@@ -171,11 +179,13 @@ def test_ctrl_c_in_the_middle_of_jobs_is_one_line(method: str, tmp_path: Path) -
 
 @pytest.mark.skipif("forkserver" not in METHODS, reason="nothing is imported beforehand")
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("seconds", [0.05, 0.4, 0.98, 1.02, 1.06])
+@pytest.mark.parametrize(
+    ("module", "seconds"), [("slower", 0.05), ("slower", 0.5), ("slow", 0.98), ("slow", 1.03)]
+)
 def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
-    seconds: float, tmp_path: Path
+    module: str, seconds: float, tmp_path: Path
 ) -> None:
-    process = started(tmp_path, "forkserver", "slow")
+    process = started(tmp_path, "forkserver", module)
     time.sleep(seconds)
     assert_quiet_end(process)
 
@@ -187,11 +197,14 @@ def test_workers_end_with_a_main_process_that_is_killed(
 ) -> None:
     process = started(tmp_path, method)
     time.sleep(seconds) if seconds is not None else wait_for_jobs(process)
-    begin = time.monotonic()
-    process.kill()
-    process.wait()
-    wait_for_the_end(process, begin)
-    process.communicate()
+    assert_nobody_is_left(process)
+
+
+@pytest.mark.skipif("forkserver" not in METHODS, reason="nothing is imported beforehand")
+def test_imports_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
+    process = started(tmp_path, "forkserver", "slower")
+    time.sleep(0.5)
+    assert_nobody_is_left(process)
 
 
 def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:

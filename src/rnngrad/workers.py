@@ -123,7 +123,10 @@ class _Processes(ProcessPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         with _ctrl_c_waits():  # this may start a worker
-            return super().submit(fn, *args, **kwargs)
+            future = super().submit(fn, *args, **kwargs)
+            # woken before the worker had started, the thread that sees to them would miss its end
+            self._executor_manager_thread_wakeup.wakeup()
+            return future
 
     def kill(self) -> None:
         """End the workers. A polite signal Lightning takes for a wish to stop some time."""
