@@ -1,41 +1,51 @@
 """Stage 6: why is it zero? The question's setting, and one factor changed at a time.
 
-Reads build/embed/ and build/train/; writes build/conditions/: seeds.csv (every number of every
-condition, cell and weight seed), conditions.csv (the medians), and curves.csv (log10 by
-step, median over seeds and their range).
+Reads build/embed/ and build/train/. Writes a folder for every run, such as
+build/conditions/lstm-1-0123456789ab-log/, see :func:`rnngrad.study.measure_run.measure_run`; and
+from them build/conditions/: seeds.csv (every number of every condition, cell and weight seed),
+conditions.csv (the medians), and curves.csv (log10 by step, median over seeds and their range). One
+more condition measures that condition alone.
 """
 
 from pathlib import Path
 
+from rnngrad.kept import run_kept
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
 from rnngrad.workers import start_workers
 
 BUILD = Path("build")
+CODE = (
+    "compiled_probe.py",
+    "data",
+    "models",
+    "probe",
+    "study/__init__.py",
+    "study/measure_run.py",
+    "study/measures",
+    "study/runs",
+)
 
 
 def main() -> None:
-    start_workers("rnngrad.study.conditions.measuring", "rnngrad.compiled_probe")
+    start_workers("rnngrad.study.measure_run", "rnngrad.compiled_probe")
     params = read_params()
 
-    import pandas as pd
-    from tqdm import tqdm
+    from rnngrad.study import condition_tables as tables
+    from rnngrad.study.measure_run import measure_run
+    from rnngrad.study.runs import condition_jobs, conditions_of
 
-    from rnngrad.study.conditions import jobs, table
-
-    cases = jobs.jobs_of(params, params.embed.dimensions)
-    distinct = jobs.distinct(job for case in cases.values() for job in case)
-    results = jobs.measure(distinct, params, BUILD)
-    measured = list(tqdm(results, "conditions", total=len(distinct), unit="model", disable=None))
-    rows, curves = jobs.tabulate(params, cases, measured)
-    seeds = pd.DataFrame(rows)
-    with whole(BUILD / "conditions") as folder:
-        folder.mkdir()
-        seeds.to_csv(folder / "seeds.csv", index=False, float_format="%.6f")
-        by_step = table.curves_over_seeds(curves)
-        by_step.to_csv(folder / "curves.csv", index=False, float_format="%.4f")
-        medians = table.over_seeds(seeds)
-        medians.to_csv(folder / "conditions.csv", index=False, float_format="%.4f")
+    jobs, folder = condition_jobs(params, BUILD), BUILD / "conditions"
+    run_kept(measure_run, jobs, folder, code=CODE, doing="conditions")
+    seeds, curves = tables.tabulate(conditions_of(params), folder)
+    files = {
+        "seeds.csv": (seeds, "%.6f"),
+        "conditions.csv": (tables.over_seeds(seeds), "%.4f"),
+        "curves.csv": (tables.curves_over_seeds(curves), "%.4f"),
+    }
+    for name, (table, digits) in files.items():
+        with whole(folder / name) as path:
+            table.to_csv(path, index=False, float_format=digits)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import hashlib
 from pathlib import Path
 from rnngrad.models.seeds import train_cell
 from rnngrad.params import read_params
-from rnngrad.study.evidence.cell import measure_cell
+from rnngrad.study.measures import measure_model
+from rnngrad.study.runs import probe_jobs
 
 def main():
     params = read_params({str(ROOT / "params.yaml")!r})
@@ -29,12 +30,12 @@ def main():
     train_cell("rnn", train, params.embed, build)
     for path in sorted((build / "train").rglob("*.*")):
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-    found = measure_cell("rnn", build, params)
-    for model in found.probed:
-        for name, curve in model.log10.items():
-            print(model.weights, name, hashlib.sha256(curve.tobytes()).hexdigest())
-    for name, frame in found.frames.items():
-        print(name, hashlib.sha256(frame.to_csv().encode()).hexdigest())
+    for name, job in probe_jobs(params, "rnn", build).items():
+        folder = build / "probe" / name
+        folder.mkdir(parents=True)
+        measure_model(folder, *job)
+        for path in sorted(folder.iterdir()):
+            print(name, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 
 if __name__ == "__main__":
     main()

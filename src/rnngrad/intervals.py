@@ -1,10 +1,11 @@
-"""Means with honest intervals."""
+"""Means: with honest intervals, and of numbers that no float holds."""
 
 import math
 from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 
@@ -25,3 +26,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         np.std(values, ddof=1) / math.sqrt(len(values))
     )
     return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}
+
+
+def log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log10 of the mean over the first axis of numbers that are given as log10; NaN is left out."""
+    # 10**-330 is no float64: take the largest value out before the mean
+    top = np.nanmax(values, axis=0)
+    shift = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log10(np.nanmean(10.0 ** (values - shift), axis=0)) + shift

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnngrad.params import read_params
 from rnngrad.study.claims import Claim
-from rnngrad.study.conditions.table import COUNTS, NUMBERS, over_seeds
+from rnngrad.study.condition_tables import COUNTS, NUMBERS, over_seeds
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from ready import ready
 from torch import nn
 
 import rnngrad
-from rnngrad.study.gates import gate_histogram, memory_gate, trajectories
+from rnngrad.study.measures.gates import gates, memory_gate, trajectories
+from rnngrad.study.runs.inputs import Inputs
 
 B, T, D, H = 2, 6, 3, 4
+
+
+def make_inputs(x: torch.Tensor, words: list[range]) -> Inputs:
+    return Inputs(x, words, torch.full((B,), T))
 
 
 def test_lstm_gate_is_the_factor_of_the_previous_cell_state() -> None:
@@ -15,7 +21,10 @@ def test_lstm_gate_is_the_factor_of_the_previous_cell_state() -> None:
     module = nn.LSTM(D, H, batch_first=True).double()
     inputs = torch.randn(B, T, D, dtype=torch.float64)
     h, c = torch.rand(2, 1, B, H, dtype=torch.float64).unbind()
-    gates = [memory_gate(path) for path in trajectories(module, inputs, (h, c))]
+    gates = [
+        memory_gate(path)
+        for path in trajectories(ready(module, make_inputs(inputs, [range(T)] * B), (h, c)))
+    ]
     assert [gate.shape for gate in gates] == [(1, T, H)] * B
     f = torch.from_numpy(np.concatenate(gates))
     for t in range(T):
@@ -31,7 +40,11 @@ def test_gru_gate_mixes_the_previous_hidden_state() -> None:
     torch.manual_seed(0)
     module = nn.GRU(D, H, batch_first=True)
     inputs, h = torch.randn(B, T, D), 5 * torch.rand(1, B, H)
-    z = torch.from_numpy(np.concatenate([*map(memory_gate, trajectories(module, inputs, h))]))
+    z = torch.from_numpy(
+        np.concatenate(
+            [*map(memory_gate, trajectories(ready(module, make_inputs(inputs, [range(T)] * B), h)))]
+        )
+    )
     hidden, _ = module(inputs, h)
     previous = torch.cat([h.transpose(0, 1), hidden[:, :-1]], dim=1)
     candidate = (hidden - z * previous) / (1 - z)
@@ -43,7 +56,7 @@ def test_histogram_shares_sum_to_one_and_absent_inputs_have_no_rows() -> None:
     module, inputs, h = nn.GRU(D, H, batch_first=True), torch.randn(B, T, D), torch.rand(1, B, H)
     words = np.zeros((B, T), dtype=bool)
     words[0, 3:] = words[1, 1:] = True
-    table = gate_histogram(module, inputs, h, {"padding": ~words, "words": words})
+    table = gates(ready(module, make_inputs(inputs, [range(3, T), range(1, T)]), h))
     assert table.groupby("input")["share"].sum().to_dict() == pytest.approx(
         {"padding": 1.0, "words": 1.0}
     )
@@ -54,7 +67,5 @@ def test_histogram_shares_sum_to_one_and_absent_inputs_have_no_rows() -> None:
         assert own["share"].to_numpy() == pytest.approx(counts / counts.sum())
         assert own["activation"].to_numpy() == pytest.approx(edges[:-1] + 1 / (2 * len(own)))
         assert own["mean"].iloc[0] == pytest.approx(activations[mask].mean())
-    alone = gate_histogram(
-        module, inputs, h, {"padding": np.zeros_like(words), "words": np.ones_like(words)}
-    )
+    alone = gates(ready(module, make_inputs(inputs, [range(T)] * B), h))
     assert alone["input"].unique().tolist() == ["words"]

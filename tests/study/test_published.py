@@ -9,8 +9,7 @@ import rnngrad
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.report.why_figures import PUBLISHED_HALVES
-from rnngrad.study.probed import STATE
-from rnngrad.study.probing import shared_state
+from rnngrad.study.runs.open_model import initial_state
 
 
 def halved_medians(cell: str) -> np.ndarray:
@@ -23,8 +22,8 @@ def halved_medians(cell: str) -> np.ndarray:
         curves = rnngrad.jacobian_curves(
             module,
             torch.zeros(1, 20, 100),
-            shared_state(module, 1, "uniform", seed),
-            state=STATE[cell],
+            initial_state(module, 1, "uniform", seed),
+            state="c" if cell == "lstm" else "h",
             statistics=("column_sum",),
         )
         means.append(10 ** curves.log10_column_sum[0] / 2)

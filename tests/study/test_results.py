@@ -1,10 +1,27 @@
-from pathlib import Path
+"""Results are read from the files of every model, or what is missing is named."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from rnngrad.errors import InputError
-from rnngrad.study import results
-from rnngrad.study.results import read_result
+from rnngrad.params import Params
+from rnngrad.study.results import (
+    CONDITION_CURVES,
+    CONDITIONS,
+    GATES,
+    HISTORY,
+    MEASURES,
+    load_results,
+    read_result,
+)
+
+TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +42,77 @@ def test_a_damaged_table_is_one_line(content: str | None, expected: str, tmp_pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_table_of_evidence_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "lstm"
-    folder.mkdir()
-    for name in (*results.EVIDENCE, "tutorial"):
-        (folder / f"{name}.csv").write_text("a\n1\n")
-    with pytest.raises(InputError, match=r"lstm.paths\.csv: cannot be read"):
-        results._evidence([folder])
-    (folder / "paths.csv").write_text("a\n1\n")
-    assert {*results._evidence([folder])} == {*results.EVIDENCE, "paths", "tutorial"}
+def write(path: Path, *columns: str, rows: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([dict.fromkeys(columns, 1)] * rows, columns=list(columns)).to_csv(
+        path, index=False
+    )
+
+
+@pytest.fixture
+def params(make_params: Callable[..., Params]) -> Params:
+    cells: dict[str, Any] = {cell: {"seeds": [1, 2, 6]} for cell in ("rnn", "lstm")}
+    return make_params({"question": {}}).model_copy(update={"cells": cells})
+
+
+@pytest.fixture
+def build(params: Params, tmp_path: Path) -> Path:
+    for cell in params.cells:
+        for seed in (1, 2, 6):
+            write(tmp_path / "train" / cell / f"seed-{seed}" / "history.csv", *HISTORY)
+            for weights in ("init", "trained"):
+                folder = tmp_path / "probe" / cell / f"{weights}-{seed}"
+                for name, cells in MEASURES.items():
+                    if cell in cells and (name, weights) != ("remembered", "init"):
+                        columns = ("cell", "seed", "weights", "step")
+                        # the first trained LSTM knows no telling word
+                        none = name == "remembered" and seed == 1
+                        write(folder / f"{name}.csv", *columns, rows=1 - none)
+                np.savez(folder / "triangle.npz", triangle=TRIANGLE + seed)
+        for name in ("metrics", "model_card"):
+            (tmp_path / "train" / cell / f"{name}.json").write_text(json.dumps({"name": name}))
+    write(tmp_path / "probe" / "lstm" / "tutorial" / "tutorial.csv", "loss", "step", "norm")
+    (tmp_path / "embed").mkdir()
+    for path in (tmp_path / "data_card.json", tmp_path / "embed" / "card.json"):
+        path.write_text("{}")
+    write(tmp_path / "conditions" / "conditions.csv", *CONDITIONS)
+    write(tmp_path / "conditions" / "seeds.csv", *CONDITIONS, "seed")
+    write(tmp_path / "conditions" / "curves.csv", *CONDITION_CURVES)
+    return tmp_path
+
+
+def test_the_tables_of_all_models_are_one(build: Path, params: Params) -> None:
+    results = load_results(build, params)
+    assert len(results.curves) == 2 * 2 * 3
+    assert len(results.gates) == 2 * 3
+    rows = {name: len(table) for name, table in results.evidence.items()}
+    both, one, trained = 12, 6, 4
+    assert rows == {
+        "influences": both,
+        "shares": both,
+        "output_gates": one,
+        "paths": one,
+        "powers": one,
+        "remembered": trained,
+        "tutorial": 1,
+    }
+    assert results.numbers_of_seeds == [1, 1]  # the made-up histories all say seed 1
+    assert {*results.triangles} == {(c, w) for c in ("rnn", "lstm") for w in ("init", "trained")}
+    for triangle in results.triangles.values():
+        np.testing.assert_array_equal(triangle, TRIANGLE + 2)
+        assert triangle.dtype == np.float32
+
+
+def test_a_study_without_an_lstm_has_no_measures_of_one(build: Path, params: Params) -> None:
+    results = load_results(build, params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}}}))
+    assert results.gates.empty
+    assert {*GATES} == {*results.gates}
+    assert {*results.evidence} == {"influences", "shares", "powers", "remembered"}
+    np.testing.assert_array_equal(results.triangles["rnn", "init"], TRIANGLE + 1.5)
+
+
+@pytest.mark.parametrize("name", ["paths.csv", "triangle.npz"])
+def test_a_missing_measure_is_named(name: str, build: Path, params: Params) -> None:
+    (build / "probe" / "lstm" / "trained-6" / name).unlink()
+    with pytest.raises(InputError, match=f"lstm.trained-6.{name}: cannot be read"):
+        load_results(build, params)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS
-from rnngrad.study.results import MILESTONES, Results
+from rnngrad.study import MILESTONES
+from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
     "float32_flushed",

@@ -1,1 +1,4 @@
-"""The study: which curves are probed on which models, and how their spread is stated."""
+"""The study: runs of models, measures of them, and what the claims are worth."""
+
+WEIGHTS = ("init", "trained")  # before and after training
+MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.intervals import Interval, mean_interval
-from rnngrad.study.results import WEIGHTS, Results
+from rnngrad.study import WEIGHTS
+from rnngrad.study.results import Results
 
 Verdict = Literal["holds", "holds only if", "does not hold"]
 

@@ -1,7 +1,7 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,24 @@ from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.study import WEIGHTS
 
-WEIGHTS = ("init", "trained")
-MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
-GATE_COLUMNS = ["input", "activation", "share", "mean", "cell", "seed", "weights"]
-CURVES = ["cell", "seed", "weights", "statistic", "step", "log10_mean", "log10_median", "examples"]
+GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
 NAMES = ["condition", "factor", "cell"]
 CONDITIONS = [*NAMES, "examples", "log10_at_end", "float32_zero_from", "horizon"]
 CONDITION_CURVES = ["condition", "cell", "step", "log10", "low", "high"]
-# those of rnngrad.study.evidence, which needs torch to say so
-EVIDENCE = ["influences", "output_gates", "remembered", "shares"]  # of every cell
-EVIDENCE_OF = {"rnn": ["powers"], "lstm": ["paths", "tutorial"]}
+ANY = ("rnn", "lstm", "gru")
+MEASURES = {  # the cells that have it
+    "curves": ANY,
+    "gates": ("lstm", "gru"),
+    "influences": ANY,
+    "output_gates": ("lstm",),
+    "paths": ("lstm",),
+    "powers": ("rnn",),
+    "remembered": ANY,  # once they are trained
+    "shares": ANY,
+}
 
 
 @dataclass(frozen=True)
@@ -32,21 +38,14 @@ class Results:
     """Result files of one study, for the cells and conditions of its params.yaml.
 
     Attributes:
-        curves: cell, seed, weights (init | trained), state, statistic, step, log10_mean,
-            log10_median, log10_low, log10_high, examples.
-        gates: input (padding | words), activation (bin centre), share, mean, cell, seed, weights;
-            the LSTM's forget gate and the GRU's update gate, no rows where there is neither.
+        curves, gates, evidence: the tables of :mod:`rnngrad.study.measures`, those of all models
+            below one another, behind cell, seed and weights (init | trained).
         history: cell, seed, epoch, split, loss, accuracy.
         metrics: by cell and test metric, the mean over seeds with its 95% interval.
-        model_cards: by cell.
-        data_card: counts and lengths of the sample.
-        embed_card: vocabulary and coverage of the word vectors.
-        conditions: condition, factor, cell and the numbers of
-            :mod:`rnngrad.study.conditions.table`, medians over seeds.
-        condition_seeds: the same for every seed.
-        condition_curves: condition, cell, step, log10, low, high.
-        evidence: all cells together, by the names of :mod:`rnngrad.study.evidence`.
-        triangles: by cell and weights, (T, T): which steps a weight's gradient comes from.
+        model_cards, data_card, embed_card: the settings and counts of the stages before.
+        conditions, condition_seeds, condition_curves: see :mod:`rnngrad.study.condition_tables`.
+        triangles: by cell and weights, (T, T) float32, medians over seeds: which steps a weight's
+            gradient comes from; NaN above the diagonal.
     """
 
     params: Params
@@ -80,64 +79,54 @@ def load_results(build: Path, params: Params) -> Results:
     Raises:
         InputError: a file is missing or unreadable.
     """
-    cells = list(params.cells)
-    train = {cell: build / "train" / cell for cell in cells}
-    probe = {cell: build / "probe" / cell for cell in cells}
+    cells, train, conditions = list(params.cells), build / "train", build / "conditions"
+    seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
+    histories = [
+        read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
+        for cell, seed in seeds
+    ]
+    # of every seed first the model before training
+    folders = [
+        (cell, weights, build / "probe" / cell / f"{weights}-{seed}")
+        for cell, seed in seeds
+        for weights in WEIGHTS
+    ]
+    tables = {
+        name: [
+            read_result(folder / f"{name}.csv")
+            for cell, weights, folder in folders
+            if cell in having and (name, weights) != ("remembered", "init")
+        ]
+        for name, having in MEASURES.items()
+    }
+    if "lstm" in cells:
+        path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
+        tables["tutorial"] = [read_result(path)]
+    measures = {name: _joined(found) for name, found in tables.items() if found}
+    triangles: dict[tuple[str, str], list[NDArray]] = {}
+    for cell, weights, folder in folders:
+        triangle = read_arrays(folder / "triangle.npz")["triangle"]
+        triangles.setdefault((cell, weights), []).append(triangle)
     return Results(
         params=params,
-        curves=pd.concat([read_result(probe[cell] / "curves.csv", *CURVES) for cell in cells]),
-        gates=pd.concat(
-            [
-                read_result(probe[cell] / "gates.csv", *GATE_COLUMNS)
-                for cell in cells
-                if cell != "rnn"
-            ]
-            or [pd.DataFrame(columns=GATE_COLUMNS)]
-        ),
-        history=pd.concat(
-            [
-                read_result(train[cell] / f"seed-{seed}" / "history.csv", *HISTORY).assign(
-                    cell=cell
-                )
-                for cell in cells
-                for seed in params.train_of(cell).seeds
-            ]
-        ),
-        metrics={cell: _read_json(train[cell] / "metrics.json") for cell in cells},
-        model_cards={cell: _read_json(train[cell] / "model_card.json") for cell in cells},
+        curves=measures.pop("curves"),
+        gates=measures.pop("gates", pd.DataFrame(columns=GATES)),
+        history=pd.concat(histories),
+        metrics={cell: _read_json(train / cell / "metrics.json") for cell in cells},
+        model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),
-        conditions=read_result(build / "conditions" / "conditions.csv", *CONDITIONS),
-        condition_seeds=read_result(build / "conditions" / "seeds.csv", *CONDITIONS, "seed"),
-        condition_curves=read_result(build / "conditions" / "curves.csv", *CONDITION_CURVES),
-        evidence=_evidence([build / "evidence" / cell for cell in cells]),
-        triangles={
-            (cell, weights): triangle
-            for cell in cells
-            for weights, triangle in _arrays(build / "evidence" / cell / "triangles.npz").items()
-        },
+        conditions=read_result(conditions / "conditions.csv", *CONDITIONS),
+        condition_seeds=read_result(conditions / "seeds.csv", *CONDITIONS, "seed"),
+        condition_curves=read_result(conditions / "curves.csv", *CONDITION_CURVES),
+        evidence=measures,
+        triangles={model: np.median(np.stack(found), axis=0) for model, found in triangles.items()},
     )
 
 
-def _evidence(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for folder in folders:
-        wanted = [folder / f"{name}.csv" for name in (*EVIDENCE, *EVIDENCE_OF.get(folder.name, ()))]
-        for path in sorted({*folder.glob("*.csv"), *wanted}):
-            parts.setdefault(path.stem, []).append(read_result(path))
-    # a frame without rows has no types that another one would have to be reconciled with
-    return {
-        name: pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
-        for name, found in parts.items()
-    }
-
-
-def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    # a table without rows has no types that another one would have to be reconciled with
+    return pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
 
 
 def read_result(path: Path, *columns: str) -> pd.DataFrame:
@@ -146,18 +135,33 @@ def read_result(path: Path, *columns: str) -> pd.DataFrame:
     Raises:
         InputError: it is missing, no CSV, or lacks one of the columns.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(f"{path}: has no column {missing[0]}; run dvc repro")
+    table = _read(path, pd.read_csv)
+    for column in columns:
+        if column not in table:
+            raise InputError(f"{path}: has no column {column}; run dvc repro")
     return table
 
 
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """The arrays that another stage wrote, by name.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+
+    def load(path: Path) -> dict[str, NDArray]:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+
+    return _read(path, load)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    return _read(path, lambda path: json.loads(path.read_text()))
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return reader(path)
+    except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error

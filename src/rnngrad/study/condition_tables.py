@@ -1,0 +1,112 @@
+"""From the curves of every run to one row per condition and cell."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rnngrad.intervals import log10_mean
+from rnngrad.study.results import NAMES, read_arrays
+from rnngrad.study.runs import Condition, Reading, job_name
+
+STEPS = (20, 100, 400, 1383)
+RATES = [f"decades_per_step_{name}" for name in ("padding", "tokens")]
+ENDS = [f"log10_at_{step}" for step in (*STEPS, "end")]
+NUMBERS = ["examples", *ENDS, "float32_zero_from", *RATES, "horizon"]
+COUNTS = ["examples", "float32_zero_from", "horizon"]
+# log10 of the smallest number that an arithmetic holds with all its digits
+F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
+SMALLEST = {"log": -math.inf, "float64": F64, "float32": F32, "float32_flushed": F32}
+
+
+def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The numbers of all conditions, a row per seed, and their curves, a row per seed and step.
+
+    Args:
+        conditions: those whose runs were measured.
+        folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
+    """
+    rows, curves = [], []
+    for name, factor, run, reading in conditions:
+        found = read_arrays(folder / job_name(run, reading.arithmetic) / "log10.npz")
+        true = read_arrays(folder / job_name(run, "log") / "log10.npz")
+        words = [range(*ends) for ends in found["words"].tolist()]
+        start = math.log10(found["units"]) / 2 if reading.statistic == "frobenius" else 0.0
+        curve, numbers = curve_numbers(found[reading.statistic], words, start, reading)
+        numbers["float32_zero_from"] = int(true["zero_from"]) or np.nan
+        rows.append({"condition": name, "factor": factor, "cell": run.cell, "seed": run.seed})
+        rows[-1] |= numbers
+        curves.append(curve.reset_index().assign(condition=name, cell=run.cell))
+    return pd.DataFrame(rows, columns=[*NAMES, "seed", *NUMBERS]), pd.concat(curves)
+
+
+def curve_numbers(
+    log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Reading
+) -> tuple[pd.Series, dict[str, float]]:
+    """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
+
+    Args:
+        log10: (B, T), NaN at steps that were not recorded.
+        words: for each example the steps (from 0) at which words are read.
+        start: log10 of the statistic of the identity, step 0.
+        reading: its arithmetic says above which number rates are taken.
+    """
+    recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
+    mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
+    curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
+    T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
+    padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
+    numbers: dict[str, float] = {"examples": len(log10), "log10_at_end": float(curve[T])}
+    numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
+    numbers["decades_per_step_padding"] = _rate(log10, padding, start, smallest)
+    numbers["decades_per_step_tokens"] = _rate(log10, words, start, smallest)
+    numbers["horizon"] = _horizon(curve, start)
+    return curve, numbers
+
+
+def _rate(
+    log10: NDArray[np.float64], ranges: Sequence[range], start: float, smallest: float
+) -> float:
+    """Decades per step within the ranges, over all examples; negative is decay."""
+    decades = steps = 0.0
+    for row, own in zip(log10, ranges, strict=True):
+        if not own:
+            continue
+        before = start if own.start == 0 else row[own.start - 1]
+        held = np.flatnonzero(row[own.start : own.stop] > smallest)
+        if len(held) and np.isfinite(before):
+            last = held[-1] + own.start
+            decades += row[last] - before
+            steps += last + 1 - own.start
+    return decades / steps if steps else np.nan
+
+
+def _horizon(curve: pd.Series, start: float) -> float:
+    """First step at which a tenth of the identity's value or less is left; NaN if never."""
+    below = np.flatnonzero(curve.to_numpy() <= start - 1)
+    if not len(below):
+        return np.nan
+    first = int(below[0])
+    steps, values = [0, *curve.index], [start, *curve]
+    (last, step), (before, value) = steps[first : first + 2], values[first : first + 2]
+    if step - last == 1 or not math.isfinite(value):
+        return step
+    # between two recorded steps the curve is taken to be straight
+    return math.ceil(last + (before - start + 1) / (before - value) * (step - last))
+
+
+def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Medians by condition and cell; steps to which half of the seeds never come are missing."""
+    never = dict.fromkeys(COUNTS, np.inf)
+    medians = seeds.fillna(never).groupby(NAMES, sort=False)[NUMBERS].median()
+    medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
+    return medians.reset_index()
+
+
+def curves_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
+    """Columns: condition, cell, step, log10 (median over seeds), low, high (least and most)."""
+    groups = curves.groupby(["condition", "cell", "step"], sort=False)["log10"]
+    return groups.agg(log10="median", low="min", high="max").reset_index()

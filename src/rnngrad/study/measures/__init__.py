@@ -1,0 +1,87 @@
+"""The measures that are taken of every model: a file each, called like the CSV that it makes."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from rnngrad.data.batches import load_embedding
+from rnngrad.params import TrainParams
+from rnngrad.study.measures import (
+    curves,
+    gates,
+    influences,
+    output_gates,
+    paths,
+    powers,
+    remembered,
+    shares,
+    tutorial,
+)
+from rnngrad.study.results import read_result
+from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import passages_of
+from rnngrad.study.runs.open_model import open_model, state_after
+
+
+def measure_model(folder: Path, *model: Any) -> None:
+    """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
+
+    Args:
+        folder: where to.
+        model: the run; at how many steps the spectral norm is taken; folder of the stage embed;
+            weight file, settings of the training, and file of the trained model's predictions, or
+            None. Without them the tutorial's own example is measured.
+
+    Raises:
+        InputError: the embedding or the weights are missing or another model's.
+    """
+    tables = _measures(folder, *model) if model else {"tutorial": tutorial.tutorial()}
+    for name, table in tables.items():
+        digits = "%.6g" if name == "gates" else "%.6f"
+        table.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
+
+
+def _measures(
+    folder: Path,
+    run: Run,
+    spectral_steps: int,
+    embed: Path,
+    file: Path,
+    train: TrainParams,
+    predictions: Path | None,
+) -> dict[str, pd.DataFrame]:
+    embedding = load_embedding(embed)
+    model = open_model(run, embedding, file, train)
+    module, head = model.module, cast("Any", model.head)  # a file has both
+    log10 = curves.jacobian_curves(model, spectral_steps)
+    before, x, labels = passages_of(run, embedding)
+    state, seed = state_after(module, before), run.inputs_seed
+    tables = {"curves": curves.over_comments(run, log10)}
+    tables["influences"] = influences.influences(module, x, state, seed)
+    tables["shares"], triangle = shares.shares(module, head, x, state)
+    if predictions is not None:
+        its = read_result(predictions, "comment", "label", "probability")
+        tables["remembered"] = remembered.remembered(module, head, run, embedding, its)
+    if run.cell == "rnn":
+        tables["powers"] = powers.powers(model, log10["frobenius"])
+        if run.weights == "init":
+            scaled = powers.powers_at_radii(model)
+            tables["powers"] = pd.concat([tables["powers"].assign(weights="init"), scaled])
+    else:
+        tables["gates"] = gates.gates(model)
+    if run.cell == "lstm":
+        tables["output_gates"] = output_gates.output_gates(module, head, x, labels, state, seed)
+        tables["paths"] = paths.paths(model, log10)
+    comments = {name: values.astype(np.float32) for name, values in log10.items()}
+    np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)
+    np.savez_compressed(folder / "triangle.npz", allow_pickle=False, triangle=triangle)
+    return {name: _labelled(table, run) for name, table in tables.items()}
+
+
+def _labelled(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The table with the model's names in front; a column that it has keeps its values."""
+    names = run.model_dump(include={"cell", "seed", "weights"})
+    own = table.columns.difference([*names], sort=False)
+    return table.assign(**{k: table.get(k, v) for k, v in names.items()})[[*names, *own]]

@@ -1,0 +1,62 @@
+"""Jacobian curves of a model on test comments, and their summary over comments."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import rnngrad
+from rnngrad.intervals import log10_mean
+from rnngrad.study import MILESTONES
+from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import Opened
+
+STATISTICS = ("column_sum", "frobenius", "spectral")
+LOWEST = -1e300  # stands for -inf, the log10 of an exact zero, next to which nothing interpolates
+
+
+def log_spaced_steps(last: int, count: int) -> list[int]:
+    """Some ``count`` steps from 1 to ``last``: even on a logarithmic axis, and the milestones."""
+    spread = np.geomspace(1, last, count).round().astype(int).tolist()
+    return sorted({*spread, *(step for step in MILESTONES if step <= last)})
+
+
+def jacobian_curves(model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
+    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's paths are two more."""
+    paths = ["hidden_path"] if model.run.cell == "lstm" else []
+    curves = rnngrad.jacobian_curves(
+        model.module,
+        model.inputs.x,
+        model.start,
+        state=model.run.state,
+        lengths=model.inputs.lengths,
+        statistics=[*STATISTICS, *paths],
+        spectral_steps=log_spaced_steps(model.inputs.x.shape[1], spectral_steps),
+    )
+    names = [*STATISTICS, *paths, *(["cell_path"] if paths else [])]
+    return {name: getattr(curves, f"log10_{name}") for name in names}
+
+
+def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """One row per statistic and step: log10 of the mean over comments, and their spread.
+
+    Columns: state, statistic, step (from 1), log10_mean, log10_median, log10_low, log10_high (10th
+    and 90th percentile), examples (whose comment reaches the step).
+    """
+    parts = []
+    for statistic, values in log10.items():
+        reached = ~np.isnan(values).all(axis=0)
+        own = values[:, reached]
+        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.1, 0.5, 0.9]).to_numpy()
+        low, median, high = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles)
+        part = {
+            "state": run.state,
+            "statistic": statistic,
+            "step": np.flatnonzero(reached) + 1,
+            "log10_mean": log10_mean(own),
+            "log10_median": median,
+            "log10_low": low,
+            "log10_high": high,
+            "examples": (~np.isnan(own)).sum(axis=0),
+        }
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)

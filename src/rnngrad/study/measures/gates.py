@@ -1,0 +1,49 @@
+"""How open is the gate through which a state survives a step?"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rnngrad.probe import Trajectory, trajectory
+from rnngrad.study.runs.open_model import Opened, each
+
+BINS = 50
+
+
+def trajectories(model: Opened) -> Iterator[Trajectory]:
+    """The trajectory of every example, one at a time: all at once they may take gigabytes."""
+    for b, x in enumerate(model.inputs.x.split(1)):
+        start = each(lambda part, b=b: part[:, b : b + 1], model.start)
+        yield trajectory(model.module, x, start)
+
+
+def memory_gate(path: Trajectory) -> NDArray[np.float64]:
+    """(B, T, H) activations of the LSTM's forget gate f or the GRU's update gate z.
+
+    Both multiply the previous state: c_t = f c_{t-1} + ..., h_t = z h_{t-1} + ...
+    """
+    return path.gates["z" if path.c is None else "f"]
+
+
+def gates(model: Opened) -> pd.DataFrame:
+    """Share of the memory gate's activations in each of 50 bins of (0, 1), by kind of input.
+
+    activation is the centre of a bin. A kind of input that does not occur has no rows.
+    """
+    edges, ranges = np.linspace(0, 1, BINS + 1), model.inputs.ranges()
+    counts = {name: np.zeros(BINS, dtype=int) for name in ranges}
+    sums = dict.fromkeys(ranges, 0.0)
+    for b, path in enumerate(trajectories(model)):
+        for name, steps in ranges.items():
+            chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
+            counts[name] += np.histogram(chosen, edges)[0]
+            sums[name] += float(chosen.sum())
+    centres = (edges[:-1] + edges[1:]) / 2
+    parts = [
+        {"input": name, "activation": centres, "share": own / own.sum(), "mean": total / own.sum()}
+        for (name, own), total in zip(counts.items(), sums.values(), strict=True)
+        if own.any()
+    ]
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)

@@ -1,0 +1,111 @@
+"""Is what a gate blocks on the way forward blocked on the way back as well, and by as much?
+
+Forward: the state s_k of a real trajectory is moved by a finite amount, eps |s_k| in a direction v;
+the module is run on, and the move of a later state is read: |s_t' - s_t| / (eps |s_k|).
+Backward: with u = (s_t' - s_t) / |s_t' - s_t|, one reverse pass through the module carries u from
+s_t to s_k; u^T (d s_t/d s_k) v is the gradient along the same two directions. As eps goes to 0 it
+is the forward influence, whatever the gates do.
+Gates: |prod_j f_j * v|, what would be left if an LSTM's change never passed through h (GRU: update
+gate; an RNN has none).
+
+s is c for an LSTM, with h_k left as it was, and h otherwise.
+"""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+import rnngrad
+from rnngrad.study.measures.gates import memory_gate
+from rnngrad.study.runs.open_model import State, each
+
+LAGS = (1, 2, 5, 10, 20, 50, 100)
+STARTS = 2  # steps k per comment
+DIRECTIONS = 2  # per step k
+SMALL, LARGE = 1e-3, 1.0  # of the norm of s_k
+# a move below this part of the later state is mostly rounding
+RESOLVED = 1e-12
+
+
+def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.DataFrame:
+    """Forward influence of a state on later ones, beside the gradient and the product of gates.
+
+    Args:
+        module, x, start: of any dtype; copies run in float64. What it reads (B, T, D), from where.
+        seed: of the random directions.
+
+    Returns:
+        A row per perturbation (eps) and lag (t - k), over comments, steps k and directions.
+        resolved: share of samples whose move stands clear of float64's rounding; only these count.
+        log10_forward, log10_backward, log10_gates are medians; u is taken of the small move.
+        backward_difference, gates_difference: median distance from log10_forward, in decades.
+        gates_correlation: Pearson's, of log10_gates and log10_forward.
+    """
+    module = copy.deepcopy(module).double().requires_grad_(False)
+    x, state = _samples(module, x.double(), each(Tensor.double, start))
+    s_k = (state[1] if isinstance(state, tuple) else state)[0]
+    generator = torch.Generator().manual_seed(seed)
+    v = normalize(torch.randn(s_k.shape, generator=generator, dtype=torch.float64), dim=1)
+    size = s_k.norm(dim=1)
+    with torch.no_grad():
+        moved = {
+            eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)
+        }
+    path = _run(module, x, state, s_k.requires_grad_())
+    gates = x.new_full((x.shape[1], len(x)), torch.nan)  # an RNN has none
+    if not isinstance(module, nn.RNN):
+        gate = torch.from_numpy(memory_gate(rnngrad.trajectory(module, x, state)))
+        gates = (gate.cumprod(dim=1) * v.unsqueeze(1)).norm(dim=2).T
+    rows = []
+    for t in (lag - 1 for lag in LAGS if lag <= len(path)):
+        s_t = path[t].detach()
+        u = normalize(moved[SMALL][t] - s_t, dim=1, eps=1e-300)
+        # of a scalar: with u as a cotangent torch would first import its symbolic shapes
+        (back,) = torch.autograd.grad((path[t] * u).sum(), s_k, retain_graph=True)
+        backward = (back * v).sum(dim=1).abs()
+        for eps, there in moved.items():
+            move = (there[t] - s_t).norm(dim=1)
+            resolved = move > RESOLVED * s_t.norm(dim=1)
+            sizes = (move / (eps * size), backward, gates[t])
+            rows.append({"perturbation": eps, "lag": t + 1} | _compared(*sizes, resolved))
+    return pd.DataFrame(rows)
+
+
+def _samples(module: nn.RNNBase, x: Tensor, start: State) -> tuple[Tensor, State]:
+    """Every comment from several steps k, once per direction: inputs, and the states before."""
+    T = x.shape[1]
+    reach = max(lag for lag in LAGS if lag <= T)
+    begins = sorted({round(k) for k in np.linspace(0, T - reach, STARTS)})
+    states = [module(x[:, :k], start)[1] if k else start for k in begins]
+    inputs = torch.cat([x[:, k : k + reach] for k in begins]).repeat(DIRECTIONS, 1, 1)
+    return inputs, each(lambda *s: torch.cat(s, dim=1).repeat(1, DIRECTIONS, 1), *states)
+
+
+def _run(module: nn.RNNBase, x: Tensor, state: State, s_k: Tensor) -> list[Tensor]:
+    """The states s (n, H) after each step, from s_k, through the module itself."""
+    state, path = (state[0], s_k[None]) if isinstance(state, tuple) else s_k[None], []
+    for x_t in x.split(1, dim=1):
+        state = module(x_t, state)[1]
+        path.append((state[1] if isinstance(state, tuple) else state)[0])
+    return path
+
+
+def _compared(
+    forward: Tensor, backward: Tensor, gates: Tensor, resolved: Tensor
+) -> dict[str, float]:
+    ahead, back, gate = (
+        pd.Series(size[resolved].log10().numpy()) for size in (forward, backward, gates)
+    )
+    return {
+        "resolved": resolved.double().mean().item(),
+        "log10_forward": ahead.median(),
+        "log10_backward": back.median(),
+        "log10_gates": gate.median(),
+        "backward_difference": (back - ahead).abs().median(),
+        "gates_difference": (gate - ahead).abs().median(),
+        "gates_correlation": gate.corr(ahead),
+    }

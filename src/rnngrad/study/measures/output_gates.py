@@ -1,0 +1,130 @@
+"""Can an LSTM's gradient grow along the path that passes through the output gates alone?
+
+From h_(k-1) to h_k there is a way through the output gate, o_k = s(W_o h_(k-1) + ...), and no other
+gate: its derivative is K_k W_o with K_k = diag(tanh(c_k) * o_k'). Over n steps,
+
+    || K_n W_o ... K_1 W_o ||  <=  (max_k ||K_k|| ||W_o||)^n  <=  (||W_o|| / 4)^n
+
+with spectral norms; |tanh| <= 1 and s' <= 1/4 give the last one. Pascanu, Mikolov and Bengio (2013)
+bound an RNN's Jacobian in the same way: by the largest singular value, not by an eigenvalue.
+"""
+
+import copy
+import math
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import rnngrad
+from rnngrad.study.runs.open_model import State, each
+
+COMMENTS = 2
+STEPS = 50
+FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
+CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
+
+
+def output_gates(
+    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, start: State, seed: int
+) -> pd.DataFrame:
+    """How fast that path grows, with W_o as it is and times 2, 4, ... until it does grow.
+
+    Args:
+        module, head: an LSTM and the logistic unit that reads it, left as they are.
+        x, labels, start: what they read (B, T, D), its labels, and the state before it; two
+            comments and 50 steps at most.
+        seed: of the directions from which the total is estimated.
+
+    Returns:
+        A row per factor, up to the first at which path_rate is positive, or 256.
+        path_rate, bound_rate, ceiling_rate: log10 of the norms above per step, means over comments.
+        In the first and last row alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step,
+        the identity's being 0, from eight random directions); gradient_norm, clipped_norm, cosine
+        (of dL/dW_hh before and after clipping to the norm 1, and between the two);
+        log10_early_to_late (the part of dL/dW_hh of the first half of the steps over the other's).
+    """
+    x, labels = x[:COMMENTS, :STEPS].double(), labels[:COMMENTS].double()
+    state = each(lambda part: part[:, :COMMENTS].double(), start)
+    norm = torch.linalg.matrix_norm(_output_gate_weight(module), 2).item()
+    head, rows = copy.deepcopy(head).double(), []
+    for factor in FACTORS:
+        scaled = copy.deepcopy(module).double()
+        _output_gate_weight(scaled).mul_(factor)
+        row = {"factor": factor} | _path_rates(scaled, x, state, factor * norm)
+        last = row["path_rate"] > 0 or factor == FACTORS[-1]
+        if last or factor == 1:
+            curves = rnngrad.jacobian_curves(
+                scaled, x, state, state="full", method="sketch", statistics=["frobenius"], seed=seed
+            )
+            gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * module.hidden_size) / 2
+            row["total_rate"] = float(gained) / x.shape[1]
+            row |= _clipping(scaled, head, x, labels, state)
+        rows.append(row)
+        if last:
+            break
+    return pd.DataFrame(rows)
+
+
+def _output_gate_weight(module: nn.RNNBase) -> Tensor:
+    """W_o (H, H), a view: torch stacks the gates as i, f, g, o."""
+    return dict(module.named_parameters())["weight_hh_l0"].detach()[3 * module.hidden_size :]
+
+
+def _path_rates(module: nn.RNNBase, x: Tensor, state: State, norm: float) -> dict[str, float]:
+    K = output_gate_factors(module, x, state)
+    # a cell state of zero stays zero until a word has a vector: there is no path yet
+    begun = (K != 0).any(dim=2).all(dim=1)
+    K = K[int(begun.byte().argmax()) :]
+    path = log10_norm_of_product(K.float(), _output_gate_weight(module).float())
+    largest = K.abs().amax(dim=(0, 2))
+    return {
+        "path_rate": (path / len(K)).mean().item(),
+        "bound_rate": (largest * norm).log10().mean().item(),
+        "ceiling_rate": math.log10(norm / 4),
+    }
+
+
+def output_gate_factors(module: nn.RNNBase, x: Tensor, state: State) -> Tensor:
+    """(T, B, H) float64, the diagonals of K_k = diag(tanh(c_k) o_k') on the way."""
+    mix = rnngrad.trajectory(module, x, state).factors.mix
+    return torch.from_numpy(mix[:, :, 3]).transpose(0, 1)
+
+
+def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:
+    """(B,) log10 of || K_n W_o ... K_1 W_o ||_2; the scale is taken out at every step."""
+    product = torch.eye(len(W_o), dtype=W_o.dtype).expand(K.shape[1], -1, -1)
+    log10_scale = product.new_zeros(len(product))
+    for diagonal in K:
+        product = diagonal.unsqueeze(2) * (W_o @ product)
+        top = product.abs().amax(dim=(1, 2))
+        log10_scale += top.log10()
+        # an exact zero stays one: -inf in the scale
+        product = product / torch.where(top > 0, top, 1.0)[:, None, None]
+    return log10_scale + torch.linalg.matrix_norm(product, 2).log10().nan_to_num(neginf=0.0)
+
+
+def _clipping(
+    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, state: State
+) -> dict[str, float]:
+    """The gradient of W_hh before and after clipping, and where its parts come from."""
+    early, late = copy.deepcopy(module), copy.deepcopy(module)
+    half = x.shape[1] // 2
+    state = early(x[:, :half], state)[1] if half else state
+    output, _ = late(x[:, half:], state)
+    logits = head(output[:, -1]).squeeze(-1)
+    uses = [dict(module.named_parameters())["weight_hh_l0"] for module in (early, late)]
+    loss = binary_cross_entropy_with_logits(logits, labels)
+    parts = torch.autograd.grad(loss, uses, allow_unused=True, materialize_grads=True)
+    weight = nn.Parameter(uses[0].detach())
+    gradient = sum(parts, torch.zeros_like(weight))
+    weight.grad = gradient.clone()
+    nn.utils.clip_grad_norm_([weight], CLIP_NORM)
+    cosine = nn.functional.cosine_similarity(gradient.flatten(), weight.grad.flatten(), dim=0)
+    return {
+        "gradient_norm": gradient.norm().item(),
+        "clipped_norm": weight.grad.norm().item(),
+        "cosine": cosine.item(),
+        "log10_early_to_late": (parts[0].norm() / parts[1].norm()).log10().item(),
+    }

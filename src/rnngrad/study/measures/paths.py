@@ -1,0 +1,173 @@
+"""The paths by which an LSTM's c_0 reaches c_t: through forget gates alone, or through h as well.
+
+    d c_t / d c_0 = diag(f_t ... f_1)  +  everything that at some step went through h
+                    (the cell path)       (the hidden paths)
+
+A path enters h at a step by the factor o tanh'(c). How many such factors the paths have that make
+up the gradient is the exponent with which it answers to that factor: let z multiply o tanh'(c) at
+every step, then d ln ||d c_t/d c_0|| / d ln z at z = 1 is their number, each path counting by its
+share of the norm. On the cell path it is 0.
+
+On padding the input is zero at every step. Around a state that no longer moves the one-step
+Jacobian M = d s_t / d s_(t-1), s = (h, c), is the same at every step too, and M^n grows or decays
+by log10 of M's spectral radius per step. With Keras' initial weights, at zero input and from the
+zero state, i = o = 1/2, f = sigmoid(1), g = 0 and tanh' = 1, so that dc_t = (f I + i o W_g)
+dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import rnngrad
+from rnngrad.probe import Trajectory
+from rnngrad.study.measures.gates import memory_gate, trajectories
+from rnngrad.study.runs.inputs import change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import Opened
+
+NUDGE = 1e-3  # of ln z, to either side
+WINDOW = 200  # steps of either input on which factors are counted
+SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
+
+Array = NDArray[np.float64]
+
+
+def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
+    """Rates of the paths of an LSTM, and what the gates do meanwhile.
+
+    Args:
+        model: the LSTM.
+        curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
+            ``cell_path`` and ``hidden_path``, (B, T).
+
+    Returns:
+        A row per input (padding | words) that occurs. Columns:
+        steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
+        total, cell_path, hidden_path: decades per step.
+        below_largest_path: by how many decades the total lies below both parts at the most.
+        gate_std: deviation of a forget gate over a comment, the median over units and comments.
+        tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment
+            around the change of inputs; NaN where it lacks this input.
+        log10_tanh_factor: mean of log10 of o tanh'(c).
+        zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on
+            padding, at the zero state and where padding comes to rest; NaN where it does not.
+    """
+    module, ranges = model.module, model.inputs.ranges()
+    counting, longest = settled_ranges(ranges), most_of_both(ranges)
+    seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {}
+    factors: dict[str, float] = {}
+    for example, path in enumerate(trajectories(model)):
+        for name, own in counting.items():
+            if own[example]:
+                seen.setdefault(name, []).append(_seen(path, own[example]))
+        if example == longest:
+            factors = _tanh_factors_per_step(model, example, path)
+    rows = []
+    for name in sorted(seen):
+        own, (log10_through, spread, last_steps) = counting[name], zip(*seen[name], strict=True)
+        # after the first step there is no hidden path yet
+        begun = [range(max(steps.start, 1), steps.stop) for steps in own]
+        row = {
+            "input": name,
+            "steps": sum(map(len, own)),
+            "total": change_per_step(curves["frobenius"], begun),
+            "cell_path": change_per_step(curves["cell_path"], begun),
+            "hidden_path": change_per_step(curves["hidden_path"], begun),
+            "below_largest_path": _below_largest_path(curves, ranges[name]),
+            "gate_std": float(np.quantile(np.concatenate(spread), 0.5, method="lower")),
+            "tanh_factors": factors[name],
+            "log10_tanh_factor": float(np.concatenate(log10_through).mean()),
+            "zero_state_rate": np.nan,
+            "settled_rate": np.nan,
+        }
+        if name == "padding":
+            row["zero_state_rate"] = rate_at(module, np.zeros(2 * module.hidden_size))
+            row["settled_rate"] = rate_at_settled_state(module, last_steps)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _seen(path: Trajectory, steps: range) -> tuple[Array, Array, tuple[Array, Array]]:
+    """By step the mean of log10 of o tanh'(c), by unit the gate's deviation, the last states."""
+    own = slice(steps.start, steps.stop)
+    with np.errstate(divide="ignore"):
+        log10_through = np.log10(path.factors.maps().through[0, own]).mean(axis=1)
+    spread = memory_gate(path)[0, own].std(axis=0)
+    return log10_through, spread, (state_at(path, steps[-1]), state_at(path, steps.stop))
+
+
+def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> float:
+    below = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"]
+    return max(float(below[b, own.start : own.stop].max()) for b, own in enumerate(ranges) if own)
+
+
+def state_at(path: Trajectory, t: int) -> Array:
+    """(h, c) after t steps, of a trajectory's first example."""
+    return np.concatenate([path.h[0, t], path.c[0, t]])
+
+
+def rate_at(module: nn.RNNBase, state: Array) -> float:
+    """Decades per step that the step from a state (h, c) predicts, the input being zero."""
+    h, c = torch.from_numpy(state).view(2, 1, 1, -1)
+    path = rnngrad.trajectory(module, h.new_zeros(1, 1, module.input_size), (h, c))
+    return float(np.log10(np.abs(np.linalg.eigvals(next(path.jacobians(0)))).max()))
+
+
+def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, Array]]) -> float:
+    """Decades per step that the last steps of comments' padding predict; mean over comments.
+
+    Comments may come to rest in different states, each of which has a rate of its own. NaN where
+    one of them still moves. ``last_steps`` are the states before and after every last step.
+    """
+    rates: list[float] = []
+    states: list[Array] = []
+    for before, after in last_steps:
+        if np.abs(before - after).max() > SETTLED:
+            return np.nan
+        same = [k for k, s in enumerate(states) if np.abs(s - after).max() < 10 * SETTLED]
+        rates.append(rates[same[0]] if same else rate_at(module, before))
+        states.append(after)
+    return float(np.mean(rates)) if rates else np.nan
+
+
+def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dict[str, float]:
+    """By kind of input, on one comment around the step at which one gives way to the other."""
+    inputs = model.inputs
+    T, words = inputs.x.shape[1], inputs.words[example]
+    change = words.start or words.stop % T
+    first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
+    h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
+    part = rnngrad.trajectory(model.module, inputs.x[example, None, first:stop], (h, c))
+    steps = {name: own[example] for name, own in inputs.ranges().items()}
+    within = {
+        name: [range(max(own.start, first) - first, min(own.stop, stop) - first)]
+        for name, own in steps.items()
+    }
+    found = tanh_factors(part)[None]
+    return {name: change_per_step(found, own) for name, own in settled_ranges(within).items()}
+
+
+def tanh_factors(path: Trajectory) -> NDArray[np.float64]:
+    """The mean number of factors o tanh'(c) in the paths from c_0 to c_t: (T,) float64.
+
+    A path counts by its share of the Frobenius norm of d c_t/d c_0, by a central difference over
+    ln z.
+    """
+    through = path.factors.maps().through[0]
+    T, H = through.shape
+    nudges = np.expm1([NUDGE, -NUDGE])[:, None, None]  # z - 1
+    J = np.broadcast_to(np.eye(2 * H)[:, H:], (2, 2 * H, H))  # d(h, c)_t/d c_0 for either z
+    log_norm, scale = np.empty((2, T)), np.zeros(2)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a norm of 0 has no paths to count
+        for t, M in enumerate(path.jacobians(0)):
+            J = M @ J
+            J[:, :H] += nudges * through[t][:, None] * J[:, H:]
+            norm = np.linalg.norm(J[:, H:], axis=(1, 2))
+            scale += np.log(norm)
+            log_norm[:, t] = scale
+            J /= norm[:, None, None]
+        return (log_norm[0] - log_norm[1]) / (2 * NUDGE)

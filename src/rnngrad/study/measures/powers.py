@@ -1,0 +1,84 @@
+"""Is the gradient of a tanh RNN that of powers of its recurrent kernel?
+
+d h_t/d h_0 = D_t W ... D_1 W with D = diag(tanh'(a)). Where tanh' = 1 it is W^t, which grows or
+decays by log10 of W's spectral radius per step; the largest singular value bounds any step. The
+kernels of untrained models are also scaled to spectral radii on either side of 1.
+
+Source: Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recurrent neural
+networks", section 2.1.
+"""
+
+import copy
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import rnngrad
+from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import Opened, each
+
+SCALED_TO = (0.9, 1.1)  # spectral radii
+
+
+def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
+    """The decay of a tanh RNN's log10 ||d h_t/d h_0||_F (B, T), and what its kernel predicts.
+
+    Returns:
+        A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
+        W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
+        tanh' over units and steps); last_move (the most that any unit moves in the last step of
+        this input, median over comments). The first 100 steps of a comment's padding do not count.
+    """
+    _, module, _, inputs, start = model
+    W, h_0 = cast("Tensor", module.weight_hh_l0).detach().double(), cast("Tensor", start)
+    radius, rows = spectral_radius(W), []
+    with torch.no_grad():
+        h = module(inputs.x, h_0)[0].double()
+    slopes = (1 - h.square()).numpy().mean(axis=2)
+    moves = torch.diff(h, dim=1, prepend=h_0[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
+    for name, ranges in settled_ranges(inputs.ranges()).items():
+        read = [(b, steps) for b, steps in enumerate(ranges) if steps]
+        if read:
+            at = [slopes[b, steps.start : steps.stop] for b, steps in read]
+            rows.append(
+                {
+                    "input": name,
+                    "spectral_radius": radius,
+                    "largest_singular_value": float(torch.linalg.matrix_norm(W, 2)),
+                    "predicted": float(np.log10(radius)),
+                    "measured": change_per_step(log10, ranges),
+                    "tanh_slope": float(np.concatenate(at).mean()),
+                    "last_move": float(np.median([moves[b, steps[-1]] for b, steps in read])),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def spectral_radius(W: Tensor) -> float:
+    """The largest |eigenvalue|."""
+    return float(torch.linalg.eigvals(W).abs().max())
+
+
+def powers_at_radii(model: Opened) -> pd.DataFrame:
+    """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
+    one = most_of_both(model.inputs.ranges())
+    own, tables = slice(one, one + 1), []
+    # few directions are soonest carried on in float64, many steps at a time
+    x, words, lengths = (part[own] for part in model.inputs)
+    x, start = x.double(), each(lambda part: part[:, own].double(), model.start)
+    for radius in SCALED_TO:
+        module = copy.deepcopy(model.module).double()
+        W = cast("Tensor", module.weight_hh_l0)
+        with torch.no_grad():
+            W *= radius / spectral_radius(W)
+        curves = rnngrad.jacobian_curves(
+            module, x, start, lengths=lengths, method="sketch", statistics=["frobenius"]
+        )
+        scaled = Opened(model.run, module, None, Inputs(x, words, lengths), start)
+        table = powers(scaled, curves.log10_frobenius)
+        tables.append(table.assign(weights=f"radius {radius}"))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,110 @@
+"""How much is remembered of a telling word, by how far it lies from the end, and how much gradient.
+
+Only samples that know their telling words have such a distance; the others give empty tables.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+import rnngrad
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import Embedding, padded_comments
+from rnngrad.study.runs.open_model import state_after
+
+BINS = 5
+PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
+
+
+def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
+    """The toxic test comments whose last telling word is known and read, with its distance.
+
+    The distance, in steps, is that from the state that is read: the words after it and padding
+    behind. bin: fifths of the distances, from 0; fewer where distances are equal.
+    """
+    limit = sample.max_length(run.steps)
+    distance = sample.telling_distance
+    kept = (distance < limit) & (sample.labels == 1) & (sample.splits == "test")
+    comments = np.flatnonzero(kept)
+    behind = limit - np.minimum(sample.lengths[comments], limit) if run.padding == "post" else 0
+    steps = distance[comments].astype(np.int64) + behind
+    table = pd.DataFrame({"comment": comments, "distance": steps})
+    if table.empty:
+        return table.assign(bin=table["distance"])
+    # a single distance has no fifths: it is a bin of its own
+    bins = np.nan_to_num(pd.qcut(steps, BINS, labels=False, duplicates="drop"))
+    return table.assign(bin=bins.astype(np.int64))
+
+
+def remembered(
+    module: nn.RNNBase,
+    head: nn.Linear,
+    run: Run,
+    embedding: Embedding,
+    predictions: pd.DataFrame,
+) -> pd.DataFrame:
+    """A trained model's results on toxic comments, by the distance of the last telling word.
+
+    Args:
+        module, head: the trained classifier.
+        run, embedding: how it reads comments.
+        predictions: its comment, label and probability of the test split.
+
+    Returns:
+        A row per bin; none where no distance is known. accuracy: share called toxic. auroc: share
+        of the pairs with a comment that is not toxic that are in the right order, which a model
+        cannot raise by calling everything toxic. log10_gradient: median over some comments of log10
+        of |d logit/d s| at the telling word over that at the last step; s is c for an LSTM.
+    """
+    telling = telling_comments(embedding[0], run)
+    if telling.empty:
+        return pd.DataFrame()
+    probed = _nearest_to_the_median(telling)
+    log10 = _log10_gradients(module, head, run, embedding, probed)
+    others = predictions.loc[predictions["label"] == 0, "probability"]
+    bins = telling.merge(predictions, on="comment").groupby("bin")
+    table = bins.agg(
+        distance_low=("distance", "min"),
+        distance_median=("distance", "median"),
+        distance_high=("distance", "max"),
+        comments=("distance", "size"),
+    )
+    table["accuracy"] = bins["probability"].apply(lambda own: (own > 0.5).mean())
+    table["auroc"] = bins["probability"].apply(_in_order, others)
+    table["log10_gradient"] = probed.assign(log10=log10).groupby("bin")["log10"].median()
+    return table.reset_index()
+
+
+def _in_order(higher: pd.Series, lower: pd.Series) -> float:
+    """Share of the pairs in which ``higher`` is, equal ones as halves; NaN where there are none."""
+    from scipy.stats import mannwhitneyu  # takes long to import, and many samples do not need it
+
+    if lower.empty:
+        return np.nan
+    return mannwhitneyu(higher, lower, method="asymptotic").statistic / len(higher) / len(lower)
+
+
+def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
+    median = telling.groupby("bin")["distance"].transform("median")
+    order = (telling["distance"] - median).abs().sort_values(kind="stable").index
+    return telling.loc[order].groupby("bin").head(PROBED).sort_values("comment")
+
+
+def _log10_gradients(
+    module: nn.RNNBase, head: nn.Linear, run: Run, embedding: Embedding, probed: pd.DataFrame
+) -> NDArray[np.float64]:
+    """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
+    inputs = padded_comments(run, embedding, probed["comment"].to_numpy())
+    last = inputs.lengths.numpy() - 1
+    at = last - probed["distance"].to_numpy()
+    # no telling word comes earlier: up to there the forward pass is enough
+    first = int(at.min())
+    state = state_after(module, inputs.x[:, :first])
+    x, b = inputs.x[:, first:], np.arange(len(probed))
+    gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
+    gradient[b, last - first] = head.weight.detach()
+    curves = rnngrad.loss_gradient_curves(module, x, gradient, state)
+    log10 = curves.log10_h if curves.log10_c is None else curves.log10_c
+    return log10[b, at - first] - log10[b, last - first]

@@ -1,0 +1,165 @@
+"""The runs of the study, and what its conditions read from them. Needs no torch."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from rnngrad.params import Params, Setting
+from rnngrad.study import WEIGHTS
+
+Jobs = dict[str, tuple[Any, ...]]
+
+
+class Run(BaseModel):
+    """One model, its inputs and its initial state: equal runs are equal objects.
+
+    Attributes:
+        cell, seed: the kind of model, and the seed of its weights.
+        weights: those in a file from before (init) or after training (trained), or initial: drawn
+            as initializer, forget_bias, units and state_nonlinearity say, see `Setting`.
+        input: comments | stream | emptied_comments | random_tokens.
+        padding: pre | post | none; none for all input but comments.
+        steps: the words kept of a comment, or all steps; None stands for the longest comment's.
+        examples, inputs_seed: how many are drawn, and which.
+        features: the number of features that are read; None stands for all.
+        initial_state, state_seed: zero | uniform, and the seed of the latter.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: str
+    seed: int
+    weights: str
+    initializer: str | None = None
+    forget_bias: float | None = None
+    units: int | None = None
+    state_nonlinearity: str | None = None
+    input: str
+    padding: Literal["pre", "post", "none"]
+    steps: int | None
+    examples: int
+    inputs_seed: int
+    features: int | None = None
+    initial_state: str
+    state_seed: int
+
+    @property
+    def state(self) -> str:
+        """The question takes d c_t/d c_0 of an LSTM and d h_t/d h_0 of the others."""
+        return "c" if self.cell == "lstm" else "h"
+
+
+class Reading(NamedTuple):
+    """What a condition reads from a run."""
+
+    arithmetic: str
+    statistic: str
+    halved_mean: bool
+
+
+class Condition(NamedTuple):
+    """A case of params.yaml, for one cell and seed."""
+
+    name: str
+    factor: str
+    run: Run
+    reading: Reading
+
+
+def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
+    """The arguments of :func:`rnngrad.study.measures.measure_model`, by model of a cell."""
+    probe, jobs = params.probe, Jobs()
+    for seed in params.train_of(cell).seeds:
+        for weights in WEIGHTS:
+            run = Run(
+                cell=cell,
+                seed=seed,
+                weights=weights,
+                input="comments",
+                padding=params.embed.padding,
+                steps=params.embed.max_length,
+                examples=probe.comments,
+                inputs_seed=probe.seed,
+                initial_state=probe.initial_state,
+                state_seed=probe.seed,
+            )
+            file, train = _training(params, run, build)
+            predictions = file.with_name("predictions.csv") if weights == "trained" else None
+            job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
+            jobs[f"{weights}-{seed}"] = job
+    return jobs | ({"tutorial": ()} if cell == "lstm" else {})
+
+
+def condition_jobs(params: Params, build: Path) -> Jobs:
+    """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
+    jobs = Jobs()
+    for condition in conditions_of(params):
+        # true values say where to look for float32's first zero
+        for arithmetic in ("log", condition.reading.arithmetic):
+            run = condition.run
+            job = (run, arithmetic, build / "embed", *_training(params, run, build))
+            jobs[job_name(run, arithmetic)] = job
+    return dict(sorted(jobs.items(), key=lambda job: _soon_done(*job[1][:2])))
+
+
+def job_name(run: Run, arithmetic: str) -> str:
+    """The name of a folder, the same for equal runs."""
+    digest = hashlib.sha256(run.model_dump_json().encode()).hexdigest()
+    return f"{run.cell}-{run.seed}-{digest[:12]}-{arithmetic}"
+
+
+def _soon_done(run: Run, arithmetic: str) -> tuple[bool, bool, int]:
+    # what takes long comes first, so that no core is left alone with it in the end
+    return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
+
+
+def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
+    """The file and the training settings of weights that come from one."""
+    if run.weights == "initial":
+        return ()
+    from rnngrad.models.weights import weight_file
+
+    settings = params.train_of(run.cell).model_copy(update={"seeds": [run.seed]})
+    return weight_file(build / "train" / run.cell, run.weights, run.seed), settings
+
+
+def conditions_of(params: Params) -> Iterator[Condition]:
+    """The conditions of every case, cell and seed."""
+    conditions = params.conditions
+    for case in conditions.cases:
+        setting, factor = conditions.setting_of(case), conditions.factor_of(case)
+        reading = Reading(setting.arithmetic, setting.statistic, setting.halved_mean)
+        trained = setting.weights == "trained"
+        for cell in setting.cells:
+            if trained and cell not in params.cells:
+                continue  # nobody trained it
+            for seed in params.train_of(cell).seeds if trained else conditions.seeds:
+                yield Condition(case, factor, _run_of(params, setting, cell, seed), reading)
+
+
+def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:
+    """The run of a setting, without what changes nothing in it."""
+    conditions, trained = params.conditions, setting.weights == "trained"
+    padding = params.embed.padding if trained else setting.padding
+    kind = "stream" if (setting.input, padding) == ("comments", "none") else setting.input
+    # all emptied comments are alike
+    examples = {"stream": conditions.streams, "emptied_comments": 1}.get(kind, conditions.comments)
+    changes: dict[str, Any] = {
+        "cell": cell,
+        "seed": seed,
+        "input": kind,
+        "padding": padding if kind == "comments" else "none",
+        "examples": examples,
+        "inputs_seed": conditions.seed,
+        "state_seed": 1000 * conditions.seed + seed,  # another state for every weight seed
+    }
+    if trained:
+        changes |= dict.fromkeys(("initializer", "forget_bias", "units", "state_nonlinearity"))
+    elif setting.sliced_input and setting.units < params.embed.dimensions:
+        changes["features"] = setting.units
+    if cell != "lstm" or setting.initializer != "keras":
+        changes["forget_bias"] = None
+    return Run.model_validate(setting.model_dump() | changes)

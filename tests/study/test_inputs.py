@@ -1,0 +1,152 @@
+"""What models read, and where they read padding or words."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rnngrad.data.batches import CommentBatches
+from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.models.classifier import RECURRENT, CommentClassifier
+from rnngrad.params import TrainParams
+from rnngrad.study.runs import Run
+from rnngrad.study.runs.inputs import (
+    Inputs,
+    change_per_step,
+    inputs_of,
+    most_of_both,
+    passages_of,
+    settled_ranges,
+)
+from rnngrad.study.runs.open_model import state_after
+
+D, T = 3, 24
+LENGTHS = [9, 4, 7, 12, 8]
+Sample = Callable[..., tuple[TokenizedSample, np.ndarray]]
+MakeRun = Callable[..., Run]
+
+
+@pytest.mark.parametrize("padding", ["pre", "post", "none"])
+def test_comments_are_padded_as_the_classifier_reads_them(
+    padding: str, make_sample: Sample, make_run: MakeRun
+) -> None:
+    embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
+    found = inputs_of(make_run(padding=padding, steps=None if padding == "none" else T), embedding)
+    words = {"pre": (15, 17, 20), "post": (0, 0, 0), "none": (0, 0, 0)}[padding]
+    assert [own.start for own in found.words] == list(words)
+    assert [len(own) for own in found.words] == [9, 7, 4]
+    assert found.lengths.tolist() == ([9, 7, 4] if padding == "none" else [T] * 3)
+    for row, own in zip(found.x, found.words, strict=True):
+        assert (row != 0).any(dim=1).tolist() == [t in own for t in range(len(row))]
+    ranges = found.ranges()
+    assert ranges["words"] == found.words
+    expected = {
+        "pre": [range(15), range(17), range(20)],
+        "post": [range(9, T), range(7, T), range(4, T)],
+        "none": [range(9, 9), range(7, 7), range(4, 4)],
+    }
+    assert ranges["padding"] == expected[padding]
+
+
+def test_a_long_comment_keeps_its_last_words(make_sample: Sample, make_run: MakeRun) -> None:
+    sample, vectors = make_sample([6], ["test"], D)
+    found = inputs_of(make_run(steps=4), (sample, vectors))
+    np.testing.assert_array_equal(found.x[0].numpy(), vectors[sample.tokens_of(0)[-4:]])
+
+
+def test_a_stream_has_no_padding_and_starts_again_at_its_end(
+    make_sample: Sample, make_run: MakeRun
+) -> None:
+    embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
+    run = make_run(input="stream", padding="none", steps=T, examples=2)
+    stream = inputs_of(run, embedding)
+    assert stream.x.shape == (2, T, D)
+    assert stream.words == [range(T)] * 2
+    assert (stream.x != 0).any(dim=2).all()
+    assert not torch.equal(stream.x[0], stream.x[1])
+    # 9 + 7 + 4 words
+    assert torch.equal(stream.x[:, 20:], stream.x[:, : T - 20])
+
+
+def test_inputs_that_are_no_comments(make_sample: Sample, make_run: MakeRun) -> None:
+    embedding = make_sample([3, 9], ["test"], D)
+    run = make_run(input="emptied_comments", padding="none", steps=T, examples=1)
+    emptied = inputs_of(run, embedding)
+    assert emptied.x.shape == (1, T, D)
+    assert not emptied.x.any()
+    assert emptied.ranges() == {"padding": [range(T)], "words": [range(0)]}
+    tokens = inputs_of(make_run(input="random_tokens", padding="none", steps=6), embedding)
+    assert tokens.x.shape == (3, 6, D)
+    assert 0 < tokens.x.abs().max() <= 0.05
+    run = make_run(features=2)
+    assert torch.equal(inputs_of(run, embedding).x, inputs_of(make_run(), embedding).x[:, :, :2])
+
+
+@pytest.mark.parametrize("cell", list(RECURRENT))
+def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
+    cell: str,
+    make_sample: Sample,
+    make_run: MakeRun,
+    make_train_params: Callable[..., TrainParams],
+) -> None:
+    torch.manual_seed(0)
+    sample, vectors = make_sample(LENGTHS, ["test"], D)
+    classifier = CommentClassifier(cell, D, make_train_params())
+    before, x, labels = passages_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
+    chosen = np.array([2, 4])  # the two shortest of six words or more
+    assert x.shape == (2, 6, D)
+    assert labels.tolist() == sample.labels[chosen].tolist()
+    batch = CommentBatches(sample, vectors, chosen, "pre", 15)[[0, 1]]
+    start = state_after(classifier.recurrent, before)
+    hidden, _ = classifier.recurrent(x, start)
+    torch.testing.assert_close(classifier.head(hidden[:, -1])[:, 0], classifier(batch))
+
+
+@pytest.mark.parametrize("padding", ["post", "none"])
+def test_without_padding_in_front_the_first_words_are_read_from_zero(
+    padding: str, make_sample: Sample, make_run: MakeRun
+) -> None:
+    sample, vectors = make_sample(LENGTHS, ["test"], D)
+    before, x, _ = passages_of(make_run(padding=padding), (sample, vectors), comments=2, steps=6)
+    expected = vectors[sample.tokens_of(2)[:6]]
+    np.testing.assert_array_equal(x[0].numpy(), expected)
+    state = state_after(torch.nn.LSTM(D, 5, batch_first=True), before)
+    assert all(s.shape == (1, 2, 5) and not s.any() for s in state)
+
+
+def test_where_comments_are_short_or_few_the_passages_are_too(
+    make_sample: Sample, make_run: MakeRun
+) -> None:
+    embedding = make_sample(LENGTHS, ["test"], D)
+    assert passages_of(make_run(), embedding, comments=2, steps=100)[1].shape == (2, 9, D)
+    everything = passages_of(make_run(padding="none"), embedding, comments=9, steps=100)
+    assert everything[1].shape == (5, 4, D)
+
+
+def ranges(words: list[range], steps: int) -> dict[str, list[range]]:
+    return Inputs(torch.zeros(1), words, torch.full((len(words),), steps)).ranges()
+
+
+def test_padding_settles_for_100_steps_or_for_half_of_them() -> None:
+    found = settled_ranges(ranges([range(250, 260), range(30, 260)], 260))
+    assert found["padding"] == [range(100, 250), range(15, 30)]
+    assert found["words"] == [range(250, 260), range(30, 260)]
+
+
+def test_the_example_with_most_of_both_inputs() -> None:
+    words = [range(9, 10), range(4, 10), range(10)]
+    assert most_of_both(ranges(words, 10)) == 1
+    assert most_of_both(ranges([range(10), range(10)], 10)) == 0
+
+
+def test_change_per_step_weighs_examples_by_their_steps() -> None:
+    values = np.array([[0.0, -1.0, -2.0, -7.0, -7.0], [5.0, -np.inf, np.nan, 1.0, 3.0]])
+    assert change_per_step(values, [range(3), range(3, 5)]) == pytest.approx((-2 + 2) / (2 + 1))
+    assert change_per_step(values, [range(3), range(5, 5)]) == -1
+
+
+def test_steps_without_a_finite_value_do_not_count() -> None:
+    values = np.array([[-np.inf, -1.0, np.nan]])
+    for steps in (range(2), range(1, 3), range(1, 2), range(1, 1)):
+        assert np.isnan(change_per_step(values, [steps]))
