@@ -1,12 +1,12 @@
 """The user's module and batch, checked and brought into one form.
 
-Everything downstream sees time-second batches (b, t, d), float64 weights, one cell per layer and
-lengths. Weights and initial states are copied to float64 here; inputs are converted block by block.
+Everything downstream sees batches (b, t, d), float64 weights, one cell per layer and lengths.
+Weights and initial states are copied to float64 here; inputs are converted block by block.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,10 @@ from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
 Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
+
+FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
+NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+OF_STEP = "rnngrad.jacobian_curves_of_step"
 
 
 class LayerRun(NamedTuple):
@@ -54,12 +58,6 @@ class Problem:
         inputs, initial = self.inputs[examples], tuple(s[:, examples] for s in self.initial)
         return replace(self, inputs=inputs, initial=initial, lengths=self.lengths[examples])
 
-    @cached_property
-    def inputs_array(self) -> np.ndarray:
-        """The inputs of a problem on the CPU, float32 or float64."""
-        wide = self.inputs.itemsize >= 4
-        return (self.inputs if wide else self.inputs.float()).numpy()
-
     @property
     def batch(self) -> int:
         """The number of examples."""
@@ -91,7 +89,7 @@ class Problem:
         Raises:
             InputError: the forward pass overflows before the end of an example.
         """
-        x = self.inputs_array[examples, steps].astype(np.float64)
+        x = self.inputs[examples, steps].double().numpy()
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, factors = self.cells[layer].advance(x, own)
@@ -140,16 +138,15 @@ class Problem:
 
     def like_output(self, gradient: Tensor, name: str) -> Array:
         """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
-        tensor = batch_first(gradient, self.batched, self.batch_first, name)
+        dims = (3,) if self.batched else (2,)
+        tensor = batch_first(gradient, dims, self.batch_first, name)
         expected = (self.batch, self.steps, self.hidden)
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
                 f"the module's output {expected}"
             )
-        tensor = tensor.detach().cpu()
-        beyond = torch.arange(self.steps) >= self.lengths[:, None]
-        tensor = tensor.masked_fill(beyond.unsqueeze(2), 0.0)
+        tensor = without_padding(tensor.detach().cpu(), self.lengths)
         check_finite(tensor, name, ("example", "step", "unit"))
         return tensor.double().numpy()
 
@@ -158,12 +155,12 @@ def problem_of(
     module: nn.Module,
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
-    lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
     weights = _weights(rnn)
-    x = batch_first(inputs, None, rnn.batch_first, "inputs")
+    x = batch_first(inputs, (2, 3), rnn.batch_first, "inputs")
     batched = inputs.dim() == 3
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
@@ -173,12 +170,11 @@ def problem_of(
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     real_steps = _lengths(lengths, x.shape[0], x.shape[1])
-    x = _without_padding(x.detach(), real_steps)
+    x = without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
     home = _with_float64(device)
     initial = _initial_state(rnn, initial_state, len(x), batched)
-    if _hooks(module) or _hooks(rnn):
-        _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
+    _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -199,16 +195,12 @@ def _with_float64(device: torch.device) -> torch.device:
     return device
 
 
-FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
-NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
-
-
 def _supported(given: nn.Module) -> nn.RNNBase:
     module = getattr(given, "_orig_mod", given)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         raise TypeError(
             f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
-            "for any other step function use rnngrad.jacobian_curves_of_step"
+            f"for any other step function use {OF_STEP}"
         )
     if module.bidirectional:
         raise InputError(
@@ -217,16 +209,17 @@ def _supported(given: nn.Module) -> nn.RNNBase:
             "both directions below"
         )
     if module.proj_size:
-        raise InputError(
-            "proj_size > 0 is not supported: write the step and use rnngrad.jacobian_curves_of_step"
-        )
+        raise InputError(f"proj_size > 0 is not supported: write the step and use {OF_STEP}")
     if module.dropout and module.training and module.num_layers > 1:
         raise InputError("the module drops out between layers: call module.eval() first")
-    own = type(module).forward not in FORWARD or type(module).__call__ is not nn.Module.__call__
-    if own or "forward" in vars(module) or _replaced(given):
+    kind = type(module)
+    # torch.compile writes a forward to the module that it returns, and marks it
+    replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
+    own = kind.forward not in FORWARD or kind.__call__ is not nn.Module.__call__
+    if own or "forward" in vars(module) or replaced:
         raise TypeError(
-            f"{type(module).__name__} has a forward of its own, which may do anything: write it as "
-            "a step and use rnngrad.jacobian_curves_of_step"
+            f"{kind.__name__} has a forward of its own, which may do anything: write it as "
+            f"a step and use {OF_STEP}"
         )
     if module._forward_pre_hooks:
         raise InputError(
@@ -237,28 +230,18 @@ def _supported(given: nn.Module) -> nn.RNNBase:
     return module
 
 
-def _replaced(given: nn.Module) -> bool:
-    """Is the forward of a compiled module another one than torch.compile has given it?"""
-    forward = vars(given).get("forward")
-    return hasattr(given, "_orig_mod") and not hasattr(forward, "_torchdynamo_orig_callable")
-
-
-def _hooks(module: nn.Module) -> list[Any]:
-    """The forward hooks of this module and of all modules."""
-    every: Any = nn.modules.module
-    of_all = (every._global_forward_hooks, every._global_forward_pre_hooks)
-    return [*module._forward_hooks, *module._forward_pre_hooks, *of_all[0], *of_all[1]]
-
-
 def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:
     """Hooks may look at what the module returns, and not change it."""
+    every: Any = nn.modules.module
+    own = (hooks for m in (module, rnn) for hooks in (m._forward_hooks, m._forward_pre_hooks))
+    if not any((*own, every._global_forward_hooks, every._global_forward_pre_hooks)):
+        return
     x = x if rnn.batch_first else x.transpose(0, 1)
     state: Any = initial[0] if len(initial) == 1 else tuple(initial)
     with torch.no_grad():
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         # a hook may write to what it is given
-        given = (x.clone(), pytree.tree_map(torch.clone, state))
-        hooked = pytree.tree_leaves(module(*given))
+        hooked = pytree.tree_leaves(module(*pytree.tree_map(torch.clone, (x, state))))
     digits = torch.finfo(x.dtype).eps ** 0.5
     if len(plain) != len(hooked) or not all(
         isinstance(a, Tensor)
@@ -268,7 +251,7 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     ):
         raise InputError(
             "a forward hook of the module, or a global one, changes what it returns: take it away, "
-            "or write the module as a step and use rnngrad.jacobian_curves_of_step"
+            f"or write the module as a step and use {OF_STEP}"
         )
 
 
@@ -278,14 +261,15 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
     layers: list[Any] = [
         [weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)
     ]
-    if isinstance(rnn, nn.RNN):
-        if rnn.mode not in NONLINEARITIES:
-            raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        # forward reads the mode: `nonlinearity` is only what the module was made with
-        return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
     if isinstance(rnn, nn.GRU):
         return tuple(GRU(*layer) for layer in layers)
-    return tuple(LSTM(*layer, sigmoid_state=isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
+    if isinstance(rnn, nn.LSTM):
+        special = isinstance(rnn, SigmoidStateLSTM)
+        return tuple(LSTM(*layer, sigmoid_state=special) for layer in layers)
+    if rnn.mode not in NONLINEARITIES:
+        raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
+    # forward reads the mode: `nonlinearity` is only what the module was made with
+    return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
@@ -295,11 +279,10 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     something else. The shapes are those of a module that is made with the settings of today.
     """
     kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
-    settings = (rnn.input_size, rnn.hidden_size, rnn.num_layers)
-    fresh = kind(*settings, bias=bool(rnn.bias), device="meta")
+    inputs, hidden, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
+    fresh = kind(inputs, hidden, layers, bias=bias, device="meta")
     expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
-    made = f"nn.{kind.__name__}({settings[0]}, {settings[1]}, num_layers={settings[2]}, "
-    made += f"bias={bool(rnn.bias)})"
+    made = f"nn.{kind.__name__}({inputs}, {hidden}, num_layers={layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
     if missing := [name for name in expected if getattr(rnn, name, None) is None]:
@@ -308,9 +291,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
         check_floating(weight, name)
-        if tuple(weight.shape) != expected[name]:
-            shape = tuple(weight.shape)
-            raise InputError(f"{name} has shape {shape}, expected {expected[name]} in {made}")
+        _check_shape(weight, name, expected[name], f" in {made}")
         if (weight.dtype, weight.device) != (first.dtype, first.device):
             raise InputError(
                 f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
@@ -320,15 +301,14 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     return weights
 
 
-def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) -> Tensor:
-    """(b, t, d) from what module.forward takes or returns."""
+def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -> Tensor:
+    """(b, t, d) from what module.forward takes or returns; dims: how many axes it may have."""
     if isinstance(tensor, PackedSequence):
         raise TypeError(
             f"{name} is a PackedSequence: unpack it with torch.nn.utils.rnn.pad_packed_sequence "
             "and pass lengths="
         )
     check_floating(tensor, name)
-    dims = (2, 3) if batched is None else (3,) if batched else (2,)
     if tensor.dim() not in dims:
         raise InputError(
             f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
@@ -355,13 +335,12 @@ def _initial_state(
     parts: Any = state if pair else (state,)
     for part, name in zip(parts, names, strict=True):
         check_floating(part, name)
-        if tuple(part.shape) != expected:
-            raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
+        _check_shape(part, name, expected)
         check_finite(part, name, axes)
     return [part.detach().reshape(shape) for part in parts]
 
 
-def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, steps: int) -> Tensor:
+def _lengths(lengths: Sequence[int] | Array | Tensor | None, batch: int, steps: int) -> Tensor:
     if lengths is None:
         return torch.full((batch,), steps)
     try:
@@ -370,8 +349,7 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
         raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    if tuple(tensor.shape) != (batch,):
-        raise InputError(f"lengths has shape {tuple(tensor.shape)}, expected ({batch},)")
+    _check_shape(tensor, "lengths", (batch,))
     tensor = tensor.long()
     wrong = ((tensor < 1) | (tensor > steps)).nonzero()
     if len(wrong):
@@ -380,26 +358,28 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
     return tensor
 
 
-def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (b, t, d) as it is, or with zeros beyond the lengths if NaN or inf may be there."""
-    if int(lengths.min()) == x.shape[1] or x.is_meta or _sums_up(x):
+def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (b, t, d) with zeros beyond the lengths, where anything may stand."""
+    if int(lengths.min()) == x.shape[1]:
         return x
     padding = torch.arange(x.shape[1]) >= lengths[:, None]
     return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
 
 
 def check_integer(value: object, name: str) -> None:
+    """Raise a TypeError unless the value is an integer; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
 
 
 def check_floating(tensor: Tensor, name: str) -> None:
+    """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if tensor.is_nested or tensor.layout != torch.strided:
-        cure = ", and pass lengths= if need be" if tensor.is_nested else ""
-        kind = "nested" if tensor.is_nested else "sparse"
-        raise TypeError(f"{name} is a {kind} tensor: make it dense{cure}")
+    if tensor.is_nested:
+        raise TypeError(f"{name} is a nested tensor: make it dense, and pass lengths= if need be")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} is a sparse tensor: make it dense")
     if not tensor.is_floating_point() or tensor.itemsize < 2:
         raise TypeError(
             f"{name} must be floating point of 16 bits or more, got {tensor.dtype}: embed or "
@@ -407,27 +387,23 @@ def check_floating(tensor: Tensor, name: str) -> None:
         )
 
 
-def _sums_up(tensor: Tensor) -> bool:
-    """Is the sum finite? One inf or NaN would be left in it.
-
-    By NumPy where that can be: torch's threads spin after a sum, which takes longer than it.
-    """
-    tensor = tensor.detach()
-    if tensor.device.type == "cpu" and tensor.itemsize >= 4:
-        with np.errstate(all="ignore"):
-            return bool(np.isfinite(tensor.numpy().sum()))
-    return bool(torch.isfinite(tensor.sum()))
+def _check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:
+    if tuple(tensor.shape) != expected:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
 
 
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
+    """Raise at the first NaN or inf; axes are the names of its indices."""
+    tensor = tensor.detach()
     if tensor.is_meta:
         raise InputError(f"{name} is on the meta device, which holds no numbers")
-    if _sums_up(tensor):
-        return
-    bad = ~torch.isfinite(tensor.detach())
-    if not bad.any():
-        return
-    where = bad.nonzero()[0].tolist()
-    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
-    value = tensor.detach()[tuple(where)].item()
-    raise InputError(f"{name} contains {value} at {place}; clean it first")
+    with np.errstate(all="ignore"):
+        # torch's threads spin after a sum, which takes longer than it
+        numpy = tensor.device.type == "cpu" and tensor.itemsize >= 4
+        if math.isfinite(tensor.numpy().sum() if numpy else tensor.sum()):
+            return  # one inf or NaN would be left in the sum
+    bad = (~torch.isfinite(tensor)).nonzero()
+    if len(bad):
+        where = bad[0].tolist()
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
+        raise InputError(f"{name} contains {tensor[tuple(where)]} at {place}; clean it first")

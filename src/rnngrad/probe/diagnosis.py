@@ -329,7 +329,12 @@ def _unreachable(cell: Cell, rows: slice, maps: StepMaps) -> Array:
 
 
 def _verdicts(
-    curves: Any, change: Array, limits: torch.finfo, gradual: Array, flushed: Array, saturated: Array
+    curves: Any,
+    change: Array,
+    limits: torch.finfo,
+    gradual: Array,
+    flushed: Array,
+    saturated: Array,
 ) -> Array:
     """`change`: decades of the norm since the start; the column sum starts at 1."""
     with np.errstate(invalid="ignore"):
