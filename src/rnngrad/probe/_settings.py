@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -30,10 +30,8 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with ExitStack() as settings:
-            settings.enter_context(parametrize.cached())
-            if torch.get_default_device().type != "cpu":
-                settings.enter_context(torch.device("cpu"))
+        elsewhere = torch.get_default_device().type != "cpu"
+        with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)
 
     return call

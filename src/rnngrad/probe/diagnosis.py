@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
+from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
-from rnngrad.probe.curves import jacobian_curves
+from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,28 +143,25 @@ def diagnose(
     )  # fmt: skip
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     norm, limits = curves.log10_frobenius, torch.finfo(dtype)
-    far = norm < math.log10(limits.smallest_normal) + math.log10(limits.eps) - FAR_DECADES
+    far = norm < math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
     some = ~far | (np.arange(problem.steps) % FAR_STRIDE == 0)
     some[np.arange(problem.batch), problem.lengths - 1] = True
-    gradual, flushed, saturated = np.zeros((3, *norm.shape))
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
 
-    def fill(examples: Array, maps: StepMaps) -> None:
+    def judge(examples: Array, maps: StepMaps) -> tuple[Array, ...]:
         own, beyond = some[examples], far[examples]
-        gradual[examples] = naive.sums(examples, maps, own)
-        zero = ~(beyond & (gradual[examples] != 0)).any(axis=1, keepdims=True)
-        gradual[examples] += naive.sums(examples, maps, ~own & ~zero)
-        flushed[examples] = naive.sums(examples, maps, ~(beyond & zero), flush=True)
-        saturated[examples] = naive.saturated(examples, maps)
+        gradual = naive.sums(examples, maps, own)
+        zero = ~(beyond & (gradual != 0)).any(axis=1, keepdims=True)
+        gradual += naive.sums(examples, maps, ~own & ~zero)
+        flushed = naive.sums(examples, maps, ~(beyond & zero), flush=True)
+        return gradual, flushed, naive.saturated(examples, maps)
 
-    naive.each(fill)
-    naive.complete(gradual, flushed)
-    start = 0.5 * np.log10(naive.rows.stop - naive.rows.start)
-    change = norm - start
+    gradual, flushed, saturated = naive.run(judge)
+    change = norm - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(curves, change, limits, gradual, flushed, saturated > 0),
+        verdict=_verdicts(curves, change, limits, gradual, flushed, saturated == 1),
         log10_frobenius=norm,
         log10_column_sum=curves.log10_column_sum,
         naive=gradual,
@@ -215,21 +212,14 @@ def autograd_column_sums(
     """
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     _check_dtype(dtype)
-    wanted = np.zeros((problem.batch, problem.steps), dtype=bool)
-    chosen = np.arange(problem.steps) if steps is None else np.array(steps, int) - 1
-    if not np.isin(chosen, np.arange(problem.steps)).all():
+    every = np.arange(1, problem.steps + 1)
+    chosen = every if steps is None else np.array(steps, int)
+    if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    wanted[:, chosen] = True
-    found = np.zeros(wanted.shape)
+    wanted = np.broadcast_to(np.isin(every, chosen), (problem.batch, problem.steps))
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
-
-    def fill(examples: Array, maps: StepMaps) -> None:
-        found[examples] = naive.sums(examples, maps, wanted[examples], flush)
-
-    naive.each(fill)
-    naive.complete(found)
-    found[~wanted] = np.nan
-    return found
+    (found,) = naive.run(lambda e, maps: (naive.sums(e, maps, wanted[e], flush),))
+    return np.where(wanted, found, np.nan)
 
 
 def _check_dtype(dtype: torch.dtype) -> None:
@@ -246,11 +236,22 @@ class _Naive:
         self.leader, self.branch = shared(problem)
         self.lengths = problem.lengths.numpy()
 
-    def each(self, function: Callable[[Array, StepMaps], None]) -> None:
-        """Call the function with some examples and their factors until all have had their turn."""
+    def run(self, judge: Callable[[Array, StepMaps], tuple[Array, ...]]) -> list[Array]:
+        """What is said of some examples and their factors, (b, t) each, of all: (batch, time).
+
+        Before a step where an example branches off, its leader's values are its own.
+        """
         parts = chunks(self.problem, self.layer + 1, PARTS)
-        with exact_arithmetic():
-            in_threads(lambda e: function(e, self._maps(e)), parts, len(parts), "autograd's result")
+        found = in_threads(
+            lambda some: judge(some, self._maps(some)), parts, len(parts), "autograd's result"
+        )
+        order = np.argsort(np.concatenate(parts))
+        out = [np.concatenate(values)[order].astype(float) for values in zip(*found, strict=True)]
+        for values in out:
+            for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
+                values[example, :branch] = values[leader, :branch]
+                values[example, self.lengths[example] :] = np.nan
+        return out
 
     def _maps(self, examples: Array) -> StepMaps:
         """The factors as autograd has them, (b, t, ...)."""
@@ -264,10 +265,9 @@ class _Naive:
         return factors.maps().each(lambda v: v.transpose(0, 1).numpy())
 
     def sums(self, examples: Array, maps: StepMaps, wanted: Array, flush: bool = False) -> Array:
-        """Column sums of some examples where wanted (b, t), and 0 elsewhere.
+        """Column sums of some examples where wanted (b, t) and not the leader's; 0 elsewhere.
 
-        One backward sweep, in which the loss of every wanted step joins at its step. A step before
-        an example branches off is its leader's.
+        One backward sweep, in which the loss of every wanted step joins at its step.
         """
         every, found = np.arange(self.problem.steps), np.zeros(wanted.shape)
         own = (every >= self.branch[examples, None]) & (every < self.lengths[examples, None])
@@ -287,13 +287,6 @@ class _Naive:
                 end = cotangents.end(first, end)
         found[example, step] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
         return found
-
-    def complete(self, *found: Array) -> None:
-        """Write what leaders found for others, and NaN beyond the lengths."""
-        for values in found:
-            for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
-                values[example, :branch] = values[leader, :branch]
-                values[example, self.lengths[example] :] = np.nan
 
     def saturated(self, examples: Array, maps: StepMaps) -> Array:
         """(b, t): is the product of the dtype's own factors zero whatever the range?"""
@@ -329,7 +322,7 @@ def _unreachable(cell: Cell, rows: slice, maps: StepMaps) -> Array:
 
 
 def _verdicts(
-    curves: Any,
+    curves: JacobianCurves,
     change: Array,
     limits: torch.finfo,
     gradual: Array,
@@ -353,12 +346,14 @@ def _verdicts(
 
 def _rates(change: Array) -> Array:
     """(batch,) mean decades per step up to the last finite value."""
-    rates = np.full(len(change), np.nan)
-    for b, row in enumerate(change):
-        finite = np.flatnonzero(np.isfinite(row))
-        if len(finite):
-            rates[b] = row[finite[-1]] / (finite[-1] + 1)
-    return rates
+    finite = np.isfinite(change)
+    steps = finite.shape[1] - finite[:, ::-1].argmax(axis=1)
+    return np.where(finite.any(axis=1), change[np.arange(len(change)), steps - 1] / steps, np.nan)
+
+
+def _first_step(mask: Array) -> Array:
+    """(batch,) the first step (from 1) at which the mask holds, NaN if none."""
+    return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
 
 
 def _verdict_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
@@ -371,9 +366,9 @@ def _verdict_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
         if len(b):
             there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
             share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
-            steps, sizes = _range(first[b], "{:.0f}"), _range(there, "{:+.1f}")
-            rows[name, first[b].min()] = name, steps, f"{share:.0%}", sizes, meaning.format(**words)
-    return [HEADER, *(rows[key] for key in sorted(rows, key=lambda key: key[1]))]
+            steps, sizes = _range(first, "{:.0f}"), _range(there, "{:+.1f}")
+            rows[name] = first[b].min(), name, steps, f"{share:.0%}", sizes, meaning.format(**words)
+    return [HEADER, *(row for _, *row in sorted(rows.values(), key=lambda row: row[0]))]
 
 
 def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -381,8 +376,10 @@ def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     zero = _first_step((diagnosis.naive_flushed == 0) & real)
     flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
-    horizon = _range(diagnosis.horizon, "{:.0f}", "never", "never within these steps", "step ")
-    gradual = _range(diagnosis.naive[at_end], "{:.2g}", "NaN", "NaN")
+    never = np.isnan(diagnosis.horizon).all()
+    step = _range(diagnosis.horizon, "{:.0f}", "never")
+    horizon = "never within these steps" if never else f"step {step}"
+    gradual = _range(diagnosis.naive[at_end], "{:.2g}", "NaN")
     return [
         ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
         ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
@@ -394,26 +391,20 @@ def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     ]
 
 
-def _first_step(mask: Array) -> Array:
-    """(batch,) the first step (from 1) at which the mask holds, NaN if none."""
-    return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
-
-
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _range(values: Array, form: str, nan: str = "", none: str = "-", prefix: str = "") -> str:
-    """Smallest and largest number; how many examples have none; or the word for no number."""
+def _range(values: Array, form: str, missing: str = "") -> str:
+    """The smallest and the largest number, and how many of the examples have none."""
     known = values[~np.isnan(values)]
     if not len(known):
-        return none
-    low, high = form.format(known.min()), form.format(known.max())
-    missing = len(values) - len(known)
-    some = f" ({missing} of {len(values)} examples: {nan})" if nan and missing else ""
-    return prefix + (low if low == high else f"{low} .. {high}") + some
+        return missing or "-"
+    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
+    absent = len(values) - len(known)
+    return f"{text} ({absent} of {len(values)} examples: {missing})" if missing and absent else text
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

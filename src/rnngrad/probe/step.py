@@ -20,12 +20,7 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import check_finite, check_floating
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products, probing
-from rnngrad.probe._statistics import (
-    STATISTICS,
-    spectral_mask,
-    spectral_norm,
-    wanted_statistics,
-)
+from rnngrad.probe._statistics import STATISTICS, spectral_mask, spectral_norm, wanted_statistics
 from rnngrad.probe.curves import JacobianCurves
 
 Array = np.ndarray
@@ -336,8 +331,8 @@ class _FlatStep:
         mixed = missing[0] > torch.finfo(s.dtype).eps ** 0.6 * size + 32 * missing[1]
         if mixed.any():
             raise InputError(
-                f"step mixes examples: at step {t + 1} the state of example {int(mixed.int().argmax())} "
-                "depends on the state of another one"
+                f"step mixes examples: at step {t + 1} the state of example "
+                f"{int(mixed.nonzero()[0])} depends on the state of another one"
             )
         return new[0], M
 
@@ -350,15 +345,12 @@ class _FlatStep:
         def function(flat: Tensor) -> Tensor:
             return self(flat, self.inputs[:, t])
 
-        for unlike, message in (
-            (_unlike_results, UNLIKE_RESULTS),
-            (_unlike_autograd, UNLIKE_AUTOGRAD),
-        ):
-            wrong = unlike(function, s, M)
+        for unlike in (_unlike_results, _unlike_autograd):
+            wrong, beside = unlike(function, s, M), _beside(s)
             if wrong.any():
-                beside = _beside(s)
-                if (wrong & unlike(function, beside, self._linearised(beside, t)[1])).any():
-                    return message
+                wrong &= unlike(function, beside, self._linearised(beside, t)[1])
+            if wrong.any():
+                return UNLIKE_RESULTS if unlike is _unlike_results else UNLIKE_AUTOGRAD
         return ""
 
 
