@@ -7,6 +7,7 @@ Weights and initial states are copied to float64 here; inputs are converted bloc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +50,7 @@ class Problem:
 
     def on_cpu(self) -> "Problem":
         """The same with everything on the CPU."""
-        cells = tuple(cell.to("cpu") for cell in self.cells)
-        initial = tuple(s.cpu() for s in self.initial)
+        cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
     def take(self, examples: Array) -> "Problem":
@@ -126,20 +126,17 @@ class Problem:
 
     def state_rows(self, state: str) -> slice:
         """Which of the rows [h; c] of a Jacobian the name `state` means."""
-        H = self.hidden
-        if state not in ("h", "c", "full"):
+        H, kind = self.hidden, type(self.cells[0]).__name__
+        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.states))}
+        if state not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
         if state == "c" and "c" not in self.states:
-            kind = type(self.cells[0]).__name__
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
-        if state == "full":
-            return slice(0, H * len(self.states))
-        return slice(0, H) if state == "h" else slice(H, 2 * H)
+        return rows[state]
 
     def like_output(self, gradient: Tensor, name: str) -> Array:
         """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
-        dims = (3,) if self.batched else (2,)
-        tensor = batch_first(gradient, dims, self.batch_first, name)
+        tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
         expected = (self.batch, self.steps, self.hidden)
         if tuple(tensor.shape) != expected:
             raise InputError(
@@ -166,7 +163,7 @@ def problem_of(
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
     if x.shape[2] != rnn.input_size:
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
-    dtype, device = weights["weight_hh_l0"].dtype, weights["weight_hh_l0"].device
+    device = weights["weight_hh_l0"].device
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     real_steps = _lengths(lengths, x.shape[0], x.shape[1])
@@ -174,7 +171,7 @@ def problem_of(
     check_finite(x, "inputs", ("example", "step", "feature"))
     home = _with_float64(device)
     initial = _initial_state(rnn, initial_state, len(x), batched)
-    _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
+    _check_hooks(module, rnn, x, initial)
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -236,40 +233,36 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     own = (hooks for m in (module, rnn) for hooks in (m._forward_hooks, m._forward_pre_hooks))
     if not any((*own, every._global_forward_hooks, every._global_forward_pre_hooks)):
         return
-    x = x if rnn.batch_first else x.transpose(0, 1)
-    state: Any = initial[0] if len(initial) == 1 else tuple(initial)
+    like: Any = rnn.weight_hh_l0
+    x, *states = (v.to(like) for v in (x if rnn.batch_first else x.transpose(0, 1), *initial))
+    state: Any = tuple(states) if len(states) == 2 else states[0]
     with torch.no_grad():
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         # a hook may write to what it is given
         hooked = pytree.tree_leaves(module(*pytree.tree_map(torch.clone, (x, state))))
     digits = torch.finfo(x.dtype).eps ** 0.5
-    if len(plain) != len(hooked) or not all(
-        isinstance(a, Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a, b, digits, digits, equal_nan=True)
-        for a, b in zip(hooked, plain, strict=True)
-    ):
+    try:
+        torch.testing.assert_close(hooked, plain, rtol=digits, atol=digits, equal_nan=True)
+    except (AssertionError, TypeError):
         raise InputError(
             "a forward hook of the module, or a global one, changes what it returns: take it away, "
             f"or write the module as a step and use {OF_STEP}"
-        )
+        ) from None
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    layers: list[Any] = [
-        [weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)
-    ]
-    if isinstance(rnn, nn.GRU):
-        return tuple(GRU(*layer) for layer in layers)
+    kind: Any = GRU
     if isinstance(rnn, nn.LSTM):
-        special = isinstance(rnn, SigmoidStateLSTM)
-        return tuple(LSTM(*layer, sigmoid_state=special) for layer in layers)
-    if rnn.mode not in NONLINEARITIES:
-        raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-    # forward reads the mode: `nonlinearity` is only what the module was made with
-    return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
+        kind = partial(LSTM, sigmoid_state=isinstance(rnn, SigmoidStateLSTM))
+    elif isinstance(rnn, nn.RNN):
+        if rnn.mode not in NONLINEARITIES:
+            raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
+        # forward reads the mode: `nonlinearity` is only what the module was made with
+        kind = partial(RNN, nonlinearity=NONLINEARITIES[rnn.mode])
+    zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    layers = range(rnn.num_layers)
+    return tuple(kind(*(weights.get(f"{name}_l{n}", zero) for name in names)) for n in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
@@ -326,13 +319,12 @@ def _initial_state(
     shape = (rnn.num_layers, batch, rnn.hidden_size)
     if state is None:
         return [torch.zeros(shape, dtype=torch.float64)] * len(names)
-    pair = isinstance(state, tuple | list)
-    if (len(state) if pair else 1) != len(names) or pair == (len(names) == 1):
-        wanted = "a pair (h_0, c_0)" if len(names) == 2 else "one tensor h_0"
+    pair, parts = len(names) == 2, tuple(state) if isinstance(state, tuple | list) else (state,)
+    if isinstance(state, tuple | list) != pair or len(parts) != len(names):
+        wanted = "a pair (h_0, c_0)" if pair else "one tensor h_0"
         raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
     expected = shape if batched else (shape[0], shape[2])
     axes = ("layer", "example", "unit") if batched else ("layer", "unit")
-    parts: Any = state if pair else (state,)
     for part, name in zip(parts, names, strict=True):
         check_floating(part, name)
         _check_shape(part, name, expected)

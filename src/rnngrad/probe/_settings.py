@@ -1,7 +1,7 @@
 """Settings that would change the numbers or the time, put aside while the probe computes."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
@@ -100,11 +100,11 @@ def progress_bar(total: int, what: str, unit: str) -> tqdm:
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], total: int, what: str
+    function: Callable[[Item], Result], items: Sequence[Item], what: str
 ) -> list[Result]:
     """The function of every item, by several threads."""
     results = []
-    with exact_products(), thread_pool() as pool, progress_bar(total, what, "example") as bar:
+    with exact_products(), thread_pool() as pool, progress_bar(len(items), what, "part") as bar:
         for result in pool.map(function, items):
             results.append(result)
             bar.update()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
-from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS
@@ -21,7 +21,6 @@ from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray
 
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
@@ -59,16 +58,16 @@ class Diagnosis:
 
     state: str
     dtype: torch.dtype
-    verdict: np.ndarray
-    log10_frobenius: np.ndarray
-    log10_column_sum: np.ndarray
-    naive: np.ndarray
-    naive_flushed: np.ndarray
-    decades_per_step: np.ndarray
-    horizon: np.ndarray
+    verdict: Array
+    log10_frobenius: Array
+    log10_column_sum: Array
+    naive: Array
+    naive_flushed: Array
+    decades_per_step: Array
+    horizon: Array
     title: str
 
-    def first_steps(self, verdict: str) -> np.ndarray:
+    def first_steps(self, verdict: str) -> Array:
         """(batch,) the first step with this verdict; NaN where there is none.
 
         Raises:
@@ -136,17 +135,16 @@ def diagnose(
         >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
         ['alive', 'alive']
     """
-    _check_dtype(dtype)
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     curves = jacobian_curves(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     norm, limits = curves.log10_frobenius, torch.finfo(dtype)
     far = norm < math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
     some = ~far | (np.arange(problem.steps) % FAR_STRIDE == 0)
     some[np.arange(problem.batch), problem.lengths - 1] = True
-    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
 
     def judge(examples: Array, maps: StepMaps) -> tuple[Array, ...]:
         own, beyond = some[examples], far[examples]
@@ -161,7 +159,7 @@ def diagnose(
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(curves, change, limits, gradual, flushed, saturated == 1),
+        verdict=_verdicts(curves, change, gradual, flushed, saturated == 1, limits.tiny),
         log10_frobenius=norm,
         log10_column_sum=curves.log10_column_sum,
         naive=gradual,
@@ -211,26 +209,22 @@ def autograd_column_sums(
         (2, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
-    _check_dtype(dtype)
+    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     every = np.arange(1, problem.steps + 1)
     chosen = every if steps is None else np.array(steps, int)
     if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
     wanted = np.broadcast_to(np.isin(every, chosen), (problem.batch, problem.steps))
-    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     (found,) = naive.run(lambda e, maps: (naive.sums(e, maps, wanted[e], flush),))
     return np.where(wanted, found, np.nan)
-
-
-def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
 
 
 class _Naive:
     """Reverse mode in the dtype that is judged."""
 
     def __init__(self, problem: Problem, layer: int, state: str, dtype: torch.dtype) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
         self.problem, self.layer, self.dtype = problem, layer, dtype
         self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
         self.leader, self.branch = shared(problem)
@@ -242,9 +236,7 @@ class _Naive:
         Before a step where an example branches off, its leader's values are its own.
         """
         parts = chunks(self.problem, self.layer + 1, PARTS)
-        found = in_threads(
-            lambda some: judge(some, self._maps(some)), parts, len(parts), "autograd's result"
-        )
+        found = in_threads(lambda e: judge(e, self._maps(e)), parts, "autograd's result")
         order = np.argsort(np.concatenate(parts))
         out = [np.concatenate(values)[order].astype(float) for values in zip(*found, strict=True)]
         for values in out:
@@ -324,14 +316,14 @@ def _unreachable(cell: Cell, rows: slice, maps: StepMaps) -> Array:
 def _verdicts(
     curves: JacobianCurves,
     change: Array,
-    limits: torch.finfo,
     gradual: Array,
     flushed: Array,
     saturated: Array,
+    tiny: float,
 ) -> Array:
     """`change`: decades of the norm since the start; the column sum starts at 1."""
     with np.errstate(invalid="ignore"):
-        small = curves.log10_frobenius < math.log10(limits.smallest_normal)
+        small = curves.log10_frobenius < math.log10(tiny)
         cancels = curves.log10_column_sum <= change - CANCELLATION
         cases = {
             "": np.isnan(change),
@@ -356,7 +348,7 @@ def _first_step(mask: Array) -> Array:
     return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
 
 
-def _verdict_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
+def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     """The verdicts in the order in which they appear."""
     limits, rows = torch.finfo(diagnosis.dtype), {}
     words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.probe._cotangents import TOO_SMALL, Cotangents, LayerMaps, chunks, scaled_back
-from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe.curves import MaybeNone
@@ -16,7 +16,6 @@ from rnngrad.probe.curves import MaybeNone
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray
 
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
 
@@ -32,8 +31,8 @@ class LossGradientCurves:
     """
 
     layer: int
-    log10_h: np.ndarray
-    log10_c: np.ndarray | MaybeNone = None
+    log10_h: Array
+    log10_c: Array | MaybeNone = None
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), state, log10."""
@@ -89,7 +88,7 @@ def loss_gradient_curves(
     gradient = problem.like_output(output_gradient, "output_gradient")
     sweep = _Sweep(problem, gradient, problem.layer_index(layer))
     parts = chunks(problem, len(problem.cells), PARTS)
-    in_threads(sweep.run, parts, len(parts), "loss gradients")
+    in_threads(sweep.run, parts, "loss gradients")
     return LossGradientCurves(sweep.layer, *sweep.found)
 
 

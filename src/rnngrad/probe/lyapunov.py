@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._problem import check_integer, problem_of
+from rnngrad.probe._problem import Array, check_integer, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
-Array = np.ndarray
 linalg: Any = scipy.linalg  # its types are those of all options together
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
@@ -95,7 +94,7 @@ def lyapunov_exponents(
             spectrum.advance(layer_run.factors.maps().each(lambda v: v[0]))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
-    return np.stack(in_threads(run, range(problem.batch), problem.batch, "Lyapunov exponents"))
+    return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
 
 
 class _Spectrum:

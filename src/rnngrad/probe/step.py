@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import check_finite, check_floating
+from rnngrad.probe._problem import Array, check_finite, check_floating
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products, probing
 from rnngrad.probe._statistics import STATISTICS, spectral_mask, spectral_norm, wanted_statistics
 from rnngrad.probe.curves import JacobianCurves
 
-Array = np.ndarray
 Step = Callable[[Any, Tensor], Any]
 Function = Callable[[Tensor], Tensor]
 
@@ -245,23 +244,19 @@ class _FlatStep:
         """
         states, alone = [self.initial], sorted({0, self.batch - 1})
         for t in range(self.steps):
-            states.append(self._next(states[-1], t))
+            s, x = states[-1], self.inputs[:, t].clone()  # the user's own is not to be written to
+            with _failure_named(f"step fails for {self.batch} example(s) at step {t + 1}"):
+                states.append(self(s, x))
+            if s._version or x._version:
+                raise InputError("step changes its arguments in place: let it make new tensors")
+            if not torch.isfinite(states[-1]).all():
+                raise InputError(NOT_FINITE.format(t + 1))
         for _ in range(1 + 2 * (1 + len(alone))):
             self(self.initial, self.inputs[:, 0])
         for t in range(self.steps):
             self._check_memory(self(states[t], self.inputs[:, t]), states[t + 1], t)
         self._check_independent(alone)
         return states
-
-    def _next(self, s: Tensor, t: int) -> Tensor:
-        x = self.inputs[:, t].clone()  # what is the user's own is not to be written to
-        with _failure_named(f"step fails for {self.batch} example(s) at step {t + 1}"):
-            new = self(s, x)
-        if s._version or x._version:
-            raise InputError("step changes its arguments in place: let it make new tensors")
-        if not torch.isfinite(new).all():
-            raise InputError(NOT_FINITE.format(t + 1))
-        return new
 
     def _check_memory(self, found: Tensor, before: Tensor, t: int, digits: float = 0.6) -> None:
         if not _same(found, before, digits):

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnngrad.probe._problem import problem_of
+from rnngrad.probe._problem import Array, problem_of
 from rnngrad.probe._settings import exact_arithmetic, exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

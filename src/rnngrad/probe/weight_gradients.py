@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps
-from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
-
-Array = np.ndarray
 
 REDUCTIONS = ("norm", "log10_norm", "none")
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
@@ -79,7 +77,7 @@ def weight_gradient_parts(
         parts = {name: array[example] for name, array in out.items()}
         _fill(parts, problem, example, gradients[example], reduce)
 
-    in_threads(run, range(problem.batch), problem.batch, "weight gradients")
+    in_threads(run, range(problem.batch), "weight gradients")
     return out
 
 
