@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 _lock = threading.Lock()
-_calls: list["_Found"] = []  # what the user had set, and once more for each call that runs now
+_calls: list["_Found"] = []  # what the user had set, once for each call that runs now
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -70,9 +70,10 @@ def exact_products() -> Iterator[None]:
             # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
             OpenBLASController.clear_controlling_thread(force=True)
             limits = _controller().limit(limits=1, user_api="blas")
-            _calls.append(_Found(limits, one_dnn.enabled, torch.get_num_threads()))
+            found = _Found(limits, one_dnn.enabled, torch.get_num_threads())
             one_dnn.enabled = False
-        found = _calls[0]
+        else:
+            found = _calls[0]
         _calls.append(found)
         torch.set_num_threads(1)
     try:
@@ -81,8 +82,7 @@ def exact_products() -> Iterator[None]:
         with _lock:
             torch.set_num_threads(found.threads)
             _calls.pop()
-            if len(_calls) == 1:
-                _calls.clear()
+            if not _calls:
                 one_dnn.enabled = found.one_dnn
                 OpenBLASController.clear_controlling_thread(force=True)
                 found.limits.restore_original_limits()

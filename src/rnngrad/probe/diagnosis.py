@@ -15,7 +15,7 @@ from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._tangents import BLOCK_STEPS
-from rnngrad.probe.cells import Cell, StepMaps
+from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 
 if TYPE_CHECKING:
@@ -281,36 +281,25 @@ class _Naive:
         return found
 
     def saturated(self, examples: Array, maps: StepMaps) -> Array:
-        """(b, t): is the product of the dtype's own factors zero whatever the range?"""
+        """(b, t): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
         out = np.zeros((len(examples), self.problem.steps), dtype=bool)
-        states = self.problem.start(examples, self.layer + 1)
-        *_, run = self.problem.run(examples, slice(0, maps.keep.shape[1]), states)
-        exact = run.factors.maps()
-        for b, length in enumerate(self.lengths[examples]):
-            own, true = (m.each(lambda v, b=b, n=length: v[b, :n]) for m in (maps, exact))
-            if any(((a == 0) & (b != 0)).any() for a, b in zip(own, true, strict=True)):
-                # an overflow of the forward pass is no saturation
-                finite = np.logical_and.accumulate(np.isfinite(own.mix).all(axis=(1, 2)))
-                out[b, :length] = _unreachable(self.cell, self.rows, own) & finite
+        mix, _, keep, through = maps.each(lambda v: v != 0)
+        linked = (self.cell.weight_hh.numpy().T != 0).astype(np.float32)
+        reached = np.zeros((len(examples), self.cell.hidden * len(self.cell.states)), dtype=bool)
+        reached[:, self.rows] = True
+        for t in range(keep.shape[1]):
+            h, *c = np.split(reached, len(self.cell.states), axis=1)
+            arriving = (h @ linked > 0).reshape(mix[:, t].shape) & mix[:, t]
+            if c:
+                last = (c[0] & keep[:, t]) | arriving[:, :-1].any(axis=1)
+                reached = np.concatenate((last & through[:, t] | arriving[:, -1], last), axis=1)
+            else:
+                reached = (h & keep[:, t]) | arriving.any(axis=1)
+            out[:, t] = ~reached[:, self.rows].any(axis=1)
+        # an overflow of the forward pass is no saturation
+        finite = np.isfinite(maps.mix).all(axis=(2, 3))
+        out[:, : len(finite[0])] &= np.logical_and.accumulate(finite, axis=1)
         return out
-
-
-def _unreachable(cell: Cell, rows: slice, maps: StepMaps) -> Array:
-    """(t,): does no path of non-zero factors (t, ...) lead from the state at 0 to the one at t?"""
-    linked, out = (cell.W != 0).astype(np.float32), np.empty(len(maps.keep), dtype=bool)
-    reached = np.zeros(cell.hidden * len(cell.states), dtype=bool)
-    reached[rows] = True
-    mix, _, keep, through = maps.each(lambda v: v != 0)
-    for t in range(len(out)):
-        h, *c = np.split(reached, len(cell.states))
-        arriving = (linked @ h > 0) & mix[t]
-        if c:
-            last = (c[0] & keep[t]) | arriving[:-1].any(axis=0)
-            reached = np.concatenate(((last & through[t]) | arriving[-1], last))
-        else:
-            reached = (h & keep[t]) | arriving.any(axis=0)
-        out[t] = not reached[rows].any()
-    return out
 
 
 def _verdicts(
