@@ -159,7 +159,7 @@ def problem_of(
     weights = _weights(rnn)
     x = batch_first(inputs, (2, 3), rnn.batch_first, "inputs")
     batched = inputs.dim() == 3
-    if x.shape[0] == 0 or x.shape[1] == 0:
+    if not all(x.shape[:2]):
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
     if x.shape[2] != rnn.input_size:
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
@@ -199,16 +199,6 @@ def _supported(given: nn.Module) -> nn.RNNBase:
             f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
             f"for any other step function use {OF_STEP}"
         )
-    if module.bidirectional:
-        raise InputError(
-            "bidirectional modules are not supported: copy each direction of a layer into a module "
-            "of its own, the backward one for torch.flip(inputs, time); upper layers read "
-            "both directions below"
-        )
-    if module.proj_size:
-        raise InputError(f"proj_size > 0 is not supported: write the step and use {OF_STEP}")
-    if module.dropout and module.training and module.num_layers > 1:
-        raise InputError("the module drops out between layers: call module.eval() first")
     kind = type(module)
     # torch.compile writes a forward to the module that it returns, and marks it
     replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
@@ -218,12 +208,21 @@ def _supported(given: nn.Module) -> nn.RNNBase:
             f"{kind.__name__} has a forward of its own, which may do anything: write it as "
             f"a step and use {OF_STEP}"
         )
-    if module._forward_pre_hooks:
-        raise InputError(
-            "the module has a forward_pre_hook, which may change its weights or inputs: take it "
-            "away (torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove; "
-            "torch.nn.utils.parametrizations works without hooks)"
-        )
+    refusals = {
+        "bidirectional modules are not supported: copy each direction of a layer into a module "
+        "of its own, the backward one for torch.flip(inputs, time); upper layers read "
+        "both directions below": module.bidirectional,
+        f"proj_size > 0 is not supported: write the step and use {OF_STEP}": module.proj_size,
+        "the module drops out between layers: call module.eval() first": (
+            module.dropout and module.training and module.num_layers > 1
+        ),
+        "the module has a forward_pre_hook, which may change its weights or inputs: take it "
+        "away (torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove; "
+        "torch.nn.utils.parametrizations works without hooks)": module._forward_pre_hooks,
+    }
+    for message, applies in refusals.items():
+        if applies:
+            raise InputError(message)
     return module
 
 
@@ -268,8 +267,8 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     """The weights that the module multiplies with, by torch's flat names.
 
-    Attributes, not parameters: those of a parametrized module (weight_norm, orthogonal) are
-    something else. The shapes are those of a module that is made with the settings of today.
+    Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
+    shapes are those of a module that is made with the settings of today.
     """
     kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
     inputs, hidden, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
@@ -295,7 +294,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
 
 
 def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -> Tensor:
-    """(b, t, d) from what module.forward takes or returns; dims: how many axes it may have."""
+    """(b, t, d) from what module.forward takes or returns, which may have `dims` axes."""
     if isinstance(tensor, PackedSequence):
         raise TypeError(
             f"{name} is a PackedSequence: unpack it with torch.nn.utils.rnn.pad_packed_sequence "

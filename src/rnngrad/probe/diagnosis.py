@@ -154,16 +154,16 @@ def diagnose(
         flushed = naive.sums(examples, maps, ~(beyond & zero), flush=True)
         return gradual, flushed, naive.saturated(examples, maps)
 
-    gradual, flushed, saturated = naive.run(judge)
+    found = naive.run(judge)
     change = norm - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(curves, change, gradual, flushed, saturated == 1, limits.tiny),
+        verdict=_verdicts(curves, change, limits.tiny, found),
         log10_frobenius=norm,
         log10_column_sum=curves.log10_column_sum,
-        naive=gradual,
-        naive_flushed=flushed,
+        naive=found[0],
+        naive_flushed=found[1],
         decades_per_step=_rates(change),
         horizon=_first_step(change <= -1),
         title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
@@ -302,22 +302,16 @@ class _Naive:
         return out
 
 
-def _verdicts(
-    curves: JacobianCurves,
-    change: Array,
-    gradual: Array,
-    flushed: Array,
-    saturated: Array,
-    tiny: float,
-) -> Array:
+def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Array]) -> Array:
     """`change`: decades of the norm since the start; the column sum starts at 1."""
+    gradual, flushed, saturated = naive
     with np.errstate(invalid="ignore"):
         small = curves.log10_frobenius < math.log10(tiny)
         cancels = curves.log10_column_sum <= change - CANCELLATION
         cases = {
             "": np.isnan(change),
             "structural": change == -np.inf,
-            "saturated": saturated,
+            "saturated": saturated == 1,
             "underflow": (flushed == 0) & (small | ~cancels),
             "decayed": change < -DECADES,
             "exploding": (change > DECADES) | ~np.isfinite(gradual),

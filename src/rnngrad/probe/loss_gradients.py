@@ -24,10 +24,9 @@ PARTS = 16  # of the batch, where it has as many examples, for as many threads
 class LossGradientCurves:
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
-    Total derivatives, as autograd's for the states on the way: dL/dh_t holds what comes through the
-    output at t, the layers above and all later steps; dL/dc_t what comes through h_t as well.
-    -inf where the gradient is exactly zero, NaN beyond an example's length; log10_c is None without
-    a cell state.
+    Total derivatives: dL/dh_t holds what comes through the output at t, the layers above and all
+    later steps; dL/dc_t what comes through h_t as well. -inf where the gradient is exactly zero,
+    NaN beyond an example's length; log10_c is None without a cell state.
     """
 
     layer: int

@@ -59,33 +59,31 @@ def jacobian_curves_of_step(
     Args:
         step: (state, x) -> state, with x of shape (batch, features) and a state whose leaves have
             the batch in front; an nn.LSTMCell as `lambda s, x: cell(x, s)`, say. Examples must not
-            depend on each other, and it must take any number of them: it is also tried on one
-            alone. It must give the same state whenever it is called with the same arguments, leave
-            these as they are, and torch.func.vmap and jvp must be able to go through it: no
-            autograd.grad and no NumPy inside. It runs in the dtype it is given: pass float64 for
-            exact curves.
+            depend on each other, and it must take any number of them. It must give the same state
+            for the same arguments, leave these as they are, and let torch.func.vmap and jvp through
+            it: no autograd.grad and no NumPy inside. It runs in the dtype it is given: pass float64
+            for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
             to itself; None means the whole state.
         statistics, spectral_steps: as in `jacobian_curves`.
 
-    The one-step Jacobian of every step is computed with torch.func.jvp over all directions at once
-    and multiplied up in float64 with one scale per row. Memory: as many copies of the step's
-    intermediate values as the state has entries, S, a few (batch, S, S) matrices, and the states of
-    all steps. The step runs twice over the whole sequence before, to see that it has no memory.
+    The one-step Jacobian of every step comes from torch.func.jvp over all directions at once and is
+    multiplied up in float64 with one scale per row. Memory: as many copies of the step's
+    intermediate values as the state has entries, S, a few (batch, S, S) matrices, and all states.
+    The step runs twice over the whole sequence before, to see that it has no memory of its own.
 
     Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
     side) and exactly zero from about 19 and 37, in float32 from 9 and 17: curves may then be -inf
     though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
-    Stopped gradients: a step that detaches its state or a gate has another derivative than its
-    results have, and TorchScript with weights that require grad may lose it. At the first, the
-    middle and the last step it is compared with a central difference, and a warning tells where it
-    is more than 1 % off. To leave a part out of the derivative write `.detach()`: torch.no_grad
-    inside a step stops autograd and not torch.func.jvp. A warning tells of this too, unless
-    autograd stops for all of the step. Numbers of 16 bits are too coarse for both.
+    Stopped gradients: a warning tells where, at the first, the middle or the last step, the
+    derivative is more than 1 % off a central difference (a detached state or gate, TorchScript with
+    weights that require grad), or off autograd's: torch.no_grad inside a step stops autograd and
+    not torch.func.jvp. To leave a part out write `.detach()`. Neither is looked for in numbers of
+    16 bits, nor the second where autograd stops for all of the step.
 
     Raises:
         InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
@@ -171,10 +169,9 @@ class _FlatStep:
 
     def __init__(self, step: Step, initial_state: Any, inputs: Tensor) -> None:
         check_floating(inputs, "inputs")
-        if inputs.dim() < 2 or not all(inputs.shape[:2]):
-            raise InputError(
-                f"inputs {tuple(inputs.shape)}: expected (batch, time, ...), not empty"
-            )
+        shape = tuple(inputs.shape)
+        if len(shape) < 2 or not all(shape[:2]):
+            raise InputError(f"inputs {shape}: expected (batch, time, ...), not empty")
         check_finite(inputs, "inputs", ("example", "step", "feature"))
         self.step = step
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
@@ -185,17 +182,16 @@ class _FlatStep:
         for i, leaf in enumerate(leaves):
             name = f"initial_state leaf {i}"
             check_floating(leaf, name)
-            if leaf.dim() == 0 or len(leaf) != self.batch:
-                raise InputError(
-                    f"{name} has shape {tuple(leaf.shape)}, expected ({self.batch}, ...)"
-                )
+            shape = tuple(leaf.shape)
+            if shape[:1] != (self.batch,):
+                raise InputError(f"{name} has shape {shape}, expected ({self.batch}, ...)")
             check_finite(leaf, name, ("example", "unit"))
         self.shapes = [leaf.shape[1:] for leaf in leaves]
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
         if not self.size:
             raise InputError("initial_state has no entries")
-        self.initial = _flat([leaf.detach() for leaf in leaves])
+        self.initial = torch.cat([leaf.detach().reshape(self.batch, -1) for leaf in leaves], dim=1)
 
     def positions(self, state: int | str | None) -> Tensor:
         """Which entries of the flat state the name means."""
@@ -214,10 +210,9 @@ class _FlatStep:
         return rows
 
     def __call__(self, flat: Tensor, x: Tensor) -> Tensor:
-        parts = flat.split(self.sizes, dim=1)
-        leaves = [p.reshape(-1, *shape) for p, shape in zip(parts, self.shapes, strict=True)]
-        result = self.step(pytree.tree_unflatten(leaves, self.spec), x)
-        new, spec = pytree.tree_flatten(result)
+        parts = zip(flat.split(self.sizes, dim=1), self.shapes, strict=True)
+        leaves = [part.reshape(-1, *shape) for part, shape in parts]
+        new, spec = pytree.tree_flatten(self.step(pytree.tree_unflatten(leaves, self.spec), x))
         inferred = any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in new)
         if inferred and not torch.is_inference_mode_enabled():
             raise InputError(
@@ -233,14 +228,14 @@ class _FlatStep:
         if any(leaf.dtype != flat.dtype for leaf in new):
             dtypes = ", ".join(str(leaf.dtype) for leaf in new)
             raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")
-        return _flat(new)
+        return torch.cat([leaf.reshape(len(flat), -1) for leaf in new], dim=1)
 
     def states(self) -> list[Tensor]:
-        """The state before every step and after the last, from the step alone.
+        """The state before every step and after the last.
 
-        It is called again afterwards: a memory of its own, or a random draw, then shows. What
-        comes back after a number of calls shows as well, here or in those for the derivative:
-        the calls in between are so many that both can not be multiples of that number.
+        The step is called again afterwards: a memory of its own, or a random draw, then shows.
+        What comes back after a number of calls shows here or where the derivative is taken, for the
+        calls in between are so many that both can not be multiples of that number.
         """
         states, alone = [self.initial], sorted({0, self.batch - 1})
         for t in range(self.steps):
@@ -285,15 +280,15 @@ class _FlatStep:
 
     def jacobians(self, states: list[Tensor]) -> Iterator[Tensor]:
         """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64."""
-        # numbers of 16 bits are further off than 1 % by rounding
-        coarse = self.initial.itemsize < 4
-        looked_at = set[int]() if coarse else {0, self.steps // 2, self.steps - 1}
+        looked_at = {0, self.steps // 2, self.steps - 1}
+        if self.initial.itemsize < 4:  # rounding is more than 1 %
+            looked_at.clear()
         for t, s in enumerate(states[:-1]):
             new, M = self._linearised(s, t)
             self._check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
             if t in looked_at and (message := self._wrong_derivative(s, M, t)):
                 warnings.warn(message.format(t + 1), stacklevel=6)
-                looked_at = set()
+                looked_at.clear()
             yield M
 
     def _linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -304,8 +299,7 @@ class _FlatStep:
         direction. Where they do, it gives that of the common one only: what it misses is rounding.
         """
         x, own = self.inputs[:, t], _random_directions(s, t)
-        basis = torch.eye(self.size, dtype=s.dtype, device=s.device)
-        basis = basis.unsqueeze(1).expand(-1, self.batch, -1)
+        basis = torch.eye(self.size).to(s).unsqueeze(1).expand(-1, self.batch, -1)
         extra = torch.stack([own, own[:1].expand_as(own)])
 
         def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
@@ -349,10 +343,6 @@ class _FlatStep:
         return ""
 
 
-def _flat(leaves: list[Tensor]) -> Tensor:
-    return torch.cat([leaf.reshape(len(leaf), -1) for leaf in leaves], dim=1)
-
-
 @contextmanager
 def _failure_named(what: str) -> Iterator[None]:
     """Name in one line what goes wrong in the user's code."""
@@ -394,11 +384,11 @@ def _unlike_results(function: Function, s: Tensor, M: Tensor) -> Tensor:
     eps = torch.finfo(s.dtype).eps
     length = eps ** (1 / 3)
     direction = _random_directions(s, 1) * (1 + s.abs())
-    ends = [function(s + direction * e) for e in (length, -length, length / 4, -length / 4)]
-    ends = [end.double().cpu() for end in ends]
-    wide, narrow = (ends[0] - ends[1]) / (2 * length), (ends[2] - ends[3]) / (length / 2)
+    lengths = (length, -length, length / 4, -length / 4)
+    a, b, c, d = (function(s + direction * e).double().cpu() for e in lengths)
+    wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
     found = torch.einsum("bik,bk->bi", M, direction.double().cpu())
-    largest = torch.maximum(ends[0].abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
+    largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
     rounding = torch.maximum(8 * eps * largest / length, 10 * (wide - narrow).abs())
     return _far_apart(wide, found, rounding)
 
