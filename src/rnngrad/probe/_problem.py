@@ -38,11 +38,11 @@ class LayerRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A module and a batch. `initial` is h, and c of an LSTM: (layer, b, H) float64 each."""
+    """A module and a batch."""
 
-    cells: tuple[Cell, ...]
-    inputs: Tensor
-    initial: tuple[Tensor, ...]
+    cells: tuple[Cell, ...]  # by layer
+    inputs: Tensor  # (b, t, d)
+    initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
     lengths: Tensor
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
@@ -60,22 +60,18 @@ class Problem:
 
     @property
     def batch(self) -> int:
-        """The number of examples."""
         return self.inputs.shape[0]
 
     @property
     def steps(self) -> int:
-        """The number of steps, padding included."""
         return self.inputs.shape[1]
 
     @property
     def hidden(self) -> int:
-        """The number of units, H."""
         return self.cells[0].hidden
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names of a cell's states."""
         return self.cells[0].states
 
     def start(self, examples: Examples, layers: int) -> States:
@@ -107,9 +103,9 @@ class Problem:
         finite &= np.isfinite(mix).all(axis=tuple(range(2, mix.ndim)))
         finite[:, -1] &= np.isfinite(last).all(axis=1)
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
-        places = np.argwhere(here & ~finite)
+        places = np.argwhere((here & ~finite).T)
         if len(places):
-            at, t = min(places.tolist(), key=lambda place: place[1])
+            t, at = places[0]
             raise InputError(
                 f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                 f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
@@ -157,21 +153,20 @@ def problem_of(
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
     weights = _weights(rnn)
-    x = batch_first(inputs, (2, 3), rnn.batch_first, "inputs")
-    batched = inputs.dim() == 3
+    device = weights["weight_hh_l0"].device
+    x, batched = batch_first(inputs, (2, 3), rnn.batch_first, "inputs"), inputs.dim() == 3
     if not all(x.shape[:2]):
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
     if x.shape[2] != rnn.input_size:
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
-    device = weights["weight_hh_l0"].device
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     real_steps = _lengths(lengths, x.shape[0], x.shape[1])
     x = without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
-    home = _with_float64(device)
     initial = _initial_state(rnn, initial_state, len(x), batched)
     _check_hooks(module, rnn, x, initial)
+    home = _with_float64(device)
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -271,10 +266,10 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     shapes are those of a module that is made with the settings of today.
     """
     kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
-    inputs, hidden, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
-    fresh = kind(inputs, hidden, layers, bias=bias, device="meta")
+    d, H, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
+    fresh = kind(d, H, layers, bias=bias, device="meta")
     expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
-    made = f"nn.{kind.__name__}({inputs}, {hidden}, num_layers={layers}, bias={bias})"
+    made = f"nn.{kind.__name__}({d}, {H}, num_layers={layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
     if missing := [name for name in expected if getattr(rnn, name, None) is None]:

@@ -351,18 +351,15 @@ def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     zero = _first_step((diagnosis.naive_flushed == 0) & real)
     flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
-    never = np.isnan(diagnosis.horizon).all()
-    step = _range(diagnosis.horizon, "{:.0f}", "never")
-    horizon = "never within these steps" if never else f"step {step}"
-    gradual = _range(diagnosis.naive[at_end], "{:.2g}", "NaN")
+    horizon = f"step {_range(diagnosis.horizon, '{:.0f}', 'never')}"
+    if np.isnan(diagnosis.horizon).all():
+        horizon = "never within these steps"
+    gradual = f"gradual underflow: {_range(diagnosis.naive[at_end], '{:.2g}', 'NaN')} at the end"
     return [
         ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
         ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
         ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
-        (
-            f"naive {_short(diagnosis.dtype)}",
-            f"flush-to-zero: {flushed}; gradual underflow: {gradual} at the end",
-        ),
+        (f"naive {_short(diagnosis.dtype)}", f"flush-to-zero: {flushed}; {gradual}"),
     ]
 
 

@@ -81,11 +81,8 @@ def lyapunov_exponents(
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((size, count)))[0]
 
     def run(example: int) -> Array:
-        spectrum, length = (
-            _Spectrum(problem.cells[index], directions),
-            int(problem.lengths[example]),
-        )
-        states = problem.start([example], index + 1)
+        spectrum = _Spectrum(problem.cells[index], directions)
+        length, states = int(problem.lengths[example]), problem.start([example], index + 1)
         cuts = [*range(0, warmup, BLOCK_STEPS), *range(warmup, length, BLOCK_STEPS), length]
         for start, stop in pairwise(cuts):
             if start == warmup:

@@ -37,9 +37,8 @@ def weight_gradient_parts(
 
     Args:
         module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
-        output_gradients: dL_T/dh_T, shaped like the module's output: the entry at step T is the
-            gradient of the loss at step T with respect to the output of the last layer at T.
-            Beyond the lengths it may hold anything.
+        output_gradients: shaped like the module's output; the entry at step T is dL_T/dh_T of the
+            last layer. Beyond the lengths it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
             underflow (-inf where a part is zero). "none": the parts themselves.
 
@@ -53,7 +52,6 @@ def weight_gradient_parts(
     Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
     have a scale per loss; units of one layer may be 300 decades apart.
-
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
