@@ -80,11 +80,7 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place.
-
-        Raises:
-            InputError: the forward pass overflows before the end of an example.
-        """
+        """As many layers as there are states, over some steps; the states move on in place."""
         x = self.inputs[examples, steps].double().numpy()
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):

@@ -21,6 +21,12 @@ _lock = threading.Lock()
 _calls: list["_Found"] = []  # what the user had set, once for each call that runs now
 
 
+class _Found(NamedTuple):
+    limits: Any
+    one_dnn: bool
+    threads: int
+
+
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Prepare torch for a function that users call.
 
@@ -47,14 +53,6 @@ def exact_arithmetic() -> Iterator[None]:
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # looking for the libraries takes a millisecond
-
-
-class _Found(NamedTuple):
-    """The user's settings."""
-
-    limits: Any
-    one_dnn: bool
-    threads: int
 
 
 @contextmanager

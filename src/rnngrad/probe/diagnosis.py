@@ -50,10 +50,8 @@ class Diagnosis:
     log10_frobenius: the true magnitude, as in `rnngrad.jacobian_curves`; log10_column_sum likewise.
     naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype` with gradual
         underflow (torch on CPU); naive_flushed: the same with flush-to-zero (TensorFlow).
-    decades_per_step: (batch,) mean change of log10_frobenius per step up to the last finite value;
-        negative is decay.
-    horizon: (batch,) first step at which the Frobenius norm is 1/10 of the identity's or less;
-        NaN if never.
+    decades_per_step: (batch,) mean change of log10_frobenius up to its last finite value.
+    horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
     """
 
     state: str
@@ -68,11 +66,7 @@ class Diagnosis:
     title: str
 
     def first_steps(self, verdict: str) -> Array:
-        """(batch,) the first step with this verdict; NaN where there is none.
-
-        Raises:
-            InputError: there is no such verdict.
-        """
+        """(batch,) the first step with this verdict (InputError if unknown); NaN if none."""
         if verdict not in MEANINGS:
             raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")
         return _first_step(self.verdict == verdict)
@@ -231,9 +225,9 @@ class _Naive:
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[Array, StepMaps], tuple[Array, ...]]) -> list[Array]:
-        """What is said of some examples and their factors, (b, t) each, of all: (batch, time).
+        """What is said of some examples and their factors, (b, t) each, for all: (batch, time).
 
-        Before a step where an example branches off, its leader's values are its own.
+        Until an example branches off, its leader's values are its own.
         """
         parts = chunks(self.problem, self.layer + 1, PARTS)
         found = in_threads(lambda e: judge(e, self._maps(e)), parts, "autograd's result")

@@ -140,9 +140,8 @@ class _Spectrum:
     def _carefully(self, maps: StepMaps) -> None:
         """One step, with the directions made orthonormal between the factors of its map.
 
-        Columns of the map that differ in size (an LSTM's forget gates) are rows of the first
-        factor. Small rows are safe in `_orthonormal`; but an LSTM adds multiples of dc to them,
-        dh = through dc + ..., which is a factor of its own.
+        The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
+        small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
         """
         keep, H = np.diag(maps.keep), self.cell.hidden
         V, lstm = maps.mix[:, :, None] * self.cell.W, len(maps.through) > 0
@@ -163,11 +162,9 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
     Householder QR would lose rows 16 decades below the largest (saturated units): its errors are
-    relative to columns. Elimination keeps every row's errors relative to that row, so A = P L U
-    first; L has entries of at most 1 and P L = Q R', hence R = R' U.
-
-    size: (n,) the terms of which the entries of each row were summed up; a pivot that is lost in
-    their rounding errors is unknown (NaN), and so are those after it.
+    relative to columns, those of elimination to rows. So A = P L U first; L has entries of at most
+    1 and P L = Q R', hence R = R' U. size (n,): the terms that were summed up in each row; a pivot
+    that is lost in their rounding errors is unknown (NaN), and so are those after it.
     """
     P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]

@@ -1,7 +1,6 @@
 """Jacobian curves of any step function, by torch.func.
 
-Somebody else wrote the step. Its arguments, its memory and its derivative are checked, for what
-would go wrong otherwise gives wrong curves without a word.
+Somebody else wrote the step: what would give wrong curves without a word is checked.
 """
 
 import inspect
@@ -294,9 +293,9 @@ class _FlatStep:
     def _linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The next state and M, in one call: what the step makes then is what M belongs to.
 
-        Two more directions tell whether examples depend on each other: one that is other for every
-        example, and one that is common to all. Where they do not, M alone gives the tangent of any
-        direction. Where they do, it gives that of the common one only: what it misses is rounding.
+        Two more directions, one that differs between examples and one that is common to all, tell
+        whether examples mix: M then misses the tangent of the first by more than by rounding, which
+        is what it misses that of the second by.
         """
         x, own = self.inputs[:, t], _random_directions(s, t)
         basis = torch.eye(self.size).to(s).unsqueeze(1).expand(-1, self.batch, -1)
