@@ -1,7 +1,7 @@
 """Why is this gradient zero?"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,13 +140,14 @@ def diagnose(
     some = ~far | (np.arange(problem.steps) % FAR_STRIDE == 0)
     some[np.arange(problem.batch), problem.lengths - 1] = True
 
-    def judge(examples: Array, maps: StepMaps) -> tuple[Array, ...]:
-        own, beyond = some[examples], far[examples]
-        gradual = naive.sums(examples, maps, own)
-        zero = ~(beyond & (gradual != 0)).any(axis=1, keepdims=True)
-        gradual += naive.sums(examples, maps, ~own & ~zero)
-        flushed = naive.sums(examples, maps, ~(beyond & zero), flush=True)
-        return gradual, flushed, naive.saturated(examples, maps)
+    def judge(example: int, maps: StepMaps) -> tuple[Array, ...]:
+        own, beyond = some[example], far[example]
+        gradual = naive.sums(example, maps, own)
+        zero = not gradual[beyond].any()
+        if not zero:
+            gradual += naive.sums(example, maps, ~own)
+        flushed = naive.sums(example, maps, ~beyond | (not zero), flush=True)
+        return gradual, flushed, naive.saturated(maps)
 
     found = naive.run(judge)
     change = norm - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
@@ -208,8 +209,8 @@ def autograd_column_sums(
     chosen = every if steps is None else np.array(steps, int)
     if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    wanted = np.broadcast_to(np.isin(every, chosen), (problem.batch, problem.steps))
-    (found,) = naive.run(lambda e, maps: (naive.sums(e, maps, wanted[e], flush),))
+    wanted = np.isin(every, chosen)
+    (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, wanted, flush),))
     return np.where(wanted, found, np.nan)
 
 
@@ -224,23 +225,23 @@ class _Naive:
         self.leader, self.branch = shared(problem)
         self.lengths = problem.lengths.numpy()
 
-    def run(self, judge: Callable[[Array, StepMaps], tuple[Array, ...]]) -> list[Array]:
-        """What is said of some examples and their factors, (b, t) each, for all: (batch, time).
+    def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]]) -> list[Array]:
+        """What is said of every example and its factors, (t,) each: arrays (batch, time).
 
         Until an example branches off, its leader's values are its own.
         """
         parts = chunks(self.problem, self.layer + 1, PARTS)
-        found = in_threads(lambda e: judge(e, self._maps(e)), parts, "autograd's result")
-        order = np.argsort(np.concatenate(parts))
-        out = [np.concatenate(values)[order].astype(float) for values in zip(*found, strict=True)]
+        found = in_threads(lambda e: [judge(*one) for one in self._maps(e)], parts, "autograd")
+        rows = np.array([row for part in found for row in part], dtype=float)
+        out = list(rows[np.argsort(np.concatenate(parts))].swapaxes(0, 1))
         for values in out:
             for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
                 values[example, :branch] = values[leader, :branch]
                 values[example, self.lengths[example] :] = np.nan
         return out
 
-    def _maps(self, examples: Array) -> StepMaps:
-        """The factors as autograd has them, (b, t, ...)."""
+    def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
+        """The factors of every example as autograd has them, (1, t, ...)."""
         steps = slice(0, int(self.lengths[examples].max()))
         x = self.problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
         factors: Any = None
@@ -248,51 +249,55 @@ class _Naive:
             states = (s[layer, examples].to(self.dtype) for s in self.problem.initial)
             path = cell.to(self.dtype).run(x, *states, autograd=True)
             x, factors = path.states[0][1:], path.factors
-        return factors.maps().each(lambda v: v.transpose(0, 1).numpy())
+        for at, example in enumerate(examples.tolist()):
+            own = slice(at, at + 1), slice(0, int(self.lengths[example]))
+            maps = factors.maps().each(lambda v, own=own: v.transpose(0, 1).numpy()[own])
+            yield example, maps
 
-    def sums(self, examples: Array, maps: StepMaps, wanted: Array, flush: bool = False) -> Array:
-        """Column sums of some examples where wanted (b, t) and not the leader's; 0 elsewhere.
+    def sums(self, example: int, maps: StepMaps, wanted: Array, flush: bool = False) -> Array:
+        """Column sums of an example where wanted (t,) and not its leader's; 0 elsewhere.
 
         One backward sweep, in which the loss of every wanted step joins at its step.
         """
-        every, found = np.arange(self.problem.steps), np.zeros(wanted.shape)
-        own = (every >= self.branch[examples, None]) & (every < self.lengths[examples, None])
-        step, example = np.nonzero((wanted & own).T)
+        steps = np.flatnonzero(wanted[: self.lengths[example]])
+        steps, found = steps[steps >= self.branch[example]], np.zeros(len(wanted))
         smallest = float(torch.finfo(self.dtype).smallest_normal) if flush else 0.0
         if flush:
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        cotangents = Cotangents([LayerMaps(self.cell, maps)], example, smallest, norms=False)
+        layers, every = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
+        cotangents = Cotangents(layers, every, smallest, norms=False)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
         of_state = cotangents.of_layer(0, slice(None))[states]
-        first = end = len(step)
-        for t in reversed(range(step.max(initial=-1) + 1)):
-            joined, first = first, int(np.searchsorted(step, t))
+        first = end = len(steps)
+        for t in reversed(range(steps.max(initial=-1) + 1)):
+            joined, first = first, int(np.searchsorted(steps, t))
             of_state[:, first:joined] = 1
             cotangents.move(t, slice(first, end))
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
                 end = cotangents.end(first, end)
-        found[example, step] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
+        found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
         return found
 
-    def saturated(self, examples: Array, maps: StepMaps) -> Array:
-        """(b, t): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
-        out = np.zeros((len(examples), self.problem.steps), dtype=bool)
-        mix, _, keep, through = maps.each(lambda v: v != 0)
-        linked = (self.cell.weight_hh.numpy().T != 0).astype(np.float32)
-        reached = np.zeros((len(examples), self.cell.hidden * len(self.cell.states)), dtype=bool)
-        reached[:, self.rows] = True
-        for t in range(keep.shape[1]):
-            h, *c = np.split(reached, len(self.cell.states), axis=1)
-            arriving = (h @ linked > 0).reshape(mix[:, t].shape) & mix[:, t]
+    def saturated(self, maps: StepMaps) -> Array:
+        """(t,): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
+        out = np.zeros(self.problem.steps, dtype=bool)
+        mix, _, keep, through = maps.each(lambda v: v[0] != 0)
+        if mix.all() and through.all():  # where a gate is 0 its derivative is as well
+            return out
+        linked = (self.cell.W != 0).astype(np.float32)
+        reached = np.zeros(self.cell.hidden * len(self.cell.states), dtype=bool)
+        reached[self.rows] = True
+        for t in range(len(keep)):
+            h, *c = np.split(reached, len(self.cell.states))
+            arriving = (linked @ h > 0) & mix[t]
             if c:
-                last = (c[0] & keep[:, t]) | arriving[:, :-1].any(axis=1)
-                reached = np.concatenate((last & through[:, t] | arriving[:, -1], last), axis=1)
+                last = (c[0] & keep[t]) | arriving[:-1].any(axis=0)
+                reached = np.concatenate(((last & through[t]) | arriving[-1], last))
             else:
-                reached = (h & keep[:, t]) | arriving.any(axis=1)
-            out[:, t] = ~reached[:, self.rows].any(axis=1)
+                reached = (h & keep[t]) | arriving.any(axis=0)
+            out[t] = not reached[self.rows].any()
         # an overflow of the forward pass is no saturation
-        finite = np.isfinite(maps.mix).all(axis=(2, 3))
-        out[:, : len(finite[0])] &= np.logical_and.accumulate(finite, axis=1)
+        out[: len(keep)] &= np.logical_and.accumulate(np.isfinite(maps.mix[0]).all(axis=(1, 2)))
         return out
 
 
