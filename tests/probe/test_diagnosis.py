@@ -112,6 +112,28 @@ def test_false_plateau_under_gradual_underflow():
     assert f"{found.naive[0, -1]:.2g} at the end" in str(found)
 
 
+def far_below() -> dict[str, tuple[nn.RNNBase, Tensor, str]]:
+    """Norms more than 10 decades below float32, on a plateau, at zero, and one example of each."""
+    plateau, x = single_factor(0.9, 1300)
+    faster = torch.cat([x, x - 1])
+    with torch.no_grad():
+        weights(plateau)["weight_ih_l0"][3:6] = 4.0
+    return {"zero": fading("lstm"), "plateau": (plateau, x, "c"), "both": (plateau, faster, "c")}
+
+
+@pytest.mark.parametrize("name", ["zero", "plateau", "both"])
+def test_far_below_every_number_it_is_still_autograds(name: str):
+    """Where the norm is far below the smallest number a few steps stand for those between."""
+    module, x, state = far_below()[name]
+    found = rnngrad.diagnose(module, x, state=state)
+    assert (found.log10_frobenius[:, -1] < -57).all()
+    for flush, said in ((False, found.naive), (True, found.naive_flushed)):
+        actual = rnngrad.autograd_column_sums(module, x, state=state, flush=flush)
+        # products of other shapes add up in another order
+        np.testing.assert_allclose(said, actual, rtol=1e-4, atol=3e-45)
+    assert (found.naive[0, -100:] > 0).all() == (name != "zero")
+
+
 def test_structural_zero():
     module = nn.RNN(1, 4, nonlinearity="relu", batch_first=True)
     set_weights(module, weight_hh_l0=0.9 * torch.eye(4), weight_ih_l0=1.0)

@@ -1,12 +1,13 @@
 """The user's module and batch, checked and brought into one form.
 
-Everything downstream sees time-second batches (b, t, d), float64 weights, one cell per layer and
-lengths. Weights and initial states are copied to float64 here; inputs are converted block by block.
+Everything downstream sees batches (b, t, d), float64 weights, one cell per layer and lengths.
+Weights and initial states are copied to float64 here; inputs are converted block by block.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,10 @@ Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
+FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
+NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+OF_STEP = "rnngrad.jacobian_curves_of_step"
+
 
 class LayerRun(NamedTuple):
     """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), factors."""
@@ -33,11 +38,11 @@ class LayerRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A module and a batch. `initial` is h, and c of an LSTM: (layer, b, H) float64 each."""
+    """A module and a batch."""
 
-    cells: tuple[Cell, ...]
-    inputs: Tensor
-    initial: tuple[Tensor, ...]
+    cells: tuple[Cell, ...]  # by layer
+    inputs: Tensor  # (b, t, d)
+    initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
     lengths: Tensor
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
@@ -45,8 +50,7 @@ class Problem:
 
     def on_cpu(self) -> "Problem":
         """The same with everything on the CPU."""
-        cells = tuple(cell.to("cpu") for cell in self.cells)
-        initial = tuple(s.cpu() for s in self.initial)
+        cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
     def take(self, examples: Array) -> "Problem":
@@ -54,30 +58,20 @@ class Problem:
         inputs, initial = self.inputs[examples], tuple(s[:, examples] for s in self.initial)
         return replace(self, inputs=inputs, initial=initial, lengths=self.lengths[examples])
 
-    @cached_property
-    def inputs_array(self) -> np.ndarray:
-        """The inputs of a problem on the CPU, float32 or float64."""
-        wide = self.inputs.itemsize >= 4
-        return (self.inputs if wide else self.inputs.float()).numpy()
-
     @property
     def batch(self) -> int:
-        """The number of examples."""
         return self.inputs.shape[0]
 
     @property
     def steps(self) -> int:
-        """The number of steps, padding included."""
         return self.inputs.shape[1]
 
     @property
     def hidden(self) -> int:
-        """The number of units, H."""
         return self.cells[0].hidden
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names of a cell's states."""
         return self.cells[0].states
 
     def start(self, examples: Examples, layers: int) -> States:
@@ -86,12 +80,8 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place.
-
-        Raises:
-            InputError: the forward pass overflows before the end of an example.
-        """
-        x = self.inputs_array[examples, steps].astype(np.float64)
+        """As many layers as there are states, over some steps; the states move on in place."""
+        x = self.inputs[examples, steps].double().numpy()
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, factors = self.cells[layer].advance(x, own)
@@ -109,9 +99,9 @@ class Problem:
         finite &= np.isfinite(mix).all(axis=tuple(range(2, mix.ndim)))
         finite[:, -1] &= np.isfinite(last).all(axis=1)
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
-        places = np.argwhere(here & ~finite)
+        places = np.argwhere((here & ~finite).T)
         if len(places):
-            at, t = min(places.tolist(), key=lambda place: place[1])
+            t, at = places[0]
             raise InputError(
                 f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                 f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
@@ -128,28 +118,24 @@ class Problem:
 
     def state_rows(self, state: str) -> slice:
         """Which of the rows [h; c] of a Jacobian the name `state` means."""
-        H = self.hidden
-        if state not in ("h", "c", "full"):
+        H, kind = self.hidden, type(self.cells[0]).__name__
+        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.states))}
+        if state not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
         if state == "c" and "c" not in self.states:
-            kind = type(self.cells[0]).__name__
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
-        if state == "full":
-            return slice(0, H * len(self.states))
-        return slice(0, H) if state == "h" else slice(H, 2 * H)
+        return rows[state]
 
     def like_output(self, gradient: Tensor, name: str) -> Array:
         """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
-        tensor = batch_first(gradient, self.batched, self.batch_first, name)
+        tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
         expected = (self.batch, self.steps, self.hidden)
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
                 f"the module's output {expected}"
             )
-        tensor = tensor.detach().cpu()
-        beyond = torch.arange(self.steps) >= self.lengths[:, None]
-        tensor = tensor.masked_fill(beyond.unsqueeze(2), 0.0)
+        tensor = without_padding(tensor.detach().cpu(), self.lengths)
         check_finite(tensor, name, ("example", "step", "unit"))
         return tensor.double().numpy()
 
@@ -158,27 +144,25 @@ def problem_of(
     module: nn.Module,
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
-    lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
     weights = _weights(rnn)
-    x = batch_first(inputs, None, rnn.batch_first, "inputs")
-    batched = inputs.dim() == 3
-    if x.shape[0] == 0 or x.shape[1] == 0:
+    device = weights["weight_hh_l0"].device
+    x, batched = batch_first(inputs, (2, 3), rnn.batch_first, "inputs"), inputs.dim() == 3
+    if not all(x.shape[:2]):
         raise InputError(f"inputs of shape {tuple(inputs.shape)} hold no example or no step")
     if x.shape[2] != rnn.input_size:
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
-    dtype, device = weights["weight_hh_l0"].dtype, weights["weight_hh_l0"].device
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     real_steps = _lengths(lengths, x.shape[0], x.shape[1])
-    x = _without_padding(x.detach(), real_steps)
+    x = without_padding(x.detach(), real_steps)
     check_finite(x, "inputs", ("example", "step", "feature"))
-    home = _with_float64(device)
     initial = _initial_state(rnn, initial_state, len(x), batched)
-    if _hooks(module) or _hooks(rnn):
-        _check_hooks(module, rnn, x.to(dtype), [s.to(device, dtype) for s in initial])
+    _check_hooks(module, rnn, x, initial)
+    home = _with_float64(device)
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -199,107 +183,89 @@ def _with_float64(device: torch.device) -> torch.device:
     return device
 
 
-FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
-NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
-
-
 def _supported(given: nn.Module) -> nn.RNNBase:
     module = getattr(given, "_orig_mod", given)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         raise TypeError(
             f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
-            "for any other step function use rnngrad.jacobian_curves_of_step"
+            f"for any other step function use {OF_STEP}"
         )
-    if module.bidirectional:
-        raise InputError(
-            "bidirectional modules are not supported: copy each direction of a layer into a module "
-            "of its own, the backward one for torch.flip(inputs, time); upper layers read "
-            "both directions below"
-        )
-    if module.proj_size:
-        raise InputError(
-            "proj_size > 0 is not supported: write the step and use rnngrad.jacobian_curves_of_step"
-        )
-    if module.dropout and module.training and module.num_layers > 1:
-        raise InputError("the module drops out between layers: call module.eval() first")
-    own = type(module).forward not in FORWARD or type(module).__call__ is not nn.Module.__call__
-    if own or "forward" in vars(module) or _replaced(given):
+    kind = type(module)
+    # torch.compile writes a forward to the module that it returns, and marks it
+    replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
+    own = kind.forward not in FORWARD or kind.__call__ is not nn.Module.__call__
+    if own or "forward" in vars(module) or replaced:
         raise TypeError(
-            f"{type(module).__name__} has a forward of its own, which may do anything: write it as "
-            "a step and use rnngrad.jacobian_curves_of_step"
+            f"{kind.__name__} has a forward of its own, which may do anything: write it as "
+            f"a step and use {OF_STEP}"
         )
-    if module._forward_pre_hooks:
-        raise InputError(
-            "the module has a forward_pre_hook, which may change its weights or inputs: take it "
-            "away (torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove; "
-            "torch.nn.utils.parametrizations works without hooks)"
-        )
+    refusals = {
+        "bidirectional modules are not supported: copy each direction of a layer into a module "
+        "of its own, the backward one for torch.flip(inputs, time); upper layers read "
+        "both directions below": module.bidirectional,
+        f"proj_size > 0 is not supported: write the step and use {OF_STEP}": module.proj_size,
+        "the module drops out between layers: call module.eval() first": (
+            module.dropout and module.training and module.num_layers > 1
+        ),
+        "the module has a forward_pre_hook, which may change its weights or inputs: take it "
+        "away (torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove; "
+        "torch.nn.utils.parametrizations works without hooks)": module._forward_pre_hooks,
+    }
+    for message, applies in refusals.items():
+        if applies:
+            raise InputError(message)
     return module
-
-
-def _replaced(given: nn.Module) -> bool:
-    """Is the forward of a compiled module another one than torch.compile has given it?"""
-    forward = vars(given).get("forward")
-    return hasattr(given, "_orig_mod") and not hasattr(forward, "_torchdynamo_orig_callable")
-
-
-def _hooks(module: nn.Module) -> list[Any]:
-    """The forward hooks of this module and of all modules."""
-    every: Any = nn.modules.module
-    of_all = (every._global_forward_hooks, every._global_forward_pre_hooks)
-    return [*module._forward_hooks, *module._forward_pre_hooks, *of_all[0], *of_all[1]]
 
 
 def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:
     """Hooks may look at what the module returns, and not change it."""
-    x = x if rnn.batch_first else x.transpose(0, 1)
-    state: Any = initial[0] if len(initial) == 1 else tuple(initial)
+    every: Any = nn.modules.module
+    own = (hooks for m in (module, rnn) for hooks in (m._forward_hooks, m._forward_pre_hooks))
+    if not any((*own, every._global_forward_hooks, every._global_forward_pre_hooks)):
+        return
+    like: Any = rnn.weight_hh_l0
+    x, *states = (v.to(like) for v in (x if rnn.batch_first else x.transpose(0, 1), *initial))
+    state: Any = tuple(states) if len(states) == 2 else states[0]
     with torch.no_grad():
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         # a hook may write to what it is given
-        given = (x.clone(), pytree.tree_map(torch.clone, state))
-        hooked = pytree.tree_leaves(module(*given))
+        hooked = pytree.tree_leaves(module(*pytree.tree_map(torch.clone, (x, state))))
     digits = torch.finfo(x.dtype).eps ** 0.5
-    if len(plain) != len(hooked) or not all(
-        isinstance(a, Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a, b, digits, digits, equal_nan=True)
-        for a, b in zip(hooked, plain, strict=True)
-    ):
+    try:
+        torch.testing.assert_close(hooked, plain, rtol=digits, atol=digits, equal_nan=True)
+    except (AssertionError, TypeError):
         raise InputError(
             "a forward hook of the module, or a global one, changes what it returns: take it away, "
-            "or write the module as a step and use rnngrad.jacobian_curves_of_step"
-        )
+            f"or write the module as a step and use {OF_STEP}"
+        ) from None
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    layers: list[Any] = [
-        [weights.get(f"{k}_l{n}", zero) for k in kinds] for n in range(rnn.num_layers)
-    ]
-    if isinstance(rnn, nn.RNN):
+    kind: Any = GRU
+    if isinstance(rnn, nn.LSTM):
+        kind = partial(LSTM, sigmoid_state=isinstance(rnn, SigmoidStateLSTM))
+    elif isinstance(rnn, nn.RNN):
         if rnn.mode not in NONLINEARITIES:
             raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
         # forward reads the mode: `nonlinearity` is only what the module was made with
-        return tuple(RNN(*layer, nonlinearity=NONLINEARITIES[rnn.mode]) for layer in layers)
-    if isinstance(rnn, nn.GRU):
-        return tuple(GRU(*layer) for layer in layers)
-    return tuple(LSTM(*layer, sigmoid_state=isinstance(rnn, SigmoidStateLSTM)) for layer in layers)
+        kind = partial(RNN, nonlinearity=NONLINEARITIES[rnn.mode])
+    zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    layers = range(rnn.num_layers)
+    return tuple(kind(*(weights.get(f"{name}_l{n}", zero) for name in names)) for n in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     """The weights that the module multiplies with, by torch's flat names.
 
-    Attributes, not parameters: those of a parametrized module (weight_norm, orthogonal) are
-    something else. The shapes are those of a module that is made with the settings of today.
+    Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
+    shapes are those of a module that is made with the settings of today.
     """
     kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
-    settings = (rnn.input_size, rnn.hidden_size, rnn.num_layers)
-    fresh = kind(*settings, bias=bool(rnn.bias), device="meta")
+    d, H, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
+    fresh = kind(d, H, layers, bias=bias, device="meta")
     expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
-    made = f"nn.{kind.__name__}({settings[0]}, {settings[1]}, num_layers={settings[2]}, "
-    made += f"bias={bool(rnn.bias)})"
+    made = f"nn.{kind.__name__}({d}, {H}, num_layers={layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
     if missing := [name for name in expected if getattr(rnn, name, None) is None]:
@@ -308,9 +274,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
         check_floating(weight, name)
-        if tuple(weight.shape) != expected[name]:
-            shape = tuple(weight.shape)
-            raise InputError(f"{name} has shape {shape}, expected {expected[name]} in {made}")
+        _check_shape(weight, name, expected[name], f" in {made}")
         if (weight.dtype, weight.device) != (first.dtype, first.device):
             raise InputError(
                 f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
@@ -320,15 +284,14 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     return weights
 
 
-def batch_first(tensor: Tensor, batched: bool | None, first: bool, name: str) -> Tensor:
-    """(b, t, d) from what module.forward takes or returns."""
+def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -> Tensor:
+    """(b, t, d) from what module.forward takes or returns, which may have `dims` axes."""
     if isinstance(tensor, PackedSequence):
         raise TypeError(
             f"{name} is a PackedSequence: unpack it with torch.nn.utils.rnn.pad_packed_sequence "
             "and pass lengths="
         )
     check_floating(tensor, name)
-    dims = (2, 3) if batched is None else (3,) if batched else (2,)
     if tensor.dim() not in dims:
         raise InputError(
             f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
@@ -346,22 +309,20 @@ def _initial_state(
     shape = (rnn.num_layers, batch, rnn.hidden_size)
     if state is None:
         return [torch.zeros(shape, dtype=torch.float64)] * len(names)
-    pair = isinstance(state, tuple | list)
-    if (len(state) if pair else 1) != len(names) or pair == (len(names) == 1):
-        wanted = "a pair (h_0, c_0)" if len(names) == 2 else "one tensor h_0"
+    pair, parts = len(names) == 2, tuple(state) if isinstance(state, tuple | list) else (state,)
+    if isinstance(state, tuple | list) != pair or len(parts) != len(names):
+        wanted = "a pair (h_0, c_0)" if pair else "one tensor h_0"
         raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
     expected = shape if batched else (shape[0], shape[2])
     axes = ("layer", "example", "unit") if batched else ("layer", "unit")
-    parts: Any = state if pair else (state,)
     for part, name in zip(parts, names, strict=True):
         check_floating(part, name)
-        if tuple(part.shape) != expected:
-            raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
+        _check_shape(part, name, expected)
         check_finite(part, name, axes)
     return [part.detach().reshape(shape) for part in parts]
 
 
-def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, steps: int) -> Tensor:
+def _lengths(lengths: Sequence[int] | Array | Tensor | None, batch: int, steps: int) -> Tensor:
     if lengths is None:
         return torch.full((batch,), steps)
     try:
@@ -370,8 +331,7 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
         raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    if tuple(tensor.shape) != (batch,):
-        raise InputError(f"lengths has shape {tuple(tensor.shape)}, expected ({batch},)")
+    _check_shape(tensor, "lengths", (batch,))
     tensor = tensor.long()
     wrong = ((tensor < 1) | (tensor > steps)).nonzero()
     if len(wrong):
@@ -380,26 +340,28 @@ def _lengths(lengths: Sequence[int] | np.ndarray | Tensor | None, batch: int, st
     return tensor
 
 
-def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (b, t, d) as it is, or with zeros beyond the lengths if NaN or inf may be there."""
-    if int(lengths.min()) == x.shape[1] or x.is_meta or _sums_up(x):
+def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (b, t, d) with zeros beyond the lengths, where anything may stand."""
+    if int(lengths.min()) == x.shape[1]:
         return x
     padding = torch.arange(x.shape[1]) >= lengths[:, None]
     return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
 
 
 def check_integer(value: object, name: str) -> None:
+    """Raise a TypeError unless the value is an integer; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
 
 
 def check_floating(tensor: Tensor, name: str) -> None:
+    """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if tensor.is_nested or tensor.layout != torch.strided:
-        cure = ", and pass lengths= if need be" if tensor.is_nested else ""
-        kind = "nested" if tensor.is_nested else "sparse"
-        raise TypeError(f"{name} is a {kind} tensor: make it dense{cure}")
+    if tensor.is_nested:
+        raise TypeError(f"{name} is a nested tensor: make it dense, and pass lengths= if need be")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} is a sparse tensor: make it dense")
     if not tensor.is_floating_point() or tensor.itemsize < 2:
         raise TypeError(
             f"{name} must be floating point of 16 bits or more, got {tensor.dtype}: embed or "
@@ -407,27 +369,23 @@ def check_floating(tensor: Tensor, name: str) -> None:
         )
 
 
-def _sums_up(tensor: Tensor) -> bool:
-    """Is the sum finite? One inf or NaN would be left in it.
-
-    By NumPy where that can be: torch's threads spin after a sum, which takes longer than it.
-    """
-    tensor = tensor.detach()
-    if tensor.device.type == "cpu" and tensor.itemsize >= 4:
-        with np.errstate(all="ignore"):
-            return bool(np.isfinite(tensor.numpy().sum()))
-    return bool(torch.isfinite(tensor.sum()))
+def _check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:
+    if tuple(tensor.shape) != expected:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
 
 
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
+    """Raise at the first NaN or inf; axes are the names of its indices."""
+    tensor = tensor.detach()
     if tensor.is_meta:
         raise InputError(f"{name} is on the meta device, which holds no numbers")
-    if _sums_up(tensor):
-        return
-    bad = ~torch.isfinite(tensor.detach())
-    if not bad.any():
-        return
-    where = bad.nonzero()[0].tolist()
-    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
-    value = tensor.detach()[tuple(where)].item()
-    raise InputError(f"{name} contains {value} at {place}; clean it first")
+    with np.errstate(all="ignore"):
+        # torch's threads spin after a sum, which takes longer than it
+        numpy = tensor.device.type == "cpu" and tensor.itemsize >= 4
+        if math.isfinite(tensor.numpy().sum() if numpy else tensor.sum()):
+            return  # one inf or NaN would be left in the sum
+    bad = (~torch.isfinite(tensor)).nonzero()
+    if len(bad):
+        where = bad[0].tolist()
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
+        raise InputError(f"{name} contains {tensor[tuple(where)]} at {place}; clean it first")

@@ -1,9 +1,9 @@
 """Settings that would change the numbers or the time, put aside while the probe computes."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -18,7 +18,13 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 _lock = threading.Lock()
-_calls: list["_Found"] = []  # what the user had set, and once more for each call that runs now
+_calls: list["_Found"] = []  # what the user had set, once for each call that runs now
+
+
+class _Found(NamedTuple):
+    limits: Any
+    one_dnn: bool
+    threads: int
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -30,10 +36,8 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with ExitStack() as settings:
-            settings.enter_context(parametrize.cached())
-            if torch.get_default_device().type != "cpu":
-                settings.enter_context(torch.device("cpu"))
+        elsewhere = torch.get_default_device().type != "cpu"
+        with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)
 
     return call
@@ -51,14 +55,6 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # looking for the libraries takes a millisecond
 
 
-class _Found(NamedTuple):
-    """The user's settings."""
-
-    limits: Any
-    one_dnn: bool
-    threads: int
-
-
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Products take one thread each, since Python's threads share the work, and no bfloat16.
@@ -72,9 +68,10 @@ def exact_products() -> Iterator[None]:
             # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
             OpenBLASController.clear_controlling_thread(force=True)
             limits = _controller().limit(limits=1, user_api="blas")
-            _calls.append(_Found(limits, one_dnn.enabled, torch.get_num_threads()))
+            found = _Found(limits, one_dnn.enabled, torch.get_num_threads())
             one_dnn.enabled = False
-        found = _calls[0]
+        else:
+            found = _calls[0]
         _calls.append(found)
         torch.set_num_threads(1)
     try:
@@ -83,8 +80,7 @@ def exact_products() -> Iterator[None]:
         with _lock:
             torch.set_num_threads(found.threads)
             _calls.pop()
-            if len(_calls) == 1:
-                _calls.clear()
+            if not _calls:
                 one_dnn.enabled = found.one_dnn
                 OpenBLASController.clear_controlling_thread(force=True)
                 found.limits.restore_original_limits()
@@ -102,11 +98,11 @@ def progress_bar(total: int, what: str, unit: str) -> tqdm:
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], total: int, what: str
+    function: Callable[[Item], Result], items: Sequence[Item], what: str
 ) -> list[Result]:
     """The function of every item, by several threads."""
     results = []
-    with exact_products(), thread_pool() as pool, progress_bar(total, what, "example") as bar:
+    with exact_products(), thread_pool() as pool, progress_bar(len(items), what, "part") as bar:
         for result in pool.map(function, items):
             results.append(result)
             bar.update()

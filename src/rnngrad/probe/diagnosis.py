@@ -1,9 +1,9 @@
 """Why is this gradient zero?"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,21 +11,23 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
-from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._settings import exact_arithmetic, exact_products, in_threads, probing
+from rnngrad.probe._problem import Array, Problem, problem_of
+from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
-from rnngrad.probe._tangents import BLOCK_STEPS, Plan, Tangents, identity
+from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import StepMaps
-from rnngrad.probe.curves import jacobian_curves
+from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray
 
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
+# So many decades below the smallest subnormal number, one loss in so many is swept back.
+FAR_DECADES, FAR_STRIDE = 10, 16
+PARTS = 4  # of the batch, where it has as many examples, for as many threads
 
 MEANINGS = {
     "structural": "exactly zero, whatever the arithmetic",
@@ -36,6 +38,7 @@ MEANINGS = {
     "alive": "within 1e-7 .. 1e+7 of the start",
 }
 HEADER = ("verdict", "first at step", "of all steps", "log10 |J| there", "meaning")
+TITLES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,29 +50,23 @@ class Diagnosis:
     log10_frobenius: the true magnitude, as in `rnngrad.jacobian_curves`; log10_column_sum likewise.
     naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype` with gradual
         underflow (torch on CPU); naive_flushed: the same with flush-to-zero (TensorFlow).
-    decades_per_step: (batch,) mean change of log10_frobenius per step up to the last finite value;
-        negative is decay.
-    horizon: (batch,) first step at which the Frobenius norm is 1/10 of the identity's or less;
-        NaN if never.
+    decades_per_step: (batch,) mean change of log10_frobenius up to its last finite value.
+    horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
     """
 
     state: str
     dtype: torch.dtype
-    verdict: np.ndarray
-    log10_frobenius: np.ndarray
-    log10_column_sum: np.ndarray
-    naive: np.ndarray
-    naive_flushed: np.ndarray
-    decades_per_step: np.ndarray
-    horizon: np.ndarray
+    verdict: Array
+    log10_frobenius: Array
+    log10_column_sum: Array
+    naive: Array
+    naive_flushed: Array
+    decades_per_step: Array
+    horizon: Array
     title: str
 
-    def first_steps(self, verdict: str) -> np.ndarray:
-        """(batch,) the first step with this verdict; NaN where there is none.
-
-        Raises:
-            InputError: there is no such verdict.
-        """
+    def first_steps(self, verdict: str) -> Array:
+        """(batch,) the first step with this verdict (InputError if unknown); NaN if none."""
         if verdict not in MEANINGS:
             raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")
         return _first_step(self.verdict == verdict)
@@ -84,7 +81,8 @@ class Diagnosis:
         return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
-        return _table(self)
+        table, summary = _aligned(_verdict_rows(self)), _aligned(_summary_rows(self))
+        return "\n".join((self.title, "", *table, "", *summary))
 
 
 @probing
@@ -96,7 +94,7 @@ def diagnose(
     state: str = "h",
     dtype: torch.dtype = torch.float32,
     layer: int = -1,
-    lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Diagnosis:
     """Say of every step whether the gradient of the state with respect to the initial state is
     really zero, lost by the arithmetic, small, large or fine. Print the result.
@@ -118,7 +116,9 @@ def diagnose(
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
     Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples.
-    Cost: `jacobian_curves` and two naive sweeps of time^2 / 2 vector products each.
+    Cost: `jacobian_curves` and two naive sweeps of up to time^2 / 2 vector products each. Where the
+    norm is 10 decades below the smallest subnormal number, one step in 16 is computed; if all
+    of these are exactly zero, those between are taken to be zero as well.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -129,33 +129,40 @@ def diagnose(
         >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
         ['alive', 'alive']
     """
-    _check_dtype(dtype)
+    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     curves = jacobian_curves(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
-    with exact_arithmetic():
-        every = np.arange(1, problem.steps + 1)
-        run = _Naive(problem, problem.layer_index(layer), state, dtype, every)
-        gradual, flushed = run.sums(False, True)
-        with exact_products():
-            saturated = run.saturated()
-    rows = problem.state_rows(state)
-    start = 0.5 * np.log10(rows.stop - rows.start)
-    norm, sums = curves.log10_frobenius, curves.log10_column_sum
-    lost = norm < math.log10(torch.finfo(dtype).smallest_normal)
+    norm, limits = curves.log10_frobenius, torch.finfo(dtype)
+    far = norm < math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
+    some = ~far | (np.arange(problem.steps) % FAR_STRIDE == 0)
+    some[np.arange(problem.batch), problem.lengths - 1] = True
+
+    def judge(example: int, maps: StepMaps) -> tuple[Array, ...]:
+        own, beyond = some[example], far[example]
+        gradual = naive.sums(example, maps, own)
+        zero = not gradual[beyond].any()
+        if not zero:
+            gradual += naive.sums(example, maps, ~own)
+        flushed = naive.sums(example, maps, ~beyond | (not zero), flush=True)
+        return gradual, flushed, naive.saturated(maps)
+
+    found = naive.run(judge)
+    change = norm - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(norm - start, sums, lost, gradual, flushed, saturated),
+        verdict=_verdicts(curves, change, limits.tiny, found),
         log10_frobenius=norm,
-        log10_column_sum=sums,
-        naive=gradual,
-        naive_flushed=flushed,
-        decades_per_step=_rates(norm - start),
-        horizon=_first_step(norm <= start - 1),
-        title=_title(problem, state, dtype),
+        log10_column_sum=curves.log10_column_sum,
+        naive=found[0],
+        naive_flushed=found[1],
+        decades_per_step=_rates(change),
+        horizon=_first_step(change <= -1),
+        title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
+        f"{problem.batch} example(s), {problem.steps} steps, judged for {_short(dtype)}",
     )
 
 
@@ -197,235 +204,178 @@ def autograd_column_sums(
         (2, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
-    _check_dtype(dtype)
-    wanted = np.unique(np.arange(1, problem.steps + 1) if steps is None else np.array(steps, int))
-    if len(wanted) and not 1 <= wanted[0] <= wanted[-1] <= problem.steps:
+    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
+    every = np.arange(1, problem.steps + 1)
+    chosen = every if steps is None else np.array(steps, int)
+    if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    with exact_arithmetic():
-        run = _Naive(problem, problem.layer_index(layer), state, dtype, wanted)
-        return run.sums(flush)[0]
-
-
-def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
+    wanted = np.isin(every, chosen)
+    (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, wanted, flush),))
+    return np.where(wanted, found, np.nan)
 
 
 class _Naive:
     """Reverse mode in the dtype that is judged."""
 
-    def __init__(
-        self, problem: Problem, layer: int, state: str, dtype: torch.dtype, wanted: Array
-    ) -> None:
-        self.problem, self.layer, self.dtype, self.wanted = problem, layer, dtype, wanted
-        self.rows, self.sharing = problem.state_rows(state), shared(problem)
-        self.shape = (problem.batch, problem.steps)
+    def __init__(self, problem: Problem, layer: int, state: str, dtype: torch.dtype) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
+        self.problem, self.layer, self.dtype = problem, layer, dtype
+        self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
+        self.leader, self.branch = shared(problem)
+        self.lengths = problem.lengths.numpy()
 
-    def sums(self, *flushes: bool) -> list[Array]:
-        """(batch, time) for every way to treat subnormal numbers."""
-        found = {flush: np.full(self.shape, np.nan) for flush in flushes}
+    def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]]) -> list[Array]:
+        """What is said of every example and its factors, (t,) each: arrays (batch, time).
 
-        def run(work: tuple[int, StepMaps]) -> None:
-            self._example(*work, found)
-
-        for examples in chunks(self.problem, self.layer + 1, 1):
-            in_threads(run, self.maps(examples), len(examples), "autograd's result")
-        for example, (leader, branch) in enumerate(zip(*self.sharing, strict=True)):
-            for values in found.values():
-                values[example, :branch] = values[leader, :branch]
-        return list(found.values())
-
-    def maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
-        """The factors as autograd has them, (1, t, ...) for every example."""
-        problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
-        x = problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
-        maps = StepMaps(*[None] * 4)
-        for layer, cell in enumerate(problem.cells[: self.layer + 1]):
-            states = (s[layer, examples].to(self.dtype) for s in problem.initial)
-            path = cell.to(self.dtype).run(x, *states, autograd=True)
-            x, maps = path.states[0][1:], path.factors.maps()
-        for at, example in enumerate(examples):
-            own = slice(0, int(problem.lengths[example]))
-            yield int(example), maps.each(lambda v, at=at, own=own: _example_of(v, at, own))
-
-    def _example(self, example: int, maps: StepMaps, found: dict[bool, Array]) -> None:
-        """One backward sweep, in which the loss of every wanted step joins at its step.
-
-        The losses from `apart` on have come near subnormal numbers: flushed to zero they go a way
-        of their own.
+        Until an example branches off, its leader's values are its own.
         """
-        length, joined = int(self.problem.lengths[example]), self.sharing.branch[example]
-        steps = self.wanted[(self.wanted > joined) & (self.wanted <= length)]
-        smallest = float(torch.finfo(self.dtype).tiny)
-        near = smallest / torch.finfo(self.dtype).eps  # above it, flushing is no more than rounding
-        cell, every = self.problem.cells[self.layer], np.zeros(len(steps), dtype=np.int64)
-        plain = Cotangents([LayerMaps(cell, maps)], every, norms=False)
-        maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        flushed = Cotangents([LayerMaps(cell, maps)], every, smallest, norms=False)
-        states = slice(self.rows.start // cell.hidden, self.rows.stop // cell.hidden)
-        first = apart = plain_end = end = len(steps)
-        for t in reversed(range(steps[-1] if len(steps) else 0)):
-            if first and steps[first - 1] == t + 1:
-                first -= 1
-                plain.of_layer(0, slice(first, first + 1))[states] = 1
-            if True in found:
-                apart = flushed.take(plain, first, apart, near)
-                flushed.move(t, slice(apart, end))
-            plain.move(t, slice(first, plain_end if False in found else apart))
-            if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                plain_end, end = plain.end(first, plain_end), max(apart, flushed.end(apart, end))
-        apart = flushed.take(plain, 0, apart, smallest)
-        for flush, values in found.items():
-            found_here = plain.of_layer(0, slice(0, len(steps)))[states].astype(np.float64)
-            if flush:
-                found_here[:, apart:] = flushed.of_layer(0, slice(apart, len(steps)))[states]
-            values[example, steps - 1] = np.abs(found_here).mean(axis=(0, 2))
-
-    def saturated(self) -> Array:
-        """(batch, time): is the product of the dtype's own factors zero whatever the range?"""
-        out = np.zeros(self.shape, dtype=bool)
-        for examples in chunks(self.problem, self.layer + 1, 1):
-            for example, maps in self.maps(examples):
-                exact = self._exact(example)
-                if any(((a == 0) & (b != 0)).any() for a, b in zip(maps, exact, strict=True)):
-                    zero = _product_is_zero(self.problem, self.layer, self.rows, maps)
-                    # an overflow of the forward pass is no saturation
-                    finite = np.isfinite(maps.mix).all(axis=(0, 2, 3))
-                    out[example, : len(zero)] = zero & np.logical_and.accumulate(finite)
+        parts = chunks(self.problem, self.layer + 1, PARTS)
+        found = in_threads(lambda e: [judge(*one) for one in self._maps(e)], parts, "autograd")
+        rows = np.array([row for part in found for row in part], dtype=float)
+        out = list(rows[np.argsort(np.concatenate(parts))].swapaxes(0, 1))
+        for values in out:
+            for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
+                values[example, :branch] = values[leader, :branch]
+                values[example, self.lengths[example] :] = np.nan
         return out
 
-    def _exact(self, example: int) -> StepMaps:
-        states = self.problem.start([example], self.layer + 1)
-        steps = slice(0, int(self.problem.lengths[example]))
-        *_, run = self.problem.run([example], steps, states)
-        return run.factors.maps()
+    def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
+        """The factors of every example as autograd has them, (1, t, ...)."""
+        steps = slice(0, int(self.lengths[examples].max()))
+        x = self.problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
+        factors: Any = None
+        for layer, cell in enumerate(self.problem.cells[: self.layer + 1]):
+            states = (s[layer, examples].to(self.dtype) for s in self.problem.initial)
+            path = cell.to(self.dtype).run(x, *states, autograd=True)
+            x, factors = path.states[0][1:], path.factors
+        for at, example in enumerate(examples.tolist()):
+            own = slice(at, at + 1), slice(0, int(self.lengths[example]))
+            maps = factors.maps().each(lambda v, own=own: v.transpose(0, 1).numpy()[own])
+            yield example, maps
+
+    def sums(self, example: int, maps: StepMaps, wanted: Array, flush: bool = False) -> Array:
+        """Column sums of an example where wanted (t,) and not its leader's; 0 elsewhere.
+
+        One backward sweep, in which the loss of every wanted step joins at its step.
+        """
+        steps = np.flatnonzero(wanted[: self.lengths[example]])
+        steps, found = steps[steps >= self.branch[example]], np.zeros(len(wanted))
+        smallest = float(torch.finfo(self.dtype).smallest_normal) if flush else 0.0
+        if flush:
+            maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
+        layers, every = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
+        cotangents = Cotangents(layers, every, smallest, norms=False)
+        states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
+        of_state = cotangents.of_layer(0, slice(None))[states]
+        first = end = len(steps)
+        for t in reversed(range(steps.max(initial=-1) + 1)):
+            joined, first = first, int(np.searchsorted(steps, t))
+            of_state[:, first:joined] = 1
+            cotangents.move(t, slice(first, end))
+            if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
+                end = cotangents.end(first, end)
+        found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
+        return found
+
+    def saturated(self, maps: StepMaps) -> Array:
+        """(t,): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
+        out = np.zeros(self.problem.steps, dtype=bool)
+        mix, _, keep, through = maps.each(lambda v: v[0] != 0)
+        if mix.all() and through.all():  # where a gate is 0 its derivative is as well
+            return out
+        linked = (self.cell.W != 0).astype(np.float32)
+        reached = np.zeros(self.cell.hidden * len(self.cell.states), dtype=bool)
+        reached[self.rows] = True
+        for t in range(len(keep)):
+            h, *c = np.split(reached, len(self.cell.states))
+            arriving = (linked @ h > 0) & mix[t]
+            if c:
+                last = (c[0] & keep[t]) | arriving[:-1].any(axis=0)
+                reached = np.concatenate(((last & through[t]) | arriving[-1], last))
+            else:
+                reached = (h & keep[t]) | arriving.any(axis=0)
+            out[t] = not reached[self.rows].any()
+        # an overflow of the forward pass is no saturation
+        out[: len(keep)] &= np.logical_and.accumulate(np.isfinite(maps.mix[0]).all(axis=(1, 2)))
+        return out
 
 
-def _example_of(v: Tensor, at: int, steps: slice) -> Array:
-    return np.ascontiguousarray(v[steps, at].numpy())[None]
-
-
-def _product_is_zero(problem: Problem, layer: int, rows: slice, maps: StepMaps) -> Array:
-    """(t,): is J_t zero, given factors (1, t, ...)?"""
-    steps = maps.keep.shape[1]
-    start, mask = identity(problem, rows), np.zeros(steps, dtype=bool)
-    plan = Plan(layer, rows, {"frobenius"}, start, mask)
-    J = Tangents(problem.cells[layer], start, plan, cut=False)
-    found = {"frobenius": np.empty(steps)}
-    for block in range(0, steps, BLOCK_STEPS):
-        at = slice(block, block + BLOCK_STEPS)
-        some = maps.each(
-            lambda v, at=at: np.nan_to_num(v[0, at].astype(float), nan=1.0, posinf=1.0, neginf=1.0)
-        )
-        J.advance(some, {"frobenius": found["frobenius"][at]}, mask[at], steps - at.stop, map)
-    return found["frobenius"] == -np.inf
-
-
-def _verdicts(
-    change: Array, sums: Array, lost: Array, gradual: Array, flushed: Array, saturated: Array
-) -> Array:
-    """`change`, `sums`: decades of the norm and of the column sum since the start, where the
-    latter is 1; `lost`: is the norm itself below the dtype's normal numbers?"""
+def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Array]) -> Array:
+    """`change`: decades of the norm since the start; the column sum starts at 1."""
+    gradual, flushed, saturated = naive
     with np.errstate(invalid="ignore"):
+        small = curves.log10_frobenius < math.log10(tiny)
+        cancels = curves.log10_column_sum <= change - CANCELLATION
         cases = {
             "": np.isnan(change),
             "structural": change == -np.inf,
-            "saturated": saturated,
-            "underflow": (flushed == 0) & (lost | (sums > change - CANCELLATION)),
+            "saturated": saturated == 1,
+            "underflow": (flushed == 0) & (small | ~cancels),
             "decayed": change < -DECADES,
             "exploding": (change > DECADES) | ~np.isfinite(gradual),
         }
     return np.select(list(cases.values()), list(cases), default="alive")
 
 
-def _rates(change: np.ndarray) -> np.ndarray:
+def _rates(change: Array) -> Array:
     """(batch,) mean decades per step up to the last finite value."""
-    rates = np.full(len(change), np.nan)
-    for b, row in enumerate(change):
-        finite = np.flatnonzero(np.isfinite(row))
-        if len(finite):
-            rates[b] = row[finite[-1]] / (finite[-1] + 1)
-    return rates
+    finite = np.isfinite(change)
+    steps = finite.shape[1] - finite[:, ::-1].argmax(axis=1)
+    return np.where(finite.any(axis=1), change[np.arange(len(change)), steps - 1] / steps, np.nan)
 
 
-def _title(problem: Problem, state: str, dtype: torch.dtype) -> str:
-    name = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}[state]
-    return (
-        f"{name} of {type(problem.cells[0]).__name__}({problem.hidden}), "
-        f"{problem.batch} example(s), {problem.steps} steps, judged for {_short(dtype)}"
-    )
-
-
-def _table(diagnosis: Diagnosis) -> str:
-    """Verdicts in the order in which they appear, then rate, horizon and what autograd returns."""
-    found = [name for name in MEANINGS if (diagnosis.verdict == name).any()]
-    found.sort(key=lambda name: float(np.nanmin(diagnosis.first_steps(name))))
-    rows = [HEADER, *(_row(diagnosis, name) for name in found)]
-    return "\n".join((diagnosis.title, "", *_aligned(rows), "", *_summary(diagnosis)))
-
-
-def _row(diagnosis: Diagnosis, name: str) -> tuple[str, ...]:
-    first = diagnosis.first_steps(name)
-    b = np.flatnonzero(~np.isnan(first))
-    there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
-    share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
-    limits = torch.finfo(diagnosis.dtype)
-    smallest = limits.smallest_normal * limits.eps
-    meaning = MEANINGS[name].format(dtype=_short(diagnosis.dtype), smallest=smallest)
-    return name, _range(first, "{:.0f}"), f"{share:.0%}", _range(there, "{:+.1f}"), meaning
-
-
-def _summary(diagnosis: Diagnosis) -> list[str]:
-    real = diagnosis.verdict != ""
-    last = real.sum(axis=1) - 1
-    at_end = np.arange(len(last)), last
-    zero = _first_step((diagnosis.naive_flushed == 0) & real)
-    flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
-    rows = [
-        ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
-        ("memory horizon", f"{_horizon(diagnosis.horizon)}; the norm falls to 1/10 of its start"),
-        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
-        (
-            f"naive {_short(diagnosis.dtype)}",
-            f"flush-to-zero: {flushed}; gradual underflow: "
-            f"{_at_end(diagnosis.naive[at_end])} at the end",
-        ),
-    ]
-    return _aligned(rows)
-
-
-def _at_end(naive: np.ndarray) -> str:
-    nan = int(np.isnan(naive).sum())
-    if nan == len(naive):
-        return "NaN"
-    return _range(naive, "{:.2g}") + (f" ({nan} of {len(naive)} examples: NaN)" if nan else "")
-
-
-def _horizon(horizon: np.ndarray) -> str:
-    never = int(np.isnan(horizon).sum())
-    if never == len(horizon):
-        return "never within these steps"
-    some = f" ({never} of {len(horizon)} examples: never)" if never else ""
-    return f"step {_range(horizon, '{:.0f}')}{some}"
-
-
-def _first_step(mask: np.ndarray) -> np.ndarray:
+def _first_step(mask: Array) -> Array:
     """(batch,) the first step (from 1) at which the mask holds, NaN if none."""
     return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
+
+
+def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
+    """The verdicts in the order in which they appear."""
+    limits, rows = torch.finfo(diagnosis.dtype), {}
+    words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}
+    for name, meaning in MEANINGS.items():
+        first = diagnosis.first_steps(name)
+        b = np.flatnonzero(~np.isnan(first))
+        if len(b):
+            there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
+            share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
+            steps, sizes = _range(first, "{:.0f}"), _range(there, "{:+.1f}")
+            rows[name] = first[b].min(), name, steps, f"{share:.0%}", sizes, meaning.format(**words)
+    return [HEADER, *(row for _, *row in sorted(rows.values(), key=lambda row: row[0]))]
+
+
+def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    real = diagnosis.verdict != ""
+    at_end = np.arange(len(real)), real.sum(axis=1) - 1
+    zero = _first_step((diagnosis.naive_flushed == 0) & real)
+    flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
+    horizon = f"step {_range(diagnosis.horizon, '{:.0f}', 'never')}"
+    if np.isnan(diagnosis.horizon).all():
+        horizon = "never within these steps"
+    gradual = f"gradual underflow: {_range(diagnosis.naive[at_end], '{:.2g}', 'NaN')} at the end"
+    return [
+        ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
+        ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
+        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
+        (f"naive {_short(diagnosis.dtype)}", f"flush-to-zero: {flushed}; {gradual}"),
+    ]
 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _range(values: np.ndarray, form: str) -> str:
+def _range(values: Array, form: str, missing: str = "") -> str:
+    """The smallest and the largest number, and how many of the examples have none."""
     known = values[~np.isnan(values)]
     if not len(known):
-        return "-"
-    low, high = form.format(known.min()), form.format(known.max())
-    return low if low == high else f"{low} .. {high}"
+        return missing or "-"
+    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
+    absent = len(values) - len(known)
+    return f"{text} ({absent} of {len(values)} examples: {missing})" if missing and absent else text
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

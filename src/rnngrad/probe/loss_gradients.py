@@ -8,15 +8,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.probe._cotangents import TOO_SMALL, Cotangents, LayerMaps, chunks, scaled_back
-from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
-from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
+from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe.curves import MaybeNone
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray
 
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
 
@@ -25,15 +24,14 @@ PARTS = 16  # of the batch, where it has as many examples, for as many threads
 class LossGradientCurves:
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
-    Total derivatives, as autograd's for the states on the way: dL/dh_t holds what comes through the
-    output at t, the layers above and all later steps; dL/dc_t what comes through h_t as well.
-    -inf where the gradient is exactly zero, NaN beyond an example's length; log10_c is None without
-    a cell state.
+    Total derivatives: dL/dh_t holds what comes through the output at t, the layers above and all
+    later steps; dL/dc_t what comes through h_t as well. -inf where the gradient is exactly zero,
+    NaN beyond an example's length; log10_c is None without a cell state.
     """
 
     layer: int
-    log10_h: np.ndarray
-    log10_c: np.ndarray | MaybeNone = None
+    log10_h: Array
+    log10_c: Array | MaybeNone = None
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), state, log10."""
@@ -89,8 +87,7 @@ def loss_gradient_curves(
     gradient = problem.like_output(output_gradient, "output_gradient")
     sweep = _Sweep(problem, gradient, problem.layer_index(layer))
     parts = chunks(problem, len(problem.cells), PARTS)
-    with exact_arithmetic():
-        in_threads(sweep.run, parts, len(parts), "loss gradients")
+    in_threads(sweep.run, parts, "loss gradients")
     return LossGradientCurves(sweep.layer, *sweep.found)
 
 
@@ -103,30 +100,28 @@ class _Sweep:
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
-        layers = self._layers(examples)
-        cotangents = Cotangents(layers, np.arange(len(examples)), norms=False)
-        everyone = slice(0, len(examples))
-        far = np.zeros(len(examples), dtype=bool)
+        cotangents = Cotangents(self._layers(examples), np.arange(len(examples)), norms=False)
+        everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         lengths = self.problem.lengths.numpy()[examples]
         for t in reversed(range(lengths.max())):
             cotangents.add(self.gradient[examples, t], everyone)
             for visit in cotangents.back(t, everyone):
-                if visit.layer + len(self.problem.cells) - len(layers) == self.layer:
+                if visit.layer == 0:  # the wanted one, for those below are left out
                     for found, part in zip(self.found, (visit.h, visit.c), strict=False):
                         norms = log10_of(np.linalg.norm(part, axis=1), cotangents.exponent)
                         found[examples, t] = np.where(t < lengths, norms, np.nan)
                 far |= cotangents.lost(visit, t)
-            far |= _too_small(cotangents.values).any(axis=(0, 2))
+            size = np.abs(cotangents.values)
+            far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
         for example in examples[far]:
             self._scaled(int(example))
 
     def _layers(self, examples: Array) -> list[LayerMaps]:
-        """The layers that the gradient passes on its way to the wanted one."""
+        """The layers that the gradient passes on its way to the wanted one, which is the first."""
         problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
-        runs = list(problem.run(examples, steps, problem.start(examples, len(problem.cells))))
-        cells = problem.cells[self.layer :]
-        runs = runs[self.layer :]
-        return [LayerMaps(c, run.factors.maps()) for c, run in zip(cells, runs, strict=True)]
+        runs = problem.run(examples, steps, problem.start(examples, len(problem.cells)))
+        every = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
+        return every[self.layer :]
 
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
@@ -143,7 +138,3 @@ class _Sweep:
                 )
             for found, part in zip(self.found, total, strict=True):
                 found[example, t] = part.log10_norm()
-
-
-def _too_small(x: Array) -> Array:
-    return (x != 0) & (np.abs(x) < TOO_SMALL)

@@ -1,8 +1,8 @@
 """Lyapunov exponents of a driven recurrent module."""
 
-import itertools
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._problem import Problem, check_integer, problem_of
-from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
+from rnngrad.probe._problem import Array, check_integer, problem_of
+from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
-Array = np.ndarray
+linalg: Any = scipy.linalg  # its types are those of all options together
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
 # A column whose new part is this small beside it has ten digits of that part left.
@@ -33,7 +33,7 @@ def lyapunov_exponents(
     warmup: int = 0,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
-) -> np.ndarray:
+) -> Array:
     """Mean logarithmic growth rates of tangents along the trajectory that the inputs drive.
 
     Args:
@@ -44,21 +44,17 @@ def lyapunov_exponents(
 
     Returns:
         (batch, count) float64, nats per step, largest first; -inf where a step's map is singular
-        because a unit is dead or is not read. All together the exponents sum to the mean of
-        log|det M_t| over the counted steps, with saturated units as well. NaN, at the end, where
-        float64 cannot tell an exponent: at some step it would be made of rounding errors, as with
-        a weight matrix that is singular, or nearly, in any other way, or in an LSTM where a unit
-        with its input and forget gates closed meets others with closed gates. Errors of many
-        steps, each of which can still be told, may gather before that: with weights in the tens
-        exponents beyond the first lose digits.
+        because a unit is dead or is not read. All together sum to the mean of log|det M_t| over the
+        counted steps. NaN, at the end, where at some step an exponent would be made of rounding
+        errors, as with a weight matrix that is singular, or nearly, in any other way, or in an LSTM
+        where a unit with closed input and forget gates meets others with closed gates. With weights
+        in the tens the errors of many steps gather: exponents beyond the first lose digits.
 
-    Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent
-    networks Engelken, Wolf and Abbott (2023), Lyapunov spectra of chaotic recurrent neural
-    networks. Finite-time singular values of J_t are another thing: see `rnngrad.jacobian_curves`.
+    Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
+    Wolf and Abbott (2023). Finite-time singular values of J_t are another thing: see
+    `rnngrad.jacobian_curves`.
 
-    They are renormalised as seldom as ten digits of every exponent allow, on the CPU, wherever the
-    module is.
-
+    They are renormalised as seldom as ten digits of every exponent allow, on the CPU.
     Memory: some steps of the trajectory and a few (S, S) matrices per thread.
 
     Raises:
@@ -81,53 +77,46 @@ def lyapunov_exponents(
     shortest = int(problem.lengths.min())
     if not 0 <= warmup < shortest:
         raise InputError(f"warmup={warmup}: must lie in 0..{shortest - 1}")
+    # unit vectors would miss exponents of networks whose units do not talk to each other
+    directions = np.linalg.qr(np.random.default_rng(0).standard_normal((size, count)))[0]
 
     def run(example: int) -> Array:
-        # descending, NaN last
-        return -np.sort(-_Spectrum(problem, index, example, count).rates(warmup))
+        spectrum = _Spectrum(problem.cells[index], directions)
+        length, states = int(problem.lengths[example]), problem.start([example], index + 1)
+        cuts = [*range(0, warmup, BLOCK_STEPS), *range(warmup, length, BLOCK_STEPS), length]
+        for start, stop in pairwise(cuts):
+            if start == warmup:
+                spectrum.growth = np.zeros(count)
+            *_, layer_run = problem.run([example], slice(start, stop), states)
+            spectrum.advance(layer_run.factors.maps().each(lambda v: v[0]))
+        return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
-    with exact_arithmetic():
-        found = in_threads(run, range(problem.batch), problem.batch, "Lyapunov exponents")
-    return np.stack(found)
+    return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
 
 
 class _Spectrum:
-    """The directions Q of one example, and the logarithms of their growth so far."""
+    """The directions Q (S, count) of one example, and the logarithms of their growth so far."""
 
-    def __init__(self, problem: Problem, layer: int, example: int, count: int) -> None:
-        self.problem, self.layer, self.example = problem, layer, example
-        self.cell: Cell = problem.cells[layer]
-        self.Q = _directions(problem.hidden * len(problem.states), count)
-        self.total = np.zeros(count)
+    def __init__(self, cell: Cell, directions: Array) -> None:
+        self.cell, self.Q, self.growth = cell, directions, np.zeros(directions.shape[1])
         self.stride = 1  # steps between two orthonormalisations
 
-    def rates(self, warmup: int) -> Array:
-        """Mean growth per step after the first `warmup` steps, (count,)."""
-        length = int(self.problem.lengths[self.example])
-        states = self.problem.start([self.example], self.layer + 1)
-        cuts = [*range(0, warmup, BLOCK_STEPS), *range(warmup, length, BLOCK_STEPS), length]
-        for start, stop in itertools.pairwise(cuts):
-            *_, run = self.problem.run([self.example], slice(start, stop), states)
-            self._advance(run.factors.maps().each(lambda v: v[0]))
-            if stop == warmup:
-                self.total[:] = 0
-        return self.total / (length - warmup)
-
-    def _advance(self, maps: StepMaps) -> None:
+    def advance(self, maps: StepMaps) -> None:
+        """Some steps, maps (t, ...)."""
         t, steps = 0, len(maps.keep)
         while t < steps:
             stride = min(self.stride, steps - t)
-            here = slice(t, t + stride)
-            if self._quickly(maps.each(lambda v, here=here: v[here])):
+            some = maps.each(lambda v, here=slice(t, t + stride): v[here])
+            if self._quickly(some):
                 t += stride
             elif stride > 1:
                 self.stride = stride // 2
             else:
-                self._carefully(maps.each(lambda v, t=t: v[t]))
+                self._carefully(some.each(lambda v: v[0]))
                 t += 1
 
     def _quickly(self, maps: StepMaps) -> bool:
-        """Some steps and one QR; False, and nothing done, if digits would be lost."""
+        """All steps and one QR; False, and nothing done, if digits would be lost."""
         J, steps = self.Q.copy(), len(maps.keep)
         unread = np.zeros(steps, dtype=bool), *np.empty((2, steps)), np.empty(steps, dtype=np.int64)
         taken, exponent = _compiled.tangent_steps(
@@ -138,83 +127,57 @@ class _Spectrum:
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
         if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
             return False
-        self.Q = np.ascontiguousarray(Q)
-        self._count(np.log(parts) + exponent * math.log(2))
+        self._take(Q, np.log(parts) + exponent * math.log(2))
         if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
             self.stride = min(2 * self.stride, BLOCK_STEPS)
         return True
 
-    def _count(self, growth: Array) -> None:
+    def _take(self, Q: Array, growth: Array) -> None:
         """A direction that is lost stays lost: its growth afterwards means nothing."""
-        self.total = np.where(self.total == -np.inf, self.total, self.total + growth)
+        self.Q = np.ascontiguousarray(Q)
+        self.growth = np.where(self.growth == -np.inf, self.growth, self.growth + growth)
 
     def _carefully(self, maps: StepMaps) -> None:
         """One step, with the directions made orthonormal between the factors of its map.
 
-        Columns of the map that differ in size (an LSTM's forget gates) are rows of the first
-        factor. Small rows are safe in `_orthonormal`; but an LSTM adds multiples of dc to them,
-        dh = through dc + ..., which is a factor of its own.
+        The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
+        small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
         """
-        M, lstm = _map(self.cell.W, maps), len(maps.through) > 0
+        keep, H = np.diag(maps.keep), self.cell.hidden
+        V, lstm = maps.mix[:, :, None] * self.cell.W, len(maps.through) > 0
+        M = V.sum(axis=0) + keep
+        if lstm:
+            M = np.block([[V[-1], np.zeros((H, H))], [V[:-1].sum(axis=0), keep]])
         columns = np.abs(M).max(axis=0)
-        self._apply(columns[:, None] * self.Q, columns)
+        self._take(*_orthonormal(columns[:, None] * self.Q, columns))
         M = M / np.where(columns == 0, 1.0, columns)
-        self._apply(M @ self.Q, np.abs(M).sum(axis=1))
+        self._take(*_orthonormal(M @ self.Q, np.abs(M).sum(axis=1)))
         if lstm:
             dh, dc = np.split(self.Q, 2)
             Q = np.concatenate((dh + maps.through[:, None] * dc, dc))
-            self._apply(Q, np.ones(len(Q)))
-
-    def _apply(self, A: Array, size: Array) -> None:
-        self.Q, growth = _orthonormal(A, size)
-        self._count(growth)
-
-
-def _map(W: Array, maps: StepMaps) -> Array:
-    """M_t (S, S), of an LSTM without the last factor."""
-    keep, H = np.diag(maps.keep), len(maps.keep)
-    V = maps.mix[:, :, None] * W
-    if not len(maps.through):
-        return V.sum(axis=0) + keep
-    return np.block([[V[-1], np.zeros((H, H))], [V[:-1].sum(axis=0), keep]])
+            self._take(*_orthonormal(Q, np.ones(len(Q))))
 
 
 def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
     Householder QR would lose rows 16 decades below the largest (saturated units): its errors are
-    relative to columns. Elimination keeps every row's errors relative to that row, so A = P L U
-    first; L has entries of at most 1 and P L = Q R', hence R = R' U.
-
-    size: (n,) the terms of which the entries of each row were summed up; a pivot that is lost in
-    their rounding errors is unknown (NaN), and so are those after it.
+    relative to columns, those of elimination to rows. So A = P L U first; L has entries of at most
+    1 and P L = Q R', hence R = R' U. size (n,): the terms that were summed up in each row; a pivot
+    that is lost in their rounding errors is unknown (NaN), and so are those after it.
     """
-    P, L, U = _lu(A)
+    P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
     terms = (np.abs(L[:count]) * np.abs(U.T)).sum(axis=1) + (P.T @ size)[:count]
     unknown = np.logical_or.accumulate((pivots <= LOST * terms) & (terms > 0))
-    R: Array = _qr(L)[1]
+    R = _qr(L)[1]
     # by substitution and not from the reflections: small entries of a row are right relative to
     # what stands before them, and the next factor may need them
-    Q = scipy.linalg.solve_triangular(R.T, (P @ L).T, lower=True).T
+    Q = linalg.solve_triangular(R.T, (P @ L).T, lower=True).T
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
-    return np.ascontiguousarray(Q), np.where(unknown, np.nan, growth)
+    return Q, np.where(unknown, np.nan, growth)
 
 
 def _qr(A: Array) -> tuple[Array, Array]:
-    found: Any = scipy.linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer
-    return found
-
-
-def _lu(A: Array) -> tuple[Array, Array, Array]:
-    found: Any = scipy.linalg.lu(A)
-    return found
-
-
-def _directions(size: int, count: int) -> Array:
-    """Orthonormal, in general position and the same every time.
-
-    Unit vectors would miss exponents of networks whose units do not talk to each other.
-    """
-    return np.linalg.qr(np.random.default_rng(0).standard_normal((size, count)))[0]
+    return linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer

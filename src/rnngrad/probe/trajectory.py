@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnngrad.probe._problem import problem_of
+from rnngrad.probe._problem import Array, problem_of
 from rnngrad.probe._settings import exact_arithmetic, exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +37,17 @@ class Trajectory:
 
         s is h, of an LSTM (h, c). One step at a time: all at once they may take gigabytes.
         """
-        maps = self.factors.maps()
-        if example is not None:
-            maps = maps.each(lambda v: v[example : example + 1])
+        chosen = slice(None) if example is None else slice(example, example + 1)
+        mix, _, keep, through = self.factors.maps().each(lambda v: v[chosen])
         H = self.weight_hh.shape[-1]
-        for t in range(maps.keep.shape[1]):
-            mix, _, keep, through = (v[:, t] for v in maps)
-            keep = keep[:, :, None] * np.eye(H)
-            V = mix[..., None] * self.weight_hh
-            if through.shape[1]:
-                dc = np.concatenate((V[:, :-1].sum(axis=1), keep), axis=2)
-                dh = through[:, :, None] * dc
+        for t in range(keep.shape[1]):
+            kept, V = keep[:, t, :, None] * np.eye(H), mix[:, t, ..., None] * self.weight_hh
+            M = V.sum(axis=1) + kept
+            if through.shape[2]:
+                dc = np.concatenate((V[:, :-1].sum(axis=1), kept), axis=2)
+                dh = through[:, t, :, None] * dc
                 dh[:, :, :H] += V[:, -1]
                 M = np.concatenate((dh, dc), axis=1)
-            else:
-                M = V.sum(axis=1) + keep
             yield M if example is None else M[0]
 
 
@@ -85,13 +79,13 @@ def trajectory(
     """
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
-    steps, layers = slice(0, problem.steps), index + 1
+    cell, states = problem.cells[index], problem.start(everyone, index + 1)
     with exact_arithmetic(), exact_products():
         # the compiled loop makes what the layer reads, and refuses what overflows
-        *_, run = problem.run(everyone, steps, problem.start(everyone, layers))
-        cell = problem.cells[index]
-        states = [torch.from_numpy(s) for s in problem.start(everyone, layers)[index]]
-        path = cell.run(torch.from_numpy(run.x).transpose(0, 1), *states)
+        *_, run = problem.run(everyone, slice(0, problem.steps), states)
+        path = cell.run(
+            torch.from_numpy(run.x).transpose(0, 1), *(s[index] for s in problem.initial)
+        )
         h, *c = map(_batch_first, path.states)
         gates = {name: _batch_first(gate) for name, gate in path.gates.items()}
         factors: Any = type(path.factors)(*map(_batch_first, path.factors))

@@ -5,6 +5,7 @@ used: dL_T/dW = sum_t delta_(T,t) (x) input_t, with delta the cotangent of the g
 swept back through time together, so the whole T x T triangle costs one sweep.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.probe._cotangents import Cotangents, LayerMaps
-from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import exact_arithmetic, in_threads, probing
-
-Array = np.ndarray
+from rnngrad.probe._settings import in_threads, probing
 
 REDUCTIONS = ("norm", "log10_norm", "none")
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
+SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
+ONE = ScaledRows.of(np.ones((1, 1)))
 
 
 @probing
@@ -31,14 +32,13 @@ def weight_gradient_parts(
     *,
     reduce: str = "norm",
     lengths: Sequence[int] | Array | Tensor | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """The part of dL_T/dW that enters at each step t, for every loss L_T at once.
 
     Args:
         module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
-        output_gradients: dL_T/dh_T, shaped like the module's output: the entry at step T is the
-            gradient of the loss at step T with respect to the output of the last layer at T.
-            Beyond the lengths it may hold anything.
+        output_gradients: shaped like the module's output; the entry at step T is dL_T/dh_T of the
+            last layer. Beyond the lengths it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
             underflow (-inf where a part is zero). "none": the parts themselves.
 
@@ -49,17 +49,14 @@ def weight_gradient_parts(
         step axes is autograd's gradient of sum_T L_T; of a parametrized module (weight_norm,
         orthogonal) that with respect to the effective weight, `module.weight_hh_l0`.
 
-    Memory: one array (batch, time, time) of float64 per weight is returned; each thread holds the
-    float64 trajectory of one example and (time, gates) cotangents.
+    Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
     have a scale per loss; units of one layer may be 300 decades apart.
-
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
-        InputError: an unknown reduction, gradients that do not fit the output, parts that would not
-            fit into 4 GiB, norms that do not fit into memory, and whatever `jacobian_curves`
-            refuses.
+        InputError: an unknown reduction, gradients that do not fit the output, parts beyond 4 GiB,
+            norms beyond the memory, and whatever `jacobian_curves` refuses.
 
     Example:
         >>> import torch, rnngrad
@@ -78,26 +75,22 @@ def weight_gradient_parts(
         parts = {name: array[example] for name, array in out.items()}
         _fill(parts, problem, example, gradients[example], reduce)
 
-    with exact_arithmetic():
-        in_threads(run, range(problem.batch), problem.batch, "weight gradients")
+    in_threads(run, range(problem.batch), "weight gradients")
     return out
 
 
 def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     triangle = (problem.batch, problem.steps, problem.steps)
-    shapes = problem.weight_shapes
-    if reduce == "none":
-        size = 8 * int(np.prod(triangle)) * sum(int(np.prod(s)) for s in shapes.values())
-        if size > PARTS_LIMIT:
-            raise InputError(f'reduce="none" would need {size / 2**30:.0f} GiB; use reduce="norm"')
-        return {name: np.zeros((*triangle, *shape)) for name, shape in shapes.items()}
+    shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
+    size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values())) / 2**30
+    if reduce == "none" and size * 2**30 > PARTS_LIMIT:
+        raise InputError(f'reduce="none" would need {size:.0f} GiB; use reduce="norm"')
     fill = -np.inf if reduce == "log10_norm" else 0.0
     try:
-        return {name: np.full(triangle, fill) for name in shapes}
+        return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
     except MemoryError as error:
-        size = 8 * int(np.prod(triangle)) * len(shapes)
         raise InputError(
-            f"the norms would need {size / 2**30:.0f} GiB: pass fewer examples or steps at a time"
+            f"the norms would need {size:.0f} GiB: pass fewer examples or steps at a time"
         ) from error
 
 
@@ -105,42 +98,43 @@ def _fill(
     out: dict[str, Array], problem: Problem, example: int, gradients: Array, reduce: str
 ) -> None:
     """All parts of one example: out[name] is (T_loss, T_step, ...)."""
-    length = int(problem.lengths[example])
+    length, whole = int(problem.lengths[example]), reduce == "none"
     states = problem.start([example], len(problem.cells))
-    before = [own[0].copy() for own in states]
+    first = [own[0].copy() for own in states]
     runs = list(problem.run([example], slice(0, length), states))
-    layers = [
-        LayerMaps(cell, run.factors.maps()) for cell, run in zip(problem.cells, runs, strict=True)
-    ]
-    # delta meets the states before the step on its hidden side, the layer's inputs on the other
+    layers = list(zip(problem.cells, (run.factors.maps() for run in runs), strict=True))
+    cotangents = Cotangents(
+        [LayerMaps(*layer) for layer in layers], np.zeros(length, dtype=np.int64), norms=not whole
+    )
+    # delta meets the layer's inputs on its input side, the states before the step on the other
     met = [
-        (np.concatenate((h, run.h[0, :-1])), run.x[0]) for h, run in zip(before, runs, strict=True)
+        {"ih": _met(run.x[0], whole), "hh": _met(np.concatenate((h, run.h[0, :-1])), whole)}
+        for h, run in zip(first, runs, strict=True)
     ]
-    cotangents = Cotangents(layers, np.zeros(length, dtype=np.int64), norms=reduce != "none")
     for t in reversed(range(length)):
-        cotangents.add(gradients[t : t + 1], slice(t, t + 1))
         losses = slice(t, length)
+        cotangents.add(gradients[t : t + 1], slice(t, t + 1))
         for visit in cotangents.back(t, losses):
-            for side, kind in ((-1, "ih"), (0, "hh")):
-                entering = ScaledRows.of(met[visit.layer][side][None, t])
-                gates = visit.delta[side] if reduce == "none" else visit.norms[side][:, None]
+            for kind, side in SIDES.items():
+                gates = visit.delta[side] if whole else visit.norms[side][:, None]
                 delta = ScaledRows.of(gates, cotangents.exponent[losses])
-                for name, part in (("bias", None), ("weight", entering)):
-                    name = f"{name}_{kind}_l{visit.layer}"
-                    if name in out:  # a module without biases has no parts of theirs
-                        out[name][losses, t] = _part(delta, part, reduce)
+                entering = met[visit.layer][kind].read(slice(t, t + 1))
+                for name, factor in (("weight", entering), ("bias", ONE)):
+                    target = out.get(f"{name}_{kind}_l{visit.layer}")
+                    if target is not None:  # a module without biases has no parts of theirs
+                        _write(target[losses, t], delta, factor, reduce)
 
 
-def _part(delta: ScaledRows, entering: ScaledRows | None, reduce: str) -> Array:
-    """The part of every loss (r, ...), from delta or its norms (r, n), and what enters, (1, d)."""
-    part, exponent = delta
-    if reduce == "none":
-        if entering is not None:
-            part = part[:, :, None] * entering.mantissa[0]
-            exponent = exponent + entering.exponent
-        return times_power(part, exponent.reshape(-1, *(1,) * (part.ndim - 1)))
-    part = part[:, 0]
-    if entering is not None:
-        part = part * np.linalg.norm(entering.mantissa)
-        exponent = exponent + entering.exponent
-    return log10_of(part, exponent) if reduce == "log10_norm" else times_power(part, exponent)
+def _met(entering: Array, whole: bool) -> ScaledRows:
+    """What enters at every step (t, d), or its norms (t, 1)."""
+    rows = ScaledRows.of(entering)
+    norms = np.linalg.norm(rows.mantissa, axis=1, keepdims=True)
+    return rows if whole else ScaledRows(norms, rows.exponent)
+
+
+def _write(target: Array, delta: ScaledRows, factor: ScaledRows, reduce: str) -> None:
+    """The outer product of every loss's delta (r, n) with the factor (1, d), or that of norms."""
+    part = delta.mantissa[:, :, None] * factor.mantissa
+    exponent = (delta.exponent + factor.exponent)[:, None, None]
+    value = log10_of(part, exponent) if reduce == "log10_norm" else times_power(part, exponent)
+    target[...] = value.reshape(target.shape)
