@@ -310,7 +310,7 @@ def _product_is_zero(problem: Problem, layer: int, rows: slice, maps: StepMaps) 
     steps = maps.keep.shape[1]
     start, mask = identity(problem, rows), np.zeros(steps, dtype=bool)
     plan = Plan(layer, rows, {"frobenius"}, start, mask)
-    J = Tangents(problem.cells[layer], start, plan, cut=False)
+    J = Tangents(problem.cells[layer], start, plan)
     found = {"frobenius": np.empty(steps)}
     for block in range(0, steps, BLOCK_STEPS):
         at = slice(block, block + BLOCK_STEPS)
