@@ -32,7 +32,7 @@ from rnngrad.probe.cells import Cell, StepMaps
 Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
-BLOCK_ENTRIES, MAX_BLOCK_STEPS = 2**20, 256  # of all the rows of a block that are read
+MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
 BLOCK_STEPS = 32  # between two looks at the rank at least
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
 PART_COLUMNS = 64  # at least so many columns in a part
@@ -115,7 +115,8 @@ class _Sweep:
 
     def __post_init__(self) -> None:
         entries = (self.plan.rows.stop - self.plan.rows.start) * self.plan.start.shape[-1]
-        self.block = max(1, min(BLOCK_ENTRIES // entries, MAX_BLOCK_STEPS))
+        # a power of two, so that a block ends where the rank is to be looked at
+        self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
         # the leaders' states and tangents where others branch off
         self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
 
@@ -159,7 +160,7 @@ class Tangents:
         self.cell, self.plan = cell, plan
         self.J = ScaledRows.of(start)
         self.basis: Array | None = None
-        self.log_path = torch.zeros(cell.hidden, dtype=torch.float64)
+        self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
 
     def advance(
@@ -173,8 +174,10 @@ class Tangents:
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
         read = self._quickly(maps, at, over) or self._slowly(maps, at)
         if "cell_path" in out:
-            keep = torch.from_numpy(maps.keep)
-            out["cell_path"][:], self.log_path = _cell_path(keep, self.log_path)
+            with np.errstate(divide="ignore"):
+                logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
+            self.log_path = logs[-1]
+            out["cell_path"][:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
         if "frobenius" in out:
             out["frobenius"][:] = read.norm
         if HIDDEN_PATH in out:
@@ -279,15 +282,6 @@ class _Read(NamedTuple):
     exponents: Array
 
 
-def _cell_path(keep: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """log10 ||diag(prod_t f_t)|| (t, ...) from the gates (t, ..., H), and the last logs (..., H).
-
-    before: the logs of the products up to then.
-    """
-    logs = keep.log().cumsum(dim=0) + before
-    return torch.logsumexp(2 * logs, dim=-1) / (2 * math.log(10)), logs[-1]
-
-
 def _directions(rows: Array) -> tuple[Array, Array]:
     """Orthonormal directions (r, k) of rows (n, k), the most important first.
 
@@ -368,8 +362,9 @@ class _DeviceRun:
             self.exponent += shift
         found = {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
         if "cell_path" in self.plan.names:
-            path, self.log_path = _cell_path(maps.keep, self.log_path)
-            found["cell_path"] = path.T
+            logs = maps.keep.log().cumsum(dim=0) + self.log_path
+            self.log_path = logs[-1]
+            found["cell_path"] = torch.logsumexp(2 * logs, dim=2).T / (2 * math.log(10))
         return found
 
     def _factors(self, steps: slice) -> Any:
