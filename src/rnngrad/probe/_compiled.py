@@ -81,84 +81,60 @@ def _squash(x):
     return math.copysign(tanh, x), 4.0 * small / ((1.0 + small) * (1.0 + small))
 
 
-@_loop
-def rnn_steps(a, W_T, relu, h, path, mix):
-    """All steps of a block: a (b, t, H) is the input part, h (b, H) moves on in place.
-
-    Fills path with the states and mix with the factor phi'(a), (b, t, H) each.
-    """
-    B, T, H = a.shape
-    z = np.empty((B, H))
-    for t in range(T):
-        np.dot(h, W_T, z)
-        for b in range(B):
-            for j in range(H):
-                x = z[b, j] + a[b, t, j]
-                if relu:
-                    # NaN passes, as it does in torch
-                    value = 0.0 if x <= 0 else x
-                    slope = 0.0 if x <= 0 else 1.0
-                else:
-                    value, slope = _squash(x)
-                h[b, j] = path[b, t, j] = value
-                mix[b, t, j] = slope
+RNN_TANH, RNN_RELU, GRU, LSTM, LSTM_SIGMOID = range(5)  # the cells that `steps` knows
 
 
 @_loop
-def gru_steps(a, W_T, bias_hn, h, path, mix, new, keep):
-    """As `rnn_steps`; a (b, t, 3H) holds b_ih and of b_hh what belongs to r and z.
+def steps(cell, a, W_T, bias_q, h, c, path, mix, keep, other):
+    """Take a block of steps: h and c (b, H) move on in place, path (b, t, H) gets every h.
 
-    Fills mix (b, t, 3, H), new (b, t, H), the input side of n, and keep (b, t, H).
+    a (b, t, GH): the input part of the pre-activations. bias_q (H,) is the GRU's alone; c is h in a
+    cell with one state. Fills the factors mix (b, t, G, H), keep and other (b, t, H): `through` of
+    an LSTM, `new` of a GRU.
     """
     B, T, H = path.shape
-    w = np.empty((B, 3 * H))
+    w = np.empty((B, a.shape[2]))
     for t in range(T):
         np.dot(h, W_T, w)
         for b in range(B):
             for j in range(H):
-                r, r_less = _gate(a[b, t, j] + w[b, j])
-                z, z_less = _gate(a[b, t, H + j] + w[b, H + j])
-                q = w[b, 2 * H + j] + bias_hn[j]
-                n, slope = _squash(a[b, t, 2 * H + j] + r * q)
-                through_n = z_less * slope
-                mix[b, t, 0, j] = through_n * q * (r * r_less)
-                mix[b, t, 1, j] = (h[b, j] - n) * (z * z_less)
-                mix[b, t, 2, j] = through_n * r
-                new[b, t, j] = through_n
-                keep[b, t, j] = z
-                h[b, j] = path[b, t, j] = z_less * n + z * h[b, j]
-
-
-@_loop
-def lstm_steps(a, W_T, sigmoid_state, h, c, path, mix, keep, through):
-    """As `rnn_steps`; a (b, t, 4H), states h and c (b, H).
-
-    Fills mix (b, t, 4, H), keep and through (b, t, H).
-    """
-    B, T, H = path.shape
-    w = np.empty((B, 4 * H))
-    for t in range(T):
-        np.dot(h, W_T, w)
-        for b in range(B):
-            for j in range(H):
-                i, i_less = _gate(a[b, t, j] + w[b, j])
-                f, f_less = _gate(a[b, t, H + j] + w[b, H + j])
-                g, g_slope = _squash(a[b, t, 2 * H + j] + w[b, 2 * H + j])
-                o, o_less = _gate(a[b, t, 3 * H + j] + w[b, 3 * H + j])
-                mix[b, t, 0, j] = g * (i * i_less)
-                mix[b, t, 1, j] = c[b, j] * (f * f_less)
-                mix[b, t, 2, j] = i * g_slope
-                new = f * c[b, j] + i * g
-                if sigmoid_state:
-                    squashed, less = _gate(new)
-                    slope = squashed * less
-                else:
-                    squashed, slope = _squash(new)
-                mix[b, t, 3, j] = squashed * (o * o_less)
-                keep[b, t, j] = f
-                through[b, t, j] = o * slope
-                c[b, j] = new
-                h[b, j] = path[b, t, j] = o * squashed
+                x = a[b, t, j] + w[b, j]
+                if cell == GRU:
+                    r, r_less = _gate(x)
+                    z, z_less = _gate(a[b, t, H + j] + w[b, H + j])
+                    q = w[b, 2 * H + j] + bias_q[j]
+                    n, slope = _squash(a[b, t, 2 * H + j] + r * q)
+                    new = z_less * slope
+                    mix[b, t, 0, j] = new * q * (r * r_less)
+                    mix[b, t, 1, j] = (h[b, j] - n) * (z * z_less)
+                    mix[b, t, 2, j] = new * r
+                    other[b, t, j] = new
+                    keep[b, t, j] = z
+                    h[b, j] = z_less * n + z * h[b, j]
+                elif cell == LSTM or cell == LSTM_SIGMOID:
+                    i, i_less = _gate(x)
+                    f, f_less = _gate(a[b, t, H + j] + w[b, H + j])
+                    g, g_slope = _squash(a[b, t, 2 * H + j] + w[b, 2 * H + j])
+                    o, o_less = _gate(a[b, t, 3 * H + j] + w[b, 3 * H + j])
+                    mix[b, t, 0, j] = g * (i * i_less)
+                    mix[b, t, 1, j] = c[b, j] * (f * f_less)
+                    mix[b, t, 2, j] = i * g_slope
+                    c[b, j] = f * c[b, j] + i * g
+                    if cell == LSTM:
+                        squashed, slope = _squash(c[b, j])
+                    else:
+                        squashed, less = _gate(c[b, j])
+                        slope = squashed * less
+                    mix[b, t, 3, j] = squashed * (o * o_less)
+                    other[b, t, j] = o * slope
+                    keep[b, t, j] = f
+                    h[b, j] = o * squashed
+                elif cell == RNN_TANH:
+                    h[b, j], mix[b, t, 0, j] = _squash(x)
+                else:  # NaN passes relu, as it does in torch
+                    h[b, j] = 0.0 if x <= 0 else x
+                    mix[b, t, 0, j] = 0.0 if x <= 0 else 1.0
+                path[b, t, j] = h[b, j]
 
 
 @_loop
@@ -180,7 +156,7 @@ def tangent_steps(
     rows, k = J.shape
     lstm = through.shape[1] > 0
     inner = G - 1 if lstm else G  # the gates through which the last state is reached
-    last = H if lstm else 0
+    last = H if lstm else 0  # where it begins
     V, P = np.empty((last + H, H)), np.empty((last + H, k))
     now, new = J, np.empty_like(J)
     taken, copied = 0, 0
@@ -194,39 +170,34 @@ def tangent_steps(
                 for j in range(H):
                     V[last + i, j] += m * W[g, i, j]
             if lstm:
-                m = mix[t, inner, i]
+                m, u = mix[t, inner, i], through[t, i]
                 for j in range(H):
-                    V[i, j] = m * W[inner, i, j]
+                    V[i, j] = m * W[inner, i, j] + u * V[H + i, j]
         np.dot(V, now[:H], P)
-        for i in range(H):
-            f = keep[t, i]
-            for q in range(k):
-                new[last + i, q] = P[last + i, q] + f * now[last + i, q]
-            if lstm:
-                u = through[t, i]
-                for q in range(k):
-                    new[i, q] = P[i, q] + u * new[H + i, q]
-            if rows > 2 * H:
-                for q in range(k):
-                    new[2 * H + i, q] = P[H + i, q] + f * now[2 * H + i, q]
-        total, beyond, top, low, lost = 0.0, 0.0, 0.0, np.inf, False
         for q in range(k):
             sums[t, q] = 0.0
+        total, beyond, top, low, lost = 0.0, 0.0, 0.0, np.inf, False
         for i in range(rows):
+            unit, f = i % H, keep[t, i % H]
+            own, product = i, i if i < last + H else i - H
+            if i < last:
+                own, f = last + i, f * through[t, i]
             size = 0.0
             for q in range(k):
-                size += new[i, q] * new[i, q]
-            top = max(top, size)
-            if size > 0:
-                low = min(low, size)
-            elif not lost:
-                lost = not _truly_zero(mix, keep, through, t, now, new, i)
+                value = P[product, q] + f * now[own, q]
+                new[i, q] = value
+                size += value * value
             if lo <= i < hi:
                 total += size
                 for q in range(k):
                     sums[t, q] += new[i, q]
             if i >= 2 * H:
                 beyond += size
+            top = max(top, size)
+            if size > 0:
+                low = min(low, size)
+            elif not lost:
+                lost = not _truly_zero(mix[t], keep[t, unit], through[t], now, i, own)
         if lost or not (top < LARGEST_SQUARE and low > SMALLEST_SQUARE * max(top, 1.0)):
             break
         squares[t], hidden[t], exponents[t] = total, beyond, exponent
@@ -257,81 +228,26 @@ def _copy(x, target):
 
 @_compiled
 def _any(x):
-    flat = x.ravel()
-    for i in range(flat.size):  # noqa: SIM110
-        if flat[i] != 0:
-            return True
+    for i in range(x.shape[0]):
+        for q in range(x.shape[1]):
+            if x[i, q] != 0:
+                return True
     return False
 
 
 @_compiled
-def _truly_zero(mix, keep, through, t, now, new, row):
-    """Is a new row zero because all that it is a sum of is zero, and not by underflow?"""
-    G, H = mix.shape[1:]
-    lstm = through.shape[1] > 0
-    i = row % H
-    if lstm and row < H:
-        if through[t, i] != 0 and _any(new[H + i]):
-            return False
-        reads = mix[t, G - 1, i] != 0
-    else:
-        if keep[t, i] != 0 and _any(now[row]):
-            return False
-        reads = False
-        for g in range(G - 1 if lstm else G):
-            reads = reads or mix[t, g, i] != 0
-    return not reads or not _any(now[:H])
+def _truly_zero(mix, keep, through, now, row, own):
+    """Is a new row zero because all that it is a sum of is zero, and not by underflow?
 
-
-@_loop
-def deltas(mix, example, h, c, smallest, delta, norms):
-    """The cotangents delta (r, GH) of the gates, of r losses at one step; norms (r,) if not ().
-
-    mix (b, G, H), one side of the gates, of every example; example (r,): whose each loss is. h and
-    c (r, H): dL/dh and, of an LSTM, the whole dL/dc; otherwise c is h. Results below `smallest`
-    become 0, as in arithmetic that flushes to zero.
+    It is a sum of the row `own` before, if that is kept, and of d h, if a gate lets it in.
     """
-    G, H = mix.shape[1:]
-    for r in range(len(h)):
-        own, top = mix[example[r]], smallest * 0
-        for g in range(G):
-            of = h[r] if g == G - 1 else c[r]
-            for j in range(H):
-                value = of[j] * own[g, j]
-                size = abs(value)
-                if size < smallest:
-                    value = size = size * 0
-                delta[r, g * H + j] = value
-                top = max(top, size)
-        if len(norms):
-            total = 0.0
-            for j in range(G * H if top > 0 else 0):
-                part = delta[r, j] / top
-                total += part * part
-            norms[r] = top * math.sqrt(total)
-
-
-@_loop
-def keep_scales(cotangents, exponent, arriving):
-    """Put the cotangents (p, r, H) of r losses, all p states together, to order 1 where need be.
-
-    They are to be multiplied with 2**exponent (r,); arriving (r,) is the exponent of what will be
-    added next, or very low.
-    """
-    for r in range(len(exponent)):
-        top = 0.0
-        for p in range(len(cotangents)):
-            for j in range(cotangents.shape[2]):
-                top = max(top, abs(cotangents[p, r, j]))
-        size = math.frexp(top)[1]
-        if top == 0:
-            exponent[r] = max(arriving[r], -(2**30))
-        elif abs(size) > 100 or arriving[r] > exponent[r] + 100:
-            shift = max(size, arriving[r] - exponent[r])
-            exponent[r] += shift
-            factor = 2.0 ** -min(shift, 1000)
-            if shift > 1000:
-                factor *= 2.0 ** -min(shift - 1000, 1000)
-            for p in range(len(cotangents)):
-                for j in range(cotangents.shape[2]):
-                    cotangents[p, r, j] *= factor
+    G, H = mix.shape
+    i, outer = row % H, len(through) > 0 and row < H
+    reads = False
+    for g in range(G - 1 if len(through) else G):
+        reads = reads or mix[g, i] != 0
+    kept = keep != 0
+    if outer:
+        kept = kept and through[i] != 0
+        reads = mix[G - 1, i] != 0 or (reads and through[i] != 0)
+    return not (kept and _any(now[own : own + 1])) and not (reads and _any(now[:H]))

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem
-from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of
+from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
 Array = np.ndarray
@@ -82,36 +81,61 @@ class Cotangents:
 
     def add(self, gradient: Array, losses: slice) -> None:
         """Add dL/dh_t (r, H) of the last layer's output to some losses, which it may begin."""
-        top = exponent_of(np.abs(gradient).max(axis=1))
-        arriving = np.zeros(len(self.exponent), dtype=np.int64) + ZERO
-        arriving[losses] = top
-        _compiled.keep_scales(self.values, self.exponent, arriving)
-        scale = -self.exponent[losses, None].clip(-3000, 3000).astype(np.int32)
-        self.of_layer(len(self.layers) - 1, losses)[0] += np.ldexp(gradient, scale)
+        arriving = np.full(len(self.exponent), ZERO)
+        arriving[losses] = exponent_of(np.abs(gradient).max(axis=1))
+        self._keep_scales(arriving)
+        scaled = times_power(gradient, -self.exponent[losses, None])
+        self.of_layer(len(self.layers) - 1, losses)[0] += scaled
+
+    def _keep_scales(self, arriving: Array) -> None:
+        """Put the cotangents of a loss to order 1 where need be; arriving (r,) has the exponents of
+        what will be added next."""
+        size = exponent_of(np.abs(self.values).max(axis=2).max(axis=0))
+        begins = size == ZERO
+        self.exponent[begins] = arriving[begins].clip(-(2**30))
+        shift = np.maximum(size, arriving - self.exponent)
+        moved = ~begins & ((np.abs(size) > 100) | (arriving > self.exponent + 100))
+        if moved.any():
+            self.exponent[moved] += shift[moved]
+            self.values[:, moved] = times_power(self.values[:, moved], -shift[moved, None])
 
     def back(self, t: int, losses: slice) -> Iterator[Visit]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
-        example = self.example[losses]
         for layer in reversed(range(len(self.layers))):
             cell, maps = self.layers[layer]
-            keep = maps.keep[:, t][example]
+            keep = maps.keep[:, t]
             h, *c = self.of_layer(layer, losses)
-            if c:
-                with np.errstate(all="ignore"):
-                    c[0] += h * maps.through[:, t][example]
-            whole = c[0] if c else h
-            visit = Visit(layer, h, whole, self.deltas[:, losses], self.norms[:, losses])
-            for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
-                _compiled.deltas(
-                    np.ascontiguousarray(mix[:, t]), example, h, whole, self.smallest,
-                    visit.delta[side], visit.norms[side],
-                )  # fmt: skip
-            yield visit
             with np.errstate(all="ignore"):  # autograd's result may overflow
+                if c:
+                    c[0] += h * maps.through[:, t]
+                visit = Visit(layer, h, c[0] if c else h, self.deltas[:, losses], self.norms[:, losses])
+                for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
+                    self._gates(mix[:, t], visit, side)
+            yield visit
+            with np.errstate(all="ignore"):
                 if layer:
                     arriving = visit.delta[-1] @ cell.weight_ih.numpy()
                     self.of_layer(layer - 1, losses)[0] += arriving
                 self._before(layer, visit, keep, c)
+
+    def _gates(self, mix: Array, visit: Visit, side: int) -> None:
+        """Fill the cotangents of the gates, given mix (r or 1, G, H), and their norms."""
+        delta = visit.delta[side].reshape(-1, *mix.shape[1:])
+        np.multiply(visit.c[:, None], mix[:, :-1], out=delta[:, :-1])
+        np.multiply(visit.h, mix[:, -1], out=delta[:, -1])
+        self._flush(delta)
+        if len(visit.norms[side]):
+            flat = visit.delta[side]
+            visit.norms[side] = norms = np.sqrt(np.einsum("ri,ri->r", flat, flat))
+            small = np.flatnonzero(norms < 2.0**-400)  # of squares that may have underflown
+            if len(small):
+                rows = ScaledRows.of(flat[small])
+                size = np.linalg.norm(rows.mantissa, axis=1)
+                visit.norms[side][small] = times_power(size, rows.exponent)
+
+    def _flush(self, v: Array) -> None:
+        if self.smallest:
+            v[np.abs(v) < self.smallest] = 0
 
     def _before(self, layer: int, visit: Visit, keep: Array, c: list[Array]) -> None:
         """From the step to the one before it, in place."""
@@ -121,9 +145,8 @@ class Cotangents:
             c[0] *= keep
         elif len(W) > W.shape[1]:  # an RNN keeps nothing, not even what is infinite
             np.add(visit.h, kept, out=visit.h)
-        if self.smallest:
-            for v in (visit.h, *c):
-                v[np.abs(v) < self.smallest] = 0
+        for v in (visit.h, *c):
+            self._flush(v)
 
     def move(self, t: int, losses: slice) -> None:
         """`back` for those who do not look on the way."""
@@ -149,8 +172,8 @@ class Cotangents:
 
     def lost(self, visit: Visit, t: int) -> Array:
         """Which losses had a product that may have underflown on the way to delta, (r,) bool."""
-        mix = self.layers[visit.layer].maps.mix[:, t][self.example]
-        delta = visit.delta[0].reshape(mix.shape)
+        mix = self.layers[visit.layer].maps.mix[:, t]
+        delta = visit.delta[0].reshape(-1, *mix.shape[1:])
         of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)
         there = (of_states != 0) & (mix != 0)
         return (there & (np.abs(delta) < TOO_SMALL)).any(axis=(1, 2))

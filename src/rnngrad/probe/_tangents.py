@@ -1,9 +1,10 @@
 """Forward: J_t = d s_t / d s_0 of every example at every t, and what is read off it.
 
 An example's steps are taken in blocks: states and factors of a block, then the tangents, then a
-look at the rank. The quick way keeps one power of two per matrix and is one compiled loop. It is
-exact to float64 as long as no row (state unit) could underflow beside the others. A block in which
-one could is taken again with one scale per row, in NumPy.
+look at the rank. Between blocks every row of J (state unit) has a power of two of its own. Within
+a block the quick way has one for the whole matrix and is one compiled loop. It is exact to float64
+as long as no row could underflow beside the others. A block in which one could is taken with a
+scale per row, in NumPy.
 
 Examples and the columns of J are independent: Python threads share them. How they are cut depends
 on the problem alone, so that the bits are the same whatever the number of threads.
@@ -11,7 +12,7 @@ on the problem alone, so that the bits are the same whatever the number of threa
 
 import math
 from collections.abc import Callable, Iterable, Set
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, States
-from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of
+from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import exact_products, progress_bar, thread_pool
 from rnngrad.probe._sharing import Sharing, alone, shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
@@ -31,15 +32,14 @@ from rnngrad.probe.cells import Cell, StepMaps
 Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
-BLOCK_STEPS = 32  # of 128 units and more; of fewer more steps, so that calls do not count
+MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
+BLOCK_STEPS = 32  # between two looks at the rank at least
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
 PART_COLUMNS = 64  # at least so many columns in a part
-KEPT_BYTES = 32 * 2**20  # of the rows that are kept for spectral norms, per thread
 LOG10_DROPPED = -10  # of a row: so much of it may be missing where directions are dropped
 WORTH_DROPPING = 0.8  # the rank is looked at when no more of the directions should be left
 DEVICE_BYTES = 2**30  # of tangents, on other devices
-SMALL_ROW = 2.0**-400  # beside the largest: its square could underflow
-SPREAD_BACK = 300  # powers of two: rows this close return to the quick way
+MAX_SPREAD = 400  # powers of two between rows: their squares could underflow
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
     if problem.inputs.device.type == "cpu" or plan.sketches:
         return _curves_on_cpu(problem.on_cpu(), plan)
-    found, left = curves_on_device(problem, plan)
+    found, left = _curves_on_device(problem, plan)
     if len(left):
         for name, values in _curves_on_cpu(problem.on_cpu().take(left), plan).items():
             found[name][left] = values
@@ -90,7 +90,7 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     few = len(leaders) <= FEW_LEADERS
     total = int((lengths - sharing.branch).sum())
     with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
-        sweep = _Sweep(problem, plan, sharing, found, few, bar.update)
+        sweep = _Sweep(problem, plan, sharing, found, bar.update)
         over = repeat(pool.map if few else map)
         for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
             pass
@@ -103,24 +103,20 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     return found
 
 
+@dataclass
 class _Sweep:
-    """All examples of a problem; `found` is written row by row.
+    """All examples of a problem; `found` is written row by row."""
 
-    few: are the leaders so few that the columns of their J are cut into parts?
-    """
+    problem: Problem
+    plan: Plan
+    sharing: Sharing
+    found: dict[str, Array]
+    progress: Callable[[int], Any]
 
-    def __init__(
-        self,
-        problem: Problem,
-        plan: Plan,
-        sharing: Sharing,
-        found: dict[str, Array],
-        few: bool,
-        progress: Callable[[int], Any],
-    ) -> None:
-        self.problem, self.plan, self.sharing = problem, plan, sharing
-        self.found, self.few, self.progress = found, few, progress
-        self.block = BLOCK_STEPS * max(1, 128 // problem.hidden)
+    def __post_init__(self) -> None:
+        entries = (self.plan.rows.stop - self.plan.rows.start) * self.plan.start.shape[-1]
+        # a power of two, so that a block ends where the rank is to be looked at
+        self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
         # the leaders' states and tangents where others branch off
         self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
 
@@ -139,191 +135,132 @@ class _Sweep:
                 tangents.advance(maps, out, at, length - steps.stop, over)
                 self.progress(steps.stop - block)
             if stop < length:
-                kept = [tuple(s.copy() for s in layer) for layer in states]
-                self.left[example, stop] = kept, tangents.copy(cut=False)
+                self.left[example, stop] = deepcopy(states), copy(tangents)
 
     def _begin(self, example: int) -> tuple[States, "Tangents"]:
         """The states of all layers, (1, H) each, and the tangents, when the example begins."""
         leader, branch = int(self.sharing.leader[example]), int(self.sharing.branch[example])
         if branch:
             states, tangents = self.left[leader, branch]
-            return [tuple(s.copy() for s in layer) for layer in states], tangents.copy(cut=False)
+            return deepcopy(states), copy(tangents)
         start = self.plan.start[example] if self.plan.sketches else self.plan.start
         layer = self.plan.layer
-        tangents = Tangents(self.problem.cells[layer], start, self.plan, self.few)
-        return self.problem.start([example], layer + 1), tangents
+        return self.problem.start([example], layer + 1), Tangents(
+            self.problem.cells[layer], start, self.plan
+        )
 
 
 class Tangents:
     """J_t of one example: rows (state units) by k directions.
 
-    The columns are held in parts, each at a power of two of its own, or all in `rows`, each row at
-    its own. With a basis (directions, k) of orthonormal columns, J is J basis^T.
+    With a basis (directions, k) of orthonormal columns, J is J basis^T.
     """
 
-    def __init__(self, cell: Cell, start: Array, plan: Plan, cut: bool) -> None:
-        self.cell, self.plan, self.cut = cell, plan, cut
-        self._set(start, 0)
-        self.rows: ScaledRows | None = None
+    def __init__(self, cell: Cell, start: Array, plan: Plan) -> None:
+        self.cell, self.plan = cell, plan
+        self.J = ScaledRows.of(start)
         self.basis: Array | None = None
         self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
-
-    def copy(self, cut: bool) -> "Tangents":
-        """The same, with columns that are cut into parts or not."""
-        other = copy(self)
-        other.cut = cut
-        other._set(*self._whole())
-        return other
-
-    def _set(self, J: Array, exponent: int) -> None:
-        """Hold a copy of J, all columns at one power of two."""
-        parts = 1
-        while self.cut and J.shape[1] >= 2 * parts * PART_COLUMNS:
-            parts *= 2
-        self.parts = [np.array(part, order="C") for part in np.array_split(J, parts, axis=1)]
-        self.exponents = [exponent] * parts
 
     def advance(
         self, maps: StepMaps, out: dict[str, Array], spectral_at: Array, left: int, over: Map
     ) -> None:
         """The steps of a block: write the statistics into `out`, (t,) each, and look at the rank.
 
-        left: steps that follow. over: what maps a function over parts of the work.
+        left: steps that follow. over: what maps a function over parts of the columns; by the
+        builtin `map` they stay together.
         """
-        steps = len(maps.keep)
-        if "cell_path" in out:
-            self._cell_path(maps.keep, out["cell_path"])
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
-        most = self._most_steps() if at.any() else steps
-        for start in range(0, steps, most):
-            here = slice(start, min(start + most, steps))
-            some = maps.each(lambda v, here=here: v[here])
-            into = {name: values[here] for name, values in out.items()}
-            if self.rows is not None or not self._quickly(some, into, at[here], over):
-                self._slowly(some, into, at[here])
-        self.steps += steps
+        read = self._quickly(maps, at, over) or self._slowly(maps, at)
+        if "cell_path" in out:
+            with np.errstate(divide="ignore"):
+                logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
+            self.log_path = logs[-1]
+            out["cell_path"][:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
+        if "frobenius" in out:
+            out["frobenius"][:] = read.norm
+        if HIDDEN_PATH in out:
+            out[HIDDEN_PATH][:] = read.hidden_norm
+        if "column_sum" in out:
+            sums = read.sums if self.basis is None else read.sums @ self.basis.T
+            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), read.exponents)
+        if "spectral" in out and at.any():
+            norms = np.concatenate(list(over(spectral_norm, np.split(read.kept, len(read.kept)))))
+            out["spectral"][at] = log10_of(norms, read.exponents[at])
+        if "frobenius_error" in out:
+            estimate, out["frobenius_error"][:] = log10_norm_estimate(read.kept)
+            out["frobenius"][:] = estimate + read.exponents * LOG10_2
+        self.steps += len(at)
         if self.steps >= self.look_at and left >= BLOCK_STEPS and not self.plan.sketches:
             self._drop()
 
-    def _cell_path(self, keep: Array, out: Array) -> None:
-        with np.errstate(divide="ignore"):
-            logs = np.log(keep)
-        logs[0] += self.log_path
-        np.cumsum(logs, axis=0, out=logs)
-        self.log_path = logs[-1]
-        out[:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
-
-    def _most_steps(self) -> int:
-        """Steps whose rows may be kept at once."""
-        rows = self.plan.rows.stop - self.plan.rows.start
-        columns = sum(part.shape[1] for part in self.parts)
-        return max(1, KEPT_BYTES // (8 * rows * columns))
-
-    def _quickly(self, maps: StepMaps, out: dict[str, Array], at: Array, over: Map) -> bool:
-        """All steps by the compiled loop; False, and nothing done, if one needs scales per row."""
-        before = [part.copy() for part in self.parts]
-        # waking a thread for one part would take as long as a small block
-        over = over if len(self.parts) > 1 else map
-        parts = list(over(lambda part: self._part(part, maps, at), range(len(self.parts))))
+    def _quickly(self, maps: StepMaps, at: Array, over: Map) -> "_Read | None":
+        """By the compiled loop; None, and nothing done, if a step needs scales per row."""
+        if self.J.spread() > MAX_SPREAD:
+            return None
+        J, exponent = self.J.aligned()
+        count = 1 if over is map else 2 ** max(0, int(math.log2(J.shape[1] / PART_COLUMNS)))
+        work = np.array_split(J, count, axis=1)
+        over = over if count > 1 else map  # waking a thread takes as long as a small block
+        parts = list(over(lambda J: self._columns(J, int(exponent), maps, at), work))
         if any(part.taken < len(at) for part in parts):
-            self.parts = before
-            return False
-        self.exponents = [part.exponent for part in parts]
+            return None
+        top = max(part.exponent for part in parts)
+        J = np.concatenate([times_power(part.J, part.exponent - top) for part in parts], axis=1)
+        self.J = ScaledRows.of(J, top)
         exponents = np.stack([part.exponents for part in parts])
-        top = exponents.max(axis=0)
-        scales = np.ldexp(1.0, (exponents - top).clip(-2000).astype(np.int32))
-        scaled = list(zip(parts, scales, strict=True))
-        sums = np.concatenate([part.sums * s[:, None] for part, s in scaled], axis=1)
-        kept = [part.kept * s[at][:, None, None] for part, s in scaled] if at.any() else []
-        squares = sum(part.squares * s**2 for part, s in scaled)
-        hidden = sum(part.hidden * s**2 for part, s in scaled)
-        read = _Read(np.sqrt(squares), np.sqrt(hidden), sums, kept, top)
-        self._write(read, out, at, over)
-        return True
+        tops = exponents.max(axis=0)
+        scaled = list(zip(parts, times_power(np.ones(1), exponents - tops), strict=True))
+        return _Read(
+            norm=log10_of(np.sqrt(sum(p.squares * s**2 for p, s in scaled)), tops),
+            hidden_norm=log10_of(np.sqrt(sum(p.hidden * s**2 for p, s in scaled)), tops),
+            sums=np.concatenate([p.sums * s[:, None] for p, s in scaled], axis=1),
+            kept=np.concatenate([p.kept * s[at, None, None] for p, s in scaled], axis=2),
+            exponents=tops,
+        )
 
-    def _part(self, index: int, maps: StepMaps, at: Array) -> "_Part":
-        J, rows, steps = self.parts[index], self.plan.rows, len(at)
+    def _columns(self, J: Array, exponent: int, maps: StepMaps, at: Array) -> "_Columns":
+        J, rows, steps = np.array(J, order="C"), self.plan.rows, len(at)
         squares, hidden = np.zeros((2, steps))
         exponents, sums = np.zeros(steps, dtype=np.int64), np.empty((steps, J.shape[1]))
         kept = np.empty((at.sum(), rows.stop - rows.start, J.shape[1]))
         taken, exponent = _compiled.tangent_steps(
-            self.cell.W, maps.mix, maps.keep, maps.through, J, self.exponents[index],
+            self.cell.W, maps.mix, maps.keep, maps.through, J, exponent,
             rows.start, rows.stop, at, squares, hidden, exponents, sums, kept,
         )  # fmt: skip
-        return _Part(taken, exponent, squares, hidden, exponents, sums, kept)
+        return _Columns(taken, J, exponent, squares, hidden, exponents, sums, kept)
 
-    def _slowly(self, maps: StepMaps, out: dict[str, Array], at: Array) -> None:
-        """All steps with one scale per row; then back to the quick way if that can be."""
-        rows = self._scaled()
+    def _slowly(self, maps: StepMaps, at: Array) -> "_Read":
+        """With one scale per row."""
+        found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
-            rows = scaled_step(maps.each(lambda v, t=t: v[t]), self.cell.W, rows)
-            J, exponent = rows.read(self.plan.rows).aligned()
-            path = rows.read(slice(2 * self.cell.hidden, None))
-            hidden = path.log10_norm() if len(path.exponent) else -np.inf
-            one = {name: values[t : t + 1] for name, values in out.items()}
-            norm = np.array([np.linalg.norm(J)])
-            read = _Read(norm, 0 * norm, J.sum(axis=0)[None], [J[None]], exponent)
-            self._write(read, one, at[t : t + 1], map)
-            if HIDDEN_PATH in out:
-                out[HIDDEN_PATH][t] = hidden
-        self.rows = rows
-        some = rows.exponent[rows.exponent > ZERO // 2]
-        if not len(some) or some.max() - some.min() < SPREAD_BACK:
-            J, exponent = rows.aligned()
-            self.rows = None
-            self._set(J, int(exponent) if len(some) else 0)
-
-    def _write(self, read: "_Read", out: dict[str, Array], at: Array, over: Map) -> None:
-        if "frobenius" in out:
-            out["frobenius"][:] = log10_of(read.norms, read.exponents)
-        if HIDDEN_PATH in out:
-            out[HIDDEN_PATH][:] = log10_of(read.hidden_norms, read.exponents)
-        if "column_sum" in out:
-            sums = read.sums if self.basis is None else read.sums @ self.basis.T
-            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), read.exponents)
-        if not at.any():
-            return
-        kept = np.concatenate(read.kept, axis=2)
-        if "spectral" in out:
-            norms = np.concatenate(list(over(spectral_norm, np.split(kept, len(kept)))))
-            out["spectral"][at] = log10_of(norms, np.broadcast_to(read.exponents, at.shape)[at])
-        if "frobenius_error" in out:
-            estimate, out["frobenius_error"][:] = log10_norm_estimate(kept)
-            out["frobenius"][:] = estimate + read.exponents * LOG10_2
-
-    def _whole(self) -> tuple[Array, int]:
-        """All columns at one power of two."""
-        top = max(self.exponents)
-        scaled = zip(self.parts, self.exponents, strict=True)
-        return np.concatenate([np.ldexp(p, max(e - top, -2000)) for p, e in scaled], axis=1), top
-
-    def _scaled(self) -> ScaledRows:
-        return self.rows or ScaledRows.of(*self._whole())
+            self.J = scaled_step(maps.each(lambda v, t=t: v[t]), self.cell.W, self.J)
+            own, path = self.J.read(self.plan.rows), self.J.read(slice(2 * self.cell.hidden, None))
+            J, exponent = own.aligned()
+            found.append((own.log10_norm(), path.log10_norm(), J.sum(axis=0), J, exponent))
+        norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
+        return _Read(norm, hidden_norm, sums, kept[at], exponents)
 
     def _drop(self) -> None:
         """Leave the directions away on which no row depends any more."""
-        rows = self._scaled()
-        log10, V = _directions(rows.mantissa)
+        log10, V = _directions(self.J.mantissa)
         left = max(1, int((log10 > LOG10_DROPPED).sum()))
         if left <= 0.95 * V.shape[1]:
             Q = V[:left].T
             self.basis = Q if self.basis is None else self.basis @ Q
-            if self.rows is None:
-                J, exponent = self._whole()
-                self._set(J @ Q, exponent)
-            else:
-                self.rows = ScaledRows.of(rows.mantissa @ Q, rows.exponent)
+            self.J = ScaledRows.of(self.J.mantissa @ Q, self.J.exponent)
         # singular values fall by so many decades per step: when will enough be too small?
         fallen = -log10[min(int(WORTH_DROPPING * left), len(log10) - 1)]
         ahead = self.steps * (-LOG10_DROPPED / max(fallen, 1e-3) - 1)
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
 
 
-class _Part(NamedTuple):
+class _Columns(NamedTuple):
     """The result of the compiled loop for some columns; see `_compiled.tangent_steps`."""
 
     taken: int
+    J: Array
     exponent: int
     squares: Array
     hidden: Array
@@ -333,15 +270,15 @@ class _Part(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """Mantissas of what is read at some steps, and their exponents (t,) or ().
+    """What is read at the steps of a block: log10 of norms (t,); the rest times 2**exponents (t,).
 
-    norms (t,) and hidden_norms (t,); sums (t, k); kept: parts of (m, rows, columns).
+    sums (t, k); kept (n, rows, k) at some of the steps.
     """
 
-    norms: Array
-    hidden_norms: Array
+    norm: Array
+    hidden_norm: Array
     sums: Array
-    kept: list[Array]
+    kept: Array
     exponents: Array
 
 
@@ -374,7 +311,7 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
     return ScaledRows.join(*parts)
 
 
-def curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
+def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
     """The same in plain torch, and the examples that need a scale per row, whose values are wrong.
 
     No step is shared and no direction dropped: looking for them takes a GPU longer than the steps.
@@ -458,7 +395,7 @@ class _DeviceRun:
         sizes = torch.linalg.vector_norm(self.J, dim=2)
         used = ((maps.mix != 0).any(dim=1) | (maps.keep != 0)).repeat(1, sizes.shape[1] // H)
         used[:, 2 * H :] = False  # the hidden path begins with zeros
-        small = (sizes < SMALL_ROW * sizes.amax(dim=1, keepdim=True)) & (used | (sizes > 0))
+        small = (sizes < 2.0**-MAX_SPREAD * sizes.amax(dim=1, keepdim=True)) & (used | (sizes > 0))
         self.lost |= small.any(dim=1) | ~torch.isfinite(sizes).all(dim=1)
 
     def _read(self, spectral: bool) -> dict[str, Tensor]:

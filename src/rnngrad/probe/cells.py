@@ -169,12 +169,20 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def _input_part(self, x: Array, bias: Tensor) -> Array:
-        """x W_ih^T + bias of every step, (b, t, GH), from x (b, t, d)."""
-        flat = x.reshape(-1, x.shape[-1])
-        a = np.dot(flat, self.weight_ih.numpy().T)
+    def _steps(
+        self, kind: int, x: Array, bias: Tensor, states: tuple[Array, ...]
+    ) -> tuple[Array, Array, Array, Array]:
+        """By the compiled loop: the new h (b, t, H) and what it fills; the states move on."""
+        B, T, H = *x.shape[:2], self.hidden
+        a = np.dot(x.reshape(B * T, -1), self.weight_ih.numpy().T)
         a += bias.numpy()
-        return a.reshape(*x.shape[:2], -1)
+        path, keep, other = np.zeros((3, B, T, H))
+        mix, bias_q = np.empty((B, T, len(self.W), H)), self.bias_hh.numpy()[2 * H :]
+        _compiled.steps(
+            kind, a.reshape(B, T, -1), self._W_T, bias_q, states[0], states[-1],
+            path, mix, keep, other,
+        )  # fmt: skip
+        return path, mix, keep, other
 
 
 @dataclass(frozen=True)
@@ -199,12 +207,10 @@ class RNN(_Layer):
         return Path((torch.stack(path),), {}, RNNFactors(slope))
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, RNNFactors]:
-        """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
-        a = self._input_part(x, self.bias_ih + self.bias_hh)
-        mix = np.empty_like(a)
-        path = np.empty_like(a)
-        _compiled.rnn_steps(a, self._W_T, self.nonlinearity == "relu", *states, path, mix)
-        return path, RNNFactors(mix)
+        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+        kind = _compiled.RNN_RELU if self.nonlinearity == "relu" else _compiled.RNN_TANH
+        h, mix, _, _ = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
+        return h, RNNFactors(mix[:, :, 0])
 
 
 @dataclass(frozen=True)
@@ -235,16 +241,11 @@ class GRU(_Layer):
         return Path((h,), {"r": r, "z": z, "n": n}, factors)
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, GRUFactors]:
-        """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
-        H = self.hidden
+        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
         bias = self.bias_ih.clone()
-        bias[: 2 * H] += self.bias_hh[: 2 * H]
-        a = self._input_part(x, bias)
-        path, new, keep = np.empty((3, *a.shape[:2], H))
-        mix = np.empty((*a.shape[:2], 3, H))
-        bias_n = self.bias_hh[2 * H :].numpy()
-        _compiled.gru_steps(a, self._W_T, bias_n, *states, path, mix, new, keep)
-        return path, GRUFactors(mix, new, keep)
+        bias[: 2 * self.hidden] += self.bias_hh[: 2 * self.hidden]
+        h, mix, keep, new = self._steps(_compiled.GRU, x, bias, states)
+        return h, GRUFactors(mix, new, keep)
 
 
 @dataclass(frozen=True)
@@ -278,12 +279,10 @@ class LSTM(_Layer):
         return Path((torch.stack(path_h), c), {"i": i, "f": f, "g": g, "o": o}, factors)
 
     def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, LSTMFactors]:
-        """The new h (b, t, H) and the factors; the states (b, H) move on in place."""
-        a = self._input_part(x, self.bias_ih + self.bias_hh)
-        path_h, keep, through = np.empty((3, *a.shape[:2], self.hidden))
-        mix = np.empty((*a.shape[:2], 4, self.hidden))
-        _compiled.lstm_steps(a, self._W_T, self.sigmoid_state, *states, path_h, mix, keep, through)
-        return path_h, LSTMFactors(mix, keep, through)
+        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+        kind = _compiled.LSTM_SIGMOID if self.sigmoid_state else _compiled.LSTM
+        h, *factors = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
+        return h, LSTMFactors(*factors)
 
 
 Cell = RNN | GRU | LSTM
