@@ -21,13 +21,9 @@ def main() -> None:
 
     results = load_results(BUILD, params)
     cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
-    numbers: list[Path] = []
-    for cell in results.cells:
-        cards.append(BUILD / "train" / cell / "model_card.json")
-        numbers += (BUILD / "train" / cell).glob("*.csv")
-        numbers += (BUILD / "probe" / cell).glob("*.csv")
-        numbers += (BUILD / "evidence" / cell).glob("*.csv")
-    numbers += (BUILD / "conditions").glob("*.csv")
+    cards += [BUILD / "train" / cell / "model_card.json" for cell in results.cells]
+    folders = ("train", "probe", "conditions")
+    numbers = [path for folder in folders for path in (BUILD / folder).rglob("*.csv")]
     pages = [
         REPORTS / name
         for name in ("report.html", "report.md", "metrics.json", "claims.json", "conditions.csv")

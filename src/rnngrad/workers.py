@@ -50,7 +50,7 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
         modules: names. One that cannot be imported is an error only for the job that needs it.
         method: how processes start, see `multiprocessing`.
     """
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if method == "forkserver":
         multiprocessing.set_forkserver_preload(["rnngrad.quick_imports", *modules])
         with _ctrl_c_waits():
