@@ -1,22 +1,17 @@
 """The question's way: for every t, a pass over all steps and `tf.gradients` of c_t by c_0.
 
-    python -m benchmarks.competitors.tensorflow_loop FOLDER
-
 TensorFlow traces a new graph for every t, which is part of the costs of that way.
 """
 
 import os
-from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
-from benchmarks.cases import Problem
-from benchmarks.competitors import Curves, Turn, one_by_one, serve
+from benchmarks.turns import Problem, Turn, one_by_one, some_steps
 
 
-def prepare(problem: Problem) -> Callable[[], Turn]:
+def gradients(problem: Problem) -> Turn:
     tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
     W_ih, W_hh, b, x, h_0, c_0 = map(tf.constant, problem)
     x = tf.transpose(x, [1, 0, 2])
@@ -34,14 +29,11 @@ def prepare(problem: Problem) -> Callable[[], Turn]:
         _, c = tf.scan(step, x, (h_0, start))
         return tf.gradients(c[t - 1], start)[0]
 
-    def at(t: int) -> Curves:
-        # a new function each time: in a later round nothing is traced already
-        found = tf.function(gradient)(t).numpy().astype(np.float64)
-        with np.errstate(divide="ignore"):
-            return Curves(np.log10(np.abs(found).mean(1))[:, None])
+    def at(t: int) -> np.ndarray:
+        return np.abs(tf.function(gradient)(t).numpy().astype(float)).mean(axis=1)
 
-    return lambda: one_by_one(lambda: None, at, problem.case.steps)
-
-
-if __name__ == "__main__":
-    serve(prepare)
+    turn = one_by_one(lambda: None, at, problem.size[0])
+    with np.errstate(divide="ignore"):
+        curve = np.log10(np.stack([*turn.found.values()], axis=1))
+    found = {"column_sum": curve, "steps": np.array(some_steps(problem.size[0]))}
+    return turn._replace(found=found)

@@ -1,0 +1,133 @@
+"""What plain torch does: a forward pass, the products alone, jacfwd, T backward passes.
+
+All flush denormal numbers, as JAX and TensorFlow do; else some processors take ten times as long.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import jacfwd, vmap
+
+from benchmarks.turns import Found, Problem, Turn, one_by_one, timed
+
+LAYERS = {4: nn.LSTM, 3: nn.GRU, 1: nn.RNN}  # by their number of gates
+WARM = 64  # steps that are run before the clock starts: libraries do some things once
+# Steps times batch times H^3 that one run may take; the rest is extrapolated.
+PRODUCTS_WORK, JACFWD_WORK = 7e10, 5e9
+AT_ONCE = 8  # examples whose products stay in a cache
+
+
+def layer_of(problem: Problem) -> tuple[nn.RNNBase, Tensor, tuple[Tensor, ...]]:
+    """The layer, its inputs, and the parts of its initial state, (1, B, H) each."""
+    H, (*weights, inputs, h, c) = problem.size[1], map(torch.from_numpy, problem)
+    layer = LAYERS[len(problem.bias) // H](inputs.shape[2], H, batch_first=True)
+    weights.append(torch.zeros_like(weights[-1]))  # torch has two bias vectors
+    layer.load_state_dict(dict(zip(layer.state_dict(), weights, strict=True)))
+    return layer, inputs, (h[None], c[None]) if isinstance(layer, nn.LSTM) else (h[None],)
+
+
+def forward(problem: Problem) -> Turn:
+    torch.set_flush_denormal(True)
+    lstm, inputs, state = layer_of(problem)
+
+    @torch.no_grad()
+    def run(steps: int | None = None) -> Found:
+        lstm(inputs[:, :steps], state)
+        return {}
+
+    run(WARM)
+    return timed(run)
+
+
+def products(problem: Problem) -> Turn:
+    """A step of an example is one (2H, H) by (H, H) product if no direction is dropped.
+
+    NumPy's and torch's products differ in rate, by machine; the better one counts.
+    """
+    T, H, B = problem.size
+    steps, examples = _affordable(PRODUCTS_WORK, problem), min(B, AT_ONCE)
+    V, J, out = (np.ones((examples, rows, H)) for rows in (2 * H, H, 2 * H))
+    V_t, J_t, out_t = map(torch.from_numpy, (V, J, out))
+
+    def run(product: Callable[[], object]) -> Found:
+        for _ in range(steps):
+            product()
+        return {}
+
+    ways = (lambda: np.matmul(V, J, out=out), lambda: torch.bmm(V_t, J_t, out=out_t))
+    part = steps * examples / (T * B)
+    return min(
+        (timed(functools.partial(run, way), part) for way in ways), key=lambda turn: turn.seconds
+    )
+
+
+def jacfwd_of_all_steps(problem: Problem) -> Turn:
+    """Its Jacobians of all t at once; of the first steps where they are too many."""
+    torch.set_flush_denormal(True)
+    W_ih, W_hh, b, x, h_0, c_0 = map(torch.from_numpy, problem)
+
+    def cell_states(a: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        states = []
+        for a_t in a:
+            h, c = lstm_step(a_t + h @ W_hh.T, c)
+            states.append(c)
+        return torch.stack(states)
+
+    @torch.no_grad()
+    def run(steps: int) -> Found:
+        J = vmap(jacfwd(cell_states, argnums=2))(x[:, :steps] @ W_ih.T + b, h_0, c_0)  # b, t, i, j
+        column_sum = J.sum(dim=-2).abs().mean(dim=-1)
+        # in two stages: float32's sum over all entries at once is 2e-5 off
+        frobenius = J.norm(dim=-1).norm(dim=-1)
+        logs = [size.double().log10().numpy() for size in (column_sum, frobenius)]
+        return {"column_sum": logs[0], "frobenius": logs[1], "steps": np.arange(1, steps + 1)}
+
+    run(1)
+    steps = _affordable(JACFWD_WORK, problem)
+    return timed(lambda: run(steps), steps / problem.size[0])
+
+
+def backward_passes(problem: Problem) -> Turn:
+    """The weight-gradient triangle: a backward pass for the loss at every t."""
+    torch.set_flush_denormal(True)
+    row = functools.cache(lambda: triangle_rows(problem, torch.float32))  # the forward pass once
+    return one_by_one(row, lambda t: row()(t), problem.size[0])
+
+
+def triangle_rows(problem: Problem, dtype: torch.dtype) -> Callable[[int], np.ndarray]:
+    """By t: ||delta_s h_(s-1)^T|| of the loss at step t for s = 1 .. t, by autograd."""
+    W_ih, W_hh, b, x, h_0, c_0 = (torch.from_numpy(array).to(dtype) for array in problem)
+    a_x, h, c = (x[0] @ W_ih.T + b).requires_grad_(), h_0[0], c_0[0]
+    a, states, losses = [], [h], []
+    for a_t, g_t in zip(a_x, output_gradients(problem).to(dtype), strict=True):
+        a.append(a_t + W_hh @ h)
+        h, c = lstm_step(a[-1], c)
+        states.append(h)
+        losses.append(h @ g_t)
+
+    def row(t: int) -> np.ndarray:
+        delta = torch.autograd.grad(losses[t - 1], a[:t], retain_graph=True)
+        norms = [torch.stack(v).norm(dim=1) for v in (delta, states[:t])]
+        return (norms[0] * norms[1]).detach().double().numpy()
+
+    return row
+
+
+def output_gradients(problem: Problem) -> Tensor:
+    """(T, H): the gradient of the loss at each step by that step's output, for one example."""
+    return torch.randn(*problem.size[:2], generator=torch.Generator().manual_seed(0))
+
+
+def lstm_step(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The new h and c from the pre-activations of all gates."""
+    i, f, g, o = a.chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def _affordable(work: float, problem: Problem) -> int:
+    T, H, B = problem.size
+    return min(T, max(20, int(work / (B * H**3))))
