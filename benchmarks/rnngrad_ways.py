@@ -20,10 +20,16 @@ SHARE_OF_STEPS = 4  # one in so many is run of the Lyapunov exponents' steps
 
 
 def curves(
-    problem: Problem, call: str = "jacobian_curves", statistics: str = "", busy: str = "0"
+    problem: Problem,
+    call: str = "jacobian_curves",
+    statistics: str = "",
+    busy: str = "0",
+    cell: str = "",
 ) -> Turn:
-    """busy: beside so many processes that never wait; they end with this one's session."""
+    """busy: beside so many processes that never wait. cell: of an LSTM of the same size instead."""
     module, inputs, state = _arguments(problem)
+    if cell == "lstm":
+        module, state = nn.LSTM(module.input_size, module.hidden_size, batch_first=True), None
     options: dict[str, Any] = {"state": "c" if isinstance(module, nn.LSTM) else "h"}
     if statistics:
         options["statistics"] = statistics.split(",")
@@ -34,7 +40,7 @@ def curves(
         return {name: curve for name, curve in curves.items() if curve is not None}
 
     run(WARM)
-    for _ in range(int(busy)):
+    for _ in range(int(busy)):  # they are killed with this process
         subprocess.Popen([sys.executable, "-c", "while True: pass"], stderr=subprocess.DEVNULL)
         sleep(0.3)  # until it is busy
     return timed(run)

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import reference
-from benchmarks.cases import UNIT, Case, Competitor, Work
-from benchmarks.reference import Check, RefusedError
-from benchmarks.turns import Problem, Turn
+from benchmarks.cases import FORWARD, Case, Competitor, Work
+from benchmarks.reference import Check
+from benchmarks.turns import Problem, Turn, call
 from rnngrad.data.demo import real_word_counts
 from rnngrad.models.initializers import initialize_like_keras
 
@@ -40,35 +39,30 @@ def run_case(case: Case, tell: Callable[[str], object] = lambda who: None) -> di
 
     tell: is told who works now.
     """
-    results: dict[str, Any] = {name: {"seconds": []} for name in case.competitors}
-    spent, checks = dict.fromkeys(results, 0.0), {}
+    results: dict[str, Any] = {who.name: {"seconds": []} for who in case.competitors}
+    spent, check = dict.fromkeys(results, 0.0), None
     with tempfile.TemporaryDirectory() as folder:
-        tell("reference")
-        for cell in {competitor.cell for competitor in case.competitors.values()}:
-            problem, checks[cell] = make_problem(case.work, cell), None
-            (Path(folder) / cell).mkdir()
-            np.savez(Path(folder) / cell / "problem.npz", **problem._asdict())
-            if case.check:
-                check, *options = case.check.split()
-                named = dict(option.split("=") for option in options)
-                checks[cell] = getattr(reference, check)(problem, **named)
+        problem = make_problem(case.work)
+        np.savez(f"{folder}/problem.npz", **problem._asdict())
+        if case.check:
+            tell("reference")
+            check = call(f"reference.{case.check}", problem)
         for number in range(case.rounds):
-            for name, who in case.competitors.items():
-                compared = name == UNIT or any(name in (g.over, g.under) for g in case.goals)
-                rests = number >= SOME_ROUNDS and (spent[name] > ENOUGH or not compared)
-                if "refused" not in results[name] and not rests:
-                    tell(f"round {number + 1}: {name}")
+            for who in case.competitors:
+                compared = who in (*case.competitors[:2], FORWARD)
+                rests = number >= SOME_ROUNDS and (spent[who.name] > ENOUGH or not compared)
+                if "refused" not in results[who.name] and not rests:
+                    tell(f"round {number + 1}: {who.name}")
                     start = perf_counter()
-                    _work(who, Path(folder) / who.cell, checks[who.cell], results[name])
-                    spent[name] += perf_counter() - start
+                    _work(who, folder, check, results[who.name])
+                    spent[who.name] += perf_counter() - start
     return results
 
 
-def make_problem(work: Work, cell: str) -> Problem:
+def make_problem(work: Work) -> Problem:
     torch.manual_seed(0)
     T, H, B = work[:3]
-    kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
-    layer = kind(FEATURES, H, batch_first=True)
+    layer = getattr(nn, work.cell.upper())(FEATURES, H, batch_first=True)
     if work.question:
         initialize_like_keras(layer, forget_bias=1.0)
     x, (h, c) = torch.randn(B, T, FEATURES), torch.rand(2, B, H) * work.question
@@ -84,12 +78,13 @@ def foreign(competitor: Competitor) -> bool:
     return competitor.way.startswith(FOREIGN)
 
 
-def _work(who: Competitor, folder: Path, check: Check | None, result: dict[str, Any]) -> None:
+def _work(who: Competitor, folder: str, check: Check | None, result: dict[str, Any]) -> None:
     try:
         turn = _turn(who, folder)
         if check and who.accuracy != "none":
             result["errors"] = check(turn.found, who.accuracy == "exact")
-    except RefusedError as error:
+    except (RuntimeError, ValueError, KeyError) as error:
+        print(f"\n{who.name} is left out: {error}", file=sys.stderr)
         result |= {"refused": str(error), "seconds": []}
         return
     result |= {"seconds": [*result["seconds"], turn.seconds], "extrapolated": turn.extrapolated}
@@ -97,24 +92,23 @@ def _work(who: Competitor, folder: Path, check: Check | None, result: dict[str, 
         result["parts"] = {name: float(value) for name, value in turn.found.items()}
 
 
-def _turn(who: Competitor, folder: Path) -> Turn:
+def _turn(who: Competitor, folder: str) -> Turn:
     python = BENCH_PYTHON if foreign(who) else Path(sys.executable)
     if not python.exists():
-        raise RefusedError(f"{python.relative_to(ROOT)} is missing")
+        raise RuntimeError(f"{python.relative_to(ROOT)} is missing")
     with subprocess.Popen(
-        [python, "-m", "benchmarks.turns", folder, *who.way.split()], cwd=ROOT,
-        env=os.environ | SETTINGS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        [python, "-m", "benchmarks.turns", folder, who.way], cwd=ROOT, env=os.environ | SETTINGS,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
             said = process.communicate(timeout=LIMIT)[1]
         except subprocess.TimeoutExpired:
-            raise RefusedError(f"no answer within {LIMIT:.0f} s") from None
+            raise RuntimeError(f"no answer within {LIMIT:.0f} s") from None
         finally:  # after Ctrl-C, too, and whatever it has started
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise RefusedError((said.strip() or "its process has ended").splitlines()[-1][:200])
-    with np.load(folder / "turn.npz") as arrays:
+        raise RuntimeError((said.strip() or "its process has ended").splitlines()[-1][:200])
+    with np.load(f"{folder}/turn.npz") as arrays:
         found = dict(arrays)
     return Turn(float(found.pop("_seconds")), found, bool(found.pop("_extrapolated")))

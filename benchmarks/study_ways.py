@@ -1,22 +1,108 @@
-"""The stages of the default study, from nothing, in a clone of the last commit."""
+"""What the study does: a training step for every comment, and all of its stages."""
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
-from benchmarks.turns import Problem, Turn
+from benchmarks.turns import Found, Problem, Turn, timed
+from rnngrad.data.batches import Batch
+from rnngrad.data.demo import real_word_counts
+from rnngrad.models.classifier import CommentClassifier
+from rnngrad.params import TrainParams
 
 STARTS = "Running stage '"
+BATCHES = 20  # of comments of similar length; their lengths are spread as those of the question
+PADDED_BATCHES = 2  # that pay for all their padding; each costs the same
+
+
+def training(problem: Problem, padding: str) -> Turn:
+    model, batches = _model(problem), _batches(padding, problem)
+    return timed(lambda: _train(model, model, batches))
+
+
+def padded_training(problem: Problem, padding: str) -> Turn:
+    model, some = _model(problem), _batches(padding, problem)[:PADDED_BATCHES]
+    whole = [_padded(batch, problem) for batch in some]
+    return timed(lambda: _train(model, partial(_plain, model), whole), len(some) / BATCHES)
+
+
+def exact_gradients(problem: Problem, padding: str) -> Found:
+    """Loss and gradients of the first batch by torch's own layer, padded, in float64."""
+    model, batch = _model(problem).double(), _padded(_batches(padding, problem)[0], problem)
+    batch = batch._replace(inputs=batch.inputs.double(), labels=batch.labels.double())
+    return _train(model, partial(_plain, model), [batch])
+
+
+def _model(problem: Problem) -> CommentClassifier:
+    torch.set_flush_denormal(True)  # as the study's training does: gradients die on their way
+    torch.manual_seed(0)
+    settings = {"hidden": problem.size[1], "initializer": "keras", "forget_bias": 1.0}
+    params = TrainParams.model_construct(**settings)
+    return CommentClassifier("lstm", problem.inputs.shape[2], params)
+
+
+def _batches(padding: str, problem: Problem) -> list[Batch]:
+    """In random order, so that the first is none of the extremes."""
+    (T, _, size), D = problem.size, problem.inputs.shape[2]
+    draw = torch.Generator().manual_seed(0)
+    words = torch.from_numpy(np.minimum(real_word_counts(BATCHES * size), T)).split(size)
+    batches = []
+    for i in torch.randperm(BATCHES, generator=draw):
+        counts, longest = words[i], int(words[i].max())
+        starts = longest - counts if padding == "pre" else torch.zeros_like(counts)
+        step = torch.arange(longest)
+        real = (step >= starts[:, None]) & (step < (starts + counts)[:, None])
+        inputs = torch.randn(size, longest, D, generator=draw) * real[..., None]
+        labels = torch.randint(2, (size,), generator=draw).float()
+        prefix = T - longest if padding == "pre" else 0
+        batches.append(Batch(inputs, starts, starts + counts, labels, prefix))
+    return batches
+
+
+def _padded(batch: Batch, problem: Problem) -> Batch:
+    """All zeros of the shared prefix in front, or as many behind."""
+    prefix = batch.shared_prefix
+    behind = problem.size[0] - prefix - batch.inputs.shape[1]
+    inputs = pad(batch.inputs, (0, 0, prefix, behind))
+    return batch._replace(inputs=inputs, lengths=batch.lengths + prefix, shared_prefix=0)
+
+
+def _plain(model: CommentClassifier, batch: Batch) -> Tensor:
+    """Logits as plain torch computes them: the layer over all steps."""
+    states, _ = model.recurrent(batch.inputs)
+    return model.head(states[torch.arange(len(states)), batch.lengths - 1]).squeeze(-1)
+
+
+def _train(
+    model: CommentClassifier, logits: Callable[[Batch], Tensor], batches: Sequence[Batch]
+) -> Found:
+    """A step for every batch; the loss and the gradients of the first."""
+    found: list[Found] = []
+    for batch in batches:
+        model.zero_grad()
+        loss = binary_cross_entropy_with_logits(logits(batch), batch.labels)
+        loss.backward()
+        if not found:
+            gradients = {
+                n: p.grad.numpy().copy() for n, p in model.named_parameters() if p.grad is not None
+            }
+            found.append(gradients | {"loss": loss.detach().numpy()})
+    return found[0]
 
 
 def stages(problem: Problem) -> Turn:
+    """Of the default study, from nothing, in a clone of the last commit."""
     # the study sets its numbers of threads itself
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

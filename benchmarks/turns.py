@@ -1,6 +1,6 @@
 """One turn of one competitor, in a process of its own.
 
-    python -m benchmarks.turns FOLDER jax_ways.curves dtype=float64
+    python -m benchmarks.turns FOLDER 'jax_ways.curves dtype=float64'
 
 A way gets the problem in FOLDER/problem.npz. It prepares itself, does the work against the clock
 and returns a Turn, which goes to FOLDER/turn.npz. This file needs NumPy only: processes that know
@@ -80,12 +80,17 @@ def sum_over_steps(seconds: Mapping[int, float], T: int) -> float:
     return float(np.interp(np.arange(1, T + 1), [*seconds], [*seconds.values()]).sum())
 
 
-def main(folder: str, way: str, *options: str) -> None:
-    with np.load(f"{folder}/problem.npz") as arrays:
-        problem = Problem(**arrays)
-    file, function = way.split(".")
+def call(words: str, problem: Problem) -> Any:
+    """What `file.function option=value ...` of this folder makes of a problem."""
+    name, *options = words.split()
+    file, function = name.split(".")
     take = getattr(import_module(f"benchmarks.{file}"), function)
-    seconds, found, extrapolated = take(problem, **dict(option.split("=") for option in options))
+    return take(problem, **dict(option.split("=") for option in options))
+
+
+def main(folder: str, way: str) -> None:
+    with np.load(f"{folder}/problem.npz") as arrays:
+        seconds, found, extrapolated = call(way, Problem(**arrays))
     np.savez(f"{folder}/turn.npz", _seconds=seconds, _extrapolated=extrapolated, **found)
 
 
