@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.cases import CASES, Case
-from benchmarks.rounds import BENCH_PYTHON, ROOT, THREADS, foreign, run_case
+from benchmarks.rounds import BENCH_PYTHON, FOREIGN, ROOT, THREADS, run_case
 from benchmarks.summary import figure, table
 
 HERE = Path(__file__).parent
@@ -38,23 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = _kept(args.out / "results.json", digests, machine)
     missing = [name for name in cases if name in args.only and name not in kept]
     try:
-        with tqdm(missing, "cases") as bar:
-            for name in bar:
-                results = run_case(cases[name], lambda who: bar.set_description(f"{name}, {who}"))  # noqa: B023
-                kept[name] = {"digest": digests[name], "results": results}
-                _write(
-                    args.out, cases, {name: kept[name] for name in cases if name in kept}, machine
-                )
+        for name in (bar := tqdm(missing, "cases")):
+            tell = lambda who, name=name: bar.set_description(f"{name}, {who}")  # noqa: E731
+            kept[name] = {"digest": digests[name], "results": run_case(cases[name], tell)}
+            _write(args.out, cases, kept, machine)
     except KeyboardInterrupt:
         raise SystemExit("interrupted: the same command goes on with what is missing") from None
-    _write(args.out, cases, kept, machine)
-    print((args.out / "table.md").read_text())
+    print(_write(args.out, cases, kept, machine))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--quick", action="store_true", help="in small, and without the study")
     parser.add_argument("--out", type=Path, help="folder; build/bench for a quick run")
@@ -72,7 +67,7 @@ def _digest(case: Case) -> str:
     digest = hashlib.sha256(repr(case._replace(what="", goal="", unit="")).encode())
     for path in sorted(files):
         digest.update(path.read_bytes())
-    if any(map(foreign, case.competitors.values())):
+    if any(way.startswith(FOREIGN) for way in case.ways):
         installed = BENCH_PYTHON.parents[1].glob("lib/*/site-packages/*.dist-info")
         digest.update(repr(sorted(path.name for path in installed)).encode())
     return digest.hexdigest()[:16]
@@ -105,18 +100,23 @@ def _kept(path: Path, digests: Mapping[str, str], machine: Mapping[str, Any]) ->
 
 def _write(
     out: Path, cases: Mapping[str, Case], kept: Mapping[str, Any], machine: Mapping[str, Any]
-) -> None:
-    (out / "results.json").write_text(
-        json.dumps({"machine": machine, "cases": kept}, indent=1) + "\n"
-    )
+) -> str:
+    """All files; returns the table."""
+    kept = {name: kept[name] for name in cases if name in kept}
+    _dump(out / "results.json", {"machine": machine, "cases": kept})
     results = {name: one["results"] for name, one in kept.items()}
-    (out / "table.md").write_text(table(cases, results, machine))
+    (out / "table.md").write_text(text := table(cases, results, machine))
     if drawn := figure(cases, results):
         (out / "figure.svg").write_text(drawn)
-    seconds = [one["parts"] for one in results.get("study", {}).values() if "parts" in one]
-    if seconds:
-        stages = {key: machine[key] for key in ("processor", "cores")} | {"seconds": seconds[0]}
-        (out / "stages.json").write_text(json.dumps(stages, indent=1) + "\n")
+    for one in results.get("study", {}).values():
+        if "parts" in one:
+            stages = {key: machine[key] for key in ("processor", "cores")}
+            _dump(out / "stages.json", stages | {"seconds": one["parts"]})
+    return text
+
+
+def _dump(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

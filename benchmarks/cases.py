@@ -23,24 +23,13 @@ class Work(NamedTuple):
         return f"T {self.steps:,}, H {self.hidden}, batch {self.batch}"
 
 
-class Competitor(NamedTuple):
-    """way: `file.function option=value ...`, which takes one turn.
-
-    accuracy: "exact" has to keep the promise of rnngrad, else its time does not count; "float32"
-        may be off after the first steps; "none" has no result to look at.
-    """
-
-    name: str
-    way: str
-    accuracy: str = "exact"
-
-
 class Case(NamedTuple):
     """Competitors that take turns on the same arrays, and a goal for the first two.
 
     goal: "≥ 2" times as fast as the second is the first; it takes "≤ 2" times as long as the
         second, or as many seconds where it is alone.
-    check: `function option=value ...` of reference.py, which tells whether a result is right.
+    ways: the competitors, `file.function option=value ...` of this folder.
+    check: the same, of reference.py; it tells whether a result is right.
     code: the parts of src/rnngrad that are timed; when they change the case is measured again.
     """
 
@@ -48,8 +37,8 @@ class Case(NamedTuple):
     goal: str
     unit: str
     work: Work
-    competitors: tuple[Competitor, ...]
-    check: str | None = "curves"
+    ways: tuple[str, ...]
+    check: str = "curves"
     code: tuple[str, ...] = ("probe",)
     rounds: int = 5
 
@@ -59,17 +48,18 @@ class Case(NamedTuple):
         return self._replace(work=self.work._replace(steps=T, hidden=H, batch=batch), rounds=1)
 
 
-CURVES = Competitor("rnngrad, float64", "rnngrad_ways.curves statistics=frobenius,column_sum")
-FORWARD = Competitor("plain nn.LSTM forward, float32", "torch_ways.forward", "none")
-EVERYBODY = (  # who computes the curves of all t: a line of the table and of the figure each
-    CURVES,
-    Competitor("JAX scan of jvp, float64", "jax_ways.curves dtype=float64"),
-    Competitor("JAX scan of jvp, float32", "jax_ways.curves dtype=float32", "float32"),
-    Competitor("torch.func.jacfwd, float32", "torch_ways.jacfwd_of_all_steps", "float32"),
-    Competitor("TensorFlow, the question's way", "tensorflow_ways.gradients", "float32"),
-    Competitor("the matrix products alone, float64", "torch_ways.products", "none"),
-    FORWARD,
-)
+CURVES = "rnngrad_ways.curves statistics=frobenius,column_sum"
+JAX = "jax_ways.curves dtype=float64"
+FORWARD = "torch_ways.forward"
+EVERYBODY = {  # who computes the curves of all t: a line of the table and of the figure each
+    CURVES: "rnngrad, float64",
+    JAX: "JAX scan of jvp, float64",
+    "jax_ways.curves dtype=float32": "JAX scan of jvp, float32",
+    "torch_ways.jacfwd_of_all_steps": "torch.func.jacfwd, float32",
+    "tensorflow_ways.gradients": "TensorFlow, the question's way",
+    "torch_ways.products": "the matrix products alone, float64",
+    FORWARD: "plain nn.LSTM forward, float32",
+}
 SIZES = {  # T, H, batch; times as fast as JAX
     (50, 32, 1): "≥ 1",
     (1403, 32, 1): "≥ 2",
@@ -82,63 +72,56 @@ ONE = Work(1403, 200, 1, question=True)
 PADDED = Work(1403, 200, 100, question=True, padded=True)
 SNIPPET = Work(1403, 200, 8)  # README's first lines of the library
 SHORT = Work(35, 200, 100)  # hardly a direction dies in so few steps
-NOTHING = Work(1, 1, 1)
+TRAINING, NOTHING = Work(1403, 200, 32), Work(1, 1, 1)
+FASTER, LONGER = "times as fast", "times as long"
+LSTM = f"{CURVES} cell=lstm"
 
 
 def _size(T: int, H: int, batch: int, goal: str) -> Case:
-    unit = "times as fast as JAX in float64"
-    return Case("curves at every t, {}", goal, unit, Work(T, H, batch, question=True), EVERYBODY)
-
-
-def _cell(cell: str) -> Case:
-    lstm = Competitor("LSTM", f"{CURVES.way} cell=lstm", "none")
-    work = SHORT._replace(cell=cell)
-    return Case(f"{cell.upper()}, {{}}", "≤ 0.6", "of the LSTM's time", work, (CURVES, lstm))
+    work, ways = Work(T, H, batch, question=True), tuple(EVERYBODY)
+    return Case("curves at every t, {}", goal, f"{FASTER} as JAX in float64", work, ways)
 
 
 def _training(padding: str, goal: str) -> Case:
-    ways = [f"study_ways.{name} padding={padding}" for name in ("training", "padded_training")]
-    return Case(
-        f"training, padding {padding}, {{}}", goal, "times as fast as padding everything",
-        Work(1403, 200, 32), tuple(Competitor(way, way, "float32") for way in ways),
-        f"gradients padding={padding}", code=("models", "data"),
-    )  # fmt: skip
-
-
-def _alone(what: str, goal: str, work: Work, way: str, check: str | None = "curves") -> Case:
-    competitor = Competitor(way, f"rnngrad_ways.{way}", "exact" if check else "none")
-    return Case(what, goal, "s", work, (competitor,), check)
+    ways = tuple(f"study_ways.{way} padding={padding}" for way in ("training", "padded_training"))
+    what, check = f"training, padding {padding}, {{}}", f"gradients padding={padding}"
+    unit = f"{FASTER} as padding everything"
+    return Case(what, goal, unit, TRAINING, ways, check, code=("models", "data"))
 
 
 CASES: dict[str, Case] = {
     **{"x".join(map(str, size)): _size(*size, goal) for size, goal in SIZES.items()},
     "padded": Case("padded comments, {}", "≤ 2", "plain forwards", PADDED, (CURVES, FORWARD)),
     "triangle": Case(
-        "weight-gradient triangle, {}", "≥ 25", "times as fast as T backward passes", ONE,
-        (
-            Competitor("parts", "rnngrad_ways.triangle"),
-            Competitor("passes", "torch_ways.backward_passes", "float32"),
-        ),
-        "triangle",
+        "weight-gradient triangle, {}", "≥ 25", f"{FASTER} as T backward passes", ONE,
+        ("rnngrad_ways.triangle", "torch_ways.backward_passes"), "triangle",
     ),
     "spectral": Case(
-        "spectral norm at every t on top, {}", "≤ 1.5", "times as long", ONE,
-        (Competitor("spectral", f"{CURVES.way},spectral"), CURVES),
+        "spectral norm at every t on top, {}", "≤ 1.5", LONGER, ONE, (f"{CURVES},spectral", CURVES)
     ),
     "busy": Case(
-        "curves beside two busy processes, {}", "≤ 2.5", "times as long", SNIPPET,
-        (Competitor("busy", f"{CURVES.way} busy=2"), CURVES),
+        "beside two busy processes, {}", "≤ 2.5", LONGER, SNIPPET, (f"{CURVES} busy=2", CURVES)
     ),
-    "rnn": _cell("rnn"),
-    "gru": _cell("gru"),
-    "snippet": _alone("README's jacobian_curves, {}", "≤ 3", SNIPPET, "curves"),
-    "diagnose": _alone("README's diagnose, {}", "≤ 6", SNIPPET, "curves call=diagnose"),
-    "lyapunov": _alone("all Lyapunov exponents, {}", "≤ 60", SNIPPET, "lyapunov", "exponents"),
-    "compile": _alone("all loops, in a fresh cache folder", "≤ 5", NOTHING, "compiling", None),
+    "rnn": Case(
+        "RNN, {}", "≤ .6", "of the LSTM's time", SHORT._replace(cell="rnn"), (CURVES, LSTM)
+    ),
+    "gru": Case(
+        "GRU, {}", "≤ .6", "of the LSTM's time", SHORT._replace(cell="gru"), (CURVES, LSTM)
+    ),
+    "snippet": Case("README's curves, {}", "≤ 3", "s", SNIPPET, ("rnngrad_ways.curves",)),
+    "diagnose": Case(
+        "README's diagnose, {}", "≤ 6", "s", SNIPPET, ("rnngrad_ways.curves call=diagnose",)
+    ),
+    "lyapunov": Case(
+        "all exponents, {}", "≤ 60", "s", SNIPPET, ("rnngrad_ways.lyapunov",), "exponents"
+    ),
+    "compile": Case(
+        "all loops, in a fresh cache folder", "≤ 5", "s", NOTHING, ("rnngrad_ways.compiling",), ""
+    ),
     "training-pre": _training("pre", "≥ 6"),
     "training-none": _training("none", "≥ 12"),
     "study": Case(
-        "make study, all stages", "≤ 270", "s", NOTHING,
-        (Competitor("stages", "study_ways.stages", "none"),), None, code=(".",), rounds=1,
+        "make study, all stages", "≤ 270", "s", NOTHING, ("study_ways.stages",), "",
+        code=(".",), rounds=1,
     ),
 }  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.cases import FORWARD, Case, Competitor, Work
+from benchmarks.cases import FORWARD, Case, Work
 from benchmarks.reference import Check
 from benchmarks.turns import Problem, Turn, call
 from rnngrad.data.demo import real_word_counts
@@ -35,27 +35,25 @@ SOME_ROUNDS, ENOUGH = 2, 60.0
 
 
 def run_case(case: Case, tell: Callable[[str], object] = lambda who: None) -> dict[str, Any]:
-    """By competitor: seconds of every round and errors, or why it is refused.
+    """By way: seconds of every round and the worst errors, or why it is refused.
 
     tell: is told who works now.
     """
-    results: dict[str, Any] = {who.name: {"seconds": []} for who in case.competitors}
-    spent, check = dict.fromkeys(results, 0.0), None
+    results: dict[str, Any] = {way: {"seconds": []} for way in case.ways}
+    spent, problem = dict.fromkeys(case.ways, 0.0), make_problem(case.work)
+    tell("reference")
+    check = call(f"reference.{case.check}", problem) if case.check else None
     with tempfile.TemporaryDirectory() as folder:
-        problem = make_problem(case.work)
         np.savez(f"{folder}/problem.npz", **problem._asdict())
-        if case.check:
-            tell("reference")
-            check = call(f"reference.{case.check}", problem)
         for number in range(case.rounds):
-            for who in case.competitors:
-                compared = who in (*case.competitors[:2], FORWARD)
-                rests = number >= SOME_ROUNDS and (spent[who.name] > ENOUGH or not compared)
-                if "refused" not in results[who.name] and not rests:
-                    tell(f"round {number + 1}: {who.name}")
+            for way, result in results.items():
+                compared = way in (*case.ways[:2], FORWARD)
+                rests = number >= SOME_ROUNDS and (spent[way] > ENOUGH or not compared)
+                if "refused" not in result and not rests:
+                    tell(f"round {number + 1}: {way}")
                     start = perf_counter()
-                    _work(who, folder, check, results[who.name])
-                    spent[who.name] += perf_counter() - start
+                    _work(way, folder, check, result)
+                    spent[way] += perf_counter() - start
     return results
 
 
@@ -74,17 +72,14 @@ def make_problem(work: Work) -> Problem:
     return Problem(*(array.numpy() for array in (*weights, x, h, c)))
 
 
-def foreign(competitor: Competitor) -> bool:
-    return competitor.way.startswith(FOREIGN)
-
-
-def _work(who: Competitor, folder: str, check: Check | None, result: dict[str, Any]) -> None:
+def _work(way: str, folder: str, check: Check | None, result: dict[str, Any]) -> None:
     try:
-        turn = _turn(who, folder)
-        if check and who.accuracy != "none":
-            result["errors"] = check(turn.found, who.accuracy == "exact")
+        turn = _turn(way, folder)
+        if check and turn.found:
+            exact = way.startswith("rnngrad_ways") or "float64" in way
+            result["errors"] = check(turn.found, exact)
     except (RuntimeError, ValueError, KeyError) as error:
-        print(f"\n{who.name} is left out: {error}", file=sys.stderr)
+        print(f"\n{way} is left out: {error}", file=sys.stderr)
         result |= {"refused": str(error), "seconds": []}
         return
     result |= {"seconds": [*result["seconds"], turn.seconds], "extrapolated": turn.extrapolated}
@@ -92,12 +87,12 @@ def _work(who: Competitor, folder: str, check: Check | None, result: dict[str, A
         result["parts"] = {name: float(value) for name, value in turn.found.items()}
 
 
-def _turn(who: Competitor, folder: str) -> Turn:
-    python = BENCH_PYTHON if foreign(who) else Path(sys.executable)
+def _turn(way: str, folder: str) -> Turn:
+    python = BENCH_PYTHON if way.startswith(FOREIGN) else Path(sys.executable)
     if not python.exists():
         raise RuntimeError(f"{python.relative_to(ROOT)} is missing")
     with subprocess.Popen(
-        [python, "-m", "benchmarks.turns", folder, who.way], cwd=ROOT, env=os.environ | SETTINGS,
+        [python, "-m", "benchmarks.turns", folder, way], cwd=ROOT, env=os.environ | SETTINGS,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:

@@ -37,13 +37,6 @@ def padded_training(problem: Problem, padding: str) -> Turn:
     return timed(lambda: _train(model, partial(_plain, model), whole), len(some) / BATCHES)
 
 
-def exact_gradients(problem: Problem, padding: str) -> Found:
-    """Loss and gradients of the first batch by torch's own layer, padded, in float64."""
-    model, batch = _model(problem).double(), _padded(_batches(padding, problem)[0], problem)
-    batch = batch._replace(inputs=batch.inputs.double(), labels=batch.labels.double())
-    return _train(model, partial(_plain, model), [batch])
-
-
 def _model(problem: Problem) -> CommentClassifier:
     torch.set_flush_denormal(True)  # as the study's training does: gradients die on their way
     torch.manual_seed(0)
@@ -88,17 +81,15 @@ def _train(
     model: CommentClassifier, logits: Callable[[Batch], Tensor], batches: Sequence[Batch]
 ) -> Found:
     """A step for every batch; the loss and the gradients of the first."""
-    found: list[Found] = []
+    found: Found = {}
     for batch in batches:
         model.zero_grad()
         loss = binary_cross_entropy_with_logits(logits(batch), batch.labels)
         loss.backward()
-        if not found:
-            gradients = {
-                n: p.grad.numpy().copy() for n, p in model.named_parameters() if p.grad is not None
-            }
-            found.append(gradients | {"loss": loss.detach().numpy()})
-    return found[0]
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        values = gradients | {"loss": loss.detach()}
+        found = found or {name: value.numpy().copy() for name, value in values.items()}
+    return found
 
 
 def stages(problem: Problem) -> Turn:

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.cases import EVERYBODY, FORWARD, Case
 
-Results = Mapping[str, Mapping[str, Any]]  # by competitor, as `rounds.run_case` returns them
+Results = Mapping[str, Mapping[str, Any]]  # by way, as `rounds.run_case` returns them
 ASKED = 1e-4  # relative accuracy at every step; who misses it is marked
 HEAD = "{processor}, {threads} threads for everybody; torch {torch}, NumPy {numpy}, numba {numba}."
 MARKS = (
-    "In brackets the worst relative error at any step that was run; 1: zero was returned where the "
+    "In brackets: the worst relative error at any step that was run; 1: zero was returned where the "
     "true value is not. ≈ extrapolated from a part of the work. – no time counts. The question's "
     "way gives the column sum alone, the others the Frobenius norm, too."
 )
@@ -34,25 +34,15 @@ def number(value: float) -> str:
     return f"{float(f'{value:.3g}'):,g}"
 
 
-def measured(results: Results, over: str | None, under: str | None) -> Measured | None:
+def measured(results: Results, over: str, under: str | None = None) -> Measured | None:
     """Seconds, or their ratio round by round; None where no time counts."""
-    both = [results[name] for name in (over, under) if name]
+    both = [results[way] for way in (over, under) if way]
     rounds = list(zip(*(one["seconds"] for one in both), strict=False))
     values = [seconds[0] / seconds[1] if under else seconds[0] for seconds in rounds]
     if not values:
         return None
     around = any(one["extrapolated"] for one in both)
     return Measured(statistics.median(values), min(values), max(values), around)
-
-
-def against_goal(case: Case, results: Results) -> tuple[Measured | None, bool]:
-    """What was measured, and is the goal reached?"""
-    sign, limit = case.goal.split()
-    ours, other = (*(competitor.name for competitor in case.competitors[:2]), None)[:2]
-    found = measured(results, other, ours) if sign == "≥" else measured(results, ours, other)
-    if found is None:
-        return None, False
-    return found, found.value >= float(limit) if sign == "≥" else found.value <= float(limit)
 
 
 def worst_error(result: Mapping[str, Any]) -> float | None:
@@ -63,42 +53,48 @@ def table(
     cases: Mapping[str, Case], results: Mapping[str, Results], machine: Mapping[str, Any]
 ) -> str:
     """Markdown; goals that are not measured yet have a row, too."""
-    goals = [_goal_row(case, results.get(name)) for name, case in cases.items()]
     head = ["work", "median (range of the rounds)", "goal", "", "worst error"]
+    goals = [goal_row(case, results.get(name)) for name, case in cases.items()]
     parts = [HEAD.format(**machine), _markdown([head, *goals])]
     if sizes := _sizes(cases, results):
-        head = ["time of a plain forward = 1", *(size for size, _ in sizes)]
-        times = [[who.name, *(_time(one, who.name) for _, one in sizes)] for who in EVERYBODY]
+        head = ["time of a plain forward = 1", *sizes]
+        times = [
+            [who, *(_time(one, way) for one in sizes.values())] for way, who in EVERYBODY.items()
+        ]
         parts += [_markdown([head, *times]), MARKS]
     refused = [
-        f"- {cases[case].what.format(cases[case].work)}, {name}: {result['refused']}"
-        for case, found in results.items()
-        for name, result in found.items()
-        if "refused" in result
+        f"- {cases[name].what.format(cases[name].work)}, {EVERYBODY.get(way, way)}: {one['refused']}"
+        for name, found in results.items()
+        for way, one in found.items()
+        if "refused" in one
     ]
     parts += ["\n".join(["No time counts for:", "", *refused])] if refused else []
     return "\n\n".join(parts) + "\n"
 
 
-def _goal_row(case: Case, results: Results | None) -> list[str]:
-    row, verdict, error = [case.what.format(case.work), "–", case.goal], "not measured", None
-    if results:
-        found, reached = against_goal(case, results)
-        error, verdict = worst_error(results[case.competitors[0].name]), "**not reached**"
-        if found:
-            row[1] = f"{found} ({number(found.low)} to {number(found.high)}) {case.unit}"
-            verdict = "reached" if reached else verdict
-    return [*row, verdict, "" if error is None else f"{error:.0e}"]
+def goal_row(case: Case, results: Results | None) -> list[str]:
+    """Work, what was measured, the goal, whether it is reached, the worst error."""
+    what, (sign, limit) = case.what.format(case.work), case.goal.split()
+    if results is None:
+        return [what, "–", case.goal, "not measured", ""]
+    error = worst_error(results[case.ways[0]])
+    found = measured(results, *(case.ways[1::-1] if sign == "≥" else case.ways[:2]))
+    if found is None:
+        return [what, "–", case.goal, "**not reached**: no time counts", ""]
+    reached = found.value >= float(limit) if sign == "≥" else found.value <= float(limit)
+    value = f"{found} ({number(found.low)} to {number(found.high)}) {case.unit}"
+    verdict = "reached" if reached else "**not reached**"
+    return [what, value, case.goal, verdict, "" if error is None else f"{error:.0e}"]
 
 
-def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> list[tuple[str, Results]]:
-    """The cases that everybody takes part in."""
-    whole = [name for name in results if cases[name].competitors == EVERYBODY]
-    return [(str(cases[name].work), results[name]) for name in whole]
+def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[str, Results]:
+    """The cases that everybody takes part in, by size."""
+    names = [name for name in results if cases[name].ways == tuple(EVERYBODY)]
+    return {str(cases[name].work): results[name] for name in names}
 
 
-def _time(results: Results, name: str) -> str:
-    ratio, error = measured(results, name, FORWARD.name), worst_error(results[name])
+def _time(results: Results, way: str) -> str:
+    ratio, error = measured(results, way, FORWARD), worst_error(results[way])
     return f"{ratio or '–'}{'' if error is None else f' ({error:.0e})'}"
 
 
@@ -113,27 +109,27 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
 
     from rnngrad.report.style import COLOURS, INK, figure_style, to_svg
 
-    sizes, names = _sizes(cases, results), [who.name for who in EVERYBODY if who != FORWARD]
+    sizes, ways = _sizes(cases, results), [way for way in EVERYBODY if way != FORWARD]
     if not sizes:
         return None
     with figure_style():
-        rows = -(-len(sizes) // 2)
-        height = rows * (TITLE + ROW * len(names)) + 0.3
+        lines = -(-len(sizes) // 2)
+        height = lines * (TITLE + ROW * len(ways)) + 0.3
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = drawn.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).ravel()
-        for axis, (size, found) in zip(axes, sizes, strict=False):
-            axis.set(title=size, xscale="log")
+        axes = drawn.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).ravel()
+        axes[-1].set_visible(len(sizes) % 2 == 0)
+        for axis, (size, found) in zip(axes, sizes.items(), strict=False):
+            axis.set(title=size, xscale="log", yticks=range(len(ways)))
+            axis.set_yticklabels([EVERYBODY[way] for way in ways])
             axis.grid(visible=False, axis="y")
             axis.margins(x=0.25)
-            for row, name in enumerate(names):
-                if ratio := measured(found, name, FORWARD.name):
+            for row, way in enumerate(ways):
+                if ratio := measured(found, way, FORWARD):
                     colour = INK if row else COLOURS["lstm"]  # rnngrad is the first
-                    face = colour if (worst_error(found[name]) or 0) <= ASKED else "white"
+                    face = colour if (worst_error(found[way]) or 0) <= ASKED else "white"
                     axis.plot([ratio.low, ratio.high], [row, row], color=colour)
                     axis.plot(ratio.value, row, "o", color=colour, markerfacecolor=face)
                     axis.text(ratio.high, row, f"  {ratio}", va="center", fontsize="small")
-        axes[-1].set_visible(len(sizes) % 2 == 0)
-        axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
         drawn.supxlabel(LABEL, fontsize="medium")
         return to_svg(drawn)
