@@ -16,7 +16,9 @@ def curves(problem: Problem, dtype: str) -> Turn:
     arguments = [jnp.asarray(array, dtype=dtype) for array in problem]
     compiled = jax.jit(_curves).lower(*arguments).compile()
 
-    def run() -> Found:
+    def run(some: int | None) -> Found:
+        if some:  # all is compiled
+            return {}
         *sizes, exponents = map(np.asarray, jax.block_until_ready(compiled(*arguments)))
         logs = [(np.log10(v.astype(float)) + exponents * np.log10(2.0)).T for v in sizes]
         return {"column_sum": logs[0], "frobenius": logs[1]}

@@ -5,31 +5,30 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 import rnngrad
-from benchmarks.torch_ways import WARM, layer_of, output_gradients
+from benchmarks.torch_ways import layer_of, output_gradients
 from benchmarks.turns import Found, Problem, Turn, some_steps, timed
 
 NAMES = ("frobenius", "column_sum", "spectral")
 SHARE_OF_STEPS = 4  # one in so many is run of the Lyapunov exponents' steps
+# It ends with the process that has started it.
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 def curves(
     problem: Problem,
     call: str = "jacobian_curves",
-    statistics: str = "",
+    statistics: str = "frobenius,column_sum",
     busy: str = "0",
-    cell: str = "",
 ) -> Turn:
-    """busy: so many processes beside it never wait. cell: an LSTM of the same size instead."""
+    """With all statistics where none are named, beside so many processes that never wait."""
     module, inputs, state = _arguments(problem)
-    if cell:
-        module, state = nn.LSTM(module.input_size, module.hidden_size, batch_first=True), None
     options: dict[str, Any] = {"state": "c" if isinstance(module, nn.LSTM) else "h"}
     if statistics:
         options["statistics"] = statistics.split(",")
@@ -39,12 +38,16 @@ def curves(
         curves = {name: getattr(found, f"log10_{name}", None) for name in NAMES}
         return {name: curve for name, curve in curves.items() if curve is not None}
 
-    run(WARM)
-    for _ in range(int(busy)):  # they are killed with this process
-        subprocess.Popen([sys.executable, "-c", "while True: pass"], stderr=subprocess.DEVNULL)
-        sleep(0.3)  # until it is busy
-    turn = timed(run)
-    return turn._replace(found={}) if cell else turn
+    for _ in range(int(busy)):
+        subprocess.Popen([sys.executable, "-c", BUSY], stderr=subprocess.DEVNULL)
+    return timed(run)
+
+
+def curves_of_lstm(problem: Problem) -> Turn:
+    """Of an LSTM of the same size, over the same inputs."""
+    H = problem.size[1]
+    weights = (np.concatenate([array[:H]] * 4) for array in problem[:3])
+    return curves(Problem(*weights, *problem[3:]))._replace(found={})
 
 
 def triangle(problem: Problem) -> Turn:
@@ -57,21 +60,20 @@ def triangle(problem: Problem) -> Turn:
         parts = rnngrad.weight_gradient_parts(module, *some, state)["weight_hh_l0"][0]
         return {f"at_{t}": parts[t - 1, :t] for t in some_steps(len(parts))}
 
-    run(WARM)
     return timed(run)
 
 
 def lyapunov(problem: Problem) -> Turn:
     """All exponents; each step costs the same, so that some tell the whole."""
     module, inputs, state = _arguments(problem)
-    steps = max(1, problem.size[0] // SHARE_OF_STEPS)
+    T = problem.size[0]
+    part = max(1, T // SHARE_OF_STEPS)
 
-    def run(steps: int) -> Found:
-        found = rnngrad.lyapunov_exponents(module, inputs[:, :steps], state)
-        return {"exponents": found, "steps": np.array(steps)}
+    def run(steps: int | None = None) -> Found:
+        found = rnngrad.lyapunov_exponents(module, inputs[:, : steps or part], state)
+        return {"exponents": found, "steps": np.array(steps or part)}
 
-    run(min(steps, WARM))
-    return timed(lambda: run(steps), steps / problem.size[0])
+    return timed(run, part / T)
 
 
 def compiling(problem: Problem) -> Turn:

@@ -1,12 +1,10 @@
 """One case: in every round each competitor works once, alone, in a process of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -91,19 +89,16 @@ def _turn(way: str, folder: str) -> Turn:
     python = BENCH_PYTHON if way.startswith(FOREIGN) else Path(sys.executable)
     if not python.exists():
         raise RuntimeError(f"{python.relative_to(ROOT)} is missing")
-    with subprocess.Popen(
-        [python, "-m", "benchmarks.turns", folder, way], cwd=ROOT, env=os.environ | SETTINGS,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            said = process.communicate(timeout=LIMIT)[1]
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"no answer within {LIMIT:.0f} s") from None
-        finally:  # after Ctrl-C, too, and whatever it has started
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode:
-        raise RuntimeError((said.strip() or "its process has ended").splitlines()[-1][:200])
+    command = [python, "-m", "benchmarks.turns", folder, way]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | SETTINGS, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, timeout=LIMIT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"no answer within {LIMIT:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or "its process has ended").splitlines()[-1][:200])
     with np.load(f"{folder}/turn.npz") as arrays:
         found = dict(arrays)
     return Turn(float(found.pop("_seconds")), found, bool(found.pop("_extrapolated")))

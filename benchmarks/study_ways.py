@@ -28,13 +28,15 @@ PADDED_BATCHES = 2  # that pay for all their padding; each costs the same
 
 def training(problem: Problem, padding: str) -> Turn:
     model, batches = _model(problem), _batches(padding, problem)
-    return timed(lambda: _train(model, model, batches))
+    return timed(lambda some: _train(model, model, batches[: 1 if some else None]))
 
 
 def padded_training(problem: Problem, padding: str) -> Turn:
     model, some = _model(problem), _batches(padding, problem)[:PADDED_BATCHES]
-    whole = [_padded(batch, problem) for batch in some]
-    return timed(lambda: _train(model, partial(_plain, model), whole), len(some) / BATCHES)
+    whole, plain = [_padded(batch, problem) for batch in some], partial(_plain, model)
+    return timed(
+        lambda some: _train(model, plain, whole[: 1 if some else None]), len(whole) / BATCHES
+    )
 
 
 def _model(problem: Problem) -> CommentClassifier:
@@ -53,12 +55,12 @@ def _batches(padding: str, problem: Problem) -> list[Batch]:
     batches = []
     for i in torch.randperm(BATCHES, generator=draw):
         counts, longest = words[i], int(words[i].max())
-        starts = longest - counts if padding == "pre" else torch.zeros_like(counts)
-        step = torch.arange(longest)
-        real = (step >= starts[:, None]) & (step < (starts + counts)[:, None])
+        real = torch.arange(longest) < counts[:, None]
         inputs = torch.randn(size, longest, D, generator=draw) * real[..., None]
+        starts, prefix = torch.zeros_like(counts), 0
+        if padding == "pre":
+            inputs, starts, prefix = inputs.flip(1), longest - counts, T - longest
         labels = torch.randint(2, (size,), generator=draw).float()
-        prefix = T - longest if padding == "pre" else 0
         batches.append(Batch(inputs, starts, starts + counts, labels, prefix))
     return batches
 

@@ -10,8 +10,8 @@ Results = Mapping[str, Mapping[str, Any]]  # by way, as `rounds.run_case` return
 ASKED = 1e-4  # relative accuracy at every step; who misses it is marked
 HEAD = "{processor}, {threads} threads for everybody; torch {torch}, NumPy {numpy}, numba {numba}."
 MARKS = (
-    "In brackets: the worst relative error at any step that was run; 1: zero was returned where the "
-    "true value is not. ≈ extrapolated from a part of the work. – no time counts. The question's "
+    "In brackets: the worst relative error at any step that was run; 1: zero was returned where "
+    "the true value is not. ≈ extrapolated from a part of the work. – no time counts. The question's "
     "way gives the column sum alone, the others the Frobenius norm, too."
 )
 LABEL = "time in plain nn.LSTM forwards (hollow: column sum or norm off by 1e-4; ≈ extrapolated)"
@@ -63,7 +63,7 @@ def table(
         ]
         parts += [_markdown([head, *times]), MARKS]
     refused = [
-        f"- {cases[name].what.format(cases[name].work)}, {EVERYBODY.get(way, way)}: {one['refused']}"
+        f"- {name}, {EVERYBODY.get(way, way)}: {one['refused']}"
         for name, found in results.items()
         for way, one in found.items()
         if "refused" in one
@@ -89,7 +89,7 @@ def goal_row(case: Case, results: Results | None) -> list[str]:
 
 def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[str, Results]:
     """The cases that everybody takes part in, by size."""
-    names = [name for name in results if cases[name].ways == tuple(EVERYBODY)]
+    names = [name for name in results if cases[name].ways == list(EVERYBODY)]
     return {str(cases[name].work): results[name] for name in names}
 
 

@@ -14,7 +14,6 @@ from torch.func import jacfwd, vmap
 from benchmarks.turns import Found, Problem, Turn, one_by_one, timed
 
 LAYERS = {4: nn.LSTM, 3: nn.GRU, 1: nn.RNN}  # by their number of gates
-WARM = 64  # steps that are run before the clock starts: libraries do some things once
 # Steps times batch times H^3 that one run may take; the rest is extrapolated.
 PRODUCTS_WORK, JACFWD_WORK = 7e10, 5e9
 AT_ONCE = 8  # examples whose products stay in a cache
@@ -38,7 +37,6 @@ def forward(problem: Problem) -> Turn:
         lstm(inputs[:, :steps], state)
         return {}
 
-    run(WARM)
     return timed(run)
 
 
@@ -48,8 +46,8 @@ def products(problem: Problem) -> Turn:
     steps, examples = _affordable(PRODUCTS_WORK, problem), min(B, AT_ONCE)
     V, J, out = (np.ones((examples, rows, H)) for rows in (2 * H, H, 2 * H))
 
-    def run() -> Found:
-        for _ in range(steps):
+    def run(some: int | None) -> Found:
+        for _ in range(some or steps):
             np.matmul(V, J, out=out)  # by OpenBLAS, as in rnngrad
         return {}
 
@@ -60,6 +58,7 @@ def jacfwd_of_all_steps(problem: Problem) -> Turn:
     """Its Jacobians of all t at once; of the first steps where they are too many."""
     torch.set_flush_denormal(True)
     W_ih, W_hh, b, x, h_0, c_0 = map(torch.from_numpy, problem)
+    part = _affordable(JACFWD_WORK, problem)
 
     def cell_states(a: Tensor, h: Tensor, c: Tensor) -> Tensor:
         states = []
@@ -69,7 +68,8 @@ def jacfwd_of_all_steps(problem: Problem) -> Turn:
         return torch.stack(states)
 
     @torch.no_grad()
-    def run(steps: int) -> Found:
+    def run(some: int | None) -> Found:
+        steps = 1 if some else part
         J = vmap(jacfwd(cell_states, argnums=2))(x[:, :steps] @ W_ih.T + b, h_0, c_0)  # b, t, i, j
         column_sum = J.sum(dim=-2).abs().mean(dim=-1)
         # in two stages: float32's sum over all entries at once is 2e-5 off
@@ -77,9 +77,7 @@ def jacfwd_of_all_steps(problem: Problem) -> Turn:
         logs = [size.double().log10().numpy() for size in (column_sum, frobenius)]
         return {"column_sum": logs[0], "frobenius": logs[1], "steps": np.arange(1, steps + 1)}
 
-    run(1)
-    steps = _affordable(JACFWD_WORK, problem)
-    return timed(lambda: run(steps), steps / problem.size[0])
+    return timed(run, part / problem.size[0])
 
 
 def backward_passes(problem: Problem) -> Turn:

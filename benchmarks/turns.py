@@ -18,6 +18,7 @@ import numpy as np
 
 Found = Mapping[str, np.ndarray]
 
+WARM = 20  # steps
 SHORT, MIN_RUNS = 0.5, 3  # seconds: less is repeated for so long and so often; the median counts
 
 
@@ -49,12 +50,16 @@ class Turn(NamedTuple):
     extrapolated: bool = False
 
 
-def timed(run: Callable[[], Found], part: float = 1.0) -> Turn:
-    """One run of a part of the work; all parts cost the same."""
+def timed(run: Callable[[int | None], Found], part: float = 1.0) -> Turn:
+    """One run of a part of the work; all parts cost the same.
+
+    Libraries do some things once: before the clock starts, `run` has a few steps to do.
+    """
+    run(WARM)
     seconds, found = [], {}
     while sum(seconds) < SHORT or (len(seconds) < MIN_RUNS and seconds[0] < SHORT):
         start = perf_counter()
-        found = run()
+        found = run(None)
         seconds.append(perf_counter() - start)
     return Turn(statistics.median(seconds) / part, found, part < 1)
 
