@@ -31,32 +31,27 @@ MEASURES_NOTHING = {"bench.py", "cases.py", "summary.py"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parsed(arguments)
-    cases = {name: case.quick() if args.quick else case for name, case in CASES.items()}
-    digests, machine = {name: _digest(case) for name, case in cases.items()}, _machine()
-    args.out.mkdir(parents=True, exist_ok=True)
-    kept = _kept(args.out / "results.json", digests, machine)
-    missing = [name for name in cases if name in args.only and name not in kept]
-    try:
-        for name in (bar := tqdm(missing, "cases")):
-            tell = lambda who, name=name: bar.set_description(f"{name}, {who}")  # noqa: E731
-            kept[name] = {"digest": digests[name], "results": run_case(cases[name], tell)}
-            _write(args.out, cases, kept, machine)
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on with what is missing") from None
-    print(_write(args.out, cases, kept, machine))
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--quick", action="store_true", help="in small, and without the study")
     parser.add_argument("--out", type=Path, help="folder; build/bench for a quick run")
     args = parser.parse_args(arguments)
-    args.only = args.only or [name for name in CASES if not (args.quick and name == "study")]
-    args.out = args.out or (ROOT / "build/bench" if args.quick else HERE)
-    return args
+    chosen = args.only or [name for name in CASES if not (args.quick and name == "study")]
+    out: Path = args.out or (ROOT / "build/bench" if args.quick else HERE)
+    cases = {name: case.quick() if args.quick else case for name, case in CASES.items()}
+    digests, machine = {name: _digest(case) for name, case in cases.items()}, _machine()
+    out.mkdir(parents=True, exist_ok=True)
+    kept = _kept(out / "results.json", digests, machine)
+    missing = [name for name in cases if name in chosen and name not in kept]
+    try:
+        for name in (bar := tqdm(missing, "cases")):
+            tell = lambda who, name=name: bar.set_description(f"{name}, {who}")  # noqa: E731
+            kept[name] = {"digest": digests[name], "results": run_case(cases[name], tell)}
+            _write(out, cases, kept, machine)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the same command goes on with what is missing") from None
+    print(_write(out, cases, kept, machine))
 
 
 def _digest(case: Case) -> str:
@@ -99,24 +94,21 @@ def _kept(path: Path, digests: Mapping[str, str], machine: Mapping[str, Any]) ->
 
 
 def _write(
-    out: Path, cases: Mapping[str, Case], kept: Mapping[str, Any], machine: Mapping[str, Any]
+    out: Path, cases: Mapping[str, Case], kept: Mapping[str, Any], machine: dict[str, Any]
 ) -> str:
     """All files; returns the table."""
     kept = {name: kept[name] for name in cases if name in kept}
-    _dump(out / "results.json", {"machine": machine, "cases": kept})
     results = {name: one["results"] for name, one in kept.items()}
+    files = {"results.json": {"machine": machine, "cases": kept}}
+    for one in results.get("study", {}).values():
+        if "parts" in one:
+            files["stages.json"] = machine | {"seconds": one["parts"]}
+    for name, content in files.items():
+        (out / name).write_text(json.dumps(content, indent=1) + "\n")
     (out / "table.md").write_text(text := table(cases, results, machine))
     if drawn := figure(cases, results):
         (out / "figure.svg").write_text(drawn)
-    for one in results.get("study", {}).values():
-        if "parts" in one:
-            stages = {key: machine[key] for key in ("processor", "cores")}
-            _dump(out / "stages.json", stages | {"seconds": one["parts"]})
     return text
-
-
-def _dump(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 import rnngrad
-from benchmarks.torch_ways import layer_of, output_gradients
+from benchmarks.torch_ways import layer_of
 from benchmarks.turns import Found, Problem, Turn, some_steps, timed
 
 NAMES = ("frobenius", "column_sum", "spectral")
@@ -28,7 +29,7 @@ def curves(
     busy: str = "0",
 ) -> Turn:
     """With all statistics where none are named, beside so many processes that never wait."""
-    module, inputs, state = _arguments(problem)
+    module, inputs, state = layer_of(problem)
     options: dict[str, Any] = {"state": "c" if isinstance(module, nn.LSTM) else "h"}
     if statistics:
         options["statistics"] = statistics.split(",")
@@ -46,18 +47,18 @@ def curves(
 def curves_of_lstm(problem: Problem) -> Turn:
     """Of an LSTM of the same size, over the same inputs."""
     H = problem.size[1]
-    weights = (np.concatenate([array[:H]] * 4) for array in problem[:3])
-    return curves(Problem(*weights, *problem[3:]))._replace(found={})
+    W_ih, W_hh, b = (np.concatenate([array[:H]] * 4) for array in problem[:3])
+    lstm = problem._replace(weight_ih=W_ih, weight_hh=W_hh, bias=b)
+    return curves(lstm)._replace(found={})
 
 
 def triangle(problem: Problem) -> Turn:
-    """The norms of dL_T/dW_hh by step, for all T."""
-    module, inputs, state = _arguments(problem)
-    gradients = output_gradients(problem)[None]
+    """The norms of the parts of d(sum of h_t)/dW_hh by step, for all t."""
+    module, inputs, state = layer_of(problem)
 
     def run(steps: int | None = None) -> Found:
-        some = inputs[:, :steps], gradients[:, :steps]
-        parts = rnngrad.weight_gradient_parts(module, *some, state)["weight_hh_l0"][0]
+        some, ones = inputs[:, :steps], torch.ones(1, *problem.size[:2])[:, :steps]
+        parts = rnngrad.weight_gradient_parts(module, some, ones, state)["weight_hh_l0"][0]
         return {f"at_{t}": parts[t - 1, :t] for t in some_steps(len(parts))}
 
     return timed(run)
@@ -65,8 +66,7 @@ def triangle(problem: Problem) -> Turn:
 
 def lyapunov(problem: Problem) -> Turn:
     """All exponents; each step costs the same, so that some tell the whole."""
-    module, inputs, state = _arguments(problem)
-    T = problem.size[0]
+    (module, inputs, state), T = layer_of(problem), problem.size[0]
     part = max(1, T // SHARE_OF_STEPS)
 
     def run(steps: int | None = None) -> Found:
@@ -88,8 +88,3 @@ def compiling(problem: Problem) -> Turn:
         if not any(Path(folder).rglob("*.nbi")):
             raise RuntimeError("numba keeps nothing in NUMBA_CACHE_DIR: was anything compiled?")
     return Turn(seconds, {})
-
-
-def _arguments(problem: Problem) -> tuple[nn.RNNBase, Tensor, Any]:
-    module, inputs, state = layer_of(problem)
-    return module, inputs, state if isinstance(module, nn.LSTM) else state[0]

@@ -26,24 +26,22 @@ BATCHES = 20  # of comments of similar length; their lengths are spread as those
 PADDED_BATCHES = 2  # that pay for all their padding; each costs the same
 
 
-def training(problem: Problem, padding: str) -> Turn:
+def training(problem: Problem, padding: str, everything: str = "") -> Turn:
+    """everything: all padding is run through, by plain torch."""
     model, batches = _model(problem), _batches(padding, problem)
-    return timed(lambda some: _train(model, model, batches[: 1 if some else None]))
-
-
-def padded_training(problem: Problem, padding: str) -> Turn:
-    model, some = _model(problem), _batches(padding, problem)[:PADDED_BATCHES]
-    whole, plain = [_padded(batch, problem) for batch in some], partial(_plain, model)
-    return timed(
-        lambda some: _train(model, plain, whole[: 1 if some else None]), len(whole) / BATCHES
-    )
+    logits = partial(_plain, model) if everything else model
+    if everything:
+        batches = [_padded(batch, problem) for batch in batches[:PADDED_BATCHES]]
+    part = len(batches) / BATCHES
+    return timed(lambda some: _train(model, logits, batches[: 1 if some else None]), part)
 
 
 def _model(problem: Problem) -> CommentClassifier:
     torch.set_flush_denormal(True)  # as the study's training does: gradients die on their way
     torch.manual_seed(0)
-    settings = {"hidden": problem.size[1], "initializer": "keras", "forget_bias": 1.0}
-    params = TrainParams.model_construct(**settings)
+
+    keras = {"hidden": problem.size[1], "initializer": "keras", "forget_bias": 1.0}
+    params = TrainParams.model_construct(**keras)
     return CommentClassifier("lstm", problem.inputs.shape[2], params)
 
 

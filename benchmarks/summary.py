@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.cases import EVERYBODY, FORWARD, Case
 
@@ -11,42 +11,34 @@ ASKED = 1e-4  # relative accuracy at every step; who misses it is marked
 HEAD = "{processor}, {threads} threads for everybody; torch {torch}, NumPy {numpy}, numba {numba}."
 MARKS = (
     "In brackets: the worst relative error at any step that was run; 1: zero was returned where "
-    "the true value is not. ≈ extrapolated from a part of the work. – no time counts. The question's "
-    "way gives the column sum alone, the others the Frobenius norm, too."
+    "the true value is not. ≈ extrapolated from a part of the work. – no time counts. The "
+    "question's way gives the column sum alone, the others the Frobenius norm, too."
 )
 LABEL = "time in plain nn.LSTM forwards (hollow: column sum or norm off by 1e-4; ≈ extrapolated)"
 WIDTH, ROW, TITLE = 9.0, 0.2, 0.75  # inches
-
-
-class Measured(NamedTuple):
-    """A median with its range over the rounds; around says whether it is extrapolated."""
-
-    value: float
-    low: float
-    high: float
-    around: bool
-
-    def __str__(self) -> str:
-        return f"{'≈ ' * self.around}{number(self.value)}"
 
 
 def number(value: float) -> str:
     return f"{float(f'{value:.3g}'):,g}"
 
 
-def measured(results: Results, over: str, under: str | None = None) -> Measured | None:
-    """Seconds, or their ratio round by round; None where no time counts."""
+def measured(results: Results, over: str, under: str | None = None) -> tuple[list[float], str]:
+    """Seconds of every round, or their ratio, and a median to show; none where no time counts."""
     both = [results[way] for way in (over, under) if way]
     rounds = list(zip(*(one["seconds"] for one in both), strict=False))
     values = [seconds[0] / seconds[1] if under else seconds[0] for seconds in rounds]
     if not values:
-        return None
+        return [], "–"
     around = any(one["extrapolated"] for one in both)
-    return Measured(statistics.median(values), min(values), max(values), around)
+    return values, f"{'≈ ' * around}{number(statistics.median(values))}"
 
 
-def worst_error(result: Mapping[str, Any]) -> float | None:
-    return max(result.get("errors", {}).values(), default=None)
+def worst_error(result: Mapping[str, Any]) -> float:
+    return max(result.get("errors", {}).values(), default=0.0)
+
+
+def _shown_error(result: Mapping[str, Any]) -> str:
+    return f"{worst_error(result):.0e}" if "errors" in result else ""
 
 
 def table(
@@ -63,13 +55,12 @@ def table(
         ]
         parts += [_markdown([head, *times]), MARKS]
     refused = [
-        f"- {name}, {EVERYBODY.get(way, way)}: {one['refused']}"
+        f"- No time counts of {EVERYBODY.get(way, way)} in {name}: {one['refused']}"
         for name, found in results.items()
         for way, one in found.items()
         if "refused" in one
     ]
-    parts += ["\n".join(["No time counts for:", "", *refused])] if refused else []
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "\n".join(refused)]).strip() + "\n"
 
 
 def goal_row(case: Case, results: Results | None) -> list[str]:
@@ -77,14 +68,13 @@ def goal_row(case: Case, results: Results | None) -> list[str]:
     what, (sign, limit) = case.what.format(case.work), case.goal.split()
     if results is None:
         return [what, "–", case.goal, "not measured", ""]
-    error = worst_error(results[case.ways[0]])
-    found = measured(results, *(case.ways[1::-1] if sign == "≥" else case.ways[:2]))
-    if found is None:
-        return [what, "–", case.goal, "**not reached**: no time counts", ""]
-    reached = found.value >= float(limit) if sign == "≥" else found.value <= float(limit)
-    value = f"{found} ({number(found.low)} to {number(found.high)}) {case.unit}"
-    verdict = "reached" if reached else "**not reached**"
-    return [what, value, case.goal, verdict, "" if error is None else f"{error:.0e}"]
+    values, shown = measured(results, *(case.ways[1::-1] if sign == "≥" else case.ways[:2]))
+    if not values:
+        return [what, shown, case.goal, "**not reached**: no time counts", ""]
+    off = (statistics.median(values) - float(limit)) * (1 if sign == "≤" else -1)
+    spread = f"{shown} ({number(min(values))} to {number(max(values))}) {case.unit}"
+    verdict = "reached" if off <= 0 else "**not reached**"
+    return [what, spread, case.goal, verdict, _shown_error(results[case.ways[0]])]
 
 
 def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[str, Results]:
@@ -94,8 +84,8 @@ def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[st
 
 
 def _time(results: Results, way: str) -> str:
-    ratio, error = measured(results, way, FORWARD), worst_error(results[way])
-    return f"{ratio or '–'}{'' if error is None else f' ({error:.0e})'}"
+    error = _shown_error(results[way])
+    return measured(results, way, FORWARD)[1] + (f" ({error})" if error else "")
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -124,12 +114,13 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
             axis.grid(visible=False, axis="y")
             axis.margins(x=0.25)
             for row, way in enumerate(ways):
-                if ratio := measured(found, way, FORWARD):
+                values, shown = measured(found, way, FORWARD)
+                if values:
                     colour = INK if row else COLOURS["lstm"]  # rnngrad is the first
-                    face = colour if (worst_error(found[way]) or 0) <= ASKED else "white"
-                    axis.plot([ratio.low, ratio.high], [row, row], color=colour)
-                    axis.plot(ratio.value, row, "o", color=colour, markerfacecolor=face)
-                    axis.text(ratio.high, row, f"  {ratio}", va="center", fontsize="small")
+                    face = colour if worst_error(found[way]) <= ASKED else "white"
+                    axis.plot([min(values), max(values)], [row, row], color=colour)
+                    axis.plot(statistics.median(values), row, "o", color=colour, mfc=face)
+                    axis.text(max(values), row, f"  {shown}", va="center", fontsize="small")
         axes[0].invert_yaxis()
         drawn.supxlabel(LABEL, fontsize="medium")
         return to_svg(drawn)

@@ -16,7 +16,7 @@ def gradients(problem: Problem) -> Turn:
     W_ih, W_hh, b, x, h_0, c_0 = map(tf.constant, problem)
     x = tf.transpose(x, [1, 0, 2])
 
-    def step(state: tuple[tf.Tensor, tf.Tensor], x_t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(state, x_t):
         h, c = state
         a = tf.matmul(x_t, W_ih, transpose_b=True) + tf.matmul(h, W_hh, transpose_b=True) + b
         i, f, g, o = tf.split(a, 4, axis=1)
@@ -32,8 +32,8 @@ def gradients(problem: Problem) -> Turn:
     def at(t: int) -> np.ndarray:
         return np.abs(tf.function(gradient)(t).numpy().astype(float)).mean(axis=1)
 
-    turn = one_by_one(lambda: None, at, problem.size[0])
+    T = problem.size[0]
+    turn = one_by_one(lambda: None, at, T)
     with np.errstate(divide="ignore"):
         curve = np.log10(np.stack([*turn.found.values()], axis=1))
-    found = {"column_sum": curve, "steps": np.array(some_steps(problem.size[0]))}
-    return turn._replace(found=found)
+    return turn._replace(found={"column_sum": curve, "steps": np.array(some_steps(T))})

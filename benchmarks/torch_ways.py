@@ -5,6 +5,7 @@ All flush denormal numbers, as JAX and TensorFlow do; else some processors take 
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ PRODUCTS_WORK, JACFWD_WORK = 7e10, 5e9
 AT_ONCE = 8  # examples whose products stay in a cache
 
 
-def layer_of(problem: Problem) -> tuple[nn.RNNBase, Tensor, tuple[Tensor, ...]]:
-    """The layer, its inputs, and the parts of its initial state, (1, B, H) each."""
+def layer_of(problem: Problem) -> tuple[nn.RNNBase, Tensor, Any]:
+    """A layer, its inputs and its initial state, as a user calls it with."""
     H, (*weights, inputs, h, c) = problem.size[1], map(torch.from_numpy, problem)
     layer = LAYERS[len(problem.bias) // H](inputs.shape[2], H, batch_first=True)
     weights.append(torch.zeros_like(weights[-1]))  # torch has two bias vectors
     layer.load_state_dict(dict(zip(layer.state_dict(), weights, strict=True)))
-    return layer, inputs, (h[None], c[None]) if isinstance(layer, nn.LSTM) else (h[None],)
+    return layer, inputs, (h[None], c[None]) if isinstance(layer, nn.LSTM) else h[None]
 
 
 def forward(problem: Problem) -> Turn:
@@ -88,27 +89,21 @@ def backward_passes(problem: Problem) -> Turn:
 
 
 def triangle_rows(problem: Problem, dtype: torch.dtype) -> Callable[[int], np.ndarray]:
-    """By t: ||delta_s h_(s-1)^T|| of the loss at step t for s = 1 .. t, by autograd."""
+    """By t: ||delta_s h_(s-1)^T|| of sum h_t for s = 1 .. t, by autograd, for one example."""
     W_ih, W_hh, b, x, h_0, c_0 = (torch.from_numpy(array).to(dtype) for array in problem)
     a_x, h, c = (x[0] @ W_ih.T + b).requires_grad_(), h_0[0], c_0[0]
-    a, states, losses = [], [h], []
-    for a_t, g_t in zip(a_x, output_gradients(problem).to(dtype), strict=True):
+    a, states = [], [h]
+    for a_t in a_x:
         a.append(a_t + W_hh @ h)
         h, c = lstm_step(a[-1], c)
         states.append(h)
-        losses.append(h @ g_t)
 
     def row(t: int) -> np.ndarray:
-        delta = torch.autograd.grad(losses[t - 1], a[:t], retain_graph=True)
+        delta = torch.autograd.grad(states[t].sum(), a[:t], retain_graph=True)
         norms = [torch.stack(v).norm(dim=1) for v in (delta, states[:t])]
         return (norms[0] * norms[1]).detach().double().numpy()
 
     return row
-
-
-def output_gradients(problem: Problem) -> Tensor:
-    """(T, H): the gradient of the loss at each step by that step's output, for one example."""
-    return torch.randn(*problem.size[:2], generator=torch.Generator().manual_seed(0))
 
 
 def lstm_step(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

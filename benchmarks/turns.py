@@ -73,16 +73,12 @@ def one_by_one(once: Callable[[], Any], at: Callable[[int], np.ndarray], T: int)
         start = perf_counter()
         found[f"at_{t}"] = at(t)
         seconds[t] = perf_counter() - start
-    return Turn(shared + sum_over_steps(seconds, T), found, extrapolated=True)
+    of_all = np.interp(np.arange(1, T + 1), [*seconds], [*seconds.values()])
+    return Turn(shared + float(of_all.sum()), found, extrapolated=True)
 
 
 def some_steps(T: int) -> list[int]:
     return sorted({1, max(1, T // 2), T})
-
-
-def sum_over_steps(seconds: Mapping[int, float], T: int) -> float:
-    """All t = 1 .. T, from some of them in ascending order."""
-    return float(np.interp(np.arange(1, T + 1), [*seconds], [*seconds.values()]).sum())
 
 
 def call(words: str, problem: Problem) -> Any:
