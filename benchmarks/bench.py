@@ -1,8 +1,4 @@
-"""Time the probe beside all that a user would pick instead; on an idle machine.
-
-    python -m benchmarks.bench                      all cases that have no result yet
-    python -m benchmarks.bench --only padded busy   some of them
-    python -m benchmarks.bench --quick              does everything run? Its numbers say nothing
+"""Time the probe beside all that a user would pick instead; on an idle machine. See README.md.
 
 Writes results.json, table.md, figure.svg and stages.json after every case. What Ctrl-C or a crash
 stopped goes on with the same command: a case whose result was made by this code on this machine is
@@ -31,19 +27,17 @@ MEASURES_NOTHING = {"bench.py", "cases.py", "summary.py"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--quick", action="store_true", help="in small, and without the study")
     parser.add_argument("--out", type=Path, help="folder; build/bench for a quick run")
     args = parser.parse_args(arguments)
-    chosen = args.only or [name for name in CASES if not (args.quick and name == "study")]
     out: Path = args.out or (ROOT / "build/bench" if args.quick else HERE)
     cases = {name: case.quick() if args.quick else case for name, case in CASES.items()}
     digests, machine = {name: _digest(case) for name, case in cases.items()}, _machine()
     out.mkdir(parents=True, exist_ok=True)
     kept = _kept(out / "results.json", digests, machine)
-    missing = [name for name in cases if name in chosen and name not in kept]
+    missing = [n for n in args.only or cases if n not in ({*kept, "study"} if args.quick else kept)]
     try:
         for name in (bar := tqdm(missing, "cases")):
             tell = lambda who, name=name: bar.set_description(f"{name}, {who}")  # noqa: E731
@@ -86,8 +80,8 @@ def _kept(path: Path, digests: Mapping[str, str], machine: Mapping[str, Any]) ->
     """The results that this code made on this machine; says how many others there are."""
     found = json.loads(path.read_text()) if path.exists() else {}
     cases = found.get("cases", {})
-    same = cases if found.get("machine") == machine else {}
-    kept = {name: one for name, one in same.items() if one["digest"] == digests.get(name)}
+    kept = {name: one for name, one in cases.items() if one["digest"] == digests.get(name)}
+    kept = kept if found.get("machine") == machine else {}
     if others := len(cases) - len(kept):
         print(f"{others} results of other code or another machine are left out of {path}")
     return kept

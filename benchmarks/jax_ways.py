@@ -16,8 +16,8 @@ def curves(problem: Problem, dtype: str) -> Turn:
     arguments = [jnp.asarray(array, dtype=dtype) for array in problem]
     compiled = jax.jit(_curves).lower(*arguments).compile()
 
-    def run(some: int | None) -> Found:
-        if some:  # all is compiled
+    def run(steps: int | None) -> Found:
+        if steps:  # compiled it is already
             return {}
         *sizes, exponents = map(np.asarray, jax.block_until_ready(compiled(*arguments)))
         logs = [(np.log10(v.astype(float)) + exponents * np.log10(2.0)).T for v in sizes]
@@ -45,7 +45,6 @@ def _curves(W_ih, W_hh, b, x, h, c):
         scale = jnp.ldexp(jnp.ones_like(frobenius), -shift)[:, None]
         return (h, c, dh * scale, dc * scale, exponent + shift), (column_sum, frobenius, exponent)
 
-    H = h.shape[1]
-    dc = jnp.broadcast_to(jnp.eye(H, dtype=h.dtype)[:, None], (H, *h.shape))
+    dc = jnp.broadcast_to(jnp.eye(h.shape[1], dtype=h.dtype)[:, None], (h.shape[1], *h.shape))
     start = (h, c, jnp.zeros_like(dc), dc, jnp.zeros(len(h), dtype=jnp.int32))
     return jax.lax.scan(step, start, jnp.swapaxes(x @ W_ih.T + b, 0, 1))[1]

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,11 @@ from torch import nn
 
 import rnngrad
 from benchmarks.torch_ways import layer_of
-from benchmarks.turns import Found, Problem, Turn, some_steps, timed
+from benchmarks.turns import Found, Problem, Turn, clock, some_steps, timed
 
 NAMES = ("frobenius", "column_sum", "spectral")
 SHARE_OF_STEPS = 4  # one in so many is run of the Lyapunov exponents' steps
-# It ends with the process that has started it.
-BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+BUSY = "import os; p = os.getppid()\nwhile os.getppid() == p: pass"  # until its parent has ended
 
 
 def curves(
@@ -82,9 +80,7 @@ def compiling(problem: Problem) -> Turn:
         os.environ["NUMBA_CACHE_DIR"] = folder  # before numba is imported
         from rnngrad.probe import compile_loops
 
-        start = perf_counter()
-        compile_loops()
-        seconds = perf_counter() - start
+        seconds, _ = clock(compile_loops)
         if not any(Path(folder).rglob("*.nbi")):
             raise RuntimeError("numba keeps nothing in NUMBA_CACHE_DIR: was anything compiled?")
     return Turn(seconds, {})

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.cases import FORWARD, Case, Work
 from benchmarks.reference import Check
-from benchmarks.turns import Problem, Turn, call
+from benchmarks.turns import Problem, Turn, call, clock
 from rnngrad.data.demo import real_word_counts
 from rnngrad.models.initializers import initialize_like_keras
 
@@ -33,10 +33,7 @@ SOME_ROUNDS, ENOUGH = 2, 60.0
 
 
 def run_case(case: Case, tell: Callable[[str], object] = lambda who: None) -> dict[str, Any]:
-    """By way: seconds of every round and the worst errors, or why it is refused.
-
-    tell: is told who works now.
-    """
+    """By way: seconds of every round and the worst error, or why it is refused."""
     results: dict[str, Any] = {way: {"seconds": []} for way in case.ways}
     spent, problem = dict.fromkeys(case.ways, 0.0), make_problem(case.work)
     tell("reference")
@@ -49,9 +46,7 @@ def run_case(case: Case, tell: Callable[[str], object] = lambda who: None) -> di
                 rests = number >= SOME_ROUNDS and (spent[way] > ENOUGH or not compared)
                 if "refused" not in result and not rests:
                     tell(f"round {number + 1}: {way}")
-                    start = perf_counter()
-                    _work(way, folder, check, result)
-                    spent[way] += perf_counter() - start
+                    spent[way] += clock(partial(_work, way, folder, check, result))[0]
     return results
 
 
@@ -75,8 +70,8 @@ def _work(way: str, folder: str, check: Check | None, result: dict[str, Any]) ->
         turn = _turn(way, folder)
         if check and turn.found:
             exact = way.startswith("rnngrad_ways") or "float64" in way
-            result["errors"] = check(turn.found, exact)
-    except (RuntimeError, ValueError, KeyError) as error:
+            result["error"] = check(turn.found, exact)
+    except (RuntimeError, ValueError, LookupError) as error:
         print(f"\n{way} is left out: {error}", file=sys.stderr)
         result |= {"refused": str(error), "seconds": []}
         return
@@ -99,6 +94,5 @@ def _turn(way: str, folder: str) -> Turn:
         raise RuntimeError(f"no answer within {LIMIT:.0f} s") from None
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or "its process has ended").splitlines()[-1][:200])
-    with np.load(f"{folder}/turn.npz") as arrays:
-        found = dict(arrays)
+    found = dict(np.load(f"{folder}/turn.npz"))
     return Turn(float(found.pop("_seconds")), found, bool(found.pop("_extrapolated")))

@@ -39,7 +39,6 @@ def training(problem: Problem, padding: str, everything: str = "") -> Turn:
 def _model(problem: Problem) -> CommentClassifier:
     torch.set_flush_denormal(True)  # as the study's training does: gradients die on their way
     torch.manual_seed(0)
-
     keras = {"hidden": problem.size[1], "initializer": "keras", "forget_bias": 1.0}
     params = TrainParams.model_construct(**keras)
     return CommentClassifier("lstm", problem.inputs.shape[2], params)
@@ -65,9 +64,8 @@ def _batches(padding: str, problem: Problem) -> list[Batch]:
 
 def _padded(batch: Batch, problem: Problem) -> Batch:
     """All zeros of the shared prefix in front, or as many behind."""
-    prefix = batch.shared_prefix
-    behind = problem.size[0] - prefix - batch.inputs.shape[1]
-    inputs = pad(batch.inputs, (0, 0, prefix, behind))
+    T, prefix = problem.size[0], batch.shared_prefix
+    inputs = pad(batch.inputs, (0, 0, prefix, T - prefix - batch.inputs.shape[1]))
     return batch._replace(inputs=inputs, lengths=batch.lengths + prefix, shared_prefix=0)
 
 
@@ -96,13 +94,12 @@ def stages(problem: Problem) -> Turn:
     """Of the default study, from nothing, in a clone of the last commit."""
     # the study sets its numbers of threads itself
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as clone:
         subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
         with subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--force"], cwd=clone,
-            env=environment | {"PATH": path, "PYTHONPATH": f"{clone}/src"},
-            stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "dvc", "repro", "--force"], cwd=clone, text=True,
+            env=environment | {"PYTHONPATH": f"{clone}/src"}, stdout=subprocess.PIPE,
         ) as dvc:  # fmt: skip
             lines = [(perf_counter(), line) for line in dvc.stdout or ()]
         if dvc.returncode:

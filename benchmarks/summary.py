@@ -33,12 +33,8 @@ def measured(results: Results, over: str, under: str | None = None) -> tuple[lis
     return values, f"{'≈ ' * around}{number(statistics.median(values))}"
 
 
-def worst_error(result: Mapping[str, Any]) -> float:
-    return max(result.get("errors", {}).values(), default=0.0)
-
-
-def _shown_error(result: Mapping[str, Any]) -> str:
-    return f"{worst_error(result):.0e}" if "errors" in result else ""
+def _error(result: Mapping[str, Any]) -> str:
+    return f"{result['error']:.0e}" if "error" in result else ""
 
 
 def table(
@@ -74,7 +70,7 @@ def goal_row(case: Case, results: Results | None) -> list[str]:
     off = (statistics.median(values) - float(limit)) * (1 if sign == "≤" else -1)
     spread = f"{shown} ({number(min(values))} to {number(max(values))}) {case.unit}"
     verdict = "reached" if off <= 0 else "**not reached**"
-    return [what, spread, case.goal, verdict, _shown_error(results[case.ways[0]])]
+    return [what, spread, case.goal, verdict, _error(results[case.ways[0]])]
 
 
 def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[str, Results]:
@@ -84,8 +80,8 @@ def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[st
 
 
 def _time(results: Results, way: str) -> str:
-    error = _shown_error(results[way])
-    return measured(results, way, FORWARD)[1] + (f" ({error})" if error else "")
+    error = _error(results[way])
+    return measured(results, way, FORWARD)[1] + f" ({error})" * bool(error)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -104,10 +100,9 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
         return None
     with figure_style():
         lines = -(-len(sizes) // 2)
-        height = lines * (TITLE + ROW * len(ways)) + 0.3
-        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        size = WIDTH, lines * (TITLE + ROW * len(ways)) + 0.3
+        drawn = Figure(figsize=size, layout="constrained")
         axes = drawn.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).ravel()
-        axes[-1].set_visible(len(sizes) % 2 == 0)
         for axis, (size, found) in zip(axes, sizes.items(), strict=False):
             axis.set(title=size, xscale="log", yticks=range(len(ways)))
             axis.set_yticklabels([EVERYBODY[way] for way in ways])
@@ -117,7 +112,7 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
                 values, shown = measured(found, way, FORWARD)
                 if values:
                     colour = INK if row else COLOURS["lstm"]  # rnngrad is the first
-                    face = colour if worst_error(found[way]) <= ASKED else "white"
+                    face = colour if found[way].get("error", 0) <= ASKED else "white"
                     axis.plot([min(values), max(values)], [row, row], color=colour)
                     axis.plot(statistics.median(values), row, "o", color=colour, mfc=face)
                     axis.text(max(values), row, f"  {shown}", va="center", fontsize="small")

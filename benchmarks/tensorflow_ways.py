@@ -1,7 +1,4 @@
-"""The question's way: for every t, a pass over all steps and `tf.gradients` of c_t by c_0.
-
-TensorFlow traces a new graph for every t, which is part of the costs of that way.
-"""
+"""The question's way: for every t a new graph, a pass over all steps, `tf.gradients` of c_t."""
 
 import os
 

@@ -15,9 +15,8 @@ from torch.func import jacfwd, vmap
 from benchmarks.turns import Found, Problem, Turn, one_by_one, timed
 
 LAYERS = {4: nn.LSTM, 3: nn.GRU, 1: nn.RNN}  # by their number of gates
-# Steps times batch times H^3 that one run may take; the rest is extrapolated.
-PRODUCTS_WORK, JACFWD_WORK = 7e10, 5e9
-AT_ONCE = 8  # examples whose products stay in a cache
+JACFWD_WORK = 5e9  # steps times batch times H^3 that one run may take; the rest is extrapolated
+PRODUCTS, AT_ONCE = 20, 8  # steps and examples whose products stay in a cache
 
 
 def layer_of(problem: Problem) -> tuple[nn.RNNBase, Tensor, Any]:
@@ -32,34 +31,30 @@ def layer_of(problem: Problem) -> tuple[nn.RNNBase, Tensor, Any]:
 def forward(problem: Problem) -> Turn:
     torch.set_flush_denormal(True)
     lstm, inputs, state = layer_of(problem)
-
-    @torch.no_grad()
-    def run(steps: int | None = None) -> Found:
-        lstm(inputs[:, :steps], state)
-        return {}
-
-    return timed(run)
+    with torch.no_grad():
+        return timed(lambda steps: (lstm(inputs[:, :steps], state), {})[1])
 
 
 def products(problem: Problem) -> Turn:
     """A step of an example is one (2H, H) by (H, H) product if no direction is dropped."""
     T, H, B = problem.size
-    steps, examples = _affordable(PRODUCTS_WORK, problem), min(B, AT_ONCE)
+    examples = min(B, AT_ONCE)
     V, J, out = (np.ones((examples, rows, H)) for rows in (2 * H, H, 2 * H))
 
-    def run(some: int | None) -> Found:
-        for _ in range(some or steps):
+    def run(_: int | None) -> Found:
+        for _ in range(PRODUCTS):
             np.matmul(V, J, out=out)  # by OpenBLAS, as in rnngrad
         return {}
 
-    return timed(run, steps * examples / (T * B))
+    return timed(run, PRODUCTS * examples / (T * B))
 
 
 def jacfwd_of_all_steps(problem: Problem) -> Turn:
     """Its Jacobians of all t at once; of the first steps where they are too many."""
     torch.set_flush_denormal(True)
     W_ih, W_hh, b, x, h_0, c_0 = map(torch.from_numpy, problem)
-    part = _affordable(JACFWD_WORK, problem)
+    T, H, B = problem.size
+    part = min(T, max(20, int(JACFWD_WORK / (B * H**3))))
 
     def cell_states(a: Tensor, h: Tensor, c: Tensor) -> Tensor:
         states = []
@@ -72,13 +67,13 @@ def jacfwd_of_all_steps(problem: Problem) -> Turn:
     def run(some: int | None) -> Found:
         steps = 1 if some else part
         J = vmap(jacfwd(cell_states, argnums=2))(x[:, :steps] @ W_ih.T + b, h_0, c_0)  # b, t, i, j
-        column_sum = J.sum(dim=-2).abs().mean(dim=-1)
         # in two stages: float32's sum over all entries at once is 2e-5 off
-        frobenius = J.norm(dim=-1).norm(dim=-1)
-        logs = [size.double().log10().numpy() for size in (column_sum, frobenius)]
-        return {"column_sum": logs[0], "frobenius": logs[1], "steps": np.arange(1, steps + 1)}
+        sizes = J.sum(dim=-2).abs().mean(dim=-1), J.norm(dim=-1).norm(dim=-1)
+        column_sum, frobenius = (size.double().log10().numpy() for size in sizes)
+        steps_run = np.arange(1, steps + 1)
+        return {"column_sum": column_sum, "frobenius": frobenius, "steps": steps_run}
 
-    return timed(run, part / problem.size[0])
+    return timed(run, part / T)
 
 
 def backward_passes(problem: Problem) -> Turn:
@@ -111,8 +106,3 @@ def lstm_step(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = a.chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
-
-
-def _affordable(work: float, problem: Problem) -> int:
-    T, H, B = problem.size
-    return min(T, max(20, int(work / (B * H**3))))

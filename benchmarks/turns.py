@@ -10,6 +10,7 @@ neither torch nor rnngrad run it too.
 import statistics
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -50,6 +51,12 @@ class Turn(NamedTuple):
     extrapolated: bool = False
 
 
+def clock(run: Callable[[], Any]) -> tuple[float, Any]:
+    start = perf_counter()
+    found = run()
+    return perf_counter() - start, found
+
+
 def timed(run: Callable[[int | None], Found], part: float = 1.0) -> Turn:
     """One run of a part of the work; all parts cost the same.
 
@@ -58,22 +65,16 @@ def timed(run: Callable[[int | None], Found], part: float = 1.0) -> Turn:
     run(WARM)
     seconds, found = [], {}
     while sum(seconds) < SHORT or (len(seconds) < MIN_RUNS and seconds[0] < SHORT):
-        start = perf_counter()
-        found = run(None)
-        seconds.append(perf_counter() - start)
+        second, found = clock(lambda: run(None))
+        seconds.append(second)
     return Turn(statistics.median(seconds) / part, found, part < 1)
 
 
 def one_by_one(once: Callable[[], Any], at: Callable[[int], np.ndarray], T: int) -> Turn:
     """The work that all t share, and some t by themselves; between these it is linear in t."""
-    start = perf_counter()
-    once()
-    shared, seconds, found = perf_counter() - start, {}, {}
-    for t in some_steps(T):
-        start = perf_counter()
-        found[f"at_{t}"] = at(t)
-        seconds[t] = perf_counter() - start
-    of_all = np.interp(np.arange(1, T + 1), [*seconds], [*seconds.values()])
+    shared, turns = clock(once)[0], {t: clock(partial(at, t)) for t in some_steps(T)}
+    of_all = np.interp(np.arange(1, T + 1), [*turns], [seconds for seconds, _ in turns.values()])
+    found = {f"at_{t}": result for t, (_, result) in turns.items()}
     return Turn(shared + float(of_all.sum()), found, extrapolated=True)
 
 
@@ -90,8 +91,7 @@ def call(words: str, problem: Problem) -> Any:
 
 
 def main(folder: str, way: str) -> None:
-    with np.load(f"{folder}/problem.npz") as arrays:
-        seconds, found, extrapolated = call(way, Problem(**arrays))
+    seconds, found, extrapolated = call(way, Problem(**np.load(f"{folder}/problem.npz")))
     np.savez(f"{folder}/turn.npz", _seconds=seconds, _extrapolated=extrapolated, **found)
 
 
