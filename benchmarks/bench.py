@@ -1,79 +1,108 @@
-"""Time the probe beside all that a user would pick instead.
+"""Time the probe beside all that a user would pick instead; on an idle machine. See README.md.
 
-    python -m benchmarks.bench                        everything, on an idle machine
-    python -m benchmarks.bench --only padded cells --out FOLDER                some of it
-    python -m benchmarks.bench --quick --out FOLDER   does everything run? Its numbers say nothing
-
-Writes results.json, table.md and figure.svg. Ctrl-C ends it; what is finished is written.
+Writes results.json, table.md, figure.svg and stages.json after every case. What Ctrl-C or a crash
+stopped goes on with the same command: a case whose result was made by this code on this machine is
+not run again.
 """
 
 import argparse
+import hashlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.findings import QUESTION
-from benchmarks.goals import MEASUREMENTS
-from benchmarks.machine import description
-from benchmarks.rounds import ROOT
-from benchmarks.summary import write_summary
+from benchmarks.cases import CASES, Case
+from benchmarks.rounds import BENCH_PYTHON, FOREIGN, ROOT, THREADS, run_case
+from benchmarks.summary import figure, table
 
-LIMIT = 3600.0  # seconds of one measurement
+HERE = Path(__file__).parent
+MEASURES_NOTHING = {"bench.py", "cases.py", "summary.py"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parsed(arguments)
-    results: dict[str, Any] = {"machine": description(args.threads), "finished": False, "found": []}
-    args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        for name in tqdm([name for name in MEASUREMENTS if name in args.only], "measurements"):
-            results["found"] += _in_own_process(name, args)
-            write_summary(results, args.out)
-        results["finished"] = True
-    except KeyboardInterrupt:
-        print("\ninterrupted: what is finished is written")
-    write_summary(results, args.out)
-    print((args.out / "table.md").read_text())
-
-
-def _in_own_process(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """As many threads for everybody, whichever library makes them."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
-    environment = os.environ | dict.fromkeys(threads, str(args.threads)) | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "benchmarks.goals", name, "--rounds", str(args.rounds)]
-    command += ["--quick"] * args.quick
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        return [{"what": name, "refused": f"no answer within {LIMIT:.0f} s"}]
-    if done.returncode:
-        why = (done.stderr.strip() or "its process has ended").splitlines()[-1]
-        return [{"what": name, "refused": why[:200]}]
-    return json.loads(done.stdout)
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = list(MEASUREMENTS)
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=QUESTION.rounds)
-    parser.add_argument("--threads", type=int, default=2, help="of every competitor")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--quick", action="store_true", help="in small, and without the study")
+    parser.add_argument("--out", type=Path, help="folder; build/bench for a quick run")
     args = parser.parse_args(arguments)
-    if (args.quick or args.only != names) and args.out == parser.get_default("out"):
-        parser.error("--quick and --only need --out: they would replace the whole results")
-    return args
+    out: Path = args.out or (ROOT / "build/bench" if args.quick else HERE)
+    cases = {name: case.quick() if args.quick else case for name, case in CASES.items()}
+    digests, machine = {name: _digest(case) for name, case in cases.items()}, _machine()
+    out.mkdir(parents=True, exist_ok=True)
+    kept = _kept(out / "results.json", digests, machine)
+    missing = [n for n in args.only or cases if n not in ({*kept, "study"} if args.quick else kept)]
+    try:
+        for name in (bar := tqdm(missing, "cases")):
+            tell = lambda who, name=name: bar.set_description(f"{name}, {who}")  # noqa: E731
+            kept[name] = {"digest": digests[name], "results": run_case(cases[name], tell)}
+            _write(out, cases, kept, machine)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the same command goes on with what is missing") from None
+    print(_write(out, cases, kept, machine))
+
+
+def _digest(case: Case) -> str:
+    """Of all that decides a result: work, code, and other libraries where they take part."""
+    files = {path for path in HERE.glob("*.py") if path.name not in MEASURES_NOTHING}
+    for part in case.code:
+        files |= set((ROOT / "src/rnngrad" / part).rglob("*.py"))
+    digest = hashlib.sha256(repr(case._replace(what="", goal="", unit="")).encode())
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    if any(way.startswith(FOREIGN) for way in case.ways):
+        installed = BENCH_PYTHON.parents[1].glob("lib/*/site-packages/*.dist-info")
+        digest.update(repr(sorted(path.name for path in installed)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _machine() -> dict[str, Any]:
+    """What it is, without names of hosts or folders."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    name = re.search(r"model name\s*: (.*)", text)
+    return {
+        "processor": (name[1] if name else platform.machine()) + ", AVX-512" * ("avx512f" in text),
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numpy", "numba")},
+    }
+
+
+def _kept(path: Path, digests: Mapping[str, str], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The results that this code made on this machine; says how many others there are."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    cases = found.get("cases", {})
+    kept = {name: one for name, one in cases.items() if one["digest"] == digests.get(name)}
+    kept = kept if found.get("machine") == machine else {}
+    if others := len(cases) - len(kept):
+        print(f"{others} results of other code or another machine are left out of {path}")
+    return kept
+
+
+def _write(
+    out: Path, cases: Mapping[str, Case], kept: Mapping[str, Any], machine: dict[str, Any]
+) -> str:
+    """All files; returns the table."""
+    kept = {name: kept[name] for name in cases if name in kept}
+    results = {name: one["results"] for name, one in kept.items()}
+    files = {"results.json": {"machine": machine, "cases": kept}}
+    for one in results.get("study", {}).values():
+        if "parts" in one:
+            files["stages.json"] = machine | {"seconds": one["parts"]}
+    for name, content in files.items():
+        (out / name).write_text(json.dumps(content, indent=1) + "\n")
+    (out / "table.md").write_text(text := table(cases, results, machine))
+    if drawn := figure(cases, results):
+        (out / "figure.svg").write_text(drawn)
+    return text
 
 
 if __name__ == "__main__":

@@ -1,55 +1,44 @@
-"""The work of a case: an LSTM, its inputs and its initial state, the same for every competitor.
+"""The measurements, as cases.toml says them."""
 
-This file needs NumPy only: the processes that know neither torch nor rnngrad read it too.
-"""
-
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+EVERYBODY: dict[str, str] = _TABLES["everybody"]  # labels by way
+FORWARD = "torch_ways.forward"  # the unit of the others' times
 
-FEATURES = 100  # D, the dimension of the question's word vectors
 
-
-class Case(NamedTuple):
-    """T steps, H units, B examples."""
-
-    steps: int
-    hidden: int
-    batch: int
+class Work(NamedTuple):
+    steps: int = 1
+    hidden: int = 1
+    batch: int = 1
+    question: bool = False
+    padded: bool = False
+    cell: str = "lstm"
 
     def __str__(self) -> str:
         return f"T {self.steps:,}, H {self.hidden}, batch {self.batch}"
 
 
-class Problem(NamedTuple):
-    """float32 arrays; the gates are in torch's order i, f, g, o."""
+class Case(NamedTuple):
+    goal: str
+    work: Work = Work()
+    what: str = "curves at every t, {}"
+    unit: str = "times as fast as JAX in float64"
+    ways: Sequence[str] = list(EVERYBODY)
+    check: str = "curves"
+    code: Sequence[str] = ("probe",)
+    rounds: int = 5
 
-    weight_ih: np.ndarray  # (4H, D)
-    weight_hh: np.ndarray  # (4H, H)
-    bias: np.ndarray  # (4H,)
-    inputs: np.ndarray  # (B, T, D)
-    h: np.ndarray  # (B, H)
-    c: np.ndarray  # (B, H)
-
-    @property
-    def case(self) -> Case:
-        return Case(self.inputs.shape[1], self.h.shape[1], len(self.h))
+    def quick(self) -> "Case":
+        """So small that its times mean nothing."""
+        T, H, batch = map(min, self.work[:3], (40, 16, 4))
+        return self._replace(work=self.work._replace(steps=T, hidden=H, batch=batch), rounds=1)
 
 
-def make_problem(case: Case) -> Problem:
-    """The question's setting: Keras' initial weights, forget bias 1, h_0 and c_0 ~ U(0, 1).
-
-    The inputs are N(0, 1): every step has words of its own, so nothing can be shared.
-    """
-    rng = np.random.default_rng(0)
-    H, D = case.hidden, FEATURES
-    limit = np.sqrt(6 / (D + 4 * H))  # Glorot-uniform over the stacked gates
-    arrays = (
-        rng.uniform(-limit, limit, (4 * H, D)),
-        np.linalg.qr(rng.standard_normal((4 * H, H)))[0],
-        np.repeat([0.0, 1.0, 0.0, 0.0], H),
-        rng.standard_normal((case.batch, case.steps, D), dtype=np.float32),
-        rng.uniform(size=(case.batch, H)),
-        rng.uniform(size=(case.batch, H)),
-    )
-    return Problem(*(np.ascontiguousarray(array, dtype=np.float32) for array in arrays))
+CASES: dict[str, Case] = {
+    name: Case(**table | {"work": Work(**table.get("work", {}))})
+    for name, table in _TABLES["cases"].items()
+}

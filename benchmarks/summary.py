@@ -1,120 +1,121 @@
-"""The results as tables and a figure: ratios, and seconds where the goal is one of seconds."""
+"""The results as tables and a figure: goals, ratios, accuracies, and why times do not count."""
 
-import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from benchmarks.competitors import LABELS, UNIT
-from benchmarks.findings import Finding
+from benchmarks.cases import EVERYBODY, FORWARD, Case
 
-Results = Mapping[str, Any]
-
-
-class Entry(NamedTuple):
-    """A competitor's time in units of the plain forward's."""
-
-    ratio: float
-    low: float
-    high: float
-    extrapolated: bool
-    accurate: bool
-
-    def __str__(self) -> str:
-        return f"{'≈ ' * self.extrapolated}{number(self.ratio)}{' (a)' * (not self.accurate)}"
+Results = Mapping[str, Mapping[str, Any]]  # by way, as `rounds.run_case` returns them
+ASKED = 1e-4  # relative accuracy at every step; who misses it is marked
+HEAD = "{processor}, {threads} threads for everybody; torch {torch}, NumPy {numpy}, numba {numba}."
+MARKS = (
+    "In brackets: the worst relative error at any step that was run; 1: zero was returned where "
+    "the true value is not. ≈ extrapolated from a part of the work. – no time counts. The "
+    "question's way gives the column sum alone, the others the Frobenius norm, too."
+)
+LABEL = "time in plain nn.LSTM forwards (hollow: column sum or norm off by 1e-4; ≈ extrapolated)"
+WIDTH, ROW, TITLE = 9.0, 0.2, 0.75  # inches
 
 
 def number(value: float) -> str:
-    """Two or three digits."""
-    if value >= 99.5:
-        return f"{float(f'{value:.2g}'):,.0f}"
-    return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}" if value >= 0.995 else f"{value:.2g}"
+    return f"{float(f'{value:.3g}'):,g}"
 
 
-def entry(case: Results, name: str) -> Entry | None:
-    """None where no time counts."""
-    seconds, unit = (case["competitors"].get(n, {}).get("seconds") for n in (name, UNIT))
-    if not seconds or not unit:
-        return None
-    ratios = [f(seconds) / statistics.median(unit) for f in (statistics.median, min, max)]
-    result = case["competitors"][name]
-    low_to_high = ratios[0], ratios[1], ratios[2]
-    return Entry(*low_to_high, result["extrapolated"], result.get("accurate", True))
+def measured(results: Results, over: str, under: str | None = None) -> tuple[list[float], str]:
+    """Seconds of every round, or their ratio, and a median to show; none where no time counts."""
+    both = [results[way] for way in (over, under) if way]
+    rounds = list(zip(*(one["seconds"] for one in both), strict=False))
+    values = [seconds[0] / seconds[1] if under else seconds[0] for seconds in rounds]
+    if not values:
+        return [], "–"
+    around = any(one["extrapolated"] for one in both)
+    return values, f"{'≈ ' * around}{number(statistics.median(values))}"
 
 
-def write_summary(results: Results, folder: Path) -> None:
-    """results.json, table.md and figure.svg."""
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "table.md").write_text(table(results))
-    cases = _cases(results)
-    if cases:
-        from benchmarks.figure import ratios_figure
-        from rnngrad.report.style import to_svg
-
-        entries = [{n: e for n in LABELS if (e := entry(case, n))} for case in cases]
-        labels = [case["case"] for case in cases]
-        (folder / "figure.svg").write_text(
-            to_svg(ratios_figure(list(zip(labels, entries, strict=True))))
-        )
+def _error(result: Mapping[str, Any]) -> str:
+    return f"{result['error']:.0e}" if "error" in result else ""
 
 
-def _cases(results: Results) -> list[Results]:
-    return [found for found in results["found"] if "competitors" in found]
-
-
-def table(results: Results) -> str:
-    """Markdown: goals, competitors by cases, accuracies, and why times do not count."""
-    machine = results["machine"]
-    head = (
-        "{processor}, {threads} threads for everybody; torch {torch}, NumPy {numpy}, numba {numba}."
-    )
-    unfinished = "" if results["finished"] else " Unfinished: the run was interrupted."
-    rows = [["work", "median (range)", "goal", "note"], *map(_goal_row, results["found"])]
-    parts = [head.format(**machine) + unfinished, _markdown(rows)]
-    cases = _cases(results)
-    if cases:
-        parts += [
-            _by_case("time of a plain forward = 1", cases, lambda c, n: str(entry(c, n) or "–")),
-            "≈ extrapolated from a part of the work. (a) less accurate than 1e-5 (Frobenius) or "
-            "1e-4 (column sum) at some step that was run. – no time counts. One t after another "
-            "gives the column sum alone.",
-            _by_case("worst relative errors: column sum, Frobenius norm", cases, _errors),
-            "1: zero was returned where the true value is not.",
-            *_refusals(cases),
+def table(
+    cases: Mapping[str, Case], results: Mapping[str, Results], machine: Mapping[str, Any]
+) -> str:
+    """Markdown; goals that are not measured yet have a row, too."""
+    head = ["work", "median (range of the rounds)", "goal", "", "worst error"]
+    goals = [goal_row(case, results.get(name)) for name, case in cases.items()]
+    parts = [HEAD.format(**machine), _markdown([head, *goals])]
+    if sizes := _sizes(cases, results):
+        head = ["time of a plain forward = 1", *sizes]
+        times = [
+            [who, *(_time(one, way) for one in sizes.values())] for way, who in EVERYBODY.items()
         ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _goal_row(found: Results) -> list[str]:
-    if "refused" in found:
-        return [found["what"], "–", "", found["refused"]]
-    finding = Finding(**{name: found[name] for name in Finding._fields})
-    goal = f"{finding.goal}: {'met' if finding.met else 'missed'}" if finding.goal else ""
-    median = f"{number(finding.value)} ({number(finding.low)} to {number(finding.high)})"
-    return [finding.what, f"{median} {finding.unit}", goal, finding.note]
-
-
-def _by_case(head: str, cases: Sequence[Results], cell: Callable[[Results, str], str]) -> str:
-    rows = [[label, *(cell(case, name) for case in cases)] for name, label in LABELS.items()]
-    return _markdown([[head, *(case["case"] for case in cases)], *rows])
-
-
-def _errors(case: Results, name: str) -> str:
-    errors = case["competitors"].get(name, {}).get("errors", {})
-    return ", ".join(f"{error:.0e}" for error in errors.values()) or "–"
-
-
-def _refusals(cases: Sequence[Results]) -> list[str]:
-    lines = [
-        f"- {LABELS[name]}, {case['case']}: {result['refused']}"
-        for case in cases
-        for name, result in case["competitors"].items()
-        if "refused" in result
+        parts += [_markdown([head, *times]), MARKS]
+    refused = [
+        f"- No time counts of {EVERYBODY.get(way, way)} in {name}: {one['refused']}"
+        for name, found in results.items()
+        for way, one in found.items()
+        if "refused" in one
     ]
-    return ["\n".join(["No time counts for:", "", *lines])] if lines else []
+    return "\n\n".join([*parts, "\n".join(refused)]).strip() + "\n"
+
+
+def goal_row(case: Case, results: Results | None) -> list[str]:
+    """Work, what was measured, the goal, whether it is reached, the worst error."""
+    what, (sign, limit) = case.what.format(case.work), case.goal.split()
+    if results is None:
+        return [what, "–", case.goal, "not measured", ""]
+    values, shown = measured(results, *(case.ways[1::-1] if sign == "≥" else case.ways[:2]))
+    if not values:
+        return [what, shown, case.goal, "**not reached**: no time counts", ""]
+    off = (statistics.median(values) - float(limit)) * (1 if sign == "≤" else -1)
+    spread = f"{shown} ({number(min(values))} to {number(max(values))}) {case.unit}"
+    verdict = "reached" if off <= 0 else "**not reached**"
+    return [what, spread, case.goal, verdict, _error(results[case.ways[0]])]
+
+
+def _sizes(cases: Mapping[str, Case], results: Mapping[str, Results]) -> dict[str, Results]:
+    """The cases that everybody takes part in, by size."""
+    names = [name for name in results if cases[name].ways == list(EVERYBODY)]
+    return {str(cases[name].work): results[name] for name in names}
+
+
+def _time(results: Results, way: str) -> str:
+    error = _error(results[way])
+    return measured(results, way, FORWARD)[1] + f" ({error})" * bool(error)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | None:
+    """SVG with a panel per size: every competitor's time in units of the plain forward's."""
+    from matplotlib.figure import Figure
+
+    from rnngrad.report.style import COLOURS, INK, figure_style, to_svg
+
+    sizes, ways = _sizes(cases, results), [way for way in EVERYBODY if way != FORWARD]
+    if not sizes:
+        return None
+    with figure_style():
+        lines = -(-len(sizes) // 2)
+        size = WIDTH, lines * (TITLE + ROW * len(ways)) + 0.3
+        drawn = Figure(figsize=size, layout="constrained")
+        axes = drawn.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).ravel()
+        for axis, (size, found) in zip(axes, sizes.items(), strict=False):
+            axis.set(title=size, xscale="log", yticks=range(len(ways)))
+            axis.set_yticklabels([EVERYBODY[way] for way in ways])
+            axis.grid(visible=False, axis="y")
+            axis.margins(x=0.25)
+            for row, way in enumerate(ways):
+                values, shown = measured(found, way, FORWARD)
+                if values:
+                    colour = INK if row else COLOURS["lstm"]  # rnngrad is the first
+                    face = colour if found[way].get("error", 0) <= ASKED else "white"
+                    axis.plot([min(values), max(values)], [row, row], color=colour)
+                    axis.plot(statistics.median(values), row, "o", color=colour, mfc=face)
+                    axis.text(max(values), row, f"  {shown}", va="center", fontsize="small")
+        axes[0].invert_yaxis()
+        drawn.supxlabel(LABEL, fontsize="medium")
+        return to_svg(drawn)
