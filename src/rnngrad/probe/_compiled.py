@@ -111,7 +111,7 @@ def steps(cell, a, W_T, bias_q, h, c, path, mix, keep, other):
                     other[b, t, j] = new
                     keep[b, t, j] = z
                     h[b, j] = z_less * n + z * h[b, j]
-                elif cell == LSTM or cell == LSTM_SIGMOID:
+                elif cell in (LSTM, LSTM_SIGMOID):
                     i, i_less = _gate(x)
                     f, f_less = _gate(a[b, t, H + j] + w[b, H + j])
                     g, g_slope = _squash(a[b, t, 2 * H + j] + w[b, 2 * H + j])

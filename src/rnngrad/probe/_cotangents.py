@@ -108,7 +108,9 @@ class Cotangents:
             with np.errstate(all="ignore"):  # autograd's result may overflow
                 if c:
                     c[0] += h * maps.through[:, t]
-                visit = Visit(layer, h, c[0] if c else h, self.deltas[:, losses], self.norms[:, losses])
+                visit = Visit(
+                    layer, h, c[0] if c else h, self.deltas[:, losses], self.norms[:, losses]
+                )
                 for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
                     self._gates(mix[:, t], visit, side)
             yield visit

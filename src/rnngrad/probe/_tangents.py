@@ -312,19 +312,20 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
 
 
 def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
-    """The same in plain torch, and the examples that need a scale per row, whose values are wrong.
+    """The same in plain torch, and the examples that are lost: their values are wrong.
 
     No step is shared and no direction dropped: looking for them takes a GPU longer than the steps.
     """
     found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
     most = max(1, DEVICE_BYTES // (8 * 4 * plan.start.size))
     lost = []
-    for examples in np.array_split(np.arange(problem.batch), -(-problem.batch // most)):
+    for first in range(0, problem.batch, most):
+        examples = slice(first, min(first + most, problem.batch))
         run = _DeviceRun(problem, plan, examples)
-        for start in range(0, problem.steps, BLOCK_STEPS):
-            steps = slice(start, min(start + BLOCK_STEPS, problem.steps))
-            for name, values in run.block(steps).items():
-                found[name][examples, steps] = values.cpu().numpy()
+        cuts = range(0, problem.steps, BLOCK_STEPS)
+        blocks = [run.block(slice(t, min(t + BLOCK_STEPS, problem.steps))) for t in cuts]
+        for name, values in found.items():
+            values[examples] = torch.cat([block[name] for block in blocks], dim=1).cpu().numpy()
         lost.append(run.lost.cpu().numpy())
     beyond = np.arange(problem.steps) >= problem.lengths.numpy()[:, None]
     for values in found.values():
@@ -333,80 +334,104 @@ def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], A
 
 
 class _DeviceRun:
-    """Some examples at once, with one power of two each; nothing waits for the device in a block.
+    """Some examples at once, with one power of two each; nothing waits for the device.
 
-    lost (b,): the examples that left the range in which that is exact.
+    All rows of J take their steps together, J = V dh + keep ds, with s the last of the cell's
+    states: the rows of h are those of c times `through`, and what comes through the output gate.
+
+    lost (b,): the examples that left the range in which that is exact, or overflowed.
     """
 
-    def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
+    def __init__(self, problem: Problem, plan: Plan, examples: slice) -> None:
         self.problem, self.plan, self.examples = problem, plan, examples
-        device, layers = problem.inputs.device, range(plan.layer + 1)
+        batch, H, device = examples.stop - examples.start, problem.hidden, problem.inputs.device
+        layers = range(plan.layer + 1)
         self.states = [[s[layer, examples] for s in problem.initial] for layer in layers]
-        self.cell = problem.cells[plan.layer]
-        self.W = self.cell.weight_hh.unflatten(0, (-1, problem.hidden))
-        start = torch.from_numpy(plan.start).to(device)
-        self.J = start.expand(len(examples), -1, -1).clone()
-        self.exponent = torch.zeros(len(examples), dtype=torch.int64, device=device)
-        self.log_path = torch.zeros(len(examples), problem.hidden, device=device).double()
-        self.lost = torch.zeros(len(examples), dtype=torch.bool, device=device)
+        self.parts = plan.start.shape[0] // H  # h; h and c; or h, c and the hidden path
+        W = problem.cells[plan.layer].weight_hh.unflatten(0, (-1, H))
+        self.W = W.transpose(0, 1).repeat(self.parts, 1, 1)  # (rows, G, H)
+        self.J = torch.from_numpy(plan.start).to(device).expand(batch, -1, -1).clone()
+        self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.log_path = torch.zeros(batch, H, dtype=torch.float64, device=device)
+        self.lost = torch.zeros(batch, dtype=torch.bool, device=device)
 
     def block(self, steps: slice) -> dict[str, Tensor]:
         """log10 by statistic of some steps, (b, t)."""
-        maps = self._factors(steps).maps()
-        rows = []
-        for t in range(len(maps.keep)):
-            self._step(maps.each(lambda v, t=t: v[t]))
-            rows.append(self._read(bool(self.plan.spectral_at[steps.start + t])))
-            shift = torch.frexp(self.J.abs().amax(dim=(1, 2)))[1]
-            self.J = torch.ldexp(self.J, -shift[:, None, None])
-            self.exponent += shift
-        found = {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
-        if "cell_path" in self.plan.names:
+        maps, H, names = self._maps(steps), self.problem.hidden, self.plan.names
+        mix, keep = self._by_row(maps)
+        sizes, sums, spectral, nan = [], [], [], torch.full_like(self.log_path[:, 0], torch.nan)
+        self._scale(mix[0], keep[0])  # within a block J stays in range, or else is lost
+        for t, at in enumerate(self.plan.spectral_at[steps]):
+            self._step(mix[t], keep[t])
+            J = self.J[:, self.plan.rows]
+            sizes.append(torch.linalg.vector_norm(self.J, dim=2))
+            if "column_sum" in names:
+                sums.append(J.sum(dim=1))
+            if "spectral" in names:
+                spectral.append(torch.linalg.matrix_norm(J, ord=2) if at else nan)
+        size = torch.stack(sizes, dim=1)
+        self._note_lost(maps, size)
+        read = {
+            "frobenius": torch.linalg.vector_norm(size[..., self.plan.rows], dim=2),
+            HIDDEN_PATH: torch.linalg.vector_norm(size[..., 2 * H :], dim=2),
+        }
+        if sums:
+            read["column_sum"] = torch.stack(sums, dim=1).abs().mean(dim=2)
+        if spectral:
+            read["spectral"] = torch.stack(spectral, dim=1)
+        scale = self.exponent.double()[:, None] * LOG10_2
+        found = {name: read[name].log10() + scale for name in names & {*read}}
+        if "cell_path" in names:
             logs = maps.keep.log().cumsum(dim=0) + self.log_path
             self.log_path = logs[-1]
             found["cell_path"] = torch.logsumexp(2 * logs, dim=2).T / (2 * math.log(10))
         return found
 
-    def _factors(self, steps: slice) -> Any:
+    def _maps(self, steps: slice) -> StepMaps:
         x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
-        factors: Any = None
+        maps = StepMaps(*[None] * 4)
         for layer, states in enumerate(self.states):
             path = self.problem.cells[layer].run(x, *states)
-            x, factors = path.states[0][1:], path.factors
+            x, maps = path.states[0][1:], path.factors.maps()
             states[:] = [s[-1] for s in path.states]
-            if not torch.isfinite(x.sum() + states[-1].sum() + factors[0].sum()):
-                h, mix = (v.transpose(0, 1).cpu().numpy() for v in (x, factors[0]))
-                last = states[-1].cpu().numpy()
-                self.problem.refuse_overflow(h, mix, last, layer, self.examples, steps)
-        return factors
+            finite = (torch.isfinite(v).all(dim=0).all(dim=-1) for v in (x, states[-1][None]))
+            for each in (*finite, torch.isfinite(maps.mix).all(dim=3).all(dim=2).all(dim=0)):
+                self.lost |= ~each  # the CPU says at which step
+        return maps
 
-    def _step(self, maps: StepMaps) -> None:
-        H, lstm = maps.keep.shape[1], maps.through.shape[1] > 0
-        inner = len(self.W) - 1 if lstm else len(self.W)
-        dh, last = self.J[:, :H], self.J[:, H : 2 * H] if lstm else self.J
-        reached = torch.einsum("bgi,gij->bij", maps.mix[:, :inner], self.W[:inner]) @ dh
-        new = [torch.addcmul(reached, maps.keep[:, :, None], last)]
-        if lstm:
-            outer = (maps.mix[:, -1, :, None] * self.W[-1]) @ dh
-            new.insert(0, torch.addcmul(outer, maps.through[:, :, None], new[0]))
-        if self.J.shape[1] > 2 * H:
-            new.append(torch.addcmul(reached, maps.keep[:, :, None], self.J[:, 2 * H :]))
-        self.J = torch.cat(new, dim=1)
-        sizes = torch.linalg.vector_norm(self.J, dim=2)
-        used = ((maps.mix != 0).any(dim=1) | (maps.keep != 0)).repeat(1, sizes.shape[1] // H)
-        used[:, 2 * H :] = False  # the hidden path begins with zeros
-        small = (sizes < 2.0**-MAX_SPREAD * sizes.amax(dim=1, keepdim=True)) & (used | (sizes > 0))
-        self.lost |= small.any(dim=1) | ~torch.isfinite(sizes).all(dim=1)
+    def _by_row(self, maps: StepMaps) -> tuple[Tensor, Tensor]:
+        """What a row of J takes of each gate's W_g dh, (t, rows, b, G), and of ds, (t, b, rows)."""
+        mix, keep = maps.mix, maps.keep
+        if maps.through.shape[-1]:
+            outer = torch.cat((maps.through[:, :, None] * mix[:, :, :-1], mix[:, :, -1:]), dim=2)
+            inner = torch.cat((mix[:, :, :-1], torch.zeros_like(mix[:, :, -1:])), dim=2)
+            rest = self.parts - 1
+            mix = torch.cat((outer, *[inner] * rest), dim=3)
+            keep = torch.cat((maps.through * keep, *[keep] * rest), dim=2)
+        return mix.permute(0, 3, 1, 2).contiguous(), keep.contiguous()
 
-    def _read(self, spectral: bool) -> dict[str, Tensor]:
-        J, H = self.J[:, self.plan.rows], self.problem.hidden
-        read = {
-            "frobenius": torch.linalg.vector_norm(J, dim=(1, 2)),
-            "column_sum": J.sum(dim=1).abs().mean(dim=1),
-            HIDDEN_PATH: torch.linalg.vector_norm(self.J[:, 2 * H :], dim=(1, 2)),
-        }
-        if "spectral" in self.plan.names:
-            nan = torch.full_like(read["frobenius"], torch.nan)
-            read["spectral"] = torch.linalg.matrix_norm(J, ord=2) if spectral else nan
-        scale = self.exponent.double() * LOG10_2
-        return {n: v.log10() + scale for n, v in read.items() if n in self.plan.names}
+    def _scale(self, mix: Tensor, keep: Tensor) -> None:
+        """Bring J to the size of 1 by way of the factors of the step to come, in place."""
+        top = self.J.abs().amax(dim=(1, 2))
+        shift = torch.frexp(top)[1]
+        self.exponent = self.exponent + shift
+        scale = torch.ldexp(torch.ones_like(top), -shift)[:, None]
+        mix *= scale
+        keep *= scale
+
+    def _step(self, mix: Tensor, keep: Tensor) -> None:
+        last, H, n = self.J, self.problem.hidden, min(self.parts, 2)
+        V = torch.bmm(mix, self.W).transpose(0, 1)
+        J = torch.bmm(V, last[:, :H])
+        rows, keep = J.unflatten(1, (-1, H)), keep.unflatten(1, (-1, H))[..., None]
+        rows[:, :n].addcmul_(keep[:, :n], last[:, None, (n - 1) * H : n * H])
+        if self.parts > 2:
+            rows[:, 2:].addcmul_(keep[:, 2:], last[:, None, 2 * H :])
+        self.J = J
+
+    def _note_lost(self, maps: StepMaps, sizes: Tensor) -> None:
+        used = ((maps.mix != 0).any(dim=2) | (maps.keep != 0)).transpose(0, 1)
+        used = used.repeat(1, 1, self.parts)
+        used[..., 2 * self.problem.hidden :] = False  # the hidden path begins with zeros
+        small = (sizes < 2.0**-MAX_SPREAD) & (used | (sizes > 0))
+        self.lost |= (small | ~(sizes < 2.0**MAX_SPREAD)).any(dim=2).any(dim=1)
