@@ -32,11 +32,10 @@ def main() -> None:
     params = read_params()
 
     from rnngrad.study import condition_tables as tables
-    from rnngrad.study.measure_run import measure_run
     from rnngrad.study.runs import condition_jobs, conditions_of
 
     jobs, folder = condition_jobs(params, BUILD), BUILD / "conditions"
-    run_kept(measure_run, jobs, folder, code=CODE, doing="conditions")
+    run_kept(tables.condition, jobs, folder, code=CODE, doing="conditions")
     seeds, curves = tables.tabulate(conditions_of(params), folder)
     files = {
         "seeds.csv": (seeds, "%.6f"),

@@ -38,11 +38,10 @@ def main(cell: str) -> None:
         leave_out(BUILD / "probe" / cell)
         return
 
-    from rnngrad.study.measures import measure_model
-    from rnngrad.study.runs import probe_jobs
+    from rnngrad.study.runs import probe, probe_jobs
 
     jobs, folder = probe_jobs(params, cell, BUILD), BUILD / "probe" / cell
-    run_kept(measure_model, jobs, folder, code=CODE, doing=f"probing {cell}")
+    run_kept(probe, jobs, folder, code=CODE, doing=f"probing {cell}")
 
 
 if __name__ == "__main__":

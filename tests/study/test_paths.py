@@ -222,7 +222,7 @@ def test_states_of_rest_with_rates_of_their_own_are_averaged() -> None:
         for parameter in weights.values():
             parameter.zero_()
         weights["weight_hh_l0"][2] = 1.2
-        weights["bias_ih_l0"] += torch.tensor([20.0, 0.0, 0.3, 20.0])
+        weights["bias_ih_l0"].add_(torch.tensor([20.0, 0.0, 0.3, 20.0]))
     ends = []
     for start in (2.0, -2.0, -1.5):
         s = torch.full((1, 1, 1), start).double()

@@ -77,7 +77,7 @@ def test_gradients_equal_autograds(
     for (comment, distance), found in zip(
         telling[["comment", "distance"]].to_numpy(), table["log10_gradient"], strict=True
     ):
-        batch = CommentBatches(sample, vectors, np.array([comment]), padding, 13)[[0]]
+        batch = CommentBatches(sample, vectors, np.array([comment]), run.padding, 13)[[0]]
         padded = torch.zeros(1, batch.shared_prefix, D, dtype=torch.float64)
         x = torch.cat([padded, batch.inputs.double()], dim=1)
         last, norms = x.shape[1] - 1, []

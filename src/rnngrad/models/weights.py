@@ -2,13 +2,15 @@
 
 import pickle
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rnngrad.errors import InputError
-from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rnngrad.models.classifier import CommentClassifier
 
 
 def weight_file(folder: Path, weights: str, seed: int) -> Path:
@@ -16,12 +18,17 @@ def weight_file(folder: Path, weights: str, seed: int) -> Path:
     return folder / f"seed-{seed}" / f"{weights}-{seed}.pt"
 
 
-def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -> CommentClassifier:
+def load_classifier(
+    path: Path, cell: str, features: int, params: TrainParams
+) -> "CommentClassifier":
     """The classifier with the weights of ``path``.
 
     Raises:
         InputError: the file is missing or no weight file, or its shapes are another model's.
     """
+    # torch takes seconds to import, and who asks where the files lie needs none
+    from rnngrad.models.classifier import CommentClassifier
+
     model = CommentClassifier(cell, features, params)
     found = _read(path)
     for name, wanted in model.state_dict().items():
@@ -36,7 +43,9 @@ def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> "dict[str, Tensor]":
+    import torch
+
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

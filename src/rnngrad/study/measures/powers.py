@@ -68,17 +68,23 @@ def powers_at_radii(model: Opened) -> pd.DataFrame:
     one = most_of_both(model.inputs.ranges())
     own, tables = slice(one, one + 1), []
     # few directions are soonest carried on in float64, many steps at a time
-    x, words, lengths = (part[own] for part in model.inputs)
-    x, start = x.double(), each(lambda part: part[:, own].double(), model.start)
+    x, words, lengths = model.inputs
+    inputs = Inputs(x[own].double(), words[own], lengths[own])
+    start = each(lambda part: part[:, own].double(), model.start)
     for radius in SCALED_TO:
         module = copy.deepcopy(model.module).double()
         W = cast("Tensor", module.weight_hh_l0)
         with torch.no_grad():
             W *= radius / spectral_radius(W)
         curves = rnngrad.jacobian_curves(
-            module, x, start, lengths=lengths, method="sketch", statistics=["frobenius"]
+            module,
+            inputs.x,
+            start,
+            lengths=inputs.lengths,
+            method="sketch",
+            statistics=["frobenius"],
         )
-        scaled = Opened(model.run, module, None, Inputs(x, words, lengths), start)
+        scaled = Opened(model.run, module, None, inputs, start)
         table = powers(scaled, curves.log10_frobenius)
         tables.append(table.assign(weights=f"radius {radius}"))
     return pd.concat(tables, ignore_index=True)

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from rnngrad.models.weights import weight_file
 from rnngrad.params import Params, Setting
 from rnngrad.study import WEIGHTS
 
 Jobs = dict[str, tuple[Any, ...]]
 
 
-class Run(BaseModel):
+class Run(BaseModel, frozen=True):
     """One model, its inputs and its initial state: equal runs are equal objects.
 
     Attributes:
@@ -27,8 +28,6 @@ class Run(BaseModel):
         features: the number of features that are read; None stands for all.
         initial_state, state_seed: zero | uniform, and the seed of the latter.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     cell: str
     seed: int
@@ -93,6 +92,14 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
     return jobs | ({"tutorial": ()} if cell == "lstm" else {})
 
 
+def probe(folder: Path, *job: Any) -> None:
+    """Do one of :func:`probe_jobs`."""
+    # torch takes seconds to import: only the workers need it
+    from rnngrad.study.measures import measure_model
+
+    measure_model(folder, *job)
+
+
 def condition_jobs(params: Params, build: Path) -> Jobs:
     """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
     jobs = Jobs()
@@ -120,8 +127,6 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
     """The file and the training settings of weights that come from one."""
     if run.weights == "initial":
         return ()
-    from rnngrad.models.weights import weight_file
-
     settings = params.train_of(run.cell).model_copy(update={"seeds": [run.seed]})
     return weight_file(build / "train" / run.cell, run.weights, run.seed), settings
 
