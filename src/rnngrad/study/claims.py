@@ -71,6 +71,7 @@ def judge_all(results: Results) -> list[Claim]:
     """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
     seeds, evidence = results.condition_seeds, results.evidence
     paths, powers = evidence.get("paths"), evidence.get("powers")
+    output_gates = evidence.get("output_gates")
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
@@ -79,7 +80,7 @@ def judge_all(results: Results) -> list[Claim]:
         late_steps(evidence["shares"]),
         None if powers is None else powers_of_w(powers),
         blocking(evidence["influences"]),
-        output_gate_path(evidence["output_gates"]),
+        None if output_gates is None else output_gate_path(output_gates),
         forget_bias(seeds, results.gates),
         None if paths is None else one_path(paths),
         None if paths is None else varying_gates(paths),
