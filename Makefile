@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study full-study verify test bench lint format ui lock licences clean
+.PHONY: help install study full-study verify test bench lint format rooms ui lock licences clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
@@ -47,11 +47,15 @@ lint: $(INSTALLED) ## ruff, pyright and the rule which room may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/rooms.py --check
 	@$(BIN)/pyright
 
 format: $(INSTALLED) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+rooms: $(INSTALLED) ## draw in CONTRIBUTING.md which room imports which
+	@$(BIN)/python .ci/rooms.py
 
 ui: $(INSTALLED) ## MLflow on the results, at http://127.0.0.1:5000
 	@$(BIN)/python pipeline/publish.py || echo "nothing new is published; MLflow shows what was"
