@@ -100,9 +100,8 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
         return None
     with figure_style():
         lines = -(-len(sizes) // 2)
-        size = WIDTH, lines * (TITLE + ROW * len(ways)) + 0.3
-        drawn = Figure(figsize=size, layout="constrained")
-        axes = drawn.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).ravel()
+        fig = Figure(figsize=(WIDTH, lines * (TITLE + ROW * len(ways)) + 0.3), layout="constrained")
+        axes = fig.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).ravel()
         for axis, (size, found) in zip(axes, sizes.items(), strict=False):
             axis.set(title=size, xscale="log", yticks=range(len(ways)))
             axis.set_yticklabels([EVERYBODY[way] for way in ways])
@@ -117,5 +116,5 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
                     axis.plot(statistics.median(values), row, "o", color=colour, mfc=face)
                     axis.text(max(values), row, f"  {shown}", va="center", fontsize="small")
         axes[0].invert_yaxis()
-        drawn.supxlabel(LABEL, fontsize="medium")
-        return to_svg(drawn)
+        fig.supxlabel(LABEL, fontsize="medium")
+        return to_svg(fig)

@@ -139,6 +139,7 @@ def test_a_part_stands_for_the_whole(monkeypatch: pytest.MonkeyPatch):
     assert asked[1:] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_competitors_work_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(rounds, "BENCH_PYTHON", rounds.ROOT / ".nowhere/python")
     ways = ["torch_ways.forward", JAX, "torch_ways.no_such_way", "rnngrad_ways.curves busy=2"]
