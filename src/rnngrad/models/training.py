@@ -115,15 +115,15 @@ class EpochHistory(Callback):
         self.who = who
         self.bar = tqdm(desc=who, position=line, disable=None, leave=False, dynamic_ncols=True)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.bar.reset(total=int(trainer.num_training_batches))
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bar.set_description(f"{self.who}, {epoch}")
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self.bar.update()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for split in SPLITS:
             values = {metric: found[f"{split}_{metric}"] for metric in METRICS}
