@@ -155,18 +155,6 @@ class Cotangents:
         for _ in self.back(t, losses):
             pass
 
-    def take(self, other: "Cotangents", first: int, last: int, limit: float) -> int:
-        """Copy other's losses first to last - 1 from the first that has an entry below the limit.
-
-        Returns the position of that loss, or `last`.
-        """
-        size = np.abs(other.values[:, first:last])
-        near = np.flatnonzero(((size > 0) & (size < limit)).any(axis=(0, 2)))
-        start = first + int(near[0]) if len(near) else last
-        copied = other.values[:, start:last]
-        self.values[:, start:last] = np.where(np.abs(copied) < self.smallest, 0, copied)
-        return start
-
     def end(self, first: int, last: int) -> int:
         """The end of the losses first to last - 1 that still have a cotangent."""
         alive = np.flatnonzero((self.values[:, first:last] != 0).any(axis=(0, 2)))
