@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _digest(case: Case) -> str:
-    """Of all that decides a result: work, code, and other libraries where they take part."""
+    """The digest covers all that decides a result: work, code, other libraries that take part."""
     files = {path for path in HERE.glob("*.py") if path.name not in MEASURES_NOTHING}
     for part in case.code:
         files |= set((ROOT / "src/rnngrad" / part).rglob("*.py"))
@@ -63,7 +63,7 @@ def _digest(case: Case) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """What it is, without names of hosts or folders."""
+    """This machine's description, without names of hosts or folders."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
     name = re.search(r"model name\s*: (.*)", text)

@@ -26,7 +26,7 @@ SMALL_SUM, SMALL_PART = 1e-2, 1e-6
 
 
 def curves(problem: Problem) -> Check:
-    """Of the first, the middle and the last example; the spectral norm at some steps."""
+    """The first, the middle and the last example count; the spectral norm at some steps."""
     T, _, batch = problem.size
     examples = sorted({0, batch // 2, batch - 1})
     whole = _true_curves(problem, examples)
@@ -61,7 +61,7 @@ def triangle(problem: Problem) -> Check:
 
 
 def exponents(problem: Problem) -> Check:
-    """Those of the first example sum to the mean of log|det| of the steps' maps."""
+    """The first example's exponents sum to the mean of log|det| of the steps' maps."""
     eye = torch.eye(2 * problem.size[1]).double().unsqueeze(1).chunk(2, dim=2)  # of (h, c)
     maps, logs = _steps(problem, [0]), []
 

@@ -1,4 +1,4 @@
-"""What a user calls of rnngrad."""
+"""The calls that a user makes of rnngrad."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def curves(
     statistics: str = "frobenius,column_sum",
     busy: str = "0",
 ) -> Turn:
-    """With all statistics where none are named, beside so many processes that never wait."""
+    """All statistics count where none are named; so many processes beside it never wait."""
     module, inputs, state = layer_of(problem)
     options: dict[str, Any] = {"state": "c" if isinstance(module, nn.LSTM) else "h"}
     if statistics:
@@ -43,7 +43,7 @@ def curves(
 
 
 def curves_of_lstm(problem: Problem) -> Turn:
-    """Of an LSTM of the same size, over the same inputs."""
+    """An LSTM of the same size runs over the same inputs."""
     H = problem.size[1]
     W_ih, W_hh, b = (np.concatenate([array[:H]] * 4) for array in problem[:3])
     lstm = problem._replace(weight_ih=W_ih, weight_hh=W_hh, bias=b)

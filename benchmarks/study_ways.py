@@ -1,4 +1,4 @@
-"""What the study does: a training step for every comment, and all of its stages."""
+"""The study's own work: a training step for every comment, and all of its stages."""
 
 import os
 import subprocess
@@ -91,7 +91,7 @@ def _train(
 
 
 def stages(problem: Problem) -> Turn:
-    """Of the default study, from nothing, in a clone of the last commit."""
+    """The default study runs from nothing, in a clone of the last commit."""
     # the study sets its numbers of threads itself
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,4 +1,4 @@
-"""What plain torch does: a forward pass, the products alone, jacfwd, T backward passes.
+"""Plain torch's ways: a forward pass, the products alone, jacfwd, T backward passes.
 
 All flush denormal numbers, as JAX and TensorFlow do; else some processors take ten times as long.
 """

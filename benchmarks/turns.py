@@ -83,7 +83,7 @@ def some_steps(T: int) -> list[int]:
 
 
 def call(words: str, problem: Problem) -> Any:
-    """What `file.function option=value ...` of this folder makes of a problem."""
+    """Let `file.function option=value ...` of this folder take a problem."""
     name, *options = words.split()
     file, function = name.split(".")
     take = getattr(import_module(f"benchmarks.{file}"), function)

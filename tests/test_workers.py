@@ -54,7 +54,7 @@ def test_an_error_does_not_wait_for_a_result_that_is_half_written(method: str) -
 
 
 def bytes_read() -> int:
-    """How many this process has read."""
+    """The number that this process has read."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
@@ -166,7 +166,7 @@ def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
 
 
 def wait_for_the_end(process: subprocess.Popen[str]) -> None:
-    """Of all its processes; some tenths of a second, but the machine may be busy."""
+    """All its processes end within some tenths of a second; the machine may be busy."""
     deadline = time.monotonic() + 8
     while left := session(process):
         assert time.monotonic() < deadline, left

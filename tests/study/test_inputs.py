@@ -1,4 +1,4 @@
-"""What models read, and where they read padding or words."""
+"""The inputs of models, and where they read padding or words."""
 
 from collections.abc import Callable
 

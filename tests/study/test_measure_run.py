@@ -1,4 +1,4 @@
-"""What is measured of a run, against autograd."""
+"""The measurements of a run, against autograd."""
 
 from collections.abc import Callable
 from pathlib import Path
