@@ -172,17 +172,11 @@ class _Layer:
     def _steps(
         self, kind: int, x: Array, bias: Tensor, states: tuple[Array, ...]
     ) -> tuple[Array, Array, Array, Array]:
-        """By the compiled loop: the new h (b, t, H) and what it fills; the states move on."""
-        B, T, H = *x.shape[:2], self.hidden
-        a = np.dot(x.reshape(B * T, -1), self.weight_ih.numpy().T)
-        a += bias.numpy()
-        path, keep, other = np.zeros((3, B, T, H))
-        mix, bias_q = np.empty((B, T, len(self.W), H)), self.bias_hh.numpy()[2 * H :]
-        _compiled.steps(
-            kind, a.reshape(B, T, -1), self._W_T, bias_q, states[0], states[-1],
-            path, mix, keep, other,
-        )  # fmt: skip
-        return path, mix, keep, other
+        """By the compiled loop: see `_compiled.steps`."""
+        a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + bias.numpy()
+        bias_q = self.bias_hh.numpy()[2 * self.hidden :]
+        a = a.reshape(*x.shape[:2], -1)
+        return _compiled.steps(kind, a, self._W_T, bias_q, states[0], states[-1])
 
 
 @dataclass(frozen=True)
