@@ -85,10 +85,10 @@ RNN_TANH, RNN_RELU, GRU, LSTM, LSTM_SIGMOID = range(5)  # the cells that `steps`
 
 
 @_loop
-def steps(cell, a, W_T, bias_q, h, c):
+def steps(cell, a, W_T, bias, h, c):
     """Take a block of steps: h and c (b, H) move on in place; c is h in a cell with one state.
 
-    a (b, t, GH): the input part of the pre-activations. bias_q (H,) is the GRU's alone.
+    a (b, t, GH): the input part of the pre-activations; W_T (H, GH) and bias (GH,) add the rest.
 
     Returns every h (b, t, H) and the factors: mix (b, t, G, H), keep and other (b, t, H), which is
     `through` of an LSTM and `new` of a GRU.
@@ -100,12 +100,14 @@ def steps(cell, a, W_T, bias_q, h, c):
     for t in range(T):
         np.dot(h, W_T, w)
         for b in range(B):
+            for j in range(G):
+                w[b, j] += bias[j]
             for j in range(H):
                 x = a[b, t, j] + w[b, j]
                 if cell == GRU:
                     r, r_less = _gate(x)
                     z, z_less = _gate(a[b, t, H + j] + w[b, H + j])
-                    q = w[b, 2 * H + j] + bias_q[j]
+                    q = w[b, 2 * H + j]
                     n, slope = _squash(a[b, t, 2 * H + j] + r * q)
                     new = z_less * slope
                     mix[b, t, 0, j] = new * q * (r * r_less)

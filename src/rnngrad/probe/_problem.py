@@ -24,6 +24,7 @@ Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
+GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
 NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 
@@ -80,33 +81,27 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place."""
+        """As many layers as there are states, over some steps; the states move on in place.
+
+        Raises:
+            InputError: the forward pass overflows.
+        """
         x = self.inputs[examples, steps].double().numpy()
+        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, factors = self.cells[layer].advance(x, own)
-                finite = np.isfinite(h.sum() + factors[0].sum() + own[-1].sum())
-            if not finite:
-                self.refuse_overflow(h, factors[0], own[-1], layer, examples, steps)
+            finite = np.isfinite(h).all(axis=2)
+            finite &= np.isfinite(factors.mix).reshape(*finite.shape, -1).all(axis=2)
+            finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
+            for t, at in np.argwhere((here & ~finite).T):
+                raise InputError(
+                    f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
+                    f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
+                    "derivative of; scale weights, inputs or initial state down"
+                )
             yield LayerRun(x, h, factors)
             x = h
-
-    def refuse_overflow(
-        self, h: Array, mix: Array, last: Array, layer: int, examples: Examples, steps: slice
-    ) -> None:
-        """Raise if h or the factors (b, t, ...), or the last state (b, H), is not finite."""
-        finite: Any = np.isfinite(h).all(axis=2)
-        finite &= np.isfinite(mix).all(axis=tuple(range(2, mix.ndim)))
-        finite[:, -1] &= np.isfinite(last).all(axis=1)
-        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
-        places = np.argwhere((here & ~finite).T)
-        if len(places):
-            t, at = places[0]
-            raise InputError(
-                f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
-                f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
-                "derivative of; scale weights, inputs or initial state down"
-            )
 
     def layer_index(self, layer: int) -> int:
         """From 0, of a layer that may be counted from the last."""
@@ -261,11 +256,15 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
     shapes are those of a module that is made with the settings of today.
     """
-    kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
-    d, H, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
-    fresh = kind(d, H, layers, bias=bias, device="meta")
-    expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
-    made = f"nn.{kind.__name__}({d}, {H}, num_layers={layers}, bias={bias})"
+    kind, gates = next((k, n) for k, n in GATES.items() if isinstance(rnn, k))
+    d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
+    expected: dict[str, tuple[int, ...]] = {}
+    for n in range(rnn.num_layers):
+        shapes = {"weight_ih": (gates * H, H if n else d), "weight_hh": (gates * H, H)}
+        if bias:
+            shapes |= {"bias_ih": (gates * H,), "bias_hh": (gates * H,)}
+        expected |= {f"{name}_l{n}": shape for name, shape in shapes.items()}
+    made = f"nn.{kind.__name__}({d}, {H}, num_layers={rnn.num_layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
     if missing := [name for name in expected if getattr(rnn, name, None) is None]:

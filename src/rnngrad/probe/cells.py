@@ -92,22 +92,22 @@ class StepMaps(NamedTuple):
 
 
 class RNNFactors(NamedTuple):
-    """mix (..., H): phi'(a)."""
+    """mix (..., 1, H): phi'(a)."""
 
     mix: Any
 
     def maps(self) -> StepMaps:
         """One gate, nothing kept."""
-        mix = self.mix[..., None, :]
-        return StepMaps(mix, mix, 0 * self.mix, self.mix[..., :0])
+        mix = self.mix[..., 0, :]
+        return StepMaps(self.mix, self.mix, 0 * mix, mix[..., :0])
 
 
 class GRUFactors(NamedTuple):
-    """mix (..., 3, H); new (..., H), the input side of the candidate n; keep (..., H)."""
+    """mix (..., 3, H); keep (..., H); new (..., H), the input side of the candidate n."""
 
     mix: Any
-    new: Any
     keep: Any
+    new: Any
 
     def maps(self) -> StepMaps:
         """The two sides of the candidate differ by the reset gate."""
@@ -169,14 +169,14 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def _steps(
-        self, kind: int, x: Array, bias: Tensor, states: tuple[Array, ...]
-    ) -> tuple[Array, Array, Array, Array]:
-        """By the compiled loop: see `_compiled.steps`."""
-        a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + bias.numpy()
-        bias_q = self.bias_hh.numpy()[2 * self.hidden :]
+    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, Any]:
+        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+        a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + self.bias_ih.numpy()
         a = a.reshape(*x.shape[:2], -1)
-        return _compiled.steps(kind, a, self._W_T, bias_q, states[0], states[-1])
+        h, *factors = _compiled.steps(
+            self.kind, a, self._W_T, self.bias_hh.numpy(), states[0], states[-1]
+        )
+        return h, self.factors(*factors[: len(self.factors._fields)])
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,11 @@ class RNN(_Layer):
 
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
+    factors: ClassVar[Any] = RNNFactors
+
+    @property
+    def kind(self) -> int:
+        return _compiled.RNN_RELU if self.nonlinearity == "relu" else _compiled.RNN_TANH
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
@@ -198,13 +203,7 @@ class RNN(_Layer):
         a = torch.stack(a)
         relu = self.nonlinearity == "relu"
         slope = (~(a <= 0)).to(a.dtype) if relu else _tanh(a, autograd)[1]
-        return Path((torch.stack(path),), {}, RNNFactors(slope))
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, RNNFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        kind = _compiled.RNN_RELU if self.nonlinearity == "relu" else _compiled.RNN_TANH
-        h, mix, _, _ = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
-        return h, RNNFactors(mix[:, :, 0])
+        return Path((torch.stack(path),), {}, RNNFactors(slope[:, :, None]))
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,8 @@ class GRU(_Layer):
 
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
+    factors: ClassVar[Any] = GRUFactors
+    kind: ClassVar[int] = _compiled.GRU
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
@@ -231,15 +232,8 @@ class GRU(_Layer):
         n, n_slope = _tanh(a_n, autograd)
         h, new = torch.stack(path), z_less * n_slope
         mix = (new * torch.stack(q) * r_slope, (h[:-1] - n) * z_slope, new * r)
-        factors = GRUFactors(torch.stack(mix, dim=2), new, z)
+        factors = GRUFactors(torch.stack(mix, dim=2), z, new)
         return Path((h,), {"r": r, "z": z, "n": n}, factors)
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, GRUFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        bias = self.bias_ih.clone()
-        bias[: 2 * self.hidden] += self.bias_hh[: 2 * self.hidden]
-        h, mix, keep, new = self._steps(_compiled.GRU, x, bias, states)
-        return h, GRUFactors(mix, new, keep)
 
 
 @dataclass(frozen=True)
@@ -250,6 +244,11 @@ class LSTM(_Layer):
 
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
+    factors: ClassVar[Any] = LSTMFactors
+
+    @property
+    def kind(self) -> int:
+        return _compiled.LSTM_SIGMOID if self.sigmoid_state else _compiled.LSTM
 
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h and c (b, H); derivatives as in the other cells."""
@@ -271,12 +270,6 @@ class LSTM(_Layer):
         mix = (g * i_slope, c[:-1] * f_slope, i * g_slope, squashed * o_slope)
         factors = LSTMFactors(torch.stack(mix, dim=2), f, o * slope)
         return Path((torch.stack(path_h), c), {"i": i, "f": f, "g": g, "o": o}, factors)
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, LSTMFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        kind = _compiled.LSTM_SIGMOID if self.sigmoid_state else _compiled.LSTM
-        h, *factors = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
-        return h, LSTMFactors(*factors)
 
 
 Cell = RNN | GRU | LSTM

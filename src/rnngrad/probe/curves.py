@@ -55,16 +55,21 @@ class JacobianCurves:
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), statistic, log10; only where there is a value."""
-        import pandas as pd
+        names = (*STATISTICS, "cell_path", HIDDEN_PATH)
+        return long_form("statistic", {name: getattr(self, f"log10_{name}") for name in names})
 
-        frames = []
-        for name in (*STATISTICS, "cell_path", HIDDEN_PATH):
-            values = getattr(self, f"log10_{name}")
-            if values is not None:
-                b, t = np.nonzero(~np.isnan(values))
-                columns = {"example": b, "step": t + 1, "statistic": name, "log10": values[b, t]}
-                frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
+
+def long_form(label: str, curves: dict[str, np.ndarray | MaybeNone]) -> "pd.DataFrame":
+    """Columns example, step (from 1), `label` and log10 of curves (batch, time) that are there."""
+    import pandas as pd
+
+    frames = []
+    for name, values in curves.items():
+        if values is not None:
+            b, t = np.nonzero(~np.isnan(values))
+            columns = {"example": b, "step": t + 1, label: name, "log10": values[b, t]}
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 @probing
