@@ -79,4 +79,4 @@ licences: $(INSTALLED) ## renew THIRD_PARTY.md, the licence of every locked pack
 	  --ignore-packages rnngrad pip setuptools | tr -s ' -'; } > THIRD_PARTY.md
 
 clean: ## remove what runs made; the reports and the environment stay
-	rm -rf build .unfinished-* mlflow.db mlruns mlartifacts reports/curves.csv
+	rm -rf build .unfinished-* mlflow.db mlruns mlartifacts reports/curves.csv reports/explore.html
