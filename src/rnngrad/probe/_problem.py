@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.probe._steps import Steps, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
 
 Array = np.ndarray
@@ -44,7 +45,8 @@ class Problem:
     cells: tuple[Cell, ...]  # by layer
     inputs: Tensor  # (b, t, d)
     initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
-    lengths: Tensor
+    counts: Steps  # which of the steps as given count
+    lengths: Tensor  # how many of each example do
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
     batch_first: bool
@@ -95,9 +97,10 @@ class Problem:
             finite &= np.isfinite(factors.mix).reshape(*finite.shape, -1).all(axis=2)
             finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
             for t, at in np.argwhere((here & ~finite).T):
+                step = self.counts.given(int(examples[at]), steps.start + t)
                 raise InputError(
                     f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
-                    f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
+                    f"step {step + 1} (steps from 1): there is no state to take a "
                     "derivative of; scale weights, inputs or initial state down"
                 )
             yield LayerRun(x, h, factors)
@@ -124,15 +127,15 @@ class Problem:
     def like_output(self, gradient: Tensor, name: str) -> Array:
         """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
         tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
-        expected = (self.batch, self.steps, self.hidden)
+        expected = (*self.counts.real.shape, self.hidden)
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
                 f"the module's output {expected}"
             )
-        tensor = without_padding(tensor.detach().cpu(), self.lengths)
+        tensor = self.counts.cleared(tensor.detach().cpu())
         check_finite(tensor, name, ("example", "step", "unit"))
-        return tensor.double().numpy()
+        return self.counts.counted(tensor).double().numpy()
 
 
 def problem_of(
@@ -140,6 +143,7 @@ def problem_of(
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
@@ -152,9 +156,10 @@ def problem_of(
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
-    real_steps = _lengths(lengths, x.shape[0], x.shape[1])
-    x = without_padding(x.detach(), real_steps)
+    counts = steps_of(lengths, mask, *x.shape[:2])
+    x = counts.cleared(x.detach())
     check_finite(x, "inputs", ("example", "step", "feature"))
+    x = counts.counted(x)
     initial = _initial_state(rnn, initial_state, len(x), batched)
     _check_hooks(module, rnn, x, initial)
     home = _with_float64(device)
@@ -162,7 +167,8 @@ def problem_of(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
         initial=tuple(s.to(home).double() for s in initial),
-        lengths=real_steps,
+        counts=counts,
+        lengths=counts.lengths,
         weight_shapes={name: tuple(weight.shape) for name, weight in weights.items()},
         batched=batched,
         batch_first=rnn.batch_first,
@@ -319,32 +325,6 @@ def _initial_state(
         _check_shape(part, name, expected)
         check_finite(part, name, axes)
     return [part.detach().reshape(shape) for part in parts]
-
-
-def _lengths(lengths: Sequence[int] | Array | Tensor | None, batch: int, steps: int) -> Tensor:
-    if lengths is None:
-        return torch.full((batch,), steps)
-    try:
-        tensor = torch.as_tensor(lengths).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    _check_shape(tensor, "lengths", (batch,))
-    tensor = tensor.long()
-    wrong = ((tensor < 1) | (tensor > steps)).nonzero()
-    if len(wrong):
-        b = int(wrong[0])
-        raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{steps}")
-    return tensor
-
-
-def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (b, t, d) with zeros beyond the lengths, where anything may stand."""
-    if int(lengths.min()) == x.shape[1]:
-        return x
-    padding = torch.arange(x.shape[1]) >= lengths[:, None]
-    return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
 
 
 def check_integer(value: object, name: str) -> None:
