@@ -7,7 +7,6 @@ Weights and initial states are copied to float64 here; inputs are converted bloc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.probe import _compiled
 from rnngrad.probe._steps import Steps, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
 
@@ -26,7 +26,7 @@ States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
 GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
-NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 
 
@@ -242,18 +242,19 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    kind: Any = GRU
-    if isinstance(rnn, nn.LSTM):
-        kind = partial(LSTM, sigmoid_state=isinstance(rnn, SigmoidStateLSTM))
-    elif isinstance(rnn, nn.RNN):
-        if rnn.mode not in NONLINEARITIES:
+    if isinstance(rnn, nn.RNN):  # forward reads the mode, and not what the module was made with
+        if rnn.mode not in RNN_KINDS:
             raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        # forward reads the mode: `nonlinearity` is only what the module was made with
-        kind = partial(RNN, nonlinearity=NONLINEARITIES[rnn.mode])
+        cell, kind = RNN, RNN_KINDS[rnn.mode]
+    elif isinstance(rnn, nn.GRU):
+        cell, kind = GRU, _compiled.GRU
+    else:
+        sigmoid = isinstance(rnn, SigmoidStateLSTM)
+        cell, kind = LSTM, _compiled.LSTM_SIGMOID if sigmoid else _compiled.LSTM
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     layers = range(rnn.num_layers)
-    return tuple(kind(*(weights.get(f"{name}_l{n}", zero) for name in names)) for n in layers)
+    return tuple(cell(*(weights.get(f"{w}_l{n}", zero) for w in names), kind=kind) for n in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ on the problem alone, so that the bits are the same whatever the number of threa
 """
 
 import math
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import pairwise, repeat
@@ -211,16 +211,16 @@ class Tangents:
                 int(exponent), rows.start, rows.stop, at,
             )  # fmt: skip
 
-        parts = zip(*over(advance, np.array_split(J, count, axis=1)), strict=True)
-        taken, J, exponents, squares, sums, kept, hidden = map(list, parts)
+        parts = list(over(advance, np.array_split(J, count, axis=1)))
+        taken, J, exponents, squares, sums, kept, hidden = zip(*parts, strict=True)
         if min(taken) < len(at):
             return None
         top = np.max(exponents, axis=0)
         scales = times_power(np.ones(1), np.array(exponents) - top)
         self.J = ScaledRows.of(_side_by_side(J, scales[:, -1]), top[-1])
         return _Read(
-            norm=log10_of(np.sqrt((squares * scales**2).sum(axis=0)), top),
-            hidden_norm=log10_of(np.sqrt((hidden * scales**2).sum(axis=0)), top),
+            norm=log10_of(np.sqrt((np.array(squares) * scales**2).sum(axis=0)), top),
+            hidden_norm=log10_of(np.sqrt((np.array(hidden) * scales**2).sum(axis=0)), top),
             sums=_side_by_side(sums, scales[:, :, None]),
             kept=_side_by_side(kept, scales[:, at, None, None]),
             exponents=top,
@@ -264,7 +264,7 @@ class _Read(NamedTuple):
     exponents: Array
 
 
-def _side_by_side(parts: list[Array], scales: Array) -> Array:
+def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:
     return np.concatenate([p * s for p, s in zip(parts, scales, strict=True)], axis=-1)
 
 

@@ -149,6 +149,9 @@ class _Layer:
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    kind: int  # of cell, by the names of `rnngrad.probe._compiled`
+
+    factors: ClassVar[Any]
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
@@ -183,25 +186,19 @@ class _Layer:
 class RNN(_Layer):
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
 
-    nonlinearity: str = "tanh"
-
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = RNNFactors
 
-    @property
-    def kind(self) -> int:
-        return _compiled.RNN_RELU if self.nonlinearity == "relu" else _compiled.RNN_TANH
-
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
-        phi = torch.tanh if self.nonlinearity == "tanh" else torch.relu
+        relu = self.kind == _compiled.RNN_RELU
+        phi = torch.relu if relu else torch.tanh
         a, path = [], [h]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
             a.append(x_t + path[-1] @ self.weight_hh.T)
             path.append(phi(a[-1]))
         a = torch.stack(a)
-        relu = self.nonlinearity == "relu"
         slope = (~(a <= 0)).to(a.dtype) if relu else _tanh(a, autograd)[1]
         return Path((torch.stack(path),), {}, RNNFactors(slope[:, :, None]))
 
@@ -213,7 +210,6 @@ class GRU(_Layer):
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = GRUFactors
-    kind: ClassVar[int] = _compiled.GRU
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
@@ -238,21 +234,16 @@ class GRU(_Layer):
 
 @dataclass(frozen=True)
 class LSTM(_Layer):
-    """Long short-term memory without peepholes or projection; sigmoid_state: h = o sigmoid(c)."""
-
-    sigmoid_state: bool = False
+    """Long short-term memory without peepholes or projection; h = o sigmoid(c) in one kind."""
 
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
     factors: ClassVar[Any] = LSTMFactors
 
-    @property
-    def kind(self) -> int:
-        return _compiled.LSTM_SIGMOID if self.sigmoid_state else _compiled.LSTM
-
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h and c (b, H); derivatives as in the other cells."""
-        squash = torch.sigmoid if self.sigmoid_state else torch.tanh
+        sigmoid = self.kind == _compiled.LSTM_SIGMOID
+        squash = torch.sigmoid if sigmoid else torch.tanh
         a, path_h, path_c = [], [h], [c]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
             a.append(x_t + path_h[-1] @ self.weight_hh.T)
@@ -266,7 +257,7 @@ class LSTM(_Layer):
         )
         g, g_slope = _tanh(a_g, autograd)
         c = torch.stack(path_c)
-        squashed, *_, slope = (_sigmoid if self.sigmoid_state else _tanh)(c[1:], autograd)
+        squashed, *_, slope = (_sigmoid if sigmoid else _tanh)(c[1:], autograd)
         mix = (g * i_slope, c[:-1] * f_slope, i * g_slope, squashed * o_slope)
         factors = LSTMFactors(torch.stack(mix, dim=2), f, o * slope)
         return Path((torch.stack(path_h), c), {"i": i, "f": f, "g": g, "o": o}, factors)
@@ -306,7 +297,7 @@ class SigmoidStateLSTM(nn.LSTM):
         h, c = (zero, zero) if hx is None else hx
         none = x.new_zeros(4 * self.hidden_size)
         bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
-        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, sigmoid_state=True)
+        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, kind=_compiled.LSTM_SIGMOID)
         path_h, path_c = cell.run(x, h[0], c[0]).states
         output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
         return output, (path_h[-1:], path_c[-1:])

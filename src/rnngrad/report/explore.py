@@ -28,7 +28,7 @@ def explore_page(results: Results) -> str:
             f"{cell} {weights}": _rounded(triangle)
             for (cell, weights), triangle in results.triangles.items()
         },
-        "names": NAMED | {name: name.replace("_", " ") for name in named.groups},
+        "names": NAMED | {str(name): str(name).replace("_", " ") for name in named.groups},
         "cells": {cell: [NAMES[cell], COLOURS[cell]] for cell in results.cells},
         "float32": [FLOAT32_DENORMAL, FLOAT32_NORMAL],
     }
@@ -53,4 +53,6 @@ def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[
 def _rounded(values: np.ndarray) -> list[Any]:
     """Nested lists, since JSON has no NaN and no infinity."""
     rounded = np.round(values.astype(float), 3)
-    return np.where(np.isfinite(rounded), rounded.astype(object), None).tolist()
+    rounded = rounded.astype(object)
+    rounded[~np.isfinite(values.astype(float))] = None
+    return rounded.tolist()
