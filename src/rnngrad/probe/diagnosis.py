@@ -96,10 +96,9 @@ def diagnose(
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Diagnosis:
-    """Say of every step whether the gradient of the state with respect to the initial state is
-    really zero, lost by the arithmetic, small, large or fine. Print the result.
+    """Say of every step whether d s_t / d s_0 is zero, lost in rounding, small, large or fine.
 
-    In this precedence, per example and step:
+    Print the result. The verdicts per example and step, in this precedence:
 
     structural: d s_t / d s_0 is exactly zero (a dead relu, a gate that is 0 in float64).
     saturated: it is not, but the derivative factors as autograd writes them (1 - tanh^2, s (1 - s))
@@ -115,10 +114,10 @@ def diagnose(
         module, inputs, initial_state, state, layer, lengths: as in `rnngrad.jacobian_curves`.
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
-    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples.
-    Cost: `jacobian_curves` and two naive sweeps of up to time^2 / 2 vector products each. Where the
-    norm is 10 decades below the smallest subnormal number, one step in 16 is computed; if all
-    of these are exactly zero, those between are taken to be zero as well.
+    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: that of
+    `jacobian_curves` and of two sweeps of up to time^2 / 2 vector products. Where the norm is 10
+    decades below the smallest subnormal number and autograd's result is zero at one step in 16, it
+    is taken to be zero at all of them.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -146,16 +145,16 @@ def diagnose(
         sums = (naive.sums(example, maps, steps, flush) for flush in (False, True))
         return *sums, naive.saturated(maps)
 
-    gradual, flushed, saturated = naive.run(judge, 3)
+    found = naive.run(judge, 3)
     change = curves.log10_frobenius - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
         dtype=dtype,
-        verdict=_verdicts(curves, change, limits.tiny, gradual, flushed, saturated),
+        verdict=_verdicts(curves, change, limits.tiny, found),
         log10_frobenius=curves.log10_frobenius,
         log10_column_sum=curves.log10_column_sum,
-        naive=gradual,
-        naive_flushed=flushed,
+        naive=found[0],
+        naive_flushed=found[1],
         decades_per_step=_rates(change),
         horizon=_first_step(change <= -1),
         title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
@@ -254,9 +253,9 @@ class _Naive:
             yield example, maps
 
     def sums(self, example: int, maps: StepMaps, steps: Array, flush: bool = False) -> Array:
-        """Column sums (t,) of an example at some steps (from 0) after it branched off; 0 elsewhere.
+        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere.
 
-        In one backward sweep the loss of every step joins at its step.
+        The loss of every step joins at its step.
         """
         found, smallest = np.zeros(self.lengths[example]), 0.0
         steps = steps[(steps >= self.branch[example]) & (steps < len(found))]
@@ -278,7 +277,7 @@ class _Naive:
         return found
 
     def saturated(self, maps: StepMaps) -> Array:
-        """(t,): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
+        """Say at which t (t,) no path of the dtype's non-zero factors leads there from 0."""
         mix, _, keep, through = maps.each(lambda v: v[0] != 0)
         out, H, lstm = np.zeros(len(keep), dtype=bool), self.cell.hidden, through.shape[1] > 0
         if mix.all() and through.all():  # where a gate is 0 its derivative is as well
@@ -294,11 +293,9 @@ class _Naive:
         return out
 
 
-def _verdicts(
-    curves: JacobianCurves, change: Array, tiny: float, gradual: Array, flushed: Array,
-    saturated: Array,
-) -> Array:  # fmt: skip
-    """`change`: decades of the norm since the start; the column sum starts at 1."""
+def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: Array) -> Array:
+    """`change` is in decades of the norm since the start; the column sum starts at 1."""
+    gradual, flushed, saturated = naive
     with np.errstate(invalid="ignore"):
         small = curves.log10_frobenius < math.log10(tiny)
         cancels = curves.log10_column_sum <= change - CANCELLATION
@@ -327,33 +324,33 @@ def _first_step(mask: Array) -> Array:
 
 def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     """The verdicts in the order in which they appear."""
-    limits, rows = torch.finfo(diagnosis.dtype), {}
+    limits, rows = torch.finfo(diagnosis.dtype), []
     words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}
     for name, meaning in MEANINGS.items():
-        first = diagnosis.first_steps(name)
-        b = np.flatnonzero(~np.isnan(first))
-        if len(b):
-            there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
-            share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
-            steps, sizes = _range(first, "{:.0f}"), _range(there, "{:+.1f}")
-            rows[name] = first[b].min(), name, steps, f"{share:.0%}", sizes, meaning.format(**words)
-    return [HEADER, *(row for _, *row in sorted(rows.values(), key=lambda row: row[0]))]
+        here = diagnosis.verdict == name
+        if here.any():
+            first = diagnosis.first_steps(name)
+            there = diagnosis.log10_frobenius[np.arange(len(here)), here.argmax(axis=1)]
+            sizes = _range(there[here.any(axis=1)], "+.1f")
+            share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
+            row = name, _range(first, ".0f"), share, sizes, meaning.format(**words)
+            rows.append((np.nanmin(first), *row))
+    return [HEADER, *(row for _, *row in sorted(rows))]
 
 
-def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+def _summary_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     real = diagnosis.verdict != ""
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     zero = _first_step((diagnosis.naive_flushed == 0) & real)
-    flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
-    horizon = f"step {_range(diagnosis.horizon, '{:.0f}', 'never')}"
-    if np.isnan(diagnosis.horizon).all():
-        horizon = "never within these steps"
-    gradual = f"gradual underflow: {_range(diagnosis.naive[at_end], '{:.2g}', 'NaN')} at the end"
+    horizon = _range(diagnosis.horizon, ".0f", "step {}", "never within these steps")
+    flushed = _range(zero, ".0f", "0 from step {}", "never 0")
+    gradual = _range(diagnosis.naive[at_end], ".2g", otherwise="NaN")
+    naive = f"flush-to-zero: {flushed}; gradual underflow: {gradual} at the end"
     return [
-        ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
+        ("rate", f"{_range(diagnosis.decades_per_step, '+.4f')} decades per step"),
         ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
-        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
-        (f"naive {_short(diagnosis.dtype)}", f"flush-to-zero: {flushed}; {gradual}"),
+        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '+.1f')}"),
+        (f"naive {_short(diagnosis.dtype)}", naive),
     ]
 
 
@@ -361,14 +358,14 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _range(values: Array, form: str, missing: str = "") -> str:
+def _range(values: Array, digits: str, form: str = "{}", otherwise: str = "") -> str:
     """The smallest and the largest number, and how many of the examples have none."""
     known = values[~np.isnan(values)]
-    if not len(known):
-        return missing or "-"
-    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
     absent = len(values) - len(known)
-    return f"{text} ({absent} of {len(values)} examples: {missing})" if missing and absent else text
+    if not len(known):
+        return otherwise or "-"
+    text = form.format(" .. ".join(dict.fromkeys(f"{v:{digits}}" for v in np.sort(known)[[0, -1]])))
+    return f"{text} ({absent} of {len(values)}: {otherwise})" if absent and otherwise else text
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

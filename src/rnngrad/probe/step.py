@@ -60,32 +60,29 @@ def jacobian_curves_of_step(
     """`jacobian_curves` for a recurrence that is written as a function.
 
     Args:
-        step: (state, x) -> state, with x of shape (batch, features) and a state whose leaves have
-            the batch in front; an nn.LSTMCell as `lambda s, x: cell(x, s)`, say. Examples must not
-            depend on each other. The step must give the same state for the same arguments, leave
-            these as they are, and let torch.func.vmap and jvp through it: no autograd.grad and no
-            NumPy inside. It runs in the dtype it is given: pass float64 for exact curves.
+        step: (state, x) -> state, with x of shape (batch, features), as `lambda s, x: cell(x, s)`
+            of an nn.LSTMCell. No example's state may depend on another's. The same arguments must
+            give the same state and stay as they are. torch.func.vmap and jvp must pass: no
+            autograd.grad, no NumPy. It runs in the dtype it is given: float64 for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
             to itself; None means the whole state.
         statistics, spectral_steps: as in `jacobian_curves`.
 
-    The one-step Jacobian of every step comes from torch.func.jvp over all directions at once and is
-    multiplied up in float64 with one scale per row. Memory: as many copies of the step's
-    intermediate values as the state has entries, S, a few (batch, S, S) matrices, and all states.
-    The step is called twice at every step before, to see that it has no memory of its own.
+    torch.func.jvp gives each one-step Jacobian, over all directions at once; the product is float64
+    with one scale per row. Memory: for a state of S entries, S copies of the step's intermediate
+    values, a few (batch, S, S) matrices and all states.
 
     Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
     side) and exactly zero from about 19 and 37, in float32 from 9 and 17: curves may then be -inf
     though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
-    Stopped gradients: a warning tells where, at the first, the middle or the last step, the
-    derivative is more than 1 % off a central difference (a detached state or gate, TorchScript with
-    weights that require grad), or off autograd's: torch.no_grad inside a step stops autograd and
-    not torch.func.jvp. To leave a part out write `.detach()`. Neither is looked for in numbers of
-    16 bits, nor the second where autograd stops for all of the step.
+    Stopped gradients: at the first, the middle and the last step the derivative is compared with a
+    central difference (`.detach()` and TorchScript may lose a part) and with autograd's
+    (torch.no_grad stops autograd alone). A warning tells where it is more than 1 % off. Numbers of
+    16 bits are not compared, nor is autograd where it stops for all of the step.
 
     Raises:
         InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
@@ -151,8 +148,6 @@ class _FlatStep:
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         self.batch, self.steps = inputs.shape[:2]
         leaves, self.spec = pytree.tree_flatten(initial_state)
-        if not leaves:
-            raise InputError(f"initial_state {initial_state!r} holds no tensor")
         for i, leaf in enumerate(leaves):
             name = f"initial_state leaf {i}"
             check_floating(leaf, name)
@@ -164,7 +159,7 @@ class _FlatStep:
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
         if not self.size:
-            raise InputError("initial_state has no entries")
+            raise InputError("initial_state has no entries: pass tensors (batch, ...)")
         self.initial = torch.cat([leaf.detach().reshape(self.batch, -1) for leaf in leaves], dim=1)
 
     def positions(self, state: int | str | None) -> Array:
