@@ -26,7 +26,7 @@ from rnngrad.probe.curves import JacobianCurves
 Step = Callable[[Any, Tensor], Any]
 Function = Callable[[Tensor], Tensor]
 
-ONE_THREAD = 64  # entries of a state
+ONE_THREAD = 64  # entries of a state; of more, threads of torch and of BLAS get in each other's way
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
