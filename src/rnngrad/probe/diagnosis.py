@@ -206,8 +206,9 @@ def autograd_column_sums(
     if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
     found = np.full((problem.batch, problem.steps), np.nan)
-    (sums,) = naive.run(lambda *example: (naive.sums(*example, chosen - 1, flush),), 1)
-    found[:, chosen - 1] = sums[:, chosen - 1]
+    at = chosen - 1
+    (sums,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
+    found[:, at] = sums[:, at]
     return found
 
 
