@@ -129,9 +129,9 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(gru().to("meta"), X),
         "weight_ih_l0 is on the meta device, which holds no numbers",
     ),
-    "step for one example": (
+    "step of another shape": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
-        "for 2 of 2 examples (it must take any number of them)",
+        "step returns a state of another structure or shape than it was given",
     ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),

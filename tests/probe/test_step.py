@@ -157,7 +157,7 @@ def test_refuses_states_that_are_none():
         rnngrad.jacobian_curves_of_step(lambda s, x: 1.0, x, s)
     with pytest.raises(ValueError, match="another structure or shape"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s[:1], x, s)
-    with pytest.raises(ValueError, match="holds no tensor"):
+    with pytest.raises(ValueError, match="has no entries"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, ())
     with pytest.raises(ValueError, match="has no entries"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:, :0])
@@ -188,9 +188,8 @@ def test_refuses_what_it_cannot_do():
 def test_names_what_fails_in_a_step():
     x, s = torch.zeros(2, 3, 4), torch.ones(2, 4)
     steps: dict[str, Any] = {
-        "step fails for 2 example(s) at step 1: RuntimeError: ": lambda s, x: s @ x,
-        "step fails for 2 example(s) at step 1: TypeError: 'int' object is not callable": 5,
-        "alone: RuntimeError: ": lambda s, x: s.view(2, 4),
+        "step fails at step 1: RuntimeError: ": lambda s, x: s @ x,
+        "step fails at step 1: TypeError: 'int' object is not callable": 5,
         "step cannot go through torch.func.vmap and jvp: ": lambda s, x: torch.from_numpy(
             np.tanh(s.numpy())
         ),
@@ -212,7 +211,7 @@ def test_a_step_without_a_derivative_is_not_taken_for_a_zero():
 
     with pytest.raises(rnngrad.InputError, match=r"step runs under torch\.inference_mode"):
         rnngrad.jacobian_curves_of_step(inferring, x, zero)
-    with pytest.warns(UserWarning, match="does it detach the state"):
+    with pytest.warns(UserWarning, match="central difference"):
         rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s.detach()), x, zero)
     # a true zero is none to be warned of
     found = rnngrad.jacobian_curves_of_step(lambda s, x: 0 * s + x[:, :1], x, zero)

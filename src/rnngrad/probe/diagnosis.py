@@ -96,10 +96,9 @@ def diagnose(
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
 ) -> Diagnosis:
-    """Say of every step whether the gradient of the state with respect to the initial state is
-    really zero, lost by the arithmetic, small, large or fine. Print the result.
+    """Say of every step whether d s_t / d s_0 is zero, lost in rounding, small, large or fine.
 
-    In this precedence, per example and step:
+    Print the result. The verdicts per example and step, in this precedence:
 
     structural: d s_t / d s_0 is exactly zero (a dead relu, a gate that is 0 in float64).
     saturated: it is not, but the derivative factors as autograd writes them (1 - tanh^2, s (1 - s))
@@ -115,10 +114,10 @@ def diagnose(
         module, inputs, initial_state, state, layer, lengths: as in `rnngrad.jacobian_curves`.
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
-    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples.
-    Cost: `jacobian_curves` and two naive sweeps of up to time^2 / 2 vector products each. Where the
-    norm is 10 decades below the smallest subnormal number, one step in 16 is computed; if all
-    of these are exactly zero, those between are taken to be zero as well.
+    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: that of
+    `jacobian_curves` and of two sweeps of up to time^2 / 2 vector products. Where the norm is 10
+    decades below the smallest subnormal number and autograd's result is zero at one step in 16, it
+    is taken to be zero at all of them.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -135,27 +134,24 @@ def diagnose(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    norm, limits = curves.log10_frobenius, torch.finfo(dtype)
-    far = norm < math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
-    some = ~far | (np.arange(problem.steps) % FAR_STRIDE == 0)
-    some[np.arange(problem.batch), problem.lengths - 1] = True
+    limits = torch.finfo(dtype)
+    least = math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
 
     def judge(example: int, maps: StepMaps) -> tuple[Array, ...]:
-        own, beyond = some[example], far[example]
-        gradual = naive.sums(example, maps, own)
-        zero = not gradual[beyond].any()
-        if not zero:
-            gradual += naive.sums(example, maps, ~own)
-        flushed = naive.sums(example, maps, ~beyond | (not zero), flush=True)
-        return gradual, flushed, naive.saturated(maps)
+        norm = curves.log10_frobenius[example]
+        steps, far = np.flatnonzero(~np.isnan(norm)), np.flatnonzero(norm < least)
+        if not naive.sums(example, maps, far[FAR_STRIDE - 1 :: FAR_STRIDE]).any():
+            steps = np.setdiff1d(steps, far)
+        sums = (naive.sums(example, maps, steps, flush) for flush in (False, True))
+        return *sums, naive.saturated(maps)
 
-    found = naive.run(judge)
-    change = norm - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
+    found = naive.run(judge, 3)
+    change = curves.log10_frobenius - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
         dtype=dtype,
         verdict=_verdicts(curves, change, limits.tiny, found),
-        log10_frobenius=norm,
+        log10_frobenius=curves.log10_frobenius,
         log10_column_sum=curves.log10_column_sum,
         naive=found[0],
         naive_flushed=found[1],
@@ -206,16 +202,18 @@ def autograd_column_sums(
     problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     every = np.arange(1, problem.steps + 1)
-    chosen = every if steps is None else np.array(steps, int)
+    chosen = every if steps is None else np.unique(np.array(steps, int))
     if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{problem.steps}")
-    wanted = np.isin(every, chosen)
-    (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, wanted, flush),))
-    return np.where(wanted, found, np.nan)
+    found = np.full((problem.batch, problem.steps), np.nan)
+    at = chosen - 1
+    (sums,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
+    found[:, at] = sums[:, at]
+    return found
 
 
 class _Naive:
-    """Reverse mode in the dtype that is judged."""
+    """Autograd's way through a problem, in the dtype that is judged."""
 
     def __init__(self, problem: Problem, layer: int, state: str, dtype: torch.dtype) -> None:
         if dtype not in (torch.float32, torch.float64):
@@ -225,23 +223,24 @@ class _Naive:
         self.leader, self.branch = shared(problem)
         self.lengths = problem.lengths.numpy()
 
-    def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]]) -> list[Array]:
-        """What is said of every example and its factors, (t,) each: arrays (batch, time).
+    def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
+        """Judge every example by its factors: (count, batch, time), NaN beyond its length.
 
         Until an example branches off, its leader's values are its own.
         """
-        parts = chunks(self.problem, self.layer + 1, PARTS)
-        found = in_threads(lambda e: [judge(*one) for one in self._maps(e)], parts, "autograd")
-        rows = np.array([row for part in found for row in part], dtype=float)
-        out = list(rows[np.argsort(np.concatenate(parts))].swapaxes(0, 1))
-        for values in out:
-            for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
-                values[example, :branch] = values[leader, :branch]
-                values[example, self.lengths[example] :] = np.nan
+        out = np.full((count, self.problem.batch, self.problem.steps), np.nan)
+
+        def run(examples: Array) -> None:
+            for example, maps in self._maps(examples):
+                out[:, example, : self.lengths[example]] = judge(example, maps)
+
+        in_threads(run, chunks(self.problem, self.layer + 1, PARTS), "autograd")
+        for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
+            out[:, example, :branch] = out[:, leader, :branch]
         return out
 
     def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
-        """The factors of every example as autograd has them, (1, t, ...)."""
+        """Yield every example and its factors as autograd has them, (1, t, ...)."""
         steps = slice(0, int(self.lengths[examples].max()))
         x = self.problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
         factors: Any = None
@@ -254,18 +253,18 @@ class _Naive:
             maps = factors.maps().each(lambda v, own=own: v.transpose(0, 1).numpy()[own])
             yield example, maps
 
-    def sums(self, example: int, maps: StepMaps, wanted: Array, flush: bool = False) -> Array:
-        """Column sums of an example where wanted (t,) and not its leader's; 0 elsewhere.
+    def sums(self, example: int, maps: StepMaps, steps: Array, flush: bool = False) -> Array:
+        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere.
 
-        One backward sweep, in which the loss of every wanted step joins at its step.
+        The loss of every step joins at its step.
         """
-        steps = np.flatnonzero(wanted[: self.lengths[example]])
-        steps, found = steps[steps >= self.branch[example]], np.zeros(len(wanted))
-        smallest = float(torch.finfo(self.dtype).smallest_normal) if flush else 0.0
+        found, smallest = np.zeros(self.lengths[example]), 0.0
+        steps = steps[(steps >= self.branch[example]) & (steps < len(found))]
         if flush:
+            smallest = float(torch.finfo(self.dtype).smallest_normal)
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        layers, every = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
-        cotangents = Cotangents(layers, every, smallest)
+        layers, owners = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
+        cotangents = Cotangents(layers, owners, smallest)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
         of_state = cotangents.of_layer(0, slice(None))[states]
         first = end = len(steps)
@@ -279,30 +278,24 @@ class _Naive:
         return found
 
     def saturated(self, maps: StepMaps) -> Array:
-        """(t,): does no path of the dtype's non-zero factors lead from the state at 0 to t?"""
-        out = np.zeros(self.problem.steps, dtype=bool)
+        """Say at which t (t,) no path of the dtype's non-zero factors leads there from 0."""
         mix, _, keep, through = maps.each(lambda v: v[0] != 0)
+        out, H, lstm = np.zeros(len(keep), dtype=bool), self.cell.hidden, through.shape[1] > 0
         if mix.all() and through.all():  # where a gate is 0 its derivative is as well
             return out
         linked = (self.cell.W != 0).astype(np.float32)
-        reached = np.zeros(self.cell.hidden * len(self.cell.states), dtype=bool)
+        reached = np.zeros(H * len(self.cell.states), dtype=bool)
         reached[self.rows] = True
         for t in range(len(keep)):
-            h, *c = np.split(reached, len(self.cell.states))
-            arriving = (linked @ h > 0) & mix[t]
-            if c:
-                last = (c[0] & keep[t]) | arriving[:-1].any(axis=0)
-                reached = np.concatenate(((last & through[t]) | arriving[-1], last))
-            else:
-                reached = (h & keep[t]) | arriving.any(axis=0)
+            arriving = (linked @ reached[:H] > 0) & mix[t]
+            last = (reached[-H:] & keep[t]) | arriving[: -1 if lstm else None].any(axis=0)
+            reached = np.append((last & through[t]) | arriving[-1], last) if lstm else last
             out[t] = not reached[self.rows].any()
-        # an overflow of the forward pass is no saturation
-        out[: len(keep)] &= np.logical_and.accumulate(np.isfinite(maps.mix[0]).all(axis=(1, 2)))
         return out
 
 
-def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Array]) -> Array:
-    """`change`: decades of the norm since the start; the column sum starts at 1."""
+def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: Array) -> Array:
+    """`change` is in decades of the norm since the start; the column sum starts at 1."""
     gradual, flushed, saturated = naive
     with np.errstate(invalid="ignore"):
         small = curves.log10_frobenius < math.log10(tiny)
@@ -310,7 +303,7 @@ def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Ar
         cases = {
             "": np.isnan(change),
             "structural": change == -np.inf,
-            "saturated": saturated == 1,
+            "saturated": (saturated == 1) & (gradual == 0),
             "underflow": (flushed == 0) & (small | ~cancels),
             "decayed": change < -DECADES,
             "exploding": (change > DECADES) | ~np.isfinite(gradual),
@@ -332,33 +325,33 @@ def _first_step(mask: Array) -> Array:
 
 def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     """The verdicts in the order in which they appear."""
-    limits, rows = torch.finfo(diagnosis.dtype), {}
+    limits, rows = torch.finfo(diagnosis.dtype), []
     words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}
     for name, meaning in MEANINGS.items():
-        first = diagnosis.first_steps(name)
-        b = np.flatnonzero(~np.isnan(first))
-        if len(b):
-            there = diagnosis.log10_frobenius[b, first[b].astype(int) - 1]
-            share = (diagnosis.verdict == name).sum() / (diagnosis.verdict != "").sum()
-            steps, sizes = _range(first, "{:.0f}"), _range(there, "{:+.1f}")
-            rows[name] = first[b].min(), name, steps, f"{share:.0%}", sizes, meaning.format(**words)
-    return [HEADER, *(row for _, *row in sorted(rows.values(), key=lambda row: row[0]))]
+        here = diagnosis.verdict == name
+        if here.any():
+            first = diagnosis.first_steps(name)
+            there = diagnosis.log10_frobenius[np.arange(len(here)), here.argmax(axis=1)]
+            sizes = _range(there[here.any(axis=1)], "+.1f")
+            share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
+            row = name, _range(first, ".0f"), share, sizes, meaning.format(**words)
+            rows.append((np.nanmin(first), *row))
+    return [HEADER, *(row for _, *row in sorted(rows))]
 
 
-def _summary_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+def _summary_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     real = diagnosis.verdict != ""
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     zero = _first_step((diagnosis.naive_flushed == 0) & real)
-    flushed = "never 0" if np.isnan(zero).all() else f"0 from step {_range(zero, '{:.0f}')}"
-    horizon = f"step {_range(diagnosis.horizon, '{:.0f}', 'never')}"
-    if np.isnan(diagnosis.horizon).all():
-        horizon = "never within these steps"
-    gradual = f"gradual underflow: {_range(diagnosis.naive[at_end], '{:.2g}', 'NaN')} at the end"
+    horizon = _range(diagnosis.horizon, ".0f", "step {}", "never within these steps")
+    flushed = _range(zero, ".0f", "0 from step {}", "never 0")
+    gradual = _range(diagnosis.naive[at_end], ".2g", otherwise="NaN")
+    naive = f"flush-to-zero: {flushed}; gradual underflow: {gradual} at the end"
     return [
-        ("rate", f"{_range(diagnosis.decades_per_step, '{:+.4f}')} decades per step"),
+        ("rate", f"{_range(diagnosis.decades_per_step, '+.4f')} decades per step"),
         ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
-        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '{:+.1f}')}"),
-        (f"naive {_short(diagnosis.dtype)}", f"flush-to-zero: {flushed}; {gradual}"),
+        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '+.1f')}"),
+        (f"naive {_short(diagnosis.dtype)}", naive),
     ]
 
 
@@ -366,14 +359,14 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _range(values: Array, form: str, missing: str = "") -> str:
+def _range(values: Array, digits: str, form: str = "{}", otherwise: str = "") -> str:
     """The smallest and the largest number, and how many of the examples have none."""
     known = values[~np.isnan(values)]
-    if not len(known):
-        return missing or "-"
-    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
     absent = len(values) - len(known)
-    return f"{text} ({absent} of {len(values)} examples: {missing})" if missing and absent else text
+    if not len(known):
+        return otherwise or "-"
+    text = form.format(" .. ".join(dict.fromkeys(f"{v:{digits}}" for v in np.sort(known)[[0, -1]])))
+    return f"{text} ({absent} of {len(values)}: {otherwise})" if absent and otherwise else text
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -43,18 +44,15 @@ def lyapunov_exponents(
         layer: whose recurrence; its state is h, for an LSTM (h, c).
 
     Returns:
-        (batch, count) float64, nats per step, largest first; -inf where a step's map is singular
-        because a unit is dead or is not read. All together sum to the mean of log|det M_t| over the
-        counted steps. NaN, at the end, where at some step an exponent would be made of rounding
-        errors, as with a weight matrix that is singular, or nearly, in any other way, or in an LSTM
-        where a unit with closed input and forget gates meets others with closed gates. With weights
-        in the tens the errors of many steps gather: exponents beyond the first lose digits.
+        (batch, count) float64, nats per step, largest first; -inf where a unit is dead or nobody
+        reads it. All together sum to the mean of log|det M_t| over the counted steps. NaN, at the
+        end, where an exponent would be made of rounding errors: the weight matrix is (nearly)
+        singular in another way, or in an LSTM a unit's closed input and forget gates meet closed
+        gates of others. With weights in the tens, exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
-    Wolf and Abbott (2023). Finite-time singular values of J_t are another thing: see
-    `rnngrad.jacobian_curves`.
-
-    They are renormalised as seldom as ten digits of every exponent allow, on the CPU.
+    Wolf and Abbott (2023). The singular values of J_t are another thing, see `jacobian_curves`. A
+    QR is taken as seldom as ten digits of every exponent allow, on the CPU.
     Memory: some steps of the trajectory and a few (S, S) matrices per thread.
 
     Raises:
@@ -88,7 +86,7 @@ def lyapunov_exponents(
             if start == warmup:
                 spectrum.growth = np.zeros(count)
             *_, layer_run = problem.run([example], slice(start, stop), states)
-            spectrum.advance(layer_run.factors.maps().each(lambda v: v[0]))
+            spectrum.advance(layer_run.factors.maps().each(itemgetter(0)))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
     return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
@@ -102,21 +100,21 @@ class _Spectrum:
         self.stride = 1  # steps between two orthonormalisations
 
     def advance(self, maps: StepMaps) -> None:
-        """Some steps, maps (t, ...)."""
-        t, steps = 0, len(maps.keep)
-        while t < steps:
-            stride = min(self.stride, steps - t)
-            some = maps.each(lambda v, here=slice(t, t + stride): v[here])
+        """Take some steps, maps (t, ...)."""
+        t = 0
+        while t < len(maps.keep):
+            some = maps.each(itemgetter(slice(t, t + self.stride)))
+            steps = len(some.keep)
             if self._quickly(some):
-                t += stride
-            elif stride > 1:
-                self.stride = stride // 2
+                t += steps
+            elif steps > 1:
+                self.stride = steps // 2
             else:
-                self._carefully(some.each(lambda v: v[0]))
+                self._carefully(some.each(itemgetter(0)))
                 t += 1
 
     def _quickly(self, maps: StepMaps) -> bool:
-        """All steps and one QR; False, and nothing done, if digits would be lost."""
+        """Take all steps and one QR; return False, and do nothing, if digits would be lost."""
         steps = len(maps.keep)
         taken, J, exponents, *_ = _compiled.tangent_steps(
             self.cell.W, maps.mix, maps.keep, maps.through, self.Q, 0, 0, 0, np.zeros(steps, bool)
@@ -131,12 +129,12 @@ class _Spectrum:
         return True
 
     def _take(self, Q: Array, growth: Array) -> None:
-        """A direction that is lost stays lost: its growth afterwards means nothing."""
+        """Go on with Q; the growth of a direction that was lost before means nothing."""
         self.Q = np.ascontiguousarray(Q)
         self.growth = np.where(self.growth == -np.inf, self.growth, self.growth + growth)
 
     def _carefully(self, maps: StepMaps) -> None:
-        """One step, with the directions made orthonormal between the factors of its map.
+        """Take one step, and make the directions orthonormal between the factors of its map.
 
         The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
         small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
@@ -157,12 +155,12 @@ class _Spectrum:
 
 
 def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
-    """Q and log|diag R| of A = Q R, for rows of whatever different sizes.
+    """Return Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
     Householder QR would lose rows 16 decades below the largest (saturated units): its errors are
-    relative to columns, those of elimination to rows. So A = P L U first; L has entries of at most
-    1 and P L = Q R', hence R = R' U. size (n,): the terms that were summed up in each row; a pivot
-    that is lost in their rounding errors is unknown (NaN), and so are those after it.
+    relative to columns, those of elimination to rows. So A = P L U first, and P L = Q R' gives
+    R = R' U. size (n,): the terms that were summed up in each row; a pivot that is lost in their
+    rounding errors is unknown (NaN), and so are those after it.
     """
     P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
