@@ -20,20 +20,21 @@ def log_spaced_steps(last: int, count: int) -> list[int]:
     return sorted({*spread, *(step for step in MILESTONES if step <= last)})
 
 
-def jacobian_curves(model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
-    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's paths are two more."""
-    paths = ["hidden_path"] if model.run.cell == "lstm" else []
-    curves = rnngrad.jacobian_curves(
+def jacobian_curves(
+    model: Opened, spectral_steps: list[int], *, paths: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's ``paths`` are two more."""
+    found = rnngrad.jacobian_curves(
         model.module,
         model.inputs.x,
         model.start,
         state=model.run.state,
         lengths=model.inputs.lengths,
-        statistics=[*STATISTICS, *paths],
-        spectral_steps=log_spaced_steps(model.inputs.x.shape[1], spectral_steps),
+        statistics=(*STATISTICS, "hidden_path") if paths else STATISTICS,
+        spectral_steps=spectral_steps,
     )
-    names = [*STATISTICS, *paths, *(["cell_path"] if paths else [])]
-    return {name: getattr(curves, f"log10_{name}") for name in names}
+    names = (*STATISTICS, "hidden_path", "cell_path") if paths else STATISTICS
+    return {name: getattr(found, f"log10_{name}") for name in names}
 
 
 def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFrame:

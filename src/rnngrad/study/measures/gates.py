@@ -7,16 +7,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rnngrad.probe import Trajectory, trajectory
-from rnngrad.study.runs.open_model import Opened, each
+from rnngrad.study.runs.open_model import Opened
 
 BINS = 50
 
 
 def trajectories(model: Opened) -> Iterator[Trajectory]:
     """The trajectory of every example, one at a time: all at once they may take gigabytes."""
-    for b, x in enumerate(model.inputs.x.split(1)):
-        start = each(lambda part, b=b: part[:, b : b + 1], model.start)
-        yield trajectory(model.module, x, start)
+    for b in range(len(model.inputs.x)):
+        one = model.of(slice(b, b + 1))
+        yield trajectory(one.module, one.inputs.x, one.start)
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:

@@ -6,13 +6,12 @@ Only samples that know their telling words have such a distance; the others give
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
 
 import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.inputs import Embedding, padded_comments
-from rnngrad.study.runs.open_model import state_after
+from rnngrad.study.runs.open_model import Opened, state_after
 
 BINS = 5
 PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
@@ -38,18 +37,11 @@ def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     return table.assign(bin=bins.astype(np.int64))
 
 
-def remembered(
-    module: nn.RNNBase,
-    head: nn.Linear,
-    run: Run,
-    embedding: Embedding,
-    predictions: pd.DataFrame,
-) -> pd.DataFrame:
+def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -> pd.DataFrame:
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
     Args:
-        module, head: the trained classifier.
-        run, embedding: how it reads comments.
+        model, embedding: the trained classifier, and what it reads.
         predictions: its comment, label and probability of the test split.
 
     Returns:
@@ -58,11 +50,11 @@ def remembered(
         cannot raise by calling everything toxic. log10_gradient: median over some comments of log10
         of |d logit/d s| at the telling word over that at the last step; s is c for an LSTM.
     """
-    telling = telling_comments(embedding[0], run)
+    telling = telling_comments(embedding[0], model.run)
     if telling.empty:
         return pd.DataFrame()
     probed = _nearest_to_the_median(telling)
-    log10 = _log10_gradients(module, head, run, embedding, probed)
+    log10 = _log10_gradients(model, embedding, probed)
     others = predictions.loc[predictions["label"] == 0, "probability"]
     bins = telling.merge(predictions, on="comment").groupby("bin")
     table = bins.agg(
@@ -93,9 +85,10 @@ def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
 
 
 def _log10_gradients(
-    module: nn.RNNBase, head: nn.Linear, run: Run, embedding: Embedding, probed: pd.DataFrame
+    model: Opened, embedding: Embedding, probed: pd.DataFrame
 ) -> NDArray[np.float64]:
     """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
+    run, module, head, _, _ = model
     inputs = padded_comments(run, embedding, probed["comment"].to_numpy())
     last = inputs.lengths.numpy() - 1
     at = last - probed["distance"].to_numpy()

@@ -8,10 +8,9 @@ triangle; its last row says which steps the last loss learns from.
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened
 
 COMMENTS = 2
 STEPS = 100
@@ -19,14 +18,10 @@ LATE = 0.1  # the last tenth of the steps
 MOST = 0.9
 
 
-def shares(
-    module: nn.RNNBase, head: nn.Linear, x: Tensor, start: State
-) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    Args:
-        module, head: the layer, and the logistic unit that reads it.
-        x, start: what it reads (B, T, D), and from which state; two comments and 100 steps at most.
+    It is taken of two comments and 100 steps at most.
 
     Returns:
         A row per comment: steps (T), late_share (what the last tenth of the steps holds of the
@@ -34,14 +29,11 @@ def shares(
         (T, T), loss step x step, of the first comment: log10 of the norm of each part relative to
         the largest of its row; NaN above the diagonal.
     """
-    x = x[:COMMENTS, :STEPS]
-    parts = rnngrad.weight_gradient_parts(
-        module,
-        x,
-        head.weight.detach().expand(*x.shape[:2], -1),
-        each(lambda part: part[:, :COMMENTS], start),
-        reduce="log10_norm",
-    )["weight_hh_l0"]
+    _, module, head, inputs, start = model.of(slice(COMMENTS))
+    x = inputs.x[:, :STEPS]
+    gradient = head.weight.detach().expand(*x.shape[:2], -1)
+    found = rnngrad.weight_gradient_parts(module, x, gradient, start, reduce="log10_norm")
+    parts = found["weight_hh_l0"]
     rows = [_shares_of_row(triangle[-1], comment) for comment, triangle in enumerate(parts)]
     return pd.DataFrame(rows), _relative(parts[0])
 
