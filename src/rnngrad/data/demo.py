@@ -51,8 +51,8 @@ def demo_comments(params: DemoParams) -> pd.DataFrame:
     rng = np.random.default_rng(params.seed)
     size = params.comments_per_class
     hostile = rng.permuted(np.repeat([False, True], size))
-    comments = _Writer(rng).comments(rng.permuted(real_word_counts(2 * size)), hostile)
-    texts, telling = zip(*comments, strict=True)
+    writer, counts = _Writer(rng), rng.permuted(real_word_counts(2 * size))
+    texts, telling = zip(*map(writer.comment, counts.tolist(), hostile.tolist()), strict=True)
     return pd.DataFrame(
         {
             "text": pd.Series(texts, dtype="str"),
@@ -92,9 +92,6 @@ class _Writer:
         topics[: len(FUNCTION_WORDS)] = -1
         laws = zipf * np.where(topics == np.arange(TOPICS)[:, None], TOPIC_BOOST, 1.0)
         self.cumulative = np.cumsum(laws, axis=1) / laws.sum(axis=1, keepdims=True)
-
-    def comments(self, counts: np.ndarray, hostile: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        return [self.comment(int(n), bool(h)) for n, h in zip(counts, hostile, strict=True)]
 
     def comment(self, count: int, hostile: bool) -> tuple[str, np.ndarray]:
         """One comment of ``count`` words and the positions of its telling words."""

@@ -126,14 +126,14 @@ def _splits(size: int, params: SampleParams) -> list[str]:
 
 
 def _telling_distances(drawn: pd.DataFrame, fraction: float) -> pd.Series:
-    distances = [pd.NA] * len(drawn)
+    distances = pd.Series(pd.NA, index=drawn.index, dtype="Int32")
     if "telling_words" in drawn:
-        for row, (count, places) in enumerate(
-            zip(word_counts(drawn["text"]).tolist(), drawn["telling_words"], strict=True)
-        ):
+        counts = word_counts(drawn["text"]).tolist()
+        for row, count, places in zip(drawn.index, counts, drawn["telling_words"], strict=True):
             left = places[places < count - replaced_count(count, fraction)]
-            distances[row] = count - 1 - int(left[-1]) if len(left) else pd.NA
-    return pd.Series(distances, index=drawn.index, dtype="Int32")
+            if len(left):
+                distances[row] = count - 1 - int(left[-1])
+    return distances
 
 
 def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
@@ -145,7 +145,7 @@ def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, int]:
-    return {str(label): int((labels == label).sum()) for label in (0, 1)}
+    return dict(zip("01", np.bincount(labels, minlength=2).tolist(), strict=True))
 
 
 def _statistics(values: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -58,7 +57,7 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
     promised = read = number = 0
     for number, line in _decoded(path):
         fields = line.split(" ")
-        if number == 1 and _is_header(fields):
+        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
             promised = int(fields[0])
             _check_dimensions(path, int(fields[1]), dimensions)
             continue
@@ -86,7 +85,7 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
 def _decoded(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        with _opened(path) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             # bytes end lines at newlines only; words may hold other separators
             for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
                 # word2vec's own tool ends its lines with a blank
@@ -102,14 +101,6 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _is_header(fields: list[str]) -> bool:
-    return len(fields) == 2 and all(field.isdecimal() for field in fields)
 
 
 def _check_dimensions(path: Path, found: int, wanted: int) -> None:

@@ -1,11 +1,9 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.stage import read_output
 from rnngrad.study import WEIGHTS
 
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
@@ -135,7 +134,7 @@ def read_result(path: Path, *columns: str) -> pd.DataFrame:
     Raises:
         InputError: it is missing, no CSV, or lacks one of the columns.
     """
-    table = _read(path, pd.read_csv)
+    table = read_output(path, "dvc repro", pd.read_csv)
     for column in columns:
         if column not in table:
             raise InputError(f"{path}: has no column {column}; run dvc repro")
@@ -153,15 +152,8 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
 
-    return _read(path, load)
+    return read_output(path, "dvc repro", load)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return _read(path, lambda path: json.loads(path.read_text()))
-
-
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    try:
-        return reader(path)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
+    return read_output(path, "dvc repro", lambda path: json.loads(path.read_text()))
