@@ -36,12 +36,6 @@ def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
     return bool((ends < FLOAT32_NORMAL).any())
 
 
-def lead(conditions: pd.DataFrame) -> float | None:
-    """Decades by which the RNN is ahead at the end of the question's setting; None if not run."""
-    rnn, lstm = (value_of(conditions, "question", cell, "log10_at_end") for cell in ("rnn", "lstm"))
-    return None if rnn is None or lstm is None else rnn - lstm
-
-
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     """The change of both cells' ends when one factor is changed, the largest effect first.
 
@@ -69,12 +63,11 @@ def curve_table(results: Results) -> pd.DataFrame:
 
     Columns: cell, weights, statistic, and the steps as numbers.
     """
-    T = int(results.curves["step"].max())
-    wanted = sorted({*(step for step in MILESTONES if step <= T), T})
-    at = results.curves[results.curves["step"].isin(wanted)]
+    steps = results.curves["step"]
+    at = results.curves[steps.isin([*MILESTONES, steps.max()])]
     keys = ["cell", "weights", "statistic"]
     table = at.pivot_table("log10_mean", keys, "step", aggfunc="median", sort=False)
-    return table[wanted].reset_index()
+    return table.sort_index(axis=1).reset_index()
 
 
 def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
@@ -83,10 +76,9 @@ def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
     None where it ends above.
     """
     curve = _median_curve(results, cell, weights)
-    above = curve.index[curve.to_numpy() >= FLOAT32_NORMAL]
-    if above.empty:
-        return int(curve.index[0])
-    return int(above[-1]) + 1 if above[-1] < curve.index[-1] else None
+    above = curve.index[curve >= FLOAT32_NORMAL]
+    first = curve.index[0] if above.empty else above[-1] + 1
+    return int(first) if first <= curve.index[-1] else None
 
 
 def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
@@ -97,16 +89,15 @@ def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
 
 
 def condition_seeds(results: Results) -> dict[str, list[int]]:
-    """How many seeds each condition and cell has, by the condition's weights."""
-    found: dict[str, list[int]] = {}
-    for (condition, _), rows in results.condition_seeds.groupby(["condition", "cell"]):
-        weights = results.params.conditions.setting_of(str(condition)).weights
-        found.setdefault(weights, []).append(rows["seed"].nunique())
-    return found
+    """Count the seeds of each condition and cell, by the condition's weights."""
+    numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
+    setting = results.params.conditions.setting_of
+    weights = [setting(condition).weights for condition, _ in numbers.index]
+    return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
 def trained_models(results: Results) -> list[dict[str, Any]]:
-    """Of every cell: test accuracy, and where the trained models' gradients end, over seeds."""
+    """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
     seeds = results.condition_seeds.query("condition == 'trained'")
     ends = seeds.groupby("cell")["log10_at_end"].agg(["min", "max"])
     return [
@@ -122,10 +113,10 @@ def trained_models(results: Results) -> list[dict[str, Any]]:
 
 
 def swing(results: Results) -> dict[str, float] | None:
-    """The swing that keeps the trained RNN's gradient up on padding, in most models; else None."""
-    powers = results.evidence.get("powers")
-    if powers is None:
+    """Find the swing that keeps the trained RNN's gradient up on padding, in most models."""
+    if "powers" not in results.evidence:
         return None
+    powers = results.evidence["powers"]
     trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
     steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
     if len(steady) <= len(trained) / 2:
@@ -137,15 +128,12 @@ def metrics_summary(results: Results) -> dict[str, Any]:
     """The numbers for `dvc metrics show` and `diff`: test metrics and how far gradients reach."""
     summary: dict[str, Any] = {}
     for cell in results.cells:
-        reach = {
-            weights: {
-                "log10_column_sum_at_end": round(
-                    float(_median_curve(results, cell, weights).iloc[-1]), 4
-                ),
+        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
+        summary[cell] = {"test": test}
+        for weights in WEIGHTS:
+            end = float(_median_curve(results, cell, weights).iloc[-1])
+            summary[cell][weights] = {
+                "log10_column_sum_at_end": round(end, 4),
                 "below_float32_from": below_float32_from(results, cell, weights),
             }
-            for weights in WEIGHTS
-        }
-        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
-        summary[cell] = {"test": test, **reach}
     return summary

@@ -51,21 +51,18 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    page = (
-        environment()
-        .get_template("answer.txt.j2")
-        .render(
-            value=partial(metrics.value_of, results.conditions),
-            question=results.params.conditions.question,
-            words=results.data_card["sample"]["words"]["mean"],
-            steps=results.condition_curves.query("condition == 'question'")["step"].max(),
-            seeds=results.numbers_of_seeds,
-            trained=metrics.trained_models(results),
-            swing=metrics.swing(results),
-            claims=claims,
-            verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
-            counts=Counter(claim.verdict for claim in claims),
-        )
+    template = environment().get_template("answer.txt.j2")
+    page = template.render(
+        value=partial(metrics.value_of, results.conditions),
+        question=results.params.conditions.question,
+        words=results.data_card["sample"]["words"]["mean"],
+        steps=results.condition_curves.query("condition == 'question'")["step"].max(),
+        seeds=results.numbers_of_seeds,
+        trained=metrics.trained_models(results),
+        swing=metrics.swing(results),
+        claims=claims,
+        verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
+        counts=Counter(claim.verdict for claim in claims),
     )
     return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
 
@@ -93,7 +90,7 @@ def render_markdown(
         "float32_plateau": metrics.falls_below_float32(conditions, "float32"),
         "log10": math.log10,
         "causes": metrics.cause_table(conditions).to_dict("records"),
-        "lead": metrics.lead(conditions),
+        "value": partial(metrics.value_of, conditions),
         "seeds": results.numbers_of_seeds,
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
-THIN = 4  # steps between the points that are drawn of a curve over all steps: a point per pixel
+THIN = 4  # steps between the points that are drawn of a curve: a point per pixel
 INK = "#24292f"
 GRID = "#c9ced4"
 COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
@@ -47,17 +47,22 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw within this context; nobody else's matplotlib settings are touched."""
+    """Draw in this context, or in a function so decorated; other figures keep their settings."""
     with mpl.rc_context(_RC):
         yield
 
 
+@figure_style()
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text, byte for byte the same for the same data."""
     buffer = io.StringIO()
-    with figure_style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def thinned(steps: Any) -> Any:
+    """Which of a curve's steps are drawn: some, and the last one."""
+    return (steps % THIN == 1) | (steps == steps.max())
 
 
 def draw_limits(axis: Axes) -> None:

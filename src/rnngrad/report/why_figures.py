@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnngrad.report.style import COLOURS, INK, NAMES, THIN, WIDTH, draw_limits, figure_style
+from rnngrad.report.style import COLOURS, INK, NAMES, WIDTH, draw_limits, figure_style, thinned
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
     ("rnn", "question", 1, 500),
@@ -30,6 +30,7 @@ PANELS = {  # condition: what is said above its panel
 }
 
 
+@figure_style()
 def windows_figure(curves: pd.DataFrame) -> Figure | None:
     """The windows that the question looked through, on its own linear axes.
 
@@ -42,11 +43,10 @@ def windows_figure(curves: pd.DataFrame) -> Figure | None:
     parts = [_inside(curves, *window) for window in WINDOWS]
     if any(part.empty for part in parts):
         return None
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        for axis, part in zip(figure.subplots(2, 2).flat, parts, strict=True):
-            _draw_window(axis, part)
-        return figure
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    for axis, part in zip(figure.subplots(2, 2).flat, parts, strict=True):
+        _draw_window(axis, part)
+    return figure
 
 
 def _inside(curves: pd.DataFrame, cell: str, condition: str, first: int, last: int) -> pd.DataFrame:
@@ -80,33 +80,33 @@ def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
         axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
 
 
+@figure_style()
 def conditions_figure(curves: pd.DataFrame) -> Figure | None:
     """All steps on one log scale: the question's setting, and with padding or initialiser gone."""
     panels = [name for name in PANELS if (curves["condition"] == name).any()]
     if not panels:
         return None
     rows = -(-len(panels) // 2)
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
-        axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-        for axis, name in zip(axes.flat, panels, strict=False):
-            _draw_condition(axis, curves[curves["condition"] == name])
-            draw_limits(axis)
-            axis.set_title(PANELS[name])
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
-        for axis in axes[-1]:
-            axis.set(xlabel="step t", xlim=(0, None))
-        handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
-        figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
-        return figure
+    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    for axis, name in zip(axes.flat, panels, strict=False):
+        _draw_condition(axis, curves[curves["condition"] == name])
+        draw_limits(axis)
+        axis.set_title(PANELS[name])
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
+    for axis in axes[-1]:
+        axis.set(xlabel="step t", xlim=(0, None))
+    handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
+    return figure
 
 
 def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
     for cell, curve in curves.groupby("cell", sort=False):
         colour = COLOURS[str(cell)]
-        curve = curve[(curve["step"] % THIN == 1) | (curve["step"] == curve["step"].max())]
+        curve = curve[thinned(curve["step"])]
         axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
         axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
