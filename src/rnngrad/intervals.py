@@ -1,4 +1,4 @@
-"""Means: with honest intervals, and of numbers that no float holds."""
+"""Means: with honest intervals, of numbers that no float holds, and of changes per step."""
 
 import math
 from collections.abc import Sequence
@@ -35,3 +35,17 @@ def log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     shift = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         return np.log10(np.nanmean(10.0 ** (values - shift), axis=0)) + shift
+
+
+def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
+    """The gain per step of (B, T) values from the first to the last step of each example's range.
+
+    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
+    counts.
+    """
+    gained, steps = 0.0, 0
+    for row, own in zip(values, ranges, strict=True):
+        if len(own) > 1 and np.isfinite(row[[own[0], own[-1]]]).all():
+            gained += float(row[own[-1]]) - float(row[own[0]])
+            steps += len(own) - 1
+    return gained / steps if steps else np.nan

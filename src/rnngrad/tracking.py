@@ -10,13 +10,14 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML, YAMLError
 
@@ -77,7 +78,8 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     try:
         checksum = result_checksum(files)
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
-        if any(run.info.status == "FINISHED" and _is_parent(run) for run in known):
+        parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
+        if any(parent.status == "FINISHED" for parent in parents):
             return False
         for run in known:
             client.delete_run(run.info.run_id)
@@ -87,10 +89,6 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     return True
 
 
-def _is_parent(run: Run) -> bool:
-    return "mlflow.parentRunId" not in run.data.tags
-
-
 def _publish(
     client: MlflowClient, experiment: str, results: Results, artifacts: list[Path], checksum: str
 ) -> None:
@@ -98,42 +96,35 @@ def _publish(
     tags = {RESULT: checksum, "mlflow.runName": _run_name(results)} | _provenance()
     parent = client.create_run(experiment, tags=tags).info.run_id
     flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
-    _log(
-        client,
-        parent,
-        params={str(key): value for key, value in flat.items()},
-        metrics=_overview(results),
-    )
+    tests = [
+        (f"{cell}_test_{name}", interval["mean"], 0)
+        for cell in results.cells
+        for name, interval in results.metrics[cell].items()
+    ]
+    _log(client, parent, flat.to_dict(), tests)
     for path in artifacts:
         client.log_artifact(parent, path, path.parent.as_posix())
     for cell in results.cells:
         train = params.train_of(cell)
         for seed in train.seeds:
-            tags = {
-                RESULT: checksum,
-                "mlflow.parentRunId": parent,
-                "mlflow.runName": f"{cell} seed {seed}",
-            }
-            child = client.create_run(experiment, tags=tags).info.run_id
+            names = {"mlflow.parentRunId": parent, "mlflow.runName": f"{cell} seed {seed}"}
+            child = client.create_run(experiment, tags={RESULT: checksum} | names).info.run_id
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
-            metrics = [*_epochs(results, cell, seed), *_test(results, cell, seed)]
-            curves = _curves(results, cell, seed)
-            _log(client, child, params=settings, metrics=[*metrics, *curves])
+            _log(client, child, settings, _points(results, cell, seed))
             client.set_terminated(child)
     client.set_terminated(parent)
 
 
 def _run_name(results: Results) -> str:
-    """The settings that differ from the last commit, as ``dvc exp run -S`` would set them."""
-    params = results.params
-    changed = _changed_settings(params)
+    params, changed = results.params, _changed_settings(results.params)
     if not changed:
         return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
-    shown = ", ".join(changed[:SETTINGS])
-    return shown if len(changed) <= SETTINGS else f"{shown} and {len(changed) - SETTINGS} more"
+    more = len(changed) - SETTINGS
+    return ", ".join(changed[:SETTINGS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _changed_settings(params: Params) -> list[str]:
+    """Name those that differ from the last commit, as ``dvc exp run -S`` would set them."""
     committed = _git("show", "HEAD:./params.yaml")
     try:
         before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
@@ -155,55 +146,30 @@ def _leaves(section: dict[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _log(client: MlflowClient, run: str, params: dict[str, Any], metrics: list[Metric]) -> None:
-    named = [Param(key, str(value)) for key, value in params.items()]
-    for some in _batches(named, PARAMS):
-        client.log_batch(run, params=some)
-    for some in _batches(metrics, BATCH):
-        client.log_batch(run, metrics=some, synchronous=True)
+def _log(client: MlflowClient, run: str, params: Mapping[Any, Any], points: Iterable[Any]) -> None:
+    """Log parameters by name, and points: a metric's name, its value and the step."""
+    named = [Param(str(key), str(value)) for key, value in params.items()]
+    for start in range(0, len(named), PARAMS):
+        client.log_batch(run, params=named[start : start + PARAMS])
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, step) for name, value, step in points]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run, metrics=metrics[start : start + BATCH], synchronous=True)
 
 
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _metric(name: str, value: float, step: int = 0) -> Metric:
-    return Metric(name, value, int(time.time() * 1000), step)
-
-
-def _overview(results: Results) -> list[Metric]:
-    return [
-        _metric(f"{cell}_test_{name}", interval["mean"])
-        for cell in results.cells
-        for name, interval in results.metrics[cell].items()
-    ]
-
-
-def _epochs(results: Results, cell: str, seed: int) -> list[Metric]:
-    rows = results.history.query("cell == @cell and seed == @seed")
-    return [
-        _metric(f"{row.split}_{name}", getattr(row, name), row.epoch)
-        for row in cast("Any", rows.itertuples())
-        for name in ("loss", "accuracy")
-    ]
-
-
-def _test(results: Results, cell: str, seed: int) -> list[Metric]:
-    per_seed = results.model_cards[cell]["test"]["per_seed"]
+def _points(results: Results, cell: str, seed: int) -> Iterator[tuple[str, float, int]]:
+    own = "cell == @cell and seed == @seed"
+    for row in cast("Any", results.history.query(own).itertuples()):
+        for name in ("loss", "accuracy"):
+            yield f"{row.split}_{name}", getattr(row, name), row.epoch
     place = results.params.train_of(cell).seeds.index(seed)
-    return [_metric(f"test_{name}", values[place]) for name, values in per_seed.items()]
-
-
-def _curves(results: Results, cell: str, seed: int) -> list[Metric]:
-    rows = results.curves.query("cell == @cell and seed == @seed")
-    rows = rows[rows["step"].isin(_shown_steps(int(rows["step"].max())))]
-    return [
-        _metric(f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step)
-        for row in cast("Any", rows.itertuples())
-        # an exact zero has no logarithm that MLflow could keep: its points are left out
-        if math.isfinite(row.log10_mean)
-    ]
+    for name, values in results.model_cards[cell]["test"]["per_seed"].items():
+        yield f"test_{name}", values[place], 0
+    curves = results.curves.query(own)
+    shown = curves["step"].isin(_shown_steps(curves["step"].max()))
+    # an exact zero has no logarithm that MLflow could keep: its points are left out
+    for row in cast("Any", curves[shown & np.isfinite(curves["log10_mean"])].itertuples()):
+        yield f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step
 
 
 def _shown_steps(last: int) -> set[int]:

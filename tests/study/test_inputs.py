@@ -8,12 +8,12 @@ import torch
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.intervals import change_per_step
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.inputs import (
     Inputs,
-    change_per_step,
     inputs_of,
     most_of_both,
     passage_of,

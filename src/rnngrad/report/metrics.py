@@ -1,5 +1,6 @@
 """The numbers that the report states, computed from the result tables; words are elsewhere."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
     return chosen.groupby("step")["log10_median"].median()
 
 
-def condition_seeds(results: Results) -> dict[str, list[int]]:
+def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     """Count the seeds of each condition and cell, by the condition's weights."""
     numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
     setting = results.params.conditions.setting_of

@@ -83,7 +83,9 @@ def _draw_mean(
     """
     x, y = names
     by_seed, colour = rows.pivot_table(y, x, "seed"), COLOURS[rows["cell"].iloc[0]]
-    found = pd.DataFrame(mean_interval(own.dropna().tolist()) for _, own in by_seed.iterrows())
+    found = pd.DataFrame(
+        [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
+    )
     axis.plot(by_seed.index, found["mean"], line, ms=4, color=colour, label=label)
     if band:
         low, high = (found[end].astype(float).fillna(found["mean"]) for end in ("low", "high"))

@@ -70,22 +70,20 @@ class Claim:
 def judge_all(results: Results) -> list[Claim]:
     """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
     seeds, evidence = results.condition_seeds, results.evidence
-    paths, powers = evidence.get("paths"), evidence.get("powers")
-    output_gates = evidence.get("output_gates")
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
         lstm_wins(results.model_cards, evidence["remembered"]),
-        None if paths is None else gate_rate(paths),
         late_steps(evidence["shares"]),
-        None if powers is None else powers_of_w(powers),
         blocking(evidence["influences"]),
-        None if output_gates is None else output_gate_path(output_gates),
         forget_bias(seeds, results.gates),
-        None if paths is None else one_path(paths),
-        None if paths is None else varying_gates(paths),
     ]
-    return [claim for claim in judged if claim is not None]
+    if "powers" in evidence:
+        judged += [powers_of_w(evidence["powers"])]
+    if "paths" in evidence:  # an LSTM's alone
+        judged += [claim(evidence["paths"]) for claim in (gate_rate, one_path, varying_gates)]
+        judged += [output_gate_path(evidence["output_gates"])]
+    return sorted(filter(None, judged), key=lambda claim: claim.id)
 
 
 def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
@@ -96,7 +94,7 @@ def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
         return None
     end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
     falls = (true["log10_at_20"] <= -SHARP).all()
-    zero, flushed_zero = (np.isneginf(values).all() for values in (end, flushed_end))
+    zero, flushed_zero = np.isneginf(end).all(), np.isneginf(flushed_end).all()
     measured = {
         "log10_at_20": _interval(true["log10_at_20"]),
         "true": _ends(end),
@@ -274,12 +272,10 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
         "scaled": _rows(by_weights),
         "clipping": clipping,
     }
-    grown = by_weights[by_weights["grows"]]
-    ends = zip(grown.index, grown["lowest"], grown["highest"], strict=True)
-    spans = [
-        (_trained(w), f"{low}" if low == high else f"{low} to {high}") for w, low, high in ends
-    ]
-    growing = [f"{weights} W_o times {span}" for weights, span in spans]
+    growing = []
+    for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
+        span = " to ".join(str(factor) for factor in ends.unique())
+        growing.append(f"{_trained(str(weights))} W_o times {span}")
     explodes = any(_above_zero(rate) for rate in rates.values())
     ruling = _ruling(clips and explodes, clips and growing, f"with {_listed(growing)}")
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
@@ -381,14 +377,10 @@ def _numbers(measured: Mapping[str, Any], above: str = "") -> dict[str, float]:
     return found
 
 
-def _rows(table: pd.DataFrame) -> dict[str, Any]:
+def _rows(table: pd.DataFrame) -> dict[Any, Any]:
     """The rows of a table by their index, such as "trained" or "trained/words"."""
     names = ["/".join(name) if isinstance(name, tuple) else name for name in table.index]
-    columns = {column: table[column].tolist() for column in table}
-    return {
-        name: {str(column): values[i] for column, values in columns.items()}
-        for i, name in enumerate(names)
-    }
+    return table.set_axis(names).to_dict("index")
 
 
 def _by_case(frame: pd.DataFrame, column: str, means: list[str]) -> dict[str, Any]:

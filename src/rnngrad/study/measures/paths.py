@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import rnngrad
+from rnngrad.intervals import change_per_step
 from rnngrad.probe import Trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.runs.inputs import change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.inputs import most_of_both, settled_ranges
 from rnngrad.study.runs.open_model import Opened
 
 NUDGE = 1e-3  # of ln z, to either side

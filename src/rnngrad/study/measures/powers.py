@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rnngrad
-from rnngrad.study.runs.inputs import change_per_step, most_of_both, settled_ranges
+from rnngrad.intervals import change_per_step
+from rnngrad.study.runs.inputs import most_of_both, settled_ranges
 from rnngrad.study.runs.open_model import Opened
 
 SCALED_TO = (0.9, 1.1)  # spectral radii

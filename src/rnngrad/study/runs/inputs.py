@@ -1,6 +1,5 @@
 """The inputs of the study's models, and the steps at which they read padding or words."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -121,17 +120,3 @@ def most_of_both(ranges: Ranges) -> int:
     """
     counts = [[len(steps) for steps in own] for own in ranges.values() if any(own)]
     return int(np.argmax(np.min(counts, axis=0)))
-
-
-def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
-    """The gain per step of (B, T) values from the first to the last step of each example's range.
-
-    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
-    counts.
-    """
-    gained, steps = 0.0, 0
-    for row, own in zip(values, ranges, strict=True):
-        if len(own) > 1 and np.isfinite(row[[own[0], own[-1]]]).all():
-            gained += float(row[own[-1]]) - float(row[own[0]])
-            steps += len(own) - 1
-    return gained / steps if steps else np.nan
