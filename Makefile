@@ -57,10 +57,9 @@ format: $(INSTALLED) ## let ruff mend what it can
 rooms: $(INSTALLED) ## draw in CONTRIBUTING.md which room imports which
 	@$(BIN)/python .ci/rooms.py
 
-ui: $(INSTALLED) ## MLflow on the results, at http://127.0.0.1:5000
+ui: $(INSTALLED) ## MLflow on the results, at a port of this machine (PORT=5000)
 	@$(BIN)/python pipeline/publish.py || echo "nothing new is published; MLflow shows what was"
-	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
-	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(abspath mlflow.db)} --port $(or $(PORT),5000)
+	@$(BIN)/python pipeline/ui.py $(or $(PORT),5000)
 
 # torch names its own CUDA packages exactly; leaving them out lets CPU builds of torch install
 GPU_PACKAGES := $(foreach p,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl \
@@ -79,4 +78,4 @@ licences: $(INSTALLED) ## renew THIRD_PARTY.md, the licence of every locked pack
 	  --ignore-packages rnngrad pip setuptools | tr -s ' -'; } > THIRD_PARTY.md
 
 clean: ## remove what runs made; the reports and the environment stay
-	rm -rf build .unfinished-* mlflow.db mlruns mlartifacts reports/curves.csv
+	rm -rf build .unfinished-* mlflow.db mlruns mlartifacts reports/curves.csv reports/explore.html

@@ -24,10 +24,8 @@ def main() -> None:
     cards += [BUILD / "train" / cell / "model_card.json" for cell in results.cells]
     folders = ("train", "probe", "conditions")
     numbers = [path for folder in folders for path in (BUILD / folder).rglob("*.csv")]
-    pages = [
-        REPORTS / name
-        for name in ("report.html", "report.md", "metrics.json", "claims.json", "conditions.csv")
-    ]
+    names = ("report.html", "explore.html", "report.md", "metrics.json", "claims.json")
+    pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
     done = publish(results, [*cards, *numbers], [*cards, *pages, *figures], uri)

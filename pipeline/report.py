@@ -1,7 +1,7 @@
 """Stage 7: verdicts, figures, tables and the page that a person reads.
 
-Writes reports/: report.html (one file, opens offline), report.md, answer.txt (five sentences),
-claims.json, conditions.csv, metrics.json, curves.csv, figures/*.svg.
+Writes reports/: report.html and explore.html (one file each, opens offline), report.md, answer.txt
+(five sentences), claims.json, conditions.csv, metrics.json, curves.csv, figures/*.svg.
 """
 
 import json
@@ -23,6 +23,7 @@ def main() -> None:
 
     from rnngrad.data.tokenized import TokenizedSample
     from rnngrad.report import render
+    from rnngrad.report.explore import explore_page
     from rnngrad.report.metrics import metrics_summary
     from rnngrad.report.style import to_svg
     from rnngrad.study.claims import judge_all
@@ -49,6 +50,7 @@ def main() -> None:
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
+        "explore.html": explore_page(results),
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
         "metrics.json": json.dumps(metrics_summary(results), indent=2) + "\n",

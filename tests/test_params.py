@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from dvc.utils.serialize import modify_yaml
 
 from rnngrad.errors import InputError
 from rnngrad.params import read_params
@@ -106,12 +107,12 @@ BAD = {
         "cells.lstm.forget_bias: initializer torch takes none; remove it",
     ),
     "a path that nothing reads": (
-        "path: null  ",
-        "path: a.csv  ",
+        "path:       ",
+        "path: a.csv ",
         "demo reads no data.path",
     ),
     "a path of vectors that nothing reads": (
-        "path: null              # file",
+        "path:                   # file",
         "path: glove.txt         # file",
         "vectors corpus read no embed.path",
     ),
@@ -171,3 +172,14 @@ def test_a_cells_block_overrides_the_shared_settings(tmp_path: Path) -> None:
     assert params.train_of("rnn").hidden == 200
     with pytest.raises(InputError, match="cells has no 'gru'; it has rnn, lstm"):
         params.train_of("gru")
+
+
+def test_one_changed_setting_changes_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT)
+    with modify_yaml(path) as content:  # as `dvc exp run -S train.hidden=100` does
+        content["train"]["hidden"] = 100
+    changed = zip(DEFAULT.splitlines(), path.read_text().splitlines(), strict=True)
+    assert [(old.split()[:2], new.split()[:2]) for old, new in changed if old != new] == [
+        (["hidden:", "200"], ["hidden:", "100"])
+    ]

@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 TINY = {
     "comments_per_class: 500": "comments_per_class: 60",
     "dimensions: 100": "dimensions: 10",
-    "max_length: null": "max_length: 150",
+    "max_length:     ": "max_length: 150 ",
     "seeds: [1, 2, 3, 4, 5]  # one": "seeds: [1, 2]  # one",
     "  gru: {}\n": "",
     "hidden: 200": "hidden: 8",

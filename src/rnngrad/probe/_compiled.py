@@ -85,24 +85,29 @@ RNN_TANH, RNN_RELU, GRU, LSTM, LSTM_SIGMOID = range(5)  # the cells that `steps`
 
 
 @_loop
-def steps(cell, a, W_T, bias_q, h, c, path, mix, keep, other):
-    """Take a block of steps: h and c (b, H) move on in place, path (b, t, H) gets every h.
+def steps(cell, a, W_T, bias, h, c):
+    """Take a block of steps: h and c (b, H) move on in place; c is h in a cell with one state.
 
-    a (b, t, GH): the input part of the pre-activations. bias_q (H,) is the GRU's alone; c is h in a
-    cell with one state. Fills the factors mix (b, t, G, H), keep and other (b, t, H): `through` of
-    an LSTM, `new` of a GRU.
+    a (b, t, GH): the input part of the pre-activations; W_T (H, GH) and bias (GH,) add the rest.
+
+    Returns every h (b, t, H) and the factors: mix (b, t, G, H), keep and other (b, t, H), which is
+    `through` of an LSTM and `new` of a GRU.
     """
-    B, T, H = path.shape
-    w = np.empty((B, a.shape[2]))
+    B, T, G = a.shape
+    H = W_T.shape[0]
+    w, path, mix = np.empty((B, G)), np.empty((B, T, H)), np.empty((B, T, G // H, H))
+    keep, other = np.zeros((B, T, H)), np.zeros((B, T, H))
     for t in range(T):
         np.dot(h, W_T, w)
         for b in range(B):
+            for j in range(G):
+                w[b, j] += bias[j]
             for j in range(H):
                 x = a[b, t, j] + w[b, j]
                 if cell == GRU:
                     r, r_less = _gate(x)
                     z, z_less = _gate(a[b, t, H + j] + w[b, H + j])
-                    q = w[b, 2 * H + j] + bias_q[j]
+                    q = w[b, 2 * H + j]
                     n, slope = _squash(a[b, t, 2 * H + j] + r * q)
                     new = z_less * slope
                     mix[b, t, 0, j] = new * q * (r * r_less)
@@ -135,22 +140,20 @@ def steps(cell, a, W_T, bias_q, h, c, path, mix, keep, other):
                     h[b, j] = 0.0 if x <= 0 else x
                     mix[b, t, 0, j] = 0.0 if x <= 0 else 1.0
                 path[b, t, j] = h[b, j]
+    return path, mix, keep, other
 
 
 @_loop
-def tangent_steps(
-    W, mix, keep, through, J, exponent, lo, hi, at, squares, hidden, exponents, sums, kept
-):
-    """J_t of one example over the steps of a block: J (rows, k) in place, times 2**exponent.
+def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
+    """J_t of one example over the steps of a block, from J (rows, k) times 2**exponent.
 
     W (G, H, H), mix (t, G, H), keep (t, H); through is (t, H) for an LSTM and (t, 0) otherwise.
     The rows are d h, those of d c, and where there are more, d c less the cell path.
 
-    Fills for the rows lo to hi - 1: squares (t,) of their Frobenius norm, their column sums
-    (t, k), exponents (t,) of both, and where at (t,) holds, the rows themselves in the next of
-    kept (n, hi - lo, k). Fills hidden (t,) with the squared norm of the rows past d c.
-
-    Returns the steps taken and the exponent. A step that would need a scale per row is not taken.
+    Returns the number of steps taken, J after them, exponents (t,), and, times 2**exponents: of the
+    rows lo to hi - 1 the squared Frobenius norms (t,), the column sums (t, k), and the rows
+    themselves (n, hi - lo, k) where at (t,) holds; the squared norms (t,) of the rows past d c.
+    The exponent of J is the last. A step that would need a scale per row is not taken.
     """
     T, G, H = mix.shape
     rows, k = J.shape
@@ -158,9 +161,18 @@ def tangent_steps(
     inner = G - 1 if lstm else G  # the gates through which the last state is reached
     last = H if lstm else 0  # where it begins
     V, P = np.empty((last + H, H)), np.empty((last + H, k))
-    now, new = J, np.empty_like(J)
-    taken, copied = 0, 0
+    now, new = J.copy(), np.empty_like(J)
+    exponents, squares, beyond = np.zeros(T, dtype=np.int64), np.zeros(T), np.zeros(T)
+    sums, kept = np.zeros((T, k)), np.empty((at.sum(), hi - lo, k))
+    copied, top = 0, 1.0
     for t in range(T):
+        if top > RESCALE_ABOVE or 0 < top < RESCALE_BELOW:
+            shift = math.frexp(math.sqrt(top))[1]
+            scale = 2.0**-shift
+            for i in range(rows):
+                for q in range(k):
+                    now[i, q] *= scale
+            exponent += shift
         for i in range(H):
             m = mix[t, 0, i]
             for j in range(H):
@@ -174,12 +186,9 @@ def tangent_steps(
                 for j in range(H):
                     V[i, j] = m * W[inner, i, j] + u * V[H + i, j]
         np.dot(V, now[:H], P)
-        for q in range(k):
-            sums[t, q] = 0.0
-        total, beyond, top, low, lost = 0.0, 0.0, 0.0, np.inf, False
+        top, low, lost = 0.0, np.inf, False
         for i in range(rows):
-            unit, f = i % H, keep[t, i % H]
-            own, product = i, i if i < last + H else i - H
+            own, f, product = i, keep[t, i % H], i if i < last + H else i - H
             if i < last:
                 own, f = last + i, f * through[t, i]
             size = 0.0
@@ -188,44 +197,27 @@ def tangent_steps(
                 new[i, q] = value
                 size += value * value
             if lo <= i < hi:
-                total += size
+                squares[t] += size
                 for q in range(k):
                     sums[t, q] += new[i, q]
+                for q in range(k if at[t] else 0):
+                    kept[copied, i - lo, q] = new[i, q]
             if i >= 2 * H:
-                beyond += size
+                beyond[t] += size
             top = max(top, size)
             if size > 0:
                 low = min(low, size)
             elif not lost:
-                lost = not _truly_zero(mix[t], keep[t, unit], through[t], now, i, own)
+                lost = not _truly_zero(mix[t], keep[t, i % H], through[t], now, i, own)
         if lost or not (top < LARGEST_SQUARE and low > SMALLEST_SQUARE * max(top, 1.0)):
-            break
-        squares[t], hidden[t], exponents[t] = total, beyond, exponent
-        if at[t]:
-            _copy(new[lo:hi], kept[copied])
-            copied += 1
-        if top > RESCALE_ABOVE or (0 < top < RESCALE_BELOW):
-            shift = math.frexp(math.sqrt(top))[1]
-            scale = 2.0**-shift
-            for i in range(rows):
-                for q in range(k):
-                    new[i, q] *= scale
-            exponent += shift
+            return t, now, exponents, squares, sums, kept, beyond
+        exponents[t] = exponent
+        copied += at[t]
         now, new = new, now
-        taken += 1
-    if taken % 2:
-        _copy(now, J)
-    return taken, exponent
+    return T, now, exponents, squares, sums, kept, beyond
 
 
-# Loops in place of NumPy's slices and masks, which would take seconds more to compile.
-@_compiled
-def _copy(x, target):
-    for i in range(x.shape[0]):
-        for q in range(x.shape[1]):
-            target[i, q] = x[i, q]
-
-
+# A loop in place of NumPy's slices and masks, which would take seconds more to compile.
 @_compiled
 def _any(x):
     for i in range(x.shape[0]):

@@ -32,15 +32,13 @@ class Visit(NamedTuple):
     """One layer at one step, of the losses that are under way.
 
     h and c (r, H): the whole dL/dh_t and dL/dc_t; c is h where there is no cell state. delta
-    (sides, r, GH) and its norms (sides, r): the cotangents of the gates' hidden side first, of
-    their input side last.
+    (sides, r, GH): the cotangents of the gates' hidden side first, of their input side last.
     """
 
     layer: int
     h: Array
     c: Array
     delta: Array
-    norms: Array
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
@@ -59,9 +57,7 @@ class Cotangents:
     smallest: results below are flushed to zero; the dtype is that of the maps.
     """
 
-    def __init__(
-        self, layers: list[LayerMaps], example: Array, smallest: float = 0.0, norms: bool = True
-    ) -> None:
+    def __init__(self, layers: list[LayerMaps], example: Array, smallest: float = 0.0) -> None:
         self.layers, self.example = layers, example
         cell, maps = layers[-1]
         self.states, self.dtype = len(cell.states), maps.keep.dtype
@@ -73,7 +69,6 @@ class Cotangents:
         self.sides = 2 if cell.gates == 3 else 1  # the sides of the gates differ in the GRU only
         shape = (self.sides, len(example), cell.gates * cell.hidden)
         self.deltas = np.empty(shape, dtype=self.dtype)
-        self.norms = np.zeros((self.sides, len(example) if norms else 0), dtype=self.dtype)
 
     def of_layer(self, layer: int, losses: slice) -> Array:
         """dL/dh and, of an LSTM, dL/dc: (states, r, H), a view."""
@@ -108,9 +103,7 @@ class Cotangents:
             with np.errstate(all="ignore"):  # autograd's result may overflow
                 if c:
                     c[0] += h * maps.through[:, t]
-                visit = Visit(
-                    layer, h, c[0] if c else h, self.deltas[:, losses], self.norms[:, losses]
-                )
+                visit = Visit(layer, h, c[0] if c else h, self.deltas[:, losses])
                 for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
                     self._gates(mix[:, t], visit, side)
             yield visit
@@ -121,19 +114,11 @@ class Cotangents:
                 self._before(layer, visit, keep, c)
 
     def _gates(self, mix: Array, visit: Visit, side: int) -> None:
-        """Fill the cotangents of the gates, given mix (r or 1, G, H), and their norms."""
+        """Fill the cotangents of the gates, given mix (r or 1, G, H)."""
         delta = visit.delta[side].reshape(-1, *mix.shape[1:])
         np.multiply(visit.c[:, None], mix[:, :-1], out=delta[:, :-1])
         np.multiply(visit.h, mix[:, -1], out=delta[:, -1])
         self._flush(delta)
-        if len(visit.norms[side]):
-            flat = visit.delta[side]
-            visit.norms[side] = norms = np.sqrt(np.einsum("ri,ri->r", flat, flat))
-            small = np.flatnonzero(norms < 2.0**-400)  # of squares that may have underflown
-            if len(small):
-                rows = ScaledRows.of(flat[small])
-                size = np.linalg.norm(rows.mantissa, axis=1)
-                visit.norms[side][small] = times_power(size, rows.exponent)
 
     def _flush(self, v: Array) -> None:
         if self.smallest:

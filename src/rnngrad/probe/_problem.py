@@ -7,7 +7,6 @@ Weights and initial states are copied to float64 here; inputs are converted bloc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.probe import _compiled
+from rnngrad.probe._steps import Steps, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
 
 Array = np.ndarray
@@ -24,7 +25,8 @@ Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
-NONLINEARITIES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
+RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 
 
@@ -43,7 +45,8 @@ class Problem:
     cells: tuple[Cell, ...]  # by layer
     inputs: Tensor  # (b, t, d)
     initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
-    lengths: Tensor
+    counts: Steps  # which of the steps as given count
+    lengths: Tensor  # how many of each example do
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
     batch_first: bool
@@ -80,33 +83,28 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place."""
+        """As many layers as there are states, over some steps; the states move on in place.
+
+        Raises:
+            InputError: the forward pass overflows.
+        """
         x = self.inputs[examples, steps].double().numpy()
+        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, factors = self.cells[layer].advance(x, own)
-                finite = np.isfinite(h.sum() + factors[0].sum() + own[-1].sum())
-            if not finite:
-                self.refuse_overflow(h, factors[0], own[-1], layer, examples, steps)
+            finite = np.isfinite(h).all(axis=2)
+            finite &= np.isfinite(factors.mix).reshape(*finite.shape, -1).all(axis=2)
+            finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
+            for t, at in np.argwhere((here & ~finite).T):
+                step = self.counts.given(int(examples[at]), steps.start + t)
+                raise InputError(
+                    f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
+                    f"step {step + 1} (steps from 1): there is no state to take a "
+                    "derivative of; scale weights, inputs or initial state down"
+                )
             yield LayerRun(x, h, factors)
             x = h
-
-    def refuse_overflow(
-        self, h: Array, mix: Array, last: Array, layer: int, examples: Examples, steps: slice
-    ) -> None:
-        """Raise if h or the factors (b, t, ...), or the last state (b, H), is not finite."""
-        finite: Any = np.isfinite(h).all(axis=2)
-        finite &= np.isfinite(mix).all(axis=tuple(range(2, mix.ndim)))
-        finite[:, -1] &= np.isfinite(last).all(axis=1)
-        here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
-        places = np.argwhere((here & ~finite).T)
-        if len(places):
-            t, at = places[0]
-            raise InputError(
-                f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
-                f"step {steps.start + t + 1} (steps from 1): there is no state to take a "
-                "derivative of; scale weights, inputs or initial state down"
-            )
 
     def layer_index(self, layer: int) -> int:
         """From 0, of a layer that may be counted from the last."""
@@ -129,15 +127,15 @@ class Problem:
     def like_output(self, gradient: Tensor, name: str) -> Array:
         """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
         tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
-        expected = (self.batch, self.steps, self.hidden)
+        expected = (*self.counts.real.shape, self.hidden)
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
                 f"the module's output {expected}"
             )
-        tensor = without_padding(tensor.detach().cpu(), self.lengths)
+        tensor = self.counts.cleared(tensor.detach().cpu())
         check_finite(tensor, name, ("example", "step", "unit"))
-        return tensor.double().numpy()
+        return self.counts.counted(tensor).double().numpy()
 
 
 def problem_of(
@@ -145,6 +143,7 @@ def problem_of(
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
@@ -157,9 +156,10 @@ def problem_of(
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
-    real_steps = _lengths(lengths, x.shape[0], x.shape[1])
-    x = without_padding(x.detach(), real_steps)
+    counts = steps_of(lengths, mask, *x.shape[:2])
+    x = counts.cleared(x.detach())
     check_finite(x, "inputs", ("example", "step", "feature"))
+    x = counts.counted(x)
     initial = _initial_state(rnn, initial_state, len(x), batched)
     _check_hooks(module, rnn, x, initial)
     home = _with_float64(device)
@@ -167,7 +167,8 @@ def problem_of(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
         initial=tuple(s.to(home).double() for s in initial),
-        lengths=real_steps,
+        counts=counts,
+        lengths=counts.lengths,
         weight_shapes={name: tuple(weight.shape) for name, weight in weights.items()},
         batched=batched,
         batch_first=rnn.batch_first,
@@ -241,18 +242,19 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    kind: Any = GRU
-    if isinstance(rnn, nn.LSTM):
-        kind = partial(LSTM, sigmoid_state=isinstance(rnn, SigmoidStateLSTM))
-    elif isinstance(rnn, nn.RNN):
-        if rnn.mode not in NONLINEARITIES:
+    if isinstance(rnn, nn.RNN):  # forward reads the mode, and not what the module was made with
+        if rnn.mode not in RNN_KINDS:
             raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        # forward reads the mode: `nonlinearity` is only what the module was made with
-        kind = partial(RNN, nonlinearity=NONLINEARITIES[rnn.mode])
+        cell, kind = RNN, RNN_KINDS[rnn.mode]
+    elif isinstance(rnn, nn.GRU):
+        cell, kind = GRU, _compiled.GRU
+    else:
+        sigmoid = isinstance(rnn, SigmoidStateLSTM)
+        cell, kind = LSTM, _compiled.LSTM_SIGMOID if sigmoid else _compiled.LSTM
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     layers = range(rnn.num_layers)
-    return tuple(kind(*(weights.get(f"{name}_l{n}", zero) for name in names)) for n in layers)
+    return tuple(cell(*(weights.get(f"{w}_l{n}", zero) for w in names), kind=kind) for n in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
@@ -261,11 +263,15 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
     shapes are those of a module that is made with the settings of today.
     """
-    kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(rnn, kind))
-    d, H, layers, bias = rnn.input_size, rnn.hidden_size, rnn.num_layers, bool(rnn.bias)
-    fresh = kind(d, H, layers, bias=bias, device="meta")
-    expected = {name: tuple(weight.shape) for name, weight in fresh.named_parameters()}
-    made = f"nn.{kind.__name__}({d}, {H}, num_layers={layers}, bias={bias})"
+    kind, gates = next((k, n) for k, n in GATES.items() if isinstance(rnn, k))
+    d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
+    expected: dict[str, tuple[int, ...]] = {}
+    for n in range(rnn.num_layers):
+        shapes = {"weight_ih": (gates * H, H if n else d), "weight_hh": (gates * H, H)}
+        if bias:
+            shapes |= {"bias_ih": (gates * H,), "bias_hh": (gates * H,)}
+        expected |= {f"{name}_l{n}": shape for name, shape in shapes.items()}
+    made = f"nn.{kind.__name__}({d}, {H}, num_layers={rnn.num_layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
     if missing := [name for name in expected if getattr(rnn, name, None) is None]:
@@ -320,32 +326,6 @@ def _initial_state(
         _check_shape(part, name, expected)
         check_finite(part, name, axes)
     return [part.detach().reshape(shape) for part in parts]
-
-
-def _lengths(lengths: Sequence[int] | Array | Tensor | None, batch: int, steps: int) -> Tensor:
-    if lengths is None:
-        return torch.full((batch,), steps)
-    try:
-        tensor = torch.as_tensor(lengths).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    _check_shape(tensor, "lengths", (batch,))
-    tensor = tensor.long()
-    wrong = ((tensor < 1) | (tensor > steps)).nonzero()
-    if len(wrong):
-        b = int(wrong[0])
-        raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{steps}")
-    return tensor
-
-
-def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (b, t, d) with zeros beyond the lengths, where anything may stand."""
-    if int(lengths.min()) == x.shape[1]:
-        return x
-    padding = torch.arange(x.shape[1]) >= lengths[:, None]
-    return x.masked_fill(padding.to(x.device).unsqueeze(2), 0.0)
 
 
 def check_integer(value: object, name: str) -> None:

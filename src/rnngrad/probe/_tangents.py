@@ -11,7 +11,7 @@ on the problem alone, so that the bits are the same whatever the number of threa
 """
 
 import math
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import pairwise, repeat
@@ -200,36 +200,31 @@ class Tangents:
         if self.J.spread() > MAX_SPREAD:
             return None
         J, exponent = self.J.aligned()
-        count = 1 if over is map else 2 ** max(0, int(math.log2(J.shape[1] / PART_COLUMNS)))
-        work = np.array_split(J, count, axis=1)
+        rows, count = self.plan.rows, 1
+        if over is not map:
+            count = 2 ** max(0, int(math.log2(J.shape[1] / PART_COLUMNS)))
         over = over if count > 1 else map  # waking a thread takes as long as a small block
-        parts = list(over(lambda J: self._columns(J, int(exponent), maps, at), work))
-        if any(part.taken < len(at) for part in parts):
-            return None
-        top = max(part.exponent for part in parts)
-        J = np.concatenate([times_power(part.J, part.exponent - top) for part in parts], axis=1)
-        self.J = ScaledRows.of(J, top)
-        exponents = np.stack([part.exponents for part in parts])
-        tops = exponents.max(axis=0)
-        scaled = list(zip(parts, times_power(np.ones(1), exponents - tops), strict=True))
-        return _Read(
-            norm=log10_of(np.sqrt(sum(p.squares * s**2 for p, s in scaled)), tops),
-            hidden_norm=log10_of(np.sqrt(sum(p.hidden * s**2 for p, s in scaled)), tops),
-            sums=np.concatenate([p.sums * s[:, None] for p, s in scaled], axis=1),
-            kept=np.concatenate([p.kept * s[at, None, None] for p, s in scaled], axis=2),
-            exponents=tops,
-        )
 
-    def _columns(self, J: Array, exponent: int, maps: StepMaps, at: Array) -> "_Columns":
-        J, rows, steps = np.array(J, order="C"), self.plan.rows, len(at)
-        squares, hidden = np.zeros((2, steps))
-        exponents, sums = np.zeros(steps, dtype=np.int64), np.empty((steps, J.shape[1]))
-        kept = np.empty((at.sum(), rows.stop - rows.start, J.shape[1]))
-        taken, exponent = _compiled.tangent_steps(
-            self.cell.W, maps.mix, maps.keep, maps.through, J, exponent,
-            rows.start, rows.stop, at, squares, hidden, exponents, sums, kept,
-        )  # fmt: skip
-        return _Columns(taken, J, exponent, squares, hidden, exponents, sums, kept)
+        def advance(J: Array) -> tuple[Any, ...]:
+            return _compiled.tangent_steps(
+                self.cell.W, maps.mix, maps.keep, maps.through, np.ascontiguousarray(J),
+                int(exponent), rows.start, rows.stop, at,
+            )  # fmt: skip
+
+        parts = list(over(advance, np.array_split(J, count, axis=1)))
+        taken, J, exponents, squares, sums, kept, hidden = zip(*parts, strict=True)
+        if min(taken) < len(at):
+            return None
+        top = np.max(exponents, axis=0)
+        scales = times_power(np.ones(1), np.array(exponents) - top)
+        self.J = ScaledRows.of(_side_by_side(J, scales[:, -1]), top[-1])
+        return _Read(
+            norm=log10_of(np.sqrt((np.array(squares) * scales**2).sum(axis=0)), top),
+            hidden_norm=log10_of(np.sqrt((np.array(hidden) * scales**2).sum(axis=0)), top),
+            sums=_side_by_side(sums, scales[:, :, None]),
+            kept=_side_by_side(kept, scales[:, at, None, None]),
+            exponents=top,
+        )
 
     def _slowly(self, maps: StepMaps, at: Array) -> "_Read":
         """With one scale per row."""
@@ -256,19 +251,6 @@ class Tangents:
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
 
 
-class _Columns(NamedTuple):
-    """The result of the compiled loop for some columns; see `_compiled.tangent_steps`."""
-
-    taken: int
-    J: Array
-    exponent: int
-    squares: Array
-    hidden: Array
-    exponents: Array
-    sums: Array
-    kept: Array
-
-
 class _Read(NamedTuple):
     """What is read at the steps of a block: log10 of norms (t,); the rest times 2**exponents (t,).
 
@@ -280,6 +262,10 @@ class _Read(NamedTuple):
     sums: Array
     kept: Array
     exponents: Array
+
+
+def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:
+    return np.concatenate([p * s for p, s in zip(parts, scales, strict=True)], axis=-1)
 
 
 def _directions(rows: Array) -> tuple[Array, Array]:

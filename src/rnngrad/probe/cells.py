@@ -92,22 +92,22 @@ class StepMaps(NamedTuple):
 
 
 class RNNFactors(NamedTuple):
-    """mix (..., H): phi'(a)."""
+    """mix (..., 1, H): phi'(a)."""
 
     mix: Any
 
     def maps(self) -> StepMaps:
         """One gate, nothing kept."""
-        mix = self.mix[..., None, :]
-        return StepMaps(mix, mix, 0 * self.mix, self.mix[..., :0])
+        mix = self.mix[..., 0, :]
+        return StepMaps(self.mix, self.mix, 0 * mix, mix[..., :0])
 
 
 class GRUFactors(NamedTuple):
-    """mix (..., 3, H); new (..., H), the input side of the candidate n; keep (..., H)."""
+    """mix (..., 3, H); keep (..., H); new (..., H), the input side of the candidate n."""
 
     mix: Any
-    new: Any
     keep: Any
+    new: Any
 
     def maps(self) -> StepMaps:
         """The two sides of the candidate differ by the reset gate."""
@@ -149,6 +149,9 @@ class _Layer:
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    kind: int  # of cell, by the names of `rnngrad.probe._compiled`
+
+    factors: ClassVar[Any]
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
@@ -169,48 +172,35 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def _steps(
-        self, kind: int, x: Array, bias: Tensor, states: tuple[Array, ...]
-    ) -> tuple[Array, Array, Array, Array]:
-        """By the compiled loop: the new h (b, t, H) and what it fills; the states move on."""
-        B, T, H = *x.shape[:2], self.hidden
-        a = np.dot(x.reshape(B * T, -1), self.weight_ih.numpy().T)
-        a += bias.numpy()
-        path, keep, other = np.zeros((3, B, T, H))
-        mix, bias_q = np.empty((B, T, len(self.W), H)), self.bias_hh.numpy()[2 * H :]
-        _compiled.steps(
-            kind, a.reshape(B, T, -1), self._W_T, bias_q, states[0], states[-1],
-            path, mix, keep, other,
-        )  # fmt: skip
-        return path, mix, keep, other
+    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, Any]:
+        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+        a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + self.bias_ih.numpy()
+        a = a.reshape(*x.shape[:2], -1)
+        h, *factors = _compiled.steps(
+            self.kind, a, self._W_T, self.bias_hh.numpy(), states[0], states[-1]
+        )
+        return h, self.factors(*factors[: len(self.factors._fields)])
 
 
 @dataclass(frozen=True)
 class RNN(_Layer):
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
 
-    nonlinearity: str = "tanh"
-
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
+    factors: ClassVar[Any] = RNNFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
-        phi = torch.tanh if self.nonlinearity == "tanh" else torch.relu
+        relu = self.kind == _compiled.RNN_RELU
+        phi = torch.relu if relu else torch.tanh
         a, path = [], [h]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
             a.append(x_t + path[-1] @ self.weight_hh.T)
             path.append(phi(a[-1]))
         a = torch.stack(a)
-        relu = self.nonlinearity == "relu"
         slope = (~(a <= 0)).to(a.dtype) if relu else _tanh(a, autograd)[1]
-        return Path((torch.stack(path),), {}, RNNFactors(slope))
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, RNNFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        kind = _compiled.RNN_RELU if self.nonlinearity == "relu" else _compiled.RNN_TANH
-        h, mix, _, _ = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
-        return h, RNNFactors(mix[:, :, 0])
+        return Path((torch.stack(path),), {}, RNNFactors(slope[:, :, None]))
 
 
 @dataclass(frozen=True)
@@ -219,6 +209,7 @@ class GRU(_Layer):
 
     gates: ClassVar[int] = 3
     states: ClassVar[tuple[str, ...]] = ("h",)
+    factors: ClassVar[Any] = GRUFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h (b, H); `autograd`: derivatives as autograd has them."""
@@ -237,29 +228,22 @@ class GRU(_Layer):
         n, n_slope = _tanh(a_n, autograd)
         h, new = torch.stack(path), z_less * n_slope
         mix = (new * torch.stack(q) * r_slope, (h[:-1] - n) * z_slope, new * r)
-        factors = GRUFactors(torch.stack(mix, dim=2), new, z)
+        factors = GRUFactors(torch.stack(mix, dim=2), z, new)
         return Path((h,), {"r": r, "z": z, "n": n}, factors)
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, GRUFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        bias = self.bias_ih.clone()
-        bias[: 2 * self.hidden] += self.bias_hh[: 2 * self.hidden]
-        h, mix, keep, new = self._steps(_compiled.GRU, x, bias, states)
-        return h, GRUFactors(mix, new, keep)
 
 
 @dataclass(frozen=True)
 class LSTM(_Layer):
-    """Long short-term memory without peepholes or projection; sigmoid_state: h = o sigmoid(c)."""
-
-    sigmoid_state: bool = False
+    """Long short-term memory without peepholes or projection; h = o sigmoid(c) in one kind."""
 
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
+    factors: ClassVar[Any] = LSTMFactors
 
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
         """The path over x (t, b, d) from h and c (b, H); derivatives as in the other cells."""
-        squash = torch.sigmoid if self.sigmoid_state else torch.tanh
+        sigmoid = self.kind == _compiled.LSTM_SIGMOID
+        squash = torch.sigmoid if sigmoid else torch.tanh
         a, path_h, path_c = [], [h], [c]
         for x_t in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
             a.append(x_t + path_h[-1] @ self.weight_hh.T)
@@ -273,16 +257,10 @@ class LSTM(_Layer):
         )
         g, g_slope = _tanh(a_g, autograd)
         c = torch.stack(path_c)
-        squashed, *_, slope = (_sigmoid if self.sigmoid_state else _tanh)(c[1:], autograd)
+        squashed, *_, slope = (_sigmoid if sigmoid else _tanh)(c[1:], autograd)
         mix = (g * i_slope, c[:-1] * f_slope, i * g_slope, squashed * o_slope)
         factors = LSTMFactors(torch.stack(mix, dim=2), f, o * slope)
         return Path((torch.stack(path_h), c), {"i": i, "f": f, "g": g, "o": o}, factors)
-
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, LSTMFactors]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
-        kind = _compiled.LSTM_SIGMOID if self.sigmoid_state else _compiled.LSTM
-        h, *factors = self._steps(kind, x, self.bias_ih + self.bias_hh, states)
-        return h, LSTMFactors(*factors)
 
 
 Cell = RNN | GRU | LSTM
@@ -319,7 +297,7 @@ class SigmoidStateLSTM(nn.LSTM):
         h, c = (zero, zero) if hx is None else hx
         none = x.new_zeros(4 * self.hidden_size)
         bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
-        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, sigmoid_state=True)
+        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, kind=_compiled.LSTM_SIGMOID)
         path_h, path_c = cell.run(x, h[0], c[0]).states
         output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
         return output, (path_h[-1:], path_c[-1:])

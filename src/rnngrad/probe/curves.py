@@ -1,5 +1,6 @@
 """Jacobian curves of torch's recurrent modules: ||d s_t / d s_0|| for every t, per example."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,16 +56,21 @@ class JacobianCurves:
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), statistic, log10; only where there is a value."""
-        import pandas as pd
+        names = (*STATISTICS, "cell_path", HIDDEN_PATH)
+        return long_form("statistic", {name: getattr(self, f"log10_{name}") for name in names})
 
-        frames = []
-        for name in (*STATISTICS, "cell_path", HIDDEN_PATH):
-            values = getattr(self, f"log10_{name}")
-            if values is not None:
-                b, t = np.nonzero(~np.isnan(values))
-                columns = {"example": b, "step": t + 1, "statistic": name, "log10": values[b, t]}
-                frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
+
+def long_form(label: str, curves: dict[str, np.ndarray | MaybeNone]) -> "pd.DataFrame":
+    """Columns example, step (from 1), `label` and log10 of curves (batch, time) that are there."""
+    import pandas as pd
+
+    frames = []
+    for name, values in curves.items():
+        if values is not None:
+            b, t = np.nonzero(~np.isnan(values))
+            columns = {"example": b, "step": t + 1, label: name, "log10": values[b, t]}
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 @probing
@@ -76,6 +82,7 @@ def jacobian_curves(
     state: str = "h",
     layer: int = -1,
     lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    mask: np.ndarray | Tensor | None = None,
     method: str = "exact",
     statistics: Sequence[str] = STATISTICS,
     spectral_steps: Sequence[int] | np.ndarray | None = None,
@@ -93,6 +100,8 @@ def jacobian_curves(
         state: "h", "c" (LSTM) or "full" = (h, c): numerator and denominator of the Jacobian.
         layer: whose state, with respect to the same layer's initial state.
         lengths: real steps per example, (batch,) integers; curves are NaN beyond, inputs anything.
+        mask: (batch, time) bool, True where a step counts. Elsewhere the state is kept, and inputs
+            may hold anything; with lengths both must hold.
         method: "exact", or "sketch": estimates of the Frobenius norm alone.
         statistics: some of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
             state="c".
@@ -121,7 +130,7 @@ def jacobian_curves(
         >>> rnngrad.jacobian_curves(lstm, x, state="c").log10_frobenius.shape
         (2, 5)
     """
-    problem = problem_of(module, inputs, initial_state, lengths)
+    problem = problem_of(module, inputs, initial_state, lengths, mask)
     rows = problem.state_rows(state)
     names = wanted_statistics(statistics, paths=state == "c")
     if method not in ("exact", "sketch"):
@@ -131,13 +140,19 @@ def jacobian_curves(
         check_sketch(names, directions, seed)
         names = ("frobenius", "frobenius_error")
         start = random_directions(start, problem.batch, directions, seed)
+    chosen = spectral_mask(spectral_steps, problem.counts.real.shape[1])
     plan = Plan(
         layer=problem.layer_index(layer),
         rows=rows,
         names={*names, "cell_path"} if state == "c" else {*names},
         start=start,
-        spectral_at=spectral_mask(spectral_steps, problem.steps),
+        spectral_at=problem.counts.counted_at(chosen),
     )
     with exact_arithmetic():
         arrays = curves(problem, plan)
-    return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in arrays.items()})
+    size = 0.5 * math.log10(rows.stop - rows.start)
+    at_start = {"frobenius": size, "cell_path": size, HIDDEN_PATH: -math.inf}
+    found = {n: problem.counts.over_time(v, at_start.get(n, 0.0)) for n, v in arrays.items()}
+    if "spectral" in found:
+        found["spectral"][:, ~chosen] = np.nan
+    return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in found.items()})

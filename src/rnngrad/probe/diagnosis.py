@@ -265,7 +265,7 @@ class _Naive:
         if flush:
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
         layers, every = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
-        cotangents = Cotangents(layers, every, smallest, norms=False)
+        cotangents = Cotangents(layers, every, smallest)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
         of_state = cotangents.of_layer(0, slice(None))[states]
         first = end = len(steps)

@@ -11,7 +11,7 @@ from rnngrad.probe._cotangents import TOO_SMALL, Cotangents, LayerMaps, chunks, 
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
-from rnngrad.probe.curves import MaybeNone
+from rnngrad.probe.curves import MaybeNone, long_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,17 +34,8 @@ class LossGradientCurves:
     log10_c: Array | MaybeNone = None
 
     def to_frame(self) -> "pd.DataFrame":
-        """Long form: example, step (from 1), state, log10."""
-        import pandas as pd
-
-        frames = []
-        for name in ("h", "c"):
-            values = getattr(self, f"log10_{name}")
-            if values is not None:
-                b, t = np.indices(values.shape).reshape(2, -1)
-                columns = {"example": b, "step": t + 1, "state": name, "log10": values[b, t]}
-                frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
+        """Long form: example, step (from 1), state, log10; only where there is a value."""
+        return long_form("state", {"h": self.log10_h, "c": self.log10_c})
 
 
 @probing
@@ -100,7 +91,7 @@ class _Sweep:
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
-        cotangents = Cotangents(self._layers(examples), np.arange(len(examples)), norms=False)
+        cotangents = Cotangents(self._layers(examples), np.arange(len(examples)))
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         lengths = self.problem.lengths.numpy()[examples]
         for t in reversed(range(lengths.max())):

@@ -117,17 +117,15 @@ class _Spectrum:
 
     def _quickly(self, maps: StepMaps) -> bool:
         """All steps and one QR; False, and nothing done, if digits would be lost."""
-        J, steps = self.Q.copy(), len(maps.keep)
-        unread = np.zeros(steps, dtype=bool), *np.empty((2, steps)), np.empty(steps, dtype=np.int64)
-        taken, exponent = _compiled.tangent_steps(
-            self.cell.W, maps.mix, maps.keep, maps.through, J, 0, 0, 0,
-            *unread, np.empty((steps, J.shape[1])), np.empty((0, 0, J.shape[1])),
-        )  # fmt: skip
+        steps = len(maps.keep)
+        taken, J, exponents, *_ = _compiled.tangent_steps(
+            self.cell.W, maps.mix, maps.keep, maps.through, self.Q, 0, 0, 0, np.zeros(steps, bool)
+        )
         Q, R = _qr(J)
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
         if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
             return False
-        self._take(Q, np.log(parts) + exponent * math.log(2))
+        self._take(Q, np.log(parts) + exponents[-1] * math.log(2))
         if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
             self.stride = min(2 * self.stride, BLOCK_STEPS)
         return True

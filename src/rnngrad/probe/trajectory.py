@@ -22,7 +22,8 @@ class Trajectory:
     gates: activations (batch, time, H) by torch's letters: i, f, g, o of an LSTM; r, z, n of a GRU;
     none of an RNN.
     factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
-    Values beyond an example's length mean nothing.
+    real: (batch, time) bool, the steps that count; elsewhere gates and factors mean nothing, and
+    the one-step Jacobian is the identity.
     """
 
     layer: int
@@ -31,6 +32,7 @@ class Trajectory:
     gates: dict[str, Array]
     factors: RNNFactors | GRUFactors | LSTMFactors
     weight_hh: Array  # (G, H, H)
+    real: Array
 
     def jacobians(self, example: int | None = None) -> Iterator[Array]:
         """d s_t / d s_(t-1) for t = 1, 2, ...: (batch, S, S), or (S, S) of one example.
@@ -48,6 +50,7 @@ class Trajectory:
                 dh = through[:, t, :, None] * dc
                 dh[:, :, :H] += V[:, -1]
                 M = np.concatenate((dh, dc), axis=1)
+            M[~self.real[chosen, t]] = np.eye(M.shape[-1])
             yield M if example is None else M[0]
 
 
@@ -59,11 +62,12 @@ def trajectory(
     *,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Trajectory:
     """Follow one layer: states, gates and the factors of its one-step Jacobians.
 
     Args:
-        module, inputs, initial_state, layer, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
 
     Computed in float64 on the CPU, wherever the module is. Memory: 8 to 14 arrays (batch, time, H).
 
@@ -77,7 +81,7 @@ def trajectory(
         >>> path.h.shape, path.gates["f"].shape, next(path.jacobians()).shape
         ((2, 6, 4), (2, 5, 4), (2, 8, 8))
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     cell, states = problem.cells[index], problem.start(everyone, index + 1)
     with exact_arithmetic(), exact_products():
@@ -86,11 +90,13 @@ def trajectory(
         path = cell.run(
             torch.from_numpy(run.x).transpose(0, 1), *(s[index] for s in problem.initial)
         )
-        h, *c = map(_batch_first, path.states)
-        gates = {name: _batch_first(gate) for name, gate in path.gates.items()}
-        factors: Any = type(path.factors)(*map(_batch_first, path.factors))
-    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W)
 
+    def over_time(x: Tensor, start: Any = 0.0) -> Array:
+        values = np.ascontiguousarray(x.transpose(0, 1).numpy())
+        return problem.counts.over_time(values, start)
 
-def _batch_first(x: Tensor) -> Array:
-    return np.ascontiguousarray(x.transpose(0, 1).numpy())
+    h, *c = (np.concatenate((s[0][:, None], over_time(s[1:], s[0])), axis=1) for s in path.states)
+    gates = {name: over_time(gate) for name, gate in path.gates.items()}
+    factors: Any = type(path.factors)(*map(over_time, path.factors))
+    real = problem.counts.real.numpy()
+    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W, real)

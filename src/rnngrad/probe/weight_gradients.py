@@ -104,7 +104,7 @@ def _fill(
     runs = list(problem.run([example], slice(0, length), states))
     layers = list(zip(problem.cells, (run.factors.maps() for run in runs), strict=True))
     cotangents = Cotangents(
-        [LayerMaps(*layer) for layer in layers], np.zeros(length, dtype=np.int64), norms=not whole
+        [LayerMaps(*layer) for layer in layers], np.zeros(length, dtype=np.int64)
     )
     # delta meets the layer's inputs on its input side, the states before the step on the other
     met = [
@@ -116,13 +116,23 @@ def _fill(
         cotangents.add(gradients[t : t + 1], slice(t, t + 1))
         for visit in cotangents.back(t, losses):
             for kind, side in SIDES.items():
-                gates = visit.delta[side] if whole else visit.norms[side][:, None]
+                gates = visit.delta[side] if whole else _norms(visit.delta[side])
                 delta = ScaledRows.of(gates, cotangents.exponent[losses])
                 entering = met[visit.layer][kind].read(slice(t, t + 1))
                 for name, factor in (("weight", entering), ("bias", ONE)):
                     target = out.get(f"{name}_{kind}_l{visit.layer}")
                     if target is not None:  # a module without biases has no parts of theirs
                         _write(target[losses, t], delta, factor, reduce)
+
+
+def _norms(delta: Array) -> Array:
+    """The norms (r, 1) of rows."""
+    norms = np.sqrt(np.einsum("ri,ri->r", delta, delta))
+    small = np.flatnonzero(norms < 2.0**-400)  # of squares that may have underflown
+    if len(small):
+        rows = ScaledRows.of(delta[small])
+        norms[small] = times_power(np.linalg.norm(rows.mantissa, axis=1), rows.exponent)
+    return norms[:, None]
 
 
 def _met(entering: Array, whole: bool) -> ScaledRows:

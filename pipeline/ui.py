@@ -1,0 +1,63 @@
+"""Open MLflow's page on the results, at the runs and not at its overview. No stage.
+
+    python pipeline/ui.py 5000
+
+BROWSER, where it is set, names what opens the address. Ctrl-C ends the server.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from contextlib import suppress
+from urllib.error import URLError
+
+from rnngrad.errors import InputError
+from rnngrad.stage import run_stage
+
+HOST = "127.0.0.1"  # this machine alone: MLflow asks nobody for a password
+SECONDS = 60  # until the server must have answered
+
+
+def main(port: str) -> None:
+    from rnngrad.models.live import connect
+    from rnngrad.tracking import EXPERIMENT, tracking_uri
+
+    uri = tracking_uri()
+    _, experiment = connect(uri, EXPERIMENT)
+    server = f"http://{HOST}:{port}"
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST]
+    process = subprocess.Popen(
+        [*command, "--port", port, "--workers", "1", "--uvicorn-opts=--log-level=warning"],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        start_new_session=True,  # Ctrl-C ends this process, and this one the server
+    )
+    try:
+        _wait(process, server)
+        address = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+        print(f"MLflow: {address}   (Ctrl-C ends it)", flush=True)
+        if os.environ.get("BROWSER"):
+            webbrowser.open(address)
+        with suppress(KeyboardInterrupt):
+            process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen, server: str) -> None:
+    for _ in range(SECONDS * 10):
+        if process.poll() is not None:
+            raise InputError(
+                "MLflow did not start, see above; is the port taken? make ui PORT=5001"
+            )
+        with suppress(URLError, ConnectionError), urllib.request.urlopen(server, timeout=5):
+            return
+        time.sleep(0.1)
+    raise InputError(f"MLflow did not answer at {server} within {SECONDS} s")
+
+
+if __name__ == "__main__":
+    run_stage(main, *sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Which steps of a batch count: lengths and mask, checked.
+
+Below the door nobody knows a mask. The steps that count stand one after another, and what was found
+at them is put back to where they were.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnngrad.errors import InputError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a batch, (b, time) as given.
+
+    real: (b, time) bool, those that count. ends: (b,) lengths as given. masked: is there a mask?
+    """
+
+    real: Tensor
+    ends: Tensor
+    masked: bool
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many steps count, (b,)."""
+        return self.real.sum(dim=1)
+
+    def cleared(self, x: Tensor) -> Tensor:
+        """x (b, time, d) with zeros where anything may stand."""
+        return x if self.real.all() else x.masked_fill(~self.real.to(x.device).unsqueeze(2), 0.0)
+
+    def counted(self, x: Tensor) -> Tensor:
+        """The steps of x (b, time, d) that count, one after another."""
+        if not self.masked:
+            return x
+        order = torch.argsort(~self.real, dim=1, stable=True)[:, : int(self.lengths.max())]
+        return x[torch.arange(len(x))[:, None], order]
+
+    def given(self, example: int, step: int) -> int:
+        """Where the step that counts stands in the example, both from 0."""
+        return int(self.real[example].nonzero()[step])
+
+    def counted_at(self, chosen: Array) -> Array:
+        """The steps that count at which the state is that of steps chosen (time,): (t,) bool."""
+        if not self.masked:
+            return chosen
+        last = self._last()[:, chosen]
+        return np.isin(np.arange(int(self.lengths.max())), last)
+
+    def over_time(self, values: Array, start: Any) -> Array:
+        """From (b, t, ...) of the steps that count to (b, time, ...) of all.
+
+        A value stays where the state is kept. `start`, a number or (b, ...), stands before the
+        first step that counts, NaN beyond the ends.
+        """
+        if not self.masked:
+            return values
+        first = np.broadcast_to(start, values[:, 0].shape)[:, None]
+        last = self._last()
+        found = np.concatenate((first, values), axis=1)[np.arange(len(last))[:, None], last + 1]
+        if found.dtype.kind == "f":
+            found[np.arange(last.shape[1]) >= self.ends.numpy()[:, None]] = np.nan
+        return found
+
+    def _last(self) -> Array:
+        """Which of the steps that count was the last at every step, from 0; -1 before them."""
+        return self.real.numpy().cumsum(axis=1) - 1
+
+
+def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
+    """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
+    ends = torch.full((batch,), time) if lengths is None else _ends(lengths, batch, time)
+    real = torch.arange(time) < ends[:, None]
+    if mask is None:
+        return Steps(real, ends, masked=False)
+    given = torch.as_tensor(mask).cpu()
+    if given.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, True where a step counts, got {given.dtype}")
+    if given.shape != real.shape:
+        raise InputError(f"mask has shape {(*given.shape,)}, expected {(batch, time)}")
+    real &= given
+    for b in (~real.any(dim=1)).nonzero().flatten().tolist():
+        raise InputError(f"mask counts no step of example {b}: leave the example out")
+    return Steps(real, ends, masked=True)
+
+
+def _ends(lengths: Sequence[int] | Array | Tensor, batch: int, time: int) -> Tensor:
+    try:
+        tensor = torch.as_tensor(lengths).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers, got {tensor.dtype}")
+    if tensor.shape != (batch,):
+        raise InputError(f"lengths has shape {(*tensor.shape,)}, expected {(batch,)}")
+    for b in ((tensor < 1) | (tensor > time)).nonzero().flatten().tolist():
+        raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{time}")
+    return tensor.long()

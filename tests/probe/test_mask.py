@@ -1,0 +1,103 @@
+"""A step that does not count keeps the state: the same as leaving it out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probe_problems import Case, Instance, make
+from torch import Tensor
+
+import rnngrad
+from rnngrad.errors import InputError
+
+CELLS = ["rnn_tanh", "gru", "lstm"]
+LENGTHS = [9, 12, 12]
+
+
+def problem(cell: str) -> tuple[Instance, Tensor]:
+    """Three examples of 12 steps and a mask; what does not count is NaN."""
+    instance = make(Case(cell, steps=12, hidden=5, batch=3, layers=2))
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand(3, 12, generator=generator) > 0.4
+    mask[0, :3] = False  # padding in front
+    mask[1, 8:] = False  # behind
+    mask[2] = True
+    instance.inputs[~mask] = torch.nan
+    return instance, mask
+
+
+def without(instance: Instance, mask: Tensor, example: int, end: int = 12) -> tuple[Any, ...]:
+    """One example with the steps that count up to one, as a batch of its own."""
+    x = instance.inputs[example : example + 1, :end][:, mask[example, :end]]
+    states = [s[:, example : example + 1].contiguous() for s in (instance.h, instance.c)]
+    lstm = isinstance(instance.module, torch.nn.LSTM)
+    return instance.module, x, tuple(states) if lstm else states[0]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_curves_are_those_of_the_steps_that_count(cell: str) -> None:
+    instance, mask = problem(cell)
+    every = [1, 4, 12]
+    found = rnngrad.jacobian_curves(
+        instance.module, instance.inputs, instance.initial_state, mask=mask, lengths=LENGTHS,
+        state="full", spectral_steps=every,
+    )  # fmt: skip
+    size = instance.module.hidden_size * (2 if cell == "lstm" else 1)
+    start = {"frobenius": np.log10(size) / 2, "spectral": 0.0, "column_sum": 0.0}
+    for example, length in enumerate(LENGTHS):
+        own = rnngrad.jacobian_curves(*without(instance, mask, example, length), state="full")
+        counts = mask[example].cumsum(0).numpy()
+        for name, first in start.items():
+            values = np.append(first, getattr(own, f"log10_{name}")[0])
+            expected = values[np.minimum(counts, len(values) - 1)]
+            expected[length:] = np.nan
+            if name == "spectral":
+                expected[~np.isin(np.arange(1, 13), every)] = np.nan
+            np.testing.assert_allclose(
+                getattr(found, f"log10_{name}")[example], expected, rtol=0, atol=1e-9
+            )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_trajectory_keeps_state_and_map(cell: str) -> None:
+    instance, mask = problem(cell)
+    path = rnngrad.trajectory(instance.module, instance.inputs, instance.initial_state, mask=mask)
+    maps = np.stack([*path.jacobians()], axis=1)
+    for example in range(3):
+        own = rnngrad.trajectory(*without(instance, mask, example))
+        counts = np.append(0, mask[example].cumsum(0).numpy())
+        np.testing.assert_allclose(path.h[example], own.h[0, counts], rtol=0, atol=1e-12)
+        for name, gate in own.gates.items():
+            found = path.gates[name][example, mask[example]]
+            np.testing.assert_allclose(found, gate[0], rtol=0, atol=1e-12)
+        assert (maps[example, ~mask[example]] == np.eye(maps.shape[-1])).all()
+        np.testing.assert_allclose(
+            maps[example, mask[example]], np.stack([*own.jacobians(0)]), rtol=0, atol=1e-12
+        )
+
+
+def test_where_the_forward_pass_overflows_is_told_in_steps_as_given() -> None:
+    instance, mask = problem("rnn_tanh")
+    module = torch.nn.RNN(3, 5, nonlinearity="relu", batch_first=True).double()
+    x = torch.ones_like(instance.inputs)
+    x[2, 7:] = 1e300
+    mask[2, 3] = False
+    with torch.no_grad():
+        module.weight_ih_l0.fill_(1e10)
+    with pytest.raises(InputError, match=r"example 2, step 8 \(steps from 1\)"):
+        rnngrad.jacobian_curves(module, x, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (torch.ones(3, 12), TypeError, "mask must be bool"),
+        (torch.ones(3, 11, dtype=torch.bool), InputError, r"mask has shape \(3, 11\)"),
+        (np.arange(36).reshape(3, 12) < 24, InputError, "mask counts no step of example 2"),
+    ],
+)
+def test_a_mask_that_cannot_be_meant(mask: Any, error: type[Exception], message: str) -> None:
+    instance, _ = problem("gru")
+    with pytest.raises(error, match=message):
+        rnngrad.jacobian_curves(instance.module, instance.inputs, mask=mask)

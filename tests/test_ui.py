@@ -1,0 +1,39 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, ROOT / "pipeline" / "ui.py", str(port)],
+        cwd=tmp_path,
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db", "BROWSER": "echo %s"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        check(process, port)
+    with socket.socket() as again:
+        assert again.connect_ex(("127.0.0.1", port))  # nobody listens any more
+
+
+def check(process: "subprocess.Popen[str]", port: int) -> None:
+    assert process.stdout
+    lines = iter(process.stdout.readline, "")
+    said = next(line for line in lines if line.startswith("MLflow: "))
+    address = said.split()[1]
+    assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
+    assert next(lines).strip() == address  # the browser's own output
+    with urllib.request.urlopen(address) as page:
+        assert "MLflow" in page.read().decode()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
