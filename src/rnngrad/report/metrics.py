@@ -97,6 +97,12 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
+def padding_share(results: Results) -> float:
+    """The part of all steps that is padding, where comments are padded to the question's steps."""
+    steps = results.condition_curves.query("condition == 'question'")["step"].max()
+    return 1 - results.data_card["sample"]["words"]["mean"] / steps
+
+
 def trained_models(results: Results) -> list[dict[str, Any]]:
     """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
     seeds = results.condition_seeds.query("condition == 'trained'")

@@ -55,11 +55,7 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
     page = template.render(
         value=partial(metrics.value_of, results.conditions),
         question=results.params.conditions.question,
-        words=results.data_card["sample"]["words"]["mean"],
-        steps=results.condition_curves.query("condition == 'question'")["step"].max(),
-        seeds=results.numbers_of_seeds,
-        trained=metrics.trained_models(results),
-        swing=metrics.swing(results),
+        padding_share=metrics.padding_share(results),
         claims=claims,
         verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
         counts=Counter(claim.verdict for claim in claims),
@@ -91,6 +87,9 @@ def render_markdown(
         "log10": math.log10,
         "causes": metrics.cause_table(conditions).to_dict("records"),
         "value": partial(metrics.value_of, conditions),
+        "padding_share": metrics.padding_share(results),
+        "trained": metrics.trained_models(results),
+        "swing": metrics.swing(results),
         "seeds": results.numbers_of_seeds,
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),
@@ -101,8 +100,16 @@ def render_markdown(
         "settings": pd.json_normalize(settings, max_level=2).iloc[0].to_dict(),
     }
     page = environment().get_template("report.md.j2").render(vars(results) | found)
-    page = re.sub(r" +$", "", page, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", page)
+    page = re.sub(r"[ \t]+$", "", page, flags=re.MULTILINE)
+    headings = [h for h in re.findall(r"^## (.+)$", page, re.MULTILINE) if h != "Contents"]
+    links = "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)
+    return re.sub(r"\n{3,}", "\n\n", page.replace("[contents]", links, 1))
+
+
+def anchor(heading: str) -> str:
+    """The name by which GitHub links to a heading."""
+    plain = re.sub(r"<.*?>", "", heading).lower()
+    return re.sub(r"[^\w -]", "", plain).replace(" ", "-")
 
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
@@ -114,6 +121,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     """
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
+    converter.add_render_rule("heading_open", _with_anchor)
+    converter.add_render_rule("th_open", lambda *_: '<th scope="col">')
     converter.add_render_rule("html_inline", _own_html)
     converter.add_render_rule("html_block", _own_html)
     converter.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
@@ -126,11 +135,23 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         body,
         flags=re.DOTALL,
     )
+    # and no captions of tables
+    body = re.sub(
+        r'<p><em>Table: (.*?)</em></p>\s*<div class="table"><table>',
+        r'<div class="table" tabindex="0"><table><caption>\1</caption>',
+        body,
+    )
     # sentences are broken into lines, numbers are not
     body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
     title = markdown.partition("\n")[0].removeprefix("# ")
     page = environment().overlay(autoescape=True).get_template("page.html.j2")
     return page.render(title=title, body=body)
+
+
+def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
+    name = anchor(tokens[index + 1].content)
+    tag = tokens[index].tag
+    return f'<{tag} id="{name}"><a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
 
 
 def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
