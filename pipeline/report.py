@@ -53,7 +53,7 @@ def main() -> None:
         "explore.html": explore_page(results),
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
-        "metrics.json": json.dumps(metrics_summary(results), indent=2) + "\n",
+        "metrics.json": json.dumps(metrics_summary(results, claims), indent=2) + "\n",
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:

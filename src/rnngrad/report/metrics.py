@@ -1,13 +1,16 @@
 """The numbers that the report states, computed from the result tables; words are elsewhere."""
 
-from collections.abc import Hashable
-from typing import Any
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS
 from rnngrad.study import MILESTONES
+from rnngrad.study.claims import Claim, Verdict
 from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
@@ -131,9 +134,21 @@ def swing(results: Results) -> dict[str, float] | None:
     return {"models": len(steady), "of": len(trained), "move": steady["last_move"].max()}
 
 
-def metrics_summary(results: Results) -> dict[str, Any]:
-    """The numbers for `dvc metrics show` and `diff`: test metrics and how far gradients reach."""
-    summary: dict[str, Any] = {}
+def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    """The numbers for `dvc metrics show` and `diff`.
+
+    They are test metrics and how far gradients reach, by cell; the numbers of conditions.csv, by
+    condition and cell; and how many claims got which verdict.
+    """
+    verdicts = Counter(claim.verdict for claim in claims)
+    summary: dict[str, Any] = {
+        "claims": {v.replace(" ", "_"): verdicts[v] for v in get_args(Verdict)},
+        "conditions": {},
+    }
+    for row in results.conditions.drop(columns="factor").to_dict("records"):
+        of_condition = summary["conditions"].setdefault(row.pop("condition"), {})
+        cell = row.pop("cell")
+        of_condition[cell] = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
     for cell in results.cells:
         test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
         summary[cell] = {"test": test}

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from rnngrad.intervals import mean_interval
 from rnngrad.report import style
-from rnngrad.report.style import COLOURS, INK, NAMES, WEIGHTS, WIDTH, figure_style
+from rnngrad.report.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    NAMES,
+    WEIGHTS,
+    WIDTH,
+    figure_style,
+)
 from rnngrad.study.results import Results
 
 FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
@@ -34,10 +43,10 @@ def training_figure(results: Results) -> Figure:
     axes = figure.subplots(1, 2)
     for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
         for cell in results.cells:
-            for split, line in (("validation", "-"), ("train", "--")):
+            for split, width in (("validation", 1.8), ("train", 0.7)):
                 rows = results.history.query("cell == @cell and split == @split")
-                label, band = f"{NAMES[cell]}, {split}", split == "validation"
-                _draw_mean(axis, rows, ("epoch", metric), line, label=label, band=band)
+                look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
+                _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
         axis.set(title=metric.capitalize(), xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("cross-entropy (nats)")
@@ -60,7 +69,8 @@ def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
     left, right = figure.subplots(1, 2)
     for cell, rows in remembered.groupby("cell", sort=False):
         for axis, column in ((left, "auroc"), (right, "log10_gradient")):
-            _draw_mean(axis, rows, ("distance_median", column), "o-", label=NAMES[str(cell)])
+            look = {"label": NAMES[str(cell)], "marker": MARKERS[str(cell)], "ms": 4}
+            _draw_mean(axis, rows, ("distance_median", column), band=True, **look)
     for axis in (left, right):
         axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
         axis.set_xlim(0, None)
@@ -75,7 +85,7 @@ def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
 
 
 def _draw_mean(
-    axis: Axes, rows: pd.DataFrame, names: tuple[str, str], line: str, *, label: str, band=True
+    axis: Axes, rows: pd.DataFrame, names: tuple[str, str], *, band: bool, **look: Any
 ) -> None:
     """The mean over a cell's seeds, with a band for its 95% interval; NaN are left out.
 
@@ -86,7 +96,7 @@ def _draw_mean(
     found = pd.DataFrame(
         [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
     )
-    axis.plot(by_seed.index, found["mean"], line, ms=4, color=colour, label=label)
+    axis.plot(by_seed.index, found["mean"], color=colour, **look)
     if band:
         low, high = (found[end].astype(float).fillna(found["mean"]) for end in ("low", "high"))
         if y in ("accuracy", "auroc"):
@@ -103,7 +113,7 @@ def jacobian_figure(results: Results) -> Figure:
         curves = results.curves[results.curves["weights"] == weights]
         for cell in results.cells:
             own = curves.query("cell == @cell and statistic == 'column_sum'")
-            _draw_seeds(axis, own, label=NAMES[cell], color=COLOURS[cell])
+            _draw_seeds(axis, own, label=NAMES[cell], color=COLOURS[cell], ls=DASHES[cell])
         if "lstm" in results.cells:
             gates = curves[curves["statistic"] == "cell_path"]
             _draw_seeds(axis, gates, label="forget gates alone (LSTM)", color=INK, ls=":")
@@ -118,8 +128,8 @@ def jacobian_figure(results: Results) -> Figure:
 def _draw_seeds(axis: Axes, curves: pd.DataFrame, *, label: str, **look: Any) -> None:
     by_step = curves.pivot_table("log10_median", "step", "seed")
     by_step = by_step[style.thinned(by_step.index)]
-    axis.plot(by_step.index, by_step.to_numpy(), alpha=0.35, lw=0.8, **look)
-    axis.plot(by_step.index, by_step.median(axis=1), label=label, **look)
+    axis.plot(by_step.index, by_step.to_numpy(), alpha=0.7, lw=0.7, **look)
+    axis.plot(by_step.index, by_step.median(axis=1), lw=2.2, label=label, **look)
 
 
 def _note_what_leaves(axis: Axes, curves: pd.DataFrame) -> None:

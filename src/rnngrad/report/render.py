@@ -151,7 +151,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
 def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
     name = anchor(tokens[index + 1].content)
     tag = tokens[index].tag
-    return f'<{tag} id="{name}"><a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
+    link = f'<a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
+    return f'<{tag} id="{name}">{link}'
 
 
 def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:

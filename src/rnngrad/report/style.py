@@ -14,6 +14,8 @@ THIN = 4  # steps between the points that are drawn of a curve: a point per pixe
 INK = "#24292f"
 GRID = "#c9ced4"
 COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
+DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
+MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 WEIGHTS = {"init": "untrained", "trained": "trained"}
 

@@ -6,7 +6,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnngrad.report.style import COLOURS, INK, NAMES, WIDTH, draw_limits, figure_style, thinned
+from rnngrad.report.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    NAMES,
+    WIDTH,
+    draw_limits,
+    figure_style,
+    thinned,
+)
 
 WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
     ("rnn", "question", 1, 500),
@@ -106,7 +115,9 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
 
 def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
     for cell, curve in curves.groupby("cell", sort=False):
-        colour = COLOURS[str(cell)]
+        name, colour, dash = NAMES[str(cell)], COLOURS[str(cell)], DASHES[str(cell)]
         curve = curve[thinned(curve["step"])]
-        axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
+        axis.plot(curve["step"], curve["log10"], color=colour, ls=dash, label=name)
+        end = curve["step"].iloc[-1], curve["log10"].iloc[-1]
+        axis.annotate(name, end, (0, 8), textcoords="offset points", color=colour, ha="right")
         axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
