@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS
+from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS, thinned
 from rnngrad.study import MILESTONES
 from rnngrad.study.claims import Claim, Verdict
 from rnngrad.study.results import Results
@@ -24,6 +24,7 @@ CAUSES = [  # conditions, each of which changes one factor of the question's set
     "emptied_comments",
     "sliced_input",
 ]
+PLOTTED, PLOT_STEPS = ("question", "no_padding", "trained"), 10  # conditions, one step in so many
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
@@ -132,6 +133,18 @@ def swing(results: Results) -> dict[str, float] | None:
     if len(steady) <= len(trained) / 2:
         return None
     return {"models": len(steady), "of": len(trained), "move": steady["last_move"].max()}
+
+
+def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Small tables for `dvc plots`, a column per cell: conditions by step, accuracy by epoch."""
+    curves = results.condition_curves
+    curves = curves[curves["condition"].isin(PLOTTED) & thinned(curves["step"], PLOT_STEPS)]
+    tables = {
+        str(name): own.pivot_table("log10", "step", "cell")
+        for name, own in curves.groupby("condition", sort=False)
+    }
+    validation = results.history.query("split == 'validation'")
+    return tables | {"accuracy": validation.pivot_table("accuracy", "epoch", "cell")}
 
 
 def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
-def thinned(steps: Any) -> Any:
-    """Which of a curve's steps are drawn: some, and the last one."""
-    return (steps % THIN == 1) | (steps == steps.max())
+def thinned(steps: Any, thin: int = THIN) -> Any:
+    """Which of a curve's steps are drawn: one in so many, and the last one."""
+    return (steps % thin == 1) | (steps == steps.max())
 
 
 def draw_limits(axis: Axes) -> None:
