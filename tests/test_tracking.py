@@ -160,7 +160,7 @@ def test_what_was_published_by_halves_is_published_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(tracking, "_curves", interrupt)
+        broken.setattr(tracking, "_points", interrupt)
         with pytest.raises(KeyboardInterrupt):
             tracking.publish(results, files, files, uri)
     assert tracking.publish(results, files, files, uri)

@@ -53,13 +53,8 @@ def demo_comments(params: DemoParams) -> pd.DataFrame:
     hostile = rng.permuted(np.repeat([False, True], size))
     writer, counts = _Writer(rng), rng.permuted(real_word_counts(2 * size))
     texts, telling = zip(*map(writer.comment, counts.tolist(), hostile.tolist()), strict=True)
-    return pd.DataFrame(
-        {
-            "text": pd.Series(texts, dtype="str"),
-            "label": (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8),
-            "telling_words": pd.Series(telling, dtype=object),
-        }
-    )
+    labels = (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8)
+    return pd.DataFrame({"text": texts, "label": labels, "telling_words": telling})
 
 
 def real_word_counts(size: int) -> np.ndarray:

@@ -80,12 +80,10 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
     replaced = np.array([replaced_count(int(n), params.replace_fraction) for n in words])
     labels, splits = sample["label"].to_numpy(), sample["split"].to_numpy()
     distances = sample["telling_distance"].dropna().to_numpy(np.int64)
+    without_words = int((given == 0).sum())
     return {
         "source": comments.attrs["source"],
-        "given": {
-            **_summary(comments["label"].to_numpy(), given),
-            "without_words": int((given == 0).sum()),
-        },
+        "given": _summary(comments["label"].to_numpy(), given) | {"without_words": without_words},
         "sample": _summary(labels, words),
         "filler": {
             "word": params.filler,
@@ -137,11 +135,8 @@ def _telling_distances(drawn: pd.DataFrame, fraction: float) -> pd.Series:
 
 
 def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
-    return {
-        "comments": len(labels),
-        "classes": _class_counts(labels),
-        "words": _statistics(counts),
-    }
+    found = {"comments": len(labels), "classes": _class_counts(labels)}
+    return found | {"words": _statistics(counts)}
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, int]:

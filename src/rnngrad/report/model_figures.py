@@ -58,10 +58,9 @@ def training_figure(results: Results) -> Figure:
 
 @figure_style()
 def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
-    """A figure of how well the last telling word is remembered, and how much gradient reaches it.
+    """Show how well the last telling word is remembered, and how much gradient reaches it.
 
-    Args:
-        remembered: cell, seed, distance_median, auroc, log10_gradient; None where it is empty.
+    The columns are cell, seed, distance_median, auroc, log10_gradient; None without rows.
     """
     if remembered.empty:
         return None
@@ -178,10 +177,9 @@ def _draw_gates(axis: Axes, gates: pd.DataFrame, colour: str) -> None:
 
 @figure_style()
 def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) -> Figure:
-    """The triangle of per-step parts of dL_T/dW_hh, trained models, one panel per cell.
+    """Draw trained models' per-step parts of dL_T/dW_hh, one panel per cell.
 
-    Args:
-        triangles: by cell and weights, (T, T) log10 relative to the largest part of the row.
+    ``triangles`` are (T, T) by cell and weights: log10 relative to the largest part of the row.
     """
     trained = {
         cell: values for (cell, weights), values in triangles.items() if weights == "trained"
@@ -208,10 +206,9 @@ def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) ->
 
 @figure_style()
 def paths_figure(curves: pd.DataFrame) -> Figure | None:
-    """Total, cell path and hidden path of d c_t/d c_0, all steps above and the first ones below.
+    """Draw total, cell path and hidden path of d c_t/d c_0, all steps above the first ones.
 
-    Args:
-        curves: those of :class:`~rnngrad.study.results.Results`; None where there is no LSTM.
+    ``curves`` are those of :class:`~rnngrad.study.results.Results`; None where there is no LSTM.
     """
     lstm = curves[(curves["cell"] == "lstm") & curves["statistic"].isin(PATHS)]
     if lstm.empty:

@@ -25,12 +25,9 @@ OWN_TAGS = "(</?(?:sub|sup|details|summary)>)"
 
 
 def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
-    """Every figure that the results allow to draw, in their order on the page.
+    """Draw every figure that the results allow, in their order on the page.
 
-    Args:
-        results: what the stages found.
-        lengths: (n,) words of each comment.
-        most: steps that a comment has at most, and every padded one.
+    ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
     """
     drawn = {
         "windows": why_figures.windows_figure(results.condition_curves),
@@ -113,12 +110,7 @@ def anchor(heading: str) -> str:
 
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
-    """One HTML file: the Markdown report with its SVG figures inside.
-
-    Args:
-        markdown: what :func:`render_markdown` gave.
-        figures: SVG text by file name without its ending.
-    """
+    """One HTML file: the Markdown report with its figures inside, SVG text by file name's stem."""
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
     converter.add_render_rule("heading_open", _with_anchor)

@@ -41,15 +41,12 @@ PANELS = {  # condition: what is said above its panel
 
 @figure_style()
 def windows_figure(curves: pd.DataFrame) -> Figure | None:
-    """The windows that the question looked through, on its own linear axes.
+    """Draw the windows that the question looked through, on its own linear axes.
 
-    Args:
-        curves: condition, cell, step, log10, low, high.
-
-    Returns:
-        None where a condition that a window shows was not run.
+    The columns are condition, cell, step, log10, low, high. None where a window's condition was
+    not run.
     """
-    parts = [_inside(curves, *window) for window in WINDOWS]
+    parts = [_window(curves, *window) for window in WINDOWS]
     if any(part.empty for part in parts):
         return None
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
@@ -58,12 +55,10 @@ def windows_figure(curves: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _inside(curves: pd.DataFrame, cell: str, condition: str, first: int, last: int) -> pd.DataFrame:
+def _window(curves: pd.DataFrame, cell: str, condition: str, first: int, last: int) -> pd.DataFrame:
     part = curves.query("condition == @condition and cell == @cell")
-    if part.empty or first > 0:
-        return part[part["step"].between(first, last)]
-    T = part["step"].max()
-    return part[part["step"] >= T + first]
+    from_the_end = 0 if part.empty or first > 0 else part["step"].max()
+    return part[part["step"].between(from_the_end + first, from_the_end + last)]
 
 
 def _draw_window(axis: Axes, part: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,33 +80,23 @@ def load_results(build: Path, params: Params) -> Results:
         InputError: a file is missing or unreadable.
     """
     cells, train, conditions = list(params.cells), build / "train", build / "conditions"
-    seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
-    histories = [
-        read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
-        for cell, seed in seeds
-    ]
-    # of every seed first the model before training
-    folders = [
-        (cell, weights, build / "probe" / cell / f"{weights}-{seed}")
-        for cell, seed in seeds
-        for weights in WEIGHTS
-    ]
-    tables = {
-        name: [
-            read_result(folder / f"{name}.csv")
-            for cell, weights, folder in folders
-            if cell in having and (name, weights) != ("remembered", "init")
-        ]
-        for name, having in MEASURES.items()
-    }
+    histories: list[pd.DataFrame] = []
+    tables: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    triangles: defaultdict[tuple[str, str], list[NDArray]] = defaultdict(list)
+    models = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
+    for cell, seed in models:
+        path = train / cell / f"seed-{seed}" / "history.csv"
+        histories.append(read_result(path, *HISTORY).assign(cell=cell))
+        for weights in WEIGHTS:
+            folder = build / "probe" / cell / f"{weights}-{seed}"
+            for name, having in MEASURES.items():
+                if cell in having and (name, weights) != ("remembered", "init"):
+                    tables[name].append(read_result(folder / f"{name}.csv"))
+            triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
     if "lstm" in cells:
         path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
-        tables["tutorial"] = [read_result(path)]
-    measures = {name: _joined(found) for name, found in tables.items() if found}
-    triangles: dict[tuple[str, str], list[NDArray]] = {}
-    for cell, weights, folder in folders:
-        triangle = read_arrays(folder / "triangle.npz")["triangle"]
-        triangles.setdefault((cell, weights), []).append(triangle)
+        tables["tutorial"].append(read_result(path))
+    measures = {name: _joined(found) for name, found in tables.items()}
     return Results(
         params=params,
         curves=measures.pop("curves"),

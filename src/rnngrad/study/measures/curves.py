@@ -43,21 +43,16 @@ def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFra
     Columns: state, statistic, step (from 1), log10_mean, log10_median, log10_low, log10_high (10th
     and 90th percentile), examples (whose comment reaches the step).
     """
-    parts = []
+    tables = []
     for statistic, values in log10.items():
         reached = ~np.isnan(values).all(axis=0)
         own = values[:, reached]
-        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.1, 0.5, 0.9]).to_numpy()
-        low, median, high = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles)
-        part = {
-            "state": run.state,
-            "statistic": statistic,
-            "step": np.flatnonzero(reached) + 1,
-            "log10_mean": log10_mean(own),
-            "log10_median": median,
-            "log10_low": low,
-            "log10_high": high,
-            "examples": (~np.isnan(own)).sum(axis=0),
-        }
-        parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
+        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.5, 0.1, 0.9])
+        table = pd.DataFrame({"state": run.state, "statistic": statistic}, np.flatnonzero(reached))
+        table["step"] = table.index + 1
+        table["log10_mean"] = log10_mean(own)
+        names = [f"log10_{name}" for name in ("median", "low", "high")]
+        table[names] = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles).T
+        table["examples"] = (~np.isnan(own)).sum(axis=0)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)

@@ -40,10 +40,9 @@ def gates(model: Opened) -> pd.DataFrame:
             chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
             counts[name] += np.histogram(chosen, edges)[0]
             sums[name] += float(chosen.sum())
-    centres = (edges[:-1] + edges[1:]) / 2
-    parts = [
-        {"input": name, "activation": centres, "share": own / own.sum(), "mean": total / own.sum()}
-        for (name, own), total in zip(counts.items(), sums.values(), strict=True)
-        if own.any()
-    ]
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+    tables = []
+    for name, own in counts.items():
+        if own.any():
+            shares = pd.DataFrame({"input": name, "activation": (edges[:-1] + edges[1:]) / 2})
+            tables.append(shares.assign(share=own / own.sum(), mean=sums[name] / own.sum()))
+    return pd.concat(tables, ignore_index=True)

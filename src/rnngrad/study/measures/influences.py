@@ -11,6 +11,8 @@ gate; an RNN has none).
 s is c for an LSTM, with h_k left as it was, and h otherwise.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -67,7 +69,7 @@ def influences(model: Opened) -> pd.DataFrame:
             move = (there[t] - s_t).norm(dim=1)
             resolved = move > RESOLVED * s_t.norm(dim=1)
             sizes = (move / (eps * size), backward, gates[t])
-            rows.append({"perturbation": eps, "lag": t + 1} | _compared(*sizes, resolved))
+            rows.append({"perturbation": eps, "lag": t + 1} | _compared(sizes, resolved))
     return pd.DataFrame(rows)
 
 
@@ -94,12 +96,8 @@ def _s(state: State) -> Tensor:
     return (state[1] if isinstance(state, tuple) else state)[0]
 
 
-def _compared(
-    forward: Tensor, backward: Tensor, gates: Tensor, resolved: Tensor
-) -> dict[str, float]:
-    ahead, back, gate = (
-        pd.Series(size[resolved].log10().numpy()) for size in (forward, backward, gates)
-    )
+def _compared(sizes: Iterable[Tensor], resolved: Tensor) -> dict[str, float]:
+    ahead, back, gate = (pd.Series(size[resolved].log10().numpy()) for size in sizes)
     return {
         "resolved": resolved.double().mean().item(),
         "log10_forward": ahead.median(),
