@@ -5,8 +5,8 @@ checksum of its files, is left alone; one that was published by halves is publis
 """
 
 import hashlib
+import json
 import logging
-import math
 import os
 import subprocess
 import time
@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML, YAMLError
 
@@ -56,11 +56,20 @@ def result_checksum(files: Iterable[Path]) -> str:
     return checksum.hexdigest()
 
 
-def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str) -> bool:
+def publish(
+    results: Results,
+    metrics: Mapping[str, Any],
+    note: str,
+    files: list[Path],
+    artifacts: list[Path],
+    uri: str,
+) -> bool:
     """Publish a result unless it is there already.
 
     Args:
         results: what the stages found.
+        metrics: reports/metrics.json; nested, with null for what is no number.
+        note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
         artifacts: cards, figures and pages to attach. They may be drawn anew without making
             another result of the same numbers.
@@ -83,42 +92,50 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
             return False
         for run in known:
             client.delete_run(run.info.run_id)
-        _publish(client, experiment, results, artifacts, checksum)
+        parent = _publish(client, experiment, results, checksum, metrics, note)
+        for path in artifacts:
+            client.log_artifact(parent, path, path.parent.as_posix())
+        client.set_terminated(parent)
     except MlflowException as error:
         raise InputError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
     return True
 
 
 def _publish(
-    client: MlflowClient, experiment: str, results: Results, artifacts: list[Path], checksum: str
-) -> None:
-    params = results.params
-    tags = {RESULT: checksum, "mlflow.runName": _run_name(results)} | _provenance()
+    client: MlflowClient,
+    experiment: str,
+    results: Results,
+    checksum: str,
+    metrics: Mapping[str, Any],
+    note: str,
+) -> str:
+    """Log the parent and its children; give the parent's id, which is still running."""
+    params, changed = results.params, _changed_settings(results.params)
+    tags = {RESULT: checksum, "mlflow.runName": _run_name(params, changed)} | _provenance()
+    tags["mlflow.note.content"] = note
     parent = client.create_run(experiment, tags=tags).info.run_id
+    client.log_inputs(parent, [_dataset(results)])
     flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
-    tests = [
-        (f"{cell}_test_{name}", interval["mean"], 0)
-        for cell in results.cells
-        for name, interval in results.metrics[cell].items()
-    ]
-    _log(client, parent, flat.to_dict(), tests)
-    for path in artifacts:
-        client.log_artifact(parent, path, path.parent.as_posix())
+    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
+    points = [(str(name), value, 0) for name, value in found.items()]
+    _log(client, parent, flat.to_dict(), [*points, *_condition_points(results)])
+    others = "".join(f", {setting}" for setting in changed[:SETTINGS])
     for cell in results.cells:
         train = params.train_of(cell)
         for seed in train.seeds:
-            names = {"mlflow.parentRunId": parent, "mlflow.runName": f"{cell} seed {seed}"}
+            name = f"{cell} seed {seed}{others}"
+            names = {"mlflow.parentRunId": parent, "mlflow.runName": name}
             child = client.create_run(experiment, tags={RESULT: checksum} | names).info.run_id
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
+            settings["padding"] = params.embed.padding
             _log(client, child, settings, _points(results, cell, seed))
             client.set_terminated(child)
-    client.set_terminated(parent)
+    return parent
 
 
-def _run_name(results: Results) -> str:
-    params, changed = results.params, _changed_settings(results.params)
+def _run_name(params: Params, changed: list[str]) -> str:
     if not changed:
-        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
+        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(params.cells)}"
     more = len(changed) - SETTINGS
     return ", ".join(changed[:SETTINGS]) + (f" and {more} more" if more > 0 else "")
 
@@ -165,25 +182,46 @@ def _points(results: Results, cell: str, seed: int) -> Iterator[tuple[str, float
     place = results.params.train_of(cell).seeds.index(seed)
     for name, values in results.model_cards[cell]["test"]["per_seed"].items():
         yield f"test_{name}", values[place], 0
-    curves = results.curves.query(own)
-    shown = curves["step"].isin(_shown_steps(curves["step"].max()))
-    # an exact zero has no logarithm that MLflow could keep: its points are left out
-    for row in cast("Any", curves[shown & np.isfinite(curves["log10_mean"])].itertuples()):
+    for row in _shown(results.curves.query(own), "log10_mean"):
         yield f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step
 
 
-def _shown_steps(last: int) -> set[int]:
-    """The steps at either end, and as many in between as MLflow's page draws of a curve."""
-    ends = {*range(1, ENDS + 1), *range(last - ENDS + 1, last + 1)}
-    return {*ends, *range(1, last + 1, math.ceil(last / (POINTS - len(ends))))}
+def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
+    for _, curve in results.condition_curves.groupby(["condition", "cell"], sort=False):
+        for row in _shown(curve, "log10"):
+            yield f"{row.condition}_{row.cell}_log10", row.log10, row.step
+
+
+def _dataset(results: Results) -> DatasetInput:
+    """The comments: where from, how many, and the checksum of what they are counted by."""
+    data, card = results.params.data, json.dumps(results.data_card, sort_keys=True)
+    source = json.dumps({"source": data.path or data.source})
+    digest = hashlib.sha256(card.encode()).hexdigest()[:8]
+    profile = json.dumps(results.data_card.get("sample", {}))
+    return DatasetInput(Dataset(data.source, digest, "local", source, None, profile))
+
+
+def _shown(curves: pd.DataFrame, value: str) -> Any:
+    """As many points as MLflow's page draws, with all steps at either end.
+
+    An exact zero has no logarithm that MLflow could keep: its points are left out.
+    """
+    steps, last = curves["step"], curves["step"].max()
+    thin = np.ceil(last / (POINTS - 2 * ENDS))
+    shown = (steps <= ENDS) | (steps > last - ENDS) | ((steps - 1) % thin == 0)
+    return curves[shown & np.isfinite(curves[value])].itertuples()
 
 
 def _provenance() -> dict[str, str]:
-    """The git commit, and DVC's checksum of every output so far, where there are such."""
-    tags = {}
-    commit = _git("rev-parse", "HEAD").strip()
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
+    """Where the result is from: git, DVC's experiment, and its checksum of every output so far."""
+    asked = {
+        "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
+        "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "mlflow.user": _git("config", "user.name"),
+        "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    tags = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
+    tags |= {name: value.strip() for name, value in asked.items() if value.strip()}
     lock = Path("dvc.lock")
     if lock.exists():
         for stage in YAML(typ="safe").load(lock)["stages"].values():
