@@ -68,9 +68,8 @@ def run_kept(
                 executor.submit(_make, function, folder / name, digests[name], jobs[name])
                 for name in missing
             ]
-            done = as_completed(futures)
             silent = None if doing else True  # None: where there is no terminal
-            for future in tqdm(done, doing, len(futures), disable=silent):
+            for future in tqdm(as_completed(futures), doing, len(futures), disable=silent):
                 future.result()
     finally:
         _keep(folder, {*jobs})

@@ -247,14 +247,10 @@ def read_params(path: str | Path = "params.yaml") -> Params:
 
 
 def check_params(content: Any, path: str | Path) -> Params:
-    """The settings that a params.yaml holds, every cell's and every condition's as well.
-
-    Args:
-        content: the mapping.
-        path: the file that an error names.
+    """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
     Raises:
-        InputError: a key is unknown, missing or ill-typed.
+        InputError: a key is unknown, missing or ill-typed; it names the file ``path``.
     """
     try:
         params = _checked(Params, content)

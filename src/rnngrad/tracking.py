@@ -48,26 +48,11 @@ def _root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
-def result_checksum(files: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of the files that a result consists of."""
-    checksum = hashlib.sha256()
-    for path in sorted(files):
-        checksum.update(f"{path.as_posix()}\0".encode() + path.read_bytes())
-    return checksum.hexdigest()
-
-
 def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str) -> bool:
-    """Publish a result unless it is there already.
+    """Publish a result unless it is there already, and tell whether anything was published.
 
-    Args:
-        results: what the stages found.
-        files: the numbers; their checksum says whether two results are the same.
-        artifacts: cards, figures and pages to attach. They may be drawn anew without making
-            another result of the same numbers.
-        uri: an MLflow tracking URI.
-
-    Returns:
-        Whether anything was published.
+    The checksum of ``files``, the numbers, says whether two results are the same. ``artifacts``,
+    cards, figures and pages to attach, may be drawn anew without making another result.
 
     Raises:
         InputError: the tracking server or database cannot be used.
@@ -76,7 +61,8 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
     client, experiment = connect(uri, EXPERIMENT, own)
     try:
-        checksum = result_checksum(files)
+        contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
+        checksum = hashlib.sha256(b"".join(contents)).hexdigest()
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
         parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
         if any(parent.status == "FINISHED" for parent in parents):

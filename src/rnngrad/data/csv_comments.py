@@ -55,7 +55,9 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
+        found = re.search(r"(?:line|row) (\d+)", str(error))
+        place = f" (near line {found[1]})" if found else ""
+        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     header = table.iloc[0].tolist()
@@ -81,11 +83,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
 
 
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
-    """Read a file of comments.
-
-    Args:
-        path: a CSV file, .csv or .csv.gz, with a header.
-        label: the column of labels, beside the column ``comment_text``.
+    """Read the columns ``comment_text`` and ``label`` of a CSV file, .csv or .csv.gz.
 
     Returns:
         ``text`` (str) and ``label`` (int8, 0 or 1), all rows in the file's order, those with an
@@ -121,8 +119,3 @@ def _names(header: list[str]) -> str:
         for place, name in enumerate(header, start=1)
     ]
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-
-
-def _place(error: Exception) -> str:
-    found = re.search(r"(?:line|row) (\d+)", str(error))
-    return f" (near line {found[1]})" if found else ""

@@ -34,6 +34,7 @@ LONGEST = 1403
 
 WITH_NEWLINES = 0.59
 WITH_QUOTES = 0.32
+FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
 # a lone telling word in a friendly comment, so that no single word settles the class
 DECOYS = 0.08
 # a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
@@ -107,15 +108,12 @@ class _Writer:
         phrases = 1 if self.rng.random() < 0.4 else 1 + min(6, self.rng.poisson(len(words) / 60))
         share = 1.0 if self.rng.random() < ANYWHERE else 0.7
         for _ in range(phrases):
-            phrase = self._phrase()[-len(words) :]
+            parts = PHRASES[self.rng.integers(len(PHRASES))]
+            phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
+            phrase = phrase[-len(words) :]
             last = max(int(share * len(words)) - len(phrase), 0)
             start = self.rng.integers(last + 1)
             words[start : start + len(phrase)] = phrase
-
-    def _phrase(self) -> list[str]:
-        filled = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
-        phrase = PHRASES[self.rng.integers(len(PHRASES))]
-        return [str(self.rng.choice(filled[part])) if part in filled else part for part in phrase]
 
     def _punctuated(self, words: list[str]) -> str:
         """Join words with blanks, sentences, commas, quotes and newlines; none adds a word."""
@@ -125,21 +123,13 @@ class _Writer:
         marks = np.where(ends, self.rng.choice([".", ".", ".", "!", "?"], count), "")
         marks[~ends & (self.rng.random(count) < 0.08)] = ","
         starts = np.append(True, ends[:-1])
-        opened, closed = self._quoted(count)
-        breaks = self._breaks(ends)
-        return "".join(
-            f"{quote}{word.capitalize() if first else word}{mark}{unquote}{gap}"
-            for quote, word, first, mark, unquote, gap in zip(
-                opened, words, starts, marks, closed, breaks, strict=True
-            )
-        )
-
-    def _quoted(self, count: int) -> tuple[list[str], list[str]]:
         opened, closed = [""] * count, [""] * count
         if self.rng.random() < WITH_QUOTES:
             start = int(self.rng.integers(count))
             opened[start] = closed[min(start + int(self.rng.integers(4)), count - 1)] = '"'
-        return opened, closed
+        words = [w.capitalize() if first else w for w, first in zip(words, starts, strict=True)]
+        parts = zip(opened, words, marks, closed, self._breaks(ends), strict=True)
+        return "".join("".join(part) for part in parts)
 
     def _breaks(self, ends: np.ndarray) -> list[str]:
         gaps = [" "] * (len(ends) - 1) + [""]

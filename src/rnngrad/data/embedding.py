@@ -44,10 +44,8 @@ class Embedding:
 def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     """Tokenise a sample and give each word of its vocabulary a vector.
 
-    Args:
-        sample: ``text``, ``label``, ``split``, ``telling_distance``.
-        params: the section ``embed`` of params.yaml. With ``vocabulary: train`` only words of
-            the training split are known, and only its comments train ``vectors: corpus``.
+    With ``vocabulary: train`` only words of the training split are known, and only its comments
+    train ``vectors: corpus``. The sample has text, label, split and telling_distance.
 
     Raises:
         InputError: nothing to embed, or the vectors cannot be had or do not fit.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pooch
 import requests
+from pooch.hashes import hash_matches
 
 from rnngrad.errors import InputError
 from rnngrad.stage import whole
@@ -62,8 +63,9 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
     """
     folder = cache_folder()
     for mirror in mirrors:
-        if _is_right(folder / mirror.name, mirror.sha256):
-            return folder / mirror.name
+        path = folder / mirror.name
+        if path.is_file() and hash_matches(str(path), mirror.sha256):
+            return path
     # its announcements repeat the progress bar
     pooch.get_logger().setLevel("WARNING")
     reasons = []
@@ -96,24 +98,14 @@ def _from(mirror: Mirror, folder: Path, attempts: int) -> Path:
     if not mirror.archive:
         return path
     try:
-        _extract(path, mirror, folder / mirror.name)
+        with whole(folder / mirror.name) as member, zipfile.ZipFile(path) as members:
+            member.write_bytes(members.read(mirror.name))
+            hash_matches(str(member), mirror.sha256, strict=True)  # or it raises a ValueError
     except (ValueError, KeyError, zipfile.BadZipFile):
         # without a known hash only its content shows that it is wrong; it must not be kept
         path.unlink()
         raise
     return folder / mirror.name
-
-
-def _extract(archive: Path, mirror: Mirror, target: Path) -> None:
-    with whole(target) as path:
-        with zipfile.ZipFile(archive) as members:
-            path.write_bytes(members.read(mirror.name))
-        if not _is_right(path, mirror.sha256):
-            raise ValueError(f"the hash of {mirror.name} in {archive.name} does not match")
-
-
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == sha256
 
 
 def _reason(error: Exception) -> str:

@@ -85,7 +85,10 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for axis, name in zip(axes.flat, panels, strict=False):
-        _draw_condition(axis, curves[curves["condition"] == name])
+        for cell, curve in curves[curves["condition"] == name].groupby("cell", sort=False):
+            at, colour = curve[thinned(curve["step"])], COLOURS[str(cell)]
+            axis.plot(at["step"], at["log10"], color=colour, label=NAMES[str(cell)])
+            axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
         draw_limits(axis)
         axis.set_title(PANELS[name])
     for axis in axes.flat[len(panels) :]:
@@ -97,11 +100,3 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
     handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
     return figure
-
-
-def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
-    for cell, curve in curves.groupby("cell", sort=False):
-        colour = COLOURS[str(cell)]
-        curve = curve[thinned(curve["step"])]
-        axis.plot(curve["step"], curve["log10"], color=colour, label=NAMES[str(cell)])
-        axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)

@@ -8,6 +8,7 @@ the cells, seeds or conditions that it needs. The tables are those of
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -50,8 +51,7 @@ class Claim:
     """A claim as ``reports/claims.json`` holds it.
 
     Attributes:
-        id: 1 to 11.
-        source: who says so.
+        id, source: 1 to 11, and who says so.
         verdict: what the criterion makes of the numbers.
         condition: completes "holds only ..."; None with any other verdict.
         measured: numbers by names such as "init/padding/total/mean".
@@ -300,16 +300,15 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
     lstm = seeds[seeds["cell"] == "lstm"]
     steps = [
         _difference(lstm, "log10_at_end", one, other, by="condition")
-        for one, other in zip(BIASES[1:], BIASES, strict=False)
+        for one, other in pairwise(reversed(BIASES))
     ]
-    grows = all(step is not None and _above_zero(step) for step in steps)
-    if None in steps:
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
         return None
-    ends = {
-        name: _interval(lstm[lstm["condition"] == name].set_index("seed")["log10_at_end"])
-        for name in (*BIASES, "chrono")
-        if (lstm["condition"] == name).any()
-    }
+    grows = all(map(_above_zero, known))
+    by_condition = dict(list(lstm.set_index("seed").groupby("condition")["log10_at_end"]))
+    names = [name for name in (*BIASES, "chrono") if name in by_condition]
+    ends = {name: _interval(by_condition[name]) for name in names}
     measured = {"log10_at_end": ends, "gates": _openness(gates[gates["cell"] == "lstm"])}
     vanished = grows and all(_below_zero(end) for end in ends.values())
     ruling = _ruling(vanished, grows, "with forget gates that are not nearly open")

@@ -35,9 +35,7 @@ def condition(folder: Path, *job: Any) -> None:
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The numbers of all conditions, a row per seed, and their curves, a row per seed and step.
 
-    Args:
-        conditions: those whose runs were measured.
-        folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
+    ``folder`` has one for every run, see :func:`rnngrad.study.measure_run.measure_run`.
     """
     rows, curves = [], []
     for name, factor, run, reading in conditions:
