@@ -10,7 +10,7 @@ from scipy import special
 
 
 class Interval(TypedDict):
-    """A mean with the ends of its confidence interval; the ends are null for a single value."""
+    """A mean with the ends of its 95% interval; the ends are None for a single value."""
 
     mean: float
     low: float | None

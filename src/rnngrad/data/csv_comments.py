@@ -93,16 +93,15 @@ def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
         InputError: as :func:`read_csv`, or a label is not 0 or 1.
     """
     table = read_csv(path, [TEXT, label])
-    given = table[label].to_list()
-    labels = np.array([LABELS.get(value.strip(), -1) for value in given], dtype=np.int8)
-    wrong = np.flatnonzero(labels == -1)
+    labels = table[label].str.strip().map(LABELS)
+    wrong = np.flatnonzero(labels.isna())
     if len(wrong):
         raise InputError(
             f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} "
-            f"{_what(given[wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
+            f"{_what(table[label][wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
             "correct it, or set data.label"
         )
-    return pd.DataFrame({"text": table[TEXT], "label": labels})
+    return pd.DataFrame({"text": table[TEXT], "label": labels.astype(np.int8)})
 
 
 def _what(value: str) -> str:

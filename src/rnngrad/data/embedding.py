@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.corpus_vectors import corpus_vectors
-from rnngrad.data.glove import fetch_glove
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.data.tokens import build_vocabulary, encode, tokenize
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
 

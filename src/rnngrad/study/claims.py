@@ -228,14 +228,12 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
     if lstm.empty:
         return None
     moves = lstm["perturbation"].agg(["min", "max"])
-    small, large = (lstm[lstm["perturbation"] == move] for move in moves)
-    apart = {
-        name: chosen.groupby(["weights", "lag"])["backward_difference"].mean().groupby(level=0)
-        for name, chosen in (("small_moves", small), ("large_moves", large))
-    }
+    small = lstm[lstm["perturbation"] == moves["min"]]
+    means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
+    apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
     at = small[small["lag"] == small.loc[small["lag"] <= GATES_AT, "lag"].max()]
     gates = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean()
-    found = gates.assign(**{name: means.max() for name, means in apart.items()})
+    found = gates.join(apart)
     off, agrees = found["gates_difference"], found["small_moves"].max() <= AGREEMENT
     measured = {
         "lags": {"first": small["lag"].min(), "last": small["lag"].max(), "gates": at["lag"].max()},
@@ -256,13 +254,10 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     # the factors of W_o were tried in their order until path and whole Jacobian grew
     scaled = lstm.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
-    by_weights = scaled.groupby("weights").agg(
-        lowest=("factor", "min"),
-        highest=("factor", "max"),
-        path_rate=("path_rate", "mean"),
-        total_rate=("total_rate", "mean"),
-        grows=("grows", "all"),
-    )
+    groups = scaled.groupby("weights")
+    by_weights = groups["factor"].agg(lowest="min", highest="max")
+    by_weights = by_weights.join(groups[["path_rate", "total_rate"]].mean())
+    by_weights["grows"] = groups["grows"].all()
     as_it_is = lstm[lstm["factor"] == 1].set_index("seed").groupby("weights")
     rates = {str(weights): _interval(rows["path_rate"]) for weights, rows in as_it_is}
     bounds = as_it_is[["bound_rate", "ceiling_rate"]].mean()

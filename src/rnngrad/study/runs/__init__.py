@@ -104,12 +104,12 @@ def condition_jobs(params: Params, build: Path) -> Jobs:
             job = (run, arithmetic, build / "embed", *_training(params, run, build))
             jobs[job_name(run, arithmetic)] = job
 
-    # what takes long comes first, so that no core is left alone with it in the end
-    def order(job: tuple[str, tuple[Any, ...]]) -> tuple[bool, bool, int]:
-        run, arithmetic, *_ = job[1]
+    def order(name: str) -> tuple[bool, bool, int]:
+        # what takes long comes first, so that no core is left alone with it in the end
+        run, arithmetic, *_ = jobs[name]
         return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
 
-    return dict(sorted(jobs.items(), key=order))
+    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def job_name(run: Run, arithmetic: str) -> str:
