@@ -31,9 +31,7 @@ class Mirror:
 
     Attributes:
         url: what to download.
-        name: the file's name in the cache.
-        sha256: of that file.
-        size: of that file, in bytes.
+        name, sha256, size: of the file in the cache, its size in bytes.
         archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
         archive_sha256: of the zip file, where it is known.
     """
@@ -47,7 +45,7 @@ class Mirror:
 
 
 def cache_folder() -> Path:
-    """Where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
+    """Tell where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
     return Path(os.environ.get("RNNGRAD_CACHE") or pooch.os_cache("rnngrad"))
 
 

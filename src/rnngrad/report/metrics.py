@@ -97,7 +97,7 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
-def trained_models(results: Results) -> list[dict[str, Any]]:
+def trained_models(results: Results) -> list[dict[Any, Any]]:
     """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
     seeds = results.condition_seeds.query("condition == 'trained'")
     ends = seeds.groupby("cell")["log10_at_end"].agg(lowest="min", highest="max")

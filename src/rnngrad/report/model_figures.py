@@ -225,7 +225,7 @@ def _draw_paths(axis: Axes, curves: pd.DataFrame) -> None:
 
 @figure_style()
 def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figure:
-    """How long the comments are, and how many steps they have at most, or padding makes of all."""
+    """Show how long comments are, and how many steps they have at most, or padding makes."""
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axis = figure.subplots()
     edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()

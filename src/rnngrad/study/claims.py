@@ -151,20 +151,18 @@ def lstm_wins(
 
 
 def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
-    """Where the gradient at a telling word is larger, is more remembered of it? By cell.
+    """Ask by cell: where the gradient at a telling word is larger, is more remembered of it?
 
     Spearman's rank correlation between log10_gradient and auroc over the bins of distance. A seed
     has none with fewer than three bins, or where one of the two is the same in all.
     """
     found = {}
     for cell, models in remembered.groupby("cell", sort=False):
-        known = []
-        for _, bins in models.groupby("seed"):
-            both = bins[["log10_gradient", "auroc"]].dropna()
-            if len(both) >= 3 and not both.eq(both.iloc[0]).all().any():
-                known.append(both.corr(method="spearman").to_numpy()[0, 1])
-        if known:
-            found[str(cell)] = mean_interval(known)
+        by_seed = models.groupby("seed")[["log10_gradient", "auroc"]]
+        both = by_seed.corr("spearman", min_periods=3).xs("log10_gradient", level=1)
+        known = both["auroc"].dropna()
+        if len(known):
+            found[str(cell)] = mean_interval(known.tolist())
     return found
 
 
@@ -278,7 +276,7 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
 
 
 def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
-    """Whether clipping bounds the step and turns none, and by what numbers."""
+    """Tell whether clipping bounds the step and turns none, and by what numbers."""
     longest = clipped.sort_values("gradient_norm").iloc[-1]
     cosine = clipped["cosine"].min()
     bounded = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING
@@ -312,12 +310,10 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
 
 
 def _openness(gates: pd.DataFrame) -> dict[str, Any]:
-    """How open the study's own forget gates are: their mean, and the share that is open."""
-    by_seed = gates.groupby([*CASE, "seed"], sort=False)
-    mean = by_seed["mean"].first()
-    share = gates["share"].where(gates["activation"] > OPEN, 0.0)
-    shares = share.groupby([gates[name] for name in (*CASE, "seed")], sort=False).sum()
-    found = pd.DataFrame({"mean": mean, "open": shares})
+    """Tell how open the study's own forget gates are: their mean, and the share that is open."""
+    opened = gates.assign(open=gates["share"].where(gates["activation"] > OPEN, 0.0))
+    by_seed = opened.groupby([*CASE, "seed"], sort=False)
+    found = by_seed.agg({"mean": "first", "open": "sum"})
     return _rows(found.groupby(level=[0, 1], sort=False).mean())
 
 
