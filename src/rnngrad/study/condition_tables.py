@@ -56,9 +56,9 @@ def curve_numbers(
 ) -> tuple[pd.Series, dict[str, float]]:
     """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
 
-    ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps (from
-    0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0. The
-    reading's arithmetic says above which number rates are taken.
+    ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps
+    (from 0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0.
+    The reading's arithmetic says above which number rates are taken.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
