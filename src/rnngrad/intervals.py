@@ -10,21 +10,20 @@ from scipy import special
 
 
 class Interval(TypedDict):
-    """A mean with the ends of its confidence interval; the ends are null for a single value."""
+    """A mean with the ends of its 95% interval; the ends are None for a single value."""
 
     mean: float
     low: float | None
     high: float | None
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean, for a handful of seeds."""
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Student's 95% interval of the mean, for a handful of seeds."""
     mean = round(float(np.mean(values)), 6)
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
-    half = float(special.stdtrit(len(values) - 1, (1 + confidence) / 2)) * float(
-        np.std(values, ddof=1) / math.sqrt(len(values))
-    )
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(special.stdtrit(len(values) - 1, 0.975)) * error
     return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}
 
 

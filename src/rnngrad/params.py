@@ -143,7 +143,7 @@ class Setting(_Section):
         return self
 
     def why_ignored(self, key: str) -> str:
-        """Why another value of ``key`` would change nothing here; empty where it would."""
+        """Tell why another value of ``key`` would change nothing here; empty where it would."""
         of_training = key in ("initializer", "forget_bias", "units")
         if self.weights == "trained" and of_training:
             return "trained weights have that of training"
@@ -212,7 +212,7 @@ class Params(_Section):
     conditions: ConditionsParams
 
     def lacks(self, cell: str) -> bool:
-        """Whether ``cell`` is a kind of cell that this study does without."""
+        """Tell whether ``cell`` is a kind of cell that this study does without."""
         return cell in get_args(Cell) and cell not in self.cells
 
     def train_of(self, cell: str) -> TrainParams:
@@ -247,14 +247,10 @@ def read_params(path: str | Path = "params.yaml") -> Params:
 
 
 def check_params(content: Any, path: str | Path) -> Params:
-    """The settings that a params.yaml holds, every cell's and every condition's as well.
-
-    Args:
-        content: the mapping.
-        path: the file that an error names.
+    """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
     Raises:
-        InputError: a key is unknown, missing or ill-typed.
+        InputError: a key is unknown, missing or ill-typed; it names the file ``path``.
     """
     try:
         params = _checked(Params, content)

@@ -48,14 +48,6 @@ def _root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
-def result_checksum(files: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of the files that a result consists of."""
-    checksum = hashlib.sha256()
-    for path in sorted(files):
-        checksum.update(f"{path.as_posix()}\0".encode() + path.read_bytes())
-    return checksum.hexdigest()
-
-
 def publish(
     results: Results,
     metrics: Mapping[str, Any],
@@ -85,7 +77,8 @@ def publish(
     own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
     client, experiment = connect(uri, EXPERIMENT, own)
     try:
-        checksum = result_checksum(files)
+        contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
+        checksum = hashlib.sha256(b"".join(contents)).hexdigest()
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
         parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
         if any(parent.status == "FINISHED" for parent in parents):

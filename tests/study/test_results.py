@@ -27,7 +27,7 @@ TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "not found; run dvc repro first"),
+        (None, "not found"),
         ("", "cannot be read"),
         ('a,b\n1,"2', "cannot be read"),
         ("a,c\n1,2\n", "has no column b"),

@@ -40,8 +40,7 @@ class CommentBatches(Dataset[Batch]):
     """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
 
     Attributes:
-        sample: the tokenised comments.
-        vectors: (V + 1, D) float32, row 0 zeros.
+        sample, vectors: the tokenised comments; (V + 1, D) float32, row 0 zeros.
         comments: (n,) positions in ``sample`` that this dataset consists of.
         padding: ``pre`` puts zeros in front up to ``max_length``, ``post`` behind, and the network
             runs over them unmasked; ``none`` reads each comment's state at its last real word.

@@ -30,12 +30,7 @@ LENGTH = 5.7
 
 
 def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) -> np.ndarray:
-    """Train vectors on encoded comments, the same for the same comments.
-
-    Args:
-        comments: int32 arrays of word numbers, 1 to ``words``.
-        words: the size of the vocabulary.
-        dimensions: numbers per vector.
+    """Train vectors on comments, int32 arrays of word numbers from 1 to ``words``.
 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen

@@ -55,7 +55,9 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
+        found = re.search(r"(?:line|row) (\d+)", str(error))
+        place = f" (near line {found[1]})" if found else ""
+        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     header = table.iloc[0].tolist()
@@ -81,11 +83,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
 
 
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
-    """Read a file of comments.
-
-    Args:
-        path: a CSV file, .csv or .csv.gz, with a header.
-        label: the column of labels, beside the column ``comment_text``.
+    """Read the columns ``comment_text`` and ``label`` of a CSV file, .csv or .csv.gz.
 
     Returns:
         ``text`` (str) and ``label`` (int8, 0 or 1), all rows in the file's order, those with an
@@ -95,16 +93,15 @@ def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
         InputError: as :func:`read_csv`, or a label is not 0 or 1.
     """
     table = read_csv(path, [TEXT, label])
-    given = table[label].to_list()
-    labels = np.array([LABELS.get(value.strip(), -1) for value in given], dtype=np.int8)
-    wrong = np.flatnonzero(labels == -1)
+    labels = table[label].str.strip().map(LABELS)
+    wrong = np.flatnonzero(labels.isna())
     if len(wrong):
         raise InputError(
             f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} "
-            f"{_what(given[wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
+            f"{_what(table[label][wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
             "correct it, or set data.label"
         )
-    return pd.DataFrame({"text": table[TEXT], "label": labels})
+    return pd.DataFrame({"text": table[TEXT], "label": labels.astype(np.int8)})
 
 
 def _what(value: str) -> str:
@@ -121,8 +118,3 @@ def _names(header: list[str]) -> str:
         for place, name in enumerate(header, start=1)
     ]
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-
-
-def _place(error: Exception) -> str:
-    found = re.search(r"(?:line|row) (\d+)", str(error))
-    return f" (near line {found[1]})" if found else ""

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.corpus_vectors import corpus_vectors
-from rnngrad.data.glove import fetch_glove
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.data.tokens import build_vocabulary, encode, tokenize
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
 
@@ -44,10 +43,8 @@ class Embedding:
 def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     """Tokenise a sample and give each word of its vocabulary a vector.
 
-    Args:
-        sample: ``text``, ``label``, ``split``, ``telling_distance``.
-        params: the section ``embed`` of params.yaml. With ``vocabulary: train`` only words of
-            the training split are known, and only its comments train ``vectors: corpus``.
+    With ``vocabulary: train`` only words of the training split are known, and only its comments
+    train ``vectors: corpus``. The sample has text, label, split and telling_distance.
 
     Raises:
         InputError: nothing to embed, or the vectors cannot be had or do not fit.

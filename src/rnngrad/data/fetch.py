@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pooch
 import requests
+from pooch.hashes import hash_matches
 
 from rnngrad.errors import InputError
 from rnngrad.stage import whole
@@ -30,9 +31,7 @@ class Mirror:
 
     Attributes:
         url: what to download.
-        name: the file's name in the cache.
-        sha256: of that file.
-        size: of that file, in bytes.
+        name, sha256, size: of the file in the cache, its size in bytes.
         archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
         archive_sha256: of the zip file, where it is known.
     """
@@ -46,7 +45,7 @@ class Mirror:
 
 
 def cache_folder() -> Path:
-    """Where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
+    """Tell where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
     return Path(os.environ.get("RNNGRAD_CACHE") or pooch.os_cache("rnngrad"))
 
 
@@ -62,8 +61,9 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
     """
     folder = cache_folder()
     for mirror in mirrors:
-        if _is_right(folder / mirror.name, mirror.sha256):
-            return folder / mirror.name
+        path = folder / mirror.name
+        if path.is_file() and hash_matches(str(path), mirror.sha256):
+            return path
     # its announcements repeat the progress bar
     pooch.get_logger().setLevel("WARNING")
     reasons = []
@@ -96,24 +96,14 @@ def _from(mirror: Mirror, folder: Path, attempts: int) -> Path:
     if not mirror.archive:
         return path
     try:
-        _extract(path, mirror, folder / mirror.name)
+        with whole(folder / mirror.name) as member, zipfile.ZipFile(path) as members:
+            member.write_bytes(members.read(mirror.name))
+            hash_matches(str(member), mirror.sha256, strict=True)  # or it raises a ValueError
     except (ValueError, KeyError, zipfile.BadZipFile):
         # without a known hash only its content shows that it is wrong; it must not be kept
         path.unlink()
         raise
     return folder / mirror.name
-
-
-def _extract(archive: Path, mirror: Mirror, target: Path) -> None:
-    with whole(target) as path:
-        with zipfile.ZipFile(archive) as members:
-            path.write_bytes(members.read(mirror.name))
-        if not _is_right(path, mirror.sha256):
-            raise ValueError(f"the hash of {mirror.name} in {archive.name} does not match")
-
-
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == sha256
 
 
 def _reason(error: Exception) -> str:

@@ -53,15 +53,10 @@ JIGSAW = {
 def jigsaw_comments(
     label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = JIGSAW
 ) -> pd.DataFrame:
-    """Get the comments; those of the test set too, if the training set has too few of a class.
+    """Get all comments of the training set, and of the test set if a class has too few.
 
-    Args:
-        label: the column of labels, such as ``toxic``.
-        per_class: comments wanted of each class; None for what the training set has.
-        files: mirrors of train.csv, test.csv and test_labels.csv.
-
-    Returns:
-        ``text`` (str) and ``label`` (int8, 0 or 1), all rows.
+    ``per_class`` are wanted of each class of the column ``label``; None takes what there is.
+    Columns: ``text`` (str) and ``label`` (int8, 0 or 1).
 
     Raises:
         InputError: a file can neither be downloaded nor found in the cache, or has no such label.

@@ -36,9 +36,7 @@ def with_filler(text: str, fraction: float, filler: str) -> str:
 def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFrame:
     """Draw as many comments of each class, replace their last words, split them by class.
 
-    Args:
-        comments: ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
-        params: the section ``sample`` of params.yaml.
+    Comments have ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
 
     Returns:
         In random order: ``text`` (replaced), ``label`` (int8), ``split`` ("train", "validation" or

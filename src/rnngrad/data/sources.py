@@ -11,11 +11,9 @@ from rnngrad.params import Params
 
 
 def read_comments(params: Params) -> pd.DataFrame:
-    """Read, download or generate the comments of ``params.data.source``.
+    """Read, download or generate comments; parquet keeps their ``attrs["source"]``.
 
-    Returns:
-        ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``; what they are
-        is named in ``attrs["source"]``, which parquet keeps.
+    Columns: ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``.
 
     Raises:
         InputError: the source cannot be had or is malformed.

@@ -107,20 +107,15 @@ def padding_share(results: Results) -> float:
     return 1 - results.data_card["sample"]["words"]["mean"] / steps
 
 
-def trained_models(results: Results) -> list[dict[str, Any]]:
+def trained_models(results: Results) -> list[dict[Any, Any]]:
     """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
     seeds = results.condition_seeds.query("condition == 'trained'")
-    ends = seeds.groupby("cell")["log10_at_end"].agg(["min", "max"])
-    return [
-        {
-            "cell": cell,
-            "accuracy": results.metrics[cell]["accuracy"],
-            "end": value_of(results.conditions, "trained", cell, "log10_at_end"),
-            "lowest": ends["min"].get(cell),
-            "highest": ends["max"].get(cell),
-        }
-        for cell in results.cells
-    ]
+    ends = seeds.groupby("cell")["log10_at_end"].agg(lowest="min", highest="max")
+    found = ends.reindex(results.cells).reset_index().to_dict("records")
+    for model in found:
+        model["accuracy"] = results.metrics[model["cell"]]["accuracy"]
+        model["end"] = value_of(results.conditions, "trained", model["cell"], "log10_at_end")
+    return found
 
 
 def swing(results: Results) -> dict[str, float] | None:

@@ -158,21 +158,18 @@ def gates_figure(results: Results) -> Figure | None:
     rows = figure.subplots(len(cells), len(inputs), sharex=True, squeeze=False)
     for cell, row in zip(cells, rows, strict=True):
         for kind, axis in zip(inputs, row, strict=True):
-            _draw_gates(axis, gates.query("cell == @cell and input == @kind"), COLOURS[cell])
+            own = gates.query("cell == @cell and input == @kind")
+            shares = own.pivot_table("share", "activation", "weights")
+            edges = np.append(shares.index - 0.01, 1.0)
+            axis.stairs(shares["init"], edges, label=WEIGHTS["init"], color=INK, lw=1.2)
+            look = {"color": COLOURS[cell], "alpha": 0.45, "fill": True}
+            axis.stairs(shares["trained"], edges, label=WEIGHTS["trained"], **look)
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
             gate = "forget gate" if cell == "lstm" else "update gate"
             axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
         row[0].set_ylabel("share of activations")
         row[0].legend()
     return figure
-
-
-def _draw_gates(axis: Axes, gates: pd.DataFrame, colour: str) -> None:
-    for weights, fill in (("init", False), ("trained", True)):
-        shares = gates[gates["weights"] == weights].groupby("activation")["share"].mean()
-        edges = np.append(shares.index - 0.01, 1.0)
-        look = {"color": colour, "alpha": 0.45} if fill else {"color": INK, "lw": 1.2}
-        axis.stairs(shares, edges, fill=fill, label=WEIGHTS[weights], **look)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 @figure_style()
@@ -224,8 +221,7 @@ def paths_figure(curves: pd.DataFrame) -> Figure | None:
     axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -239,21 +235,15 @@ def _draw_paths(axis: Axes, curves: pd.DataFrame) -> None:
 
 @figure_style()
 def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figure:
-    """How long the comments are, and how many steps they have at most, or padding makes of all."""
+    """Show how long comments are, and how many steps they have at most, or padding makes."""
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axis = figure.subplots()
     edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
     axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
     axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
     axis.axvline(most, color=INK, ls="--", lw=0.9)
-    axis.annotate(
-        f"{'at most' if padding == 'none' else 'padded to'} {most:,}",
-        (most, 0.95),
-        xycoords=axis.get_xaxis_transform(),
-        xytext=(-5, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-    )
+    note = f"{'at most' if padding == 'none' else 'padded to'} {most:,}"
+    place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "top"}
+    axis.annotate(note, (most, 0.95), xycoords=axis.get_xaxis_transform(), **place)
     axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     return figure

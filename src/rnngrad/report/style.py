@@ -1,8 +1,7 @@
 """One look for all figures: Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -47,11 +46,8 @@ _RC: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw in this context, or in a function so decorated; other figures keep their settings."""
-    with mpl.rc_context(_RC):
-        yield
+# for a block, or as a function's decorator; other figures keep their settings
+figure_style = partial(mpl.rc_context, _RC)
 
 
 @figure_style()
@@ -68,6 +64,6 @@ def thinned(steps: Any, thin: int = THIN) -> Any:
 
 
 def draw_limits(axis: Axes) -> None:
-    """Where float32 ends: its normal numbers at a line, its denormal ones with a band."""
+    """Mark where float32 ends: its normal numbers at a line, its denormal ones with a band."""
     axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--", label="smallest normal float32")
     axis.axhspan(FLOAT32_DENORMAL, FLOAT32_NORMAL, color=INK, alpha=0.12, lw=0)

@@ -23,14 +23,12 @@ WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the la
     ("lstm", "float32_flushed", 1, 20),
     ("lstm", "float32_flushed", -19, 0),
 ]
-# What the question printed for steps 1 to 20, by cell; its accumulator began with as
+# What the question printed for steps 1 to 20 of the LSTM; its accumulator began with as
 # many rows of zeros as there were batches, so that each value is half of a mean.
-PUBLISHED_HALVES = {
-    "lstm": [
-        0.36652, 0.26928, 0.19765, 0.14536, 0.10951, 0.08471, 0.06685, 0.05373, 0.04373, 0.03606,
-        0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
-    ],
-}  # fmt: skip
+PUBLISHED_HALVES = [
+    0.36652, 0.26928, 0.19765, 0.14536, 0.10951, 0.08471, 0.06685, 0.05373, 0.04373, 0.03606,
+    0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
+]  # fmt: skip
 PANELS = {  # condition: what is said above its panel
     "question": "The question's setting",
     "no_padding": "No padding",
@@ -74,7 +72,7 @@ def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
     )
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if first == 1 and last == 20:
-        values = 2 * np.array(PUBLISHED_HALVES[cell])
+        values = 2 * np.array(PUBLISHED_HALVES)
         axis.plot(
             part["step"], values, "o", ms=4, mfc="none", color=INK, label="published, doubled"
         )
@@ -94,7 +92,12 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for axis, name in zip(axes.flat, panels, strict=False):
-        _draw_condition(axis, curves[curves["condition"] == name])
+        for cell, curve in curves[curves["condition"] == name].groupby("cell", sort=False):
+            at, colour, label = curve[thinned(curve["step"])], COLOURS[str(cell)], NAMES[str(cell)]
+            axis.plot(at["step"], at["log10"], color=colour, ls=DASHES[str(cell)], label=label)
+            end = at["step"].iloc[-1], at["log10"].iloc[-1]
+            axis.annotate(label, end, (0, 8), textcoords="offset points", color=colour, ha="right")
+            axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
         draw_limits(axis)
         axis.set_title(PANELS[name])
     for axis in axes.flat[len(panels) :]:
@@ -106,13 +109,3 @@ def conditions_figure(curves: pd.DataFrame) -> Figure | None:
     handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
     return figure
-
-
-def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
-    for cell, curve in curves.groupby("cell", sort=False):
-        name, colour, dash = NAMES[str(cell)], COLOURS[str(cell)], DASHES[str(cell)]
-        curve = curve[thinned(curve["step"])]
-        axis.plot(curve["step"], curve["log10"], color=colour, ls=dash, label=name)
-        end = curve["step"].iloc[-1], curve["log10"].iloc[-1]
-        axis.annotate(name, end, (0, 8), textcoords="offset points", color=colour, ha="right")
-        axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)

@@ -35,9 +35,7 @@ def condition(folder: Path, *job: Any) -> None:
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The numbers of all conditions, a row per seed, and their curves, a row per seed and step.
 
-    Args:
-        conditions: those whose runs were measured.
-        folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
+    ``folder`` has one for every run, see :func:`rnngrad.study.measure_run.measure_run`.
     """
     rows, curves = [], []
     for name, factor, run, reading in conditions:
@@ -58,11 +56,9 @@ def curve_numbers(
 ) -> tuple[pd.Series, dict[str, float]]:
     """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
 
-    Args:
-        log10: (B, T), NaN at steps that were not recorded.
-        words: for each example the steps (from 0) at which words are read.
-        start: log10 of the statistic of the identity, step 0.
-        reading: its arithmetic says above which number rates are taken.
+    ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps
+    (from 0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0.
+    The reading's arithmetic says above which number rates are taken.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)

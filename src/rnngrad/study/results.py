@@ -96,7 +96,11 @@ def load_results(build: Path, params: Params) -> Results:
     if "lstm" in cells:
         path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
         tables["tutorial"].append(read_result(path))
-    measures = {name: _joined(found) for name, found in tables.items()}
+    # a table without rows has no types that another one would have to be reconciled with
+    measures = {
+        name: pd.concat([each for each in found if len(each)] or found[:1], ignore_index=True)
+        for name, found in tables.items()
+    }
     return Results(
         params=params,
         curves=measures.pop("curves"),
@@ -112,11 +116,6 @@ def load_results(build: Path, params: Params) -> Results:
         evidence=measures,
         triangles={model: np.median(np.stack(found), axis=0) for model, found in triangles.items()},
     )
-
-
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    # a table without rows has no types that another one would have to be reconciled with
-    return pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
 
 
 def read_result(path: Path, *columns: str) -> pd.DataFrame:

@@ -27,11 +27,8 @@ from rnngrad.study.runs.open_model import open_model, open_passage
 def measure_model(folder: Path, *model: Any) -> None:
     """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
-    Args:
-        folder: where to.
-        model: the run; at how many steps the spectral norm is taken; folder of the stage embed;
-            weight file, settings of the training, and file of the trained model's predictions, or
-            None. Without them the tutorial's own example is measured.
+    ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
+    example.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.

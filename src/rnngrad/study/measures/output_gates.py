@@ -28,7 +28,7 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 
 
 def output_gates(model: Opened) -> pd.DataFrame:
-    """How fast that path of an LSTM grows, with W_o as it is and times 2, 4, ... until it does.
+    """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
 
     It is taken of two comments and 50 steps at most, in float64.
 

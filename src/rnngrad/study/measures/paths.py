@@ -65,9 +65,9 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
         seen += [_seen(path, name, own[example]) for name, own in counting.items() if own[example]]
         if example == longest:
             factors = _tanh_factors_per_step(model, example, path)
-    rows = []
+    below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
     for name, found in pd.DataFrame(seen).groupby("input"):
-        own = counting[str(name)]
+        own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
         # after the first step there is no hidden path yet
         begun = [range(max(steps.start, 1), steps.stop) for steps in own]
         row = {
@@ -76,7 +76,7 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             "total": change_per_step(curves["frobenius"], begun),
             "cell_path": change_per_step(curves["cell_path"], begun),
             "hidden_path": change_per_step(curves["hidden_path"], begun),
-            "below_largest_path": _below_largest_path(curves, ranges[str(name)]),
+            "below_largest_path": float(max(below[b, own].max() for b, own in all_steps if own)),
             "gate_std": float(np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower")),
             "tanh_factors": factors[str(name)],
             "log10_tanh_factor": float(np.concatenate([*found["log10_through"]]).mean()),
@@ -101,11 +101,6 @@ def _seen(path: Trajectory, name: str, steps: range) -> dict[str, Any]:
         "spread": memory_gate(path)[0, own].std(axis=0),
         "last_step": (state_at(path, steps[-1]), state_at(path, steps.stop)),
     }
-
-
-def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> float:
-    below = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"]
-    return max(float(below[b, own.start : own.stop].max()) for b, own in enumerate(ranges) if own)
 
 
 def state_at(path: Trajectory, t: int) -> Array:

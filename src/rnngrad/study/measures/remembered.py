@@ -14,7 +14,7 @@ from rnngrad.study.runs.inputs import Embedding, padded_comments
 from rnngrad.study.runs.open_model import Opened, state_after
 
 BINS = 5
-PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
+PROBED = 4  # comments of each bin whose gradient is taken
 
 
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
@@ -40,9 +40,7 @@ def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
 def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -> pd.DataFrame:
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
-    Args:
-        model, embedding: the trained classifier, and what it reads.
-        predictions: its comment, label and probability of the test split.
+    ``predictions`` are its comment, label and probability of the test split.
 
     Returns:
         A row per bin; none where no distance is known. accuracy: share called toxic. auroc: share
@@ -53,7 +51,10 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     telling = telling_comments(embedding[0], model.run)
     if telling.empty:
         return pd.DataFrame()
-    probed = _nearest_to_the_median(telling)
+    # of each bin the comments nearest to its median distance
+    off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
+    nearest = telling.loc[off.abs().sort_values(kind="stable").index]
+    probed = nearest.groupby("bin").head(PROBED).sort_values("comment")
     log10 = _log10_gradients(model, embedding, probed)
     others = predictions.loc[predictions["label"] == 0, "probability"]
     bins = telling.merge(predictions, on="comment").groupby("bin")
@@ -71,17 +72,8 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
 
 def _in_order(higher: pd.Series, lower: pd.Series) -> float:
     """Share of the pairs in which ``higher`` is, equal ones as halves; NaN where there are none."""
-    from scipy.stats import mannwhitneyu  # takes long to import, and many samples do not need it
-
-    if lower.empty:
-        return np.nan
-    return mannwhitneyu(higher, lower, method="asymptotic").statistic / len(higher) / len(lower)
-
-
-def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
-    median = telling.groupby("bin")["distance"].transform("median")
-    order = (telling["distance"] - median).abs().sort_values(kind="stable").index
-    return telling.loc[order].groupby("bin").head(PROBED).sort_values("comment")
+    signs = np.sign(np.subtract.outer(higher.to_numpy(), lower.to_numpy()))
+    return float((1 + signs).mean() / 2) if signs.size else np.nan
 
 
 def _log10_gradients(

@@ -103,18 +103,19 @@ def condition_jobs(params: Params, build: Path) -> Jobs:
         for arithmetic in ("log", reading.arithmetic):
             job = (run, arithmetic, build / "embed", *_training(params, run, build))
             jobs[job_name(run, arithmetic)] = job
-    return dict(sorted(jobs.items(), key=lambda job: _soon_done(*job[1][:2])))
+
+    def order(name: str) -> tuple[bool, bool, int]:
+        # what takes long comes first, so that no core is left alone with it in the end
+        run, arithmetic, *_ = jobs[name]
+        return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
+
+    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def job_name(run: Run, arithmetic: str) -> str:
     """The name of a folder, the same for equal runs."""
     digest = hashlib.sha256(run.model_dump_json().encode()).hexdigest()
     return f"{run.cell}-{run.seed}-{digest[:12]}-{arithmetic}"
-
-
-def _soon_done(run: Run, arithmetic: str) -> tuple[bool, bool, int]:
-    # what takes long comes first, so that no core is left alone with it in the end
-    return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
 
 
 def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:

@@ -54,11 +54,7 @@ class Opened(NamedTuple):
 def open_model(
     run: Run, embedding: Embedding, file: Path | None = None, train: TrainParams | None = None
 ) -> Opened:
-    """Open the model of a run.
-
-    Args:
-        run, embedding: the model and its inputs.
-        file, train: weights and training settings, where the weights come from a file.
+    """Open a run's model, with the file and the training settings of weights that come from one.
 
     Raises:
         InputError: the weights are missing or another model's.
