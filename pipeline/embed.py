@@ -1,15 +1,18 @@
 """Stage 3: write the sample as tokens and the vectors of its words into build/embed."""
 
 from rnngrad.params import read_params
-from rnngrad.stage import run_stage, whole
+from rnngrad.stage import read_output, run_stage, whole
 
 
 def main() -> None:
+    import pandas as pd
+
     from rnngrad.data.embedding import embed_sample
-    from rnngrad.data.tables import read_table
 
     params = read_params().embed
-    embedding = embed_sample(read_table("build/sample.parquet", "sample"), params)
+    embedding = embed_sample(
+        read_output("build/sample.parquet", "the sample stage", pd.read_parquet), params
+    )
     with whole("build/embed") as folder:
         embedding.save(folder)
     card = embedding.card

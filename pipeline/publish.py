@@ -5,6 +5,7 @@
 Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root.
 """
 
+import json
 from pathlib import Path
 
 from rnngrad.params import read_params
@@ -28,7 +29,9 @@ def main() -> None:
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
-    done = publish(results, [*cards, *numbers], [*cards, *pages, *figures], uri)
+    metrics = json.loads((REPORTS / "metrics.json").read_text())
+    note = (REPORTS / "answer.txt").read_text()
+    done = publish(results, metrics, note, [*cards, *numbers], [*cards, *pages, *figures], uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")
 
 

@@ -1,7 +1,7 @@
 """Stage 7: verdicts, figures, tables and the page that a person reads.
 
 Writes reports/: report.html and explore.html (one file each, opens offline), report.md, answer.txt
-(five sentences), claims.json, conditions.csv, metrics.json, curves.csv, figures/*.svg.
+(five sentences), claims.json, conditions.csv, metrics.json, curves.csv, plots/*.csv, figures/*.svg.
 """
 
 import json
@@ -24,7 +24,7 @@ def main() -> None:
     from rnngrad.data.tokenized import TokenizedSample
     from rnngrad.report import render
     from rnngrad.report.explore import explore_page
-    from rnngrad.report.metrics import metrics_summary
+    from rnngrad.report.metrics import metrics_summary, plot_tables
     from rnngrad.report.style import to_svg
     from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
@@ -41,6 +41,10 @@ def main() -> None:
         folder.mkdir()
         for name, svg in svgs.items():
             (folder / f"{name}.svg").write_text(svg)
+    with whole(REPORTS / "plots") as folder:
+        folder.mkdir()
+        for name, table in plot_tables(results).items():
+            table.to_csv(folder / f"{name}.csv", float_format="%.4f")
     with whole(REPORTS / "conditions.csv") as path:
         shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
     with whole(REPORTS / "curves.csv") as path:
@@ -53,7 +57,7 @@ def main() -> None:
         "explore.html": explore_page(results),
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
-        "metrics.json": json.dumps(metrics_summary(results), indent=2) + "\n",
+        "metrics.json": json.dumps(metrics_summary(results, claims), indent=2) + "\n",
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:

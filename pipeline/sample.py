@@ -3,15 +3,16 @@
 import json
 
 from rnngrad.params import read_params
-from rnngrad.stage import run_stage, whole
+from rnngrad.stage import read_output, run_stage, whole
 
 
 def main() -> None:
+    import pandas as pd
+
     from rnngrad.data.sampling import data_card, sample_comments
-    from rnngrad.data.tables import read_table
 
     params = read_params().sample
-    comments = read_table("build/comments.parquet", "download")
+    comments = read_output("build/comments.parquet", "the download stage", pd.read_parquet)
     sample = sample_comments(comments, params)
     card = data_card(comments, sample, params)
     with whole("build/sample.parquet") as table, whole("build/data_card.json") as summary:

@@ -12,6 +12,7 @@ from rnngrad.params import check_params, read_params
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent
+METRICS = {"lstm": {"test": {"accuracy": 0.75}, "below_float32_from": None}}
 
 
 @pytest.fixture
@@ -45,11 +46,18 @@ def results() -> Results:
         history=history,
         metrics={"lstm": {"accuracy": {"mean": 0.75, "low": None, "high": None}}},
         model_cards={"lstm": {"test": {"per_seed": {"accuracy": [0.75]}}}},
-        data_card={},
+        data_card={"sample": {"comments": 3}},
         embed_card={},
         conditions=pd.DataFrame(),
         condition_seeds=pd.DataFrame(),
-        condition_curves=pd.DataFrame(),
+        condition_curves=pd.DataFrame(
+            {
+                "condition": "question",
+                "cell": "lstm",
+                "step": [1, 2, 3],
+                "log10": [-0.5, -2.5, float("-inf")],
+            }
+        ),
         evidence={},
         triangles={},
     )
@@ -68,8 +76,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_a_result_is_published_once_and_whole(results: Results, files: list[Path]) -> None:
     uri = tracking.tracking_uri()
-    assert tracking.publish(results, files, files, uri)
-    assert not tracking.publish(results, files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert not tracking.publish(results, METRICS, "an answer", files, files, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -79,7 +87,13 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "lstm seed 5"
     assert parent.data.params["train.epochs"] == "10"
-    assert parent.data.metrics == {"lstm_test_accuracy": 0.75}
+    assert parent.data.metrics == {"lstm.test.accuracy": 0.75, "question_lstm_log10": -2.5}
+    curve = client.get_metric_history(parent.info.run_id, "question_lstm_log10")
+    assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -2.5)]
+    assert parent.data.tags["mlflow.note.content"] == "an answer"
+    (dataset,) = parent.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.profile) == ("demo", '{"comments": 3}')
+    assert (child.data.params["cell"], child.data.params["padding"]) == ("lstm", "pre")
     assert child.data.metrics["test_accuracy"] == 0.75
     curve = client.get_metric_history(child.info.run_id, "init_frobenius_log10")
     assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -700.25)]
@@ -95,7 +109,9 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
     conditions = results.params.conditions.model_copy(update={"cases": many})
     params = results.params.model_copy(update={"conditions": conditions})
     uri = tracking.tracking_uri()
-    assert tracking.publish(Results(**{**vars(results), "params": params}), files, files, uri)
+    assert tracking.publish(
+        Results(**{**vars(results), "params": params}), METRICS, "", files, files, uri
+    )
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -129,15 +145,28 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     content["cells"] = {
         cell: block for cell, block in content["cells"].items() if block is not None
     }
-    changed = Results(**{**vars(results), "params": check_params(content, "params.yaml")})
-    assert tracking._run_name(changed) == name
+    card = {"test": {"per_seed": {"accuracy": [0.75] * 5}}}
+    cards = dict.fromkeys(content["cells"], card)
+    params = check_params(content, "params.yaml")
+    changed = Results(**{**vars(results), "params": params, "model_cards": cards})
+    uri = tracking.tracking_uri()
+    assert tracking.publish(changed, METRICS, "", files, files, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.run_name == name
+    if changes:
+        children = [run.info.run_name for run in runs if run is not parent]
+        assert all(run.endswith(name.removesuffix(" and 1 more")) for run in children)
 
 
 def test_another_result_is_another_run(results: Results, files: list[Path]) -> None:
     uri = tracking.tracking_uri()
-    assert tracking.publish(results, files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
     files[0].write_text("<svg></svg>")
-    assert tracking.publish(results, files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
 
 
 def test_the_same_numbers_on_another_page_are_the_same_result(
@@ -145,10 +174,10 @@ def test_the_same_numbers_on_another_page_are_the_same_result(
 ) -> None:
     uri = tracking.tracking_uri()
     (numbers,) = files
-    assert tracking.publish(results, files, [numbers], uri)
+    assert tracking.publish(results, METRICS, "an answer", files, [numbers], uri)
     page = numbers.with_name("page.html")
     page.write_text("<p>")
-    assert not tracking.publish(results, files, [numbers, page], uri)
+    assert not tracking.publish(results, METRICS, "an answer", files, [numbers, page], uri)
 
 
 def test_what_was_published_by_halves_is_published_anew(
@@ -160,10 +189,10 @@ def test_what_was_published_by_halves_is_published_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(tracking, "_curves", interrupt)
+        broken.setattr(tracking, "_points", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tracking.publish(results, files, files, uri)
-    assert tracking.publish(results, files, files, uri)
+            tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -180,7 +209,7 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         for step in range(1, 2501)
     )
     uri = tracking.tracking_uri()
-    tracking.publish(Results(**{**vars(results), "curves": curves}), files, files, uri)
+    tracking.publish(Results(**{**vars(results), "curves": curves}), METRICS, "", files, files, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -201,5 +230,5 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unusable_place_is_one_line(results: Results, files: list[Path]) -> None:
     with pytest.raises(InputError, match="MLflow at nowhere://") as caught:
-        tracking.publish(results, files, files, "nowhere://x")
+        tracking.publish(results, METRICS, "an answer", files, files, "nowhere://x")
     assert "\n" not in str(caught.value)

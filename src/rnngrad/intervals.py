@@ -1,4 +1,4 @@
-"""Means: with honest intervals, and of numbers that no float holds."""
+"""Means: with honest intervals, of numbers that no float holds, and of changes per step."""
 
 import math
 from collections.abc import Sequence
@@ -10,21 +10,20 @@ from scipy import special
 
 
 class Interval(TypedDict):
-    """A mean with the ends of its confidence interval; the ends are null for a single value."""
+    """A mean with the ends of its 95% interval; the ends are None for a single value."""
 
     mean: float
     low: float | None
     high: float | None
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean, for a handful of seeds."""
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Student's 95% interval of the mean, for a handful of seeds."""
     mean = round(float(np.mean(values)), 6)
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
-    half = float(special.stdtrit(len(values) - 1, (1 + confidence) / 2)) * float(
-        np.std(values, ddof=1) / math.sqrt(len(values))
-    )
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(special.stdtrit(len(values) - 1, 0.975)) * error
     return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}
 
 
@@ -35,3 +34,17 @@ def log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     shift = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         return np.log10(np.nanmean(10.0 ** (values - shift), axis=0)) + shift
+
+
+def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
+    """The gain per step of (B, T) values from the first to the last step of each example's range.
+
+    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
+    counts.
+    """
+    gained, steps = 0.0, 0
+    for row, own in zip(values, ranges, strict=True):
+        if len(own) > 1 and np.isfinite(row[[own[0], own[-1]]]).all():
+            gained += float(row[own[-1]]) - float(row[own[0]])
+            steps += len(own) - 1
+    return gained / steps if steps else np.nan

@@ -52,12 +52,10 @@ def run_kept(
     package = Path(rnngrad.__path__[0])
     names = function.__module__, function.__qualname__
     same = _digest([*names, *code, *(content(package / part, "*.py") for part in code)])
-
-    def digest(job: tuple[Any, ...]) -> str:
-        given = (content(part) if isinstance(part, Path) else to_json(part) for part in job)
-        return _digest([same, *given])
-
-    digests = {name: digest(job) for name, job in jobs.items()}
+    digests = {
+        name: _digest([same, *(content(p) if isinstance(p, Path) else to_json(p) for p in job)])
+        for name, job in jobs.items()
+    }
     missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
     _keep(folder, {*jobs} - {*missing})
     if not missing:
@@ -68,9 +66,8 @@ def run_kept(
                 executor.submit(_make, function, folder / name, digests[name], jobs[name])
                 for name in missing
             ]
-            done = as_completed(futures)
             silent = None if doing else True  # None: where there is no terminal
-            for future in tqdm(done, doing, len(futures), disable=silent):
+            for future in tqdm(as_completed(futures), doing, len(futures), disable=silent):
                 future.result()
     finally:
         _keep(folder, {*jobs})

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -37,6 +37,7 @@ def _plain_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
+T = TypeVar("T", bound=_Section)
 
 
 class DemoParams(_Section):
@@ -142,7 +143,7 @@ class Setting(_Section):
         return self
 
     def why_ignored(self, key: str) -> str:
-        """Why another value of ``key`` would change nothing here; empty where it would."""
+        """Tell why another value of ``key`` would change nothing here; empty where it would."""
         of_training = key in ("initializer", "forget_bias", "units")
         if self.weights == "trained" and of_training:
             return "trained weights have that of training"
@@ -193,11 +194,8 @@ class ConditionsParams(_Section):
     def setting_of(self, case: str) -> Setting:
         """The question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
-        try:
-            setting = Setting.model_validate(self.question.model_dump() | changes)
-        except ValidationError as error:
-            prefix = ("conditions", "cases", case)
-            raise InputError(_first_error(error, prefix)) from error
+        values = self.question.model_dump() | changes
+        setting = _checked(Setting, values, "conditions", "cases", case)
         for key in changes:
             if why := setting.why_ignored(key):
                 raise InputError(f"conditions.cases.{case}.{key}: {why}; remove it")
@@ -214,7 +212,7 @@ class Params(_Section):
     conditions: ConditionsParams
 
     def lacks(self, cell: str) -> bool:
-        """Whether ``cell`` is a kind of cell that this study does without."""
+        """Tell whether ``cell`` is a kind of cell that this study does without."""
         return cell in get_args(Cell) and cell not in self.cells
 
     def train_of(self, cell: str) -> TrainParams:
@@ -224,11 +222,7 @@ class Params(_Section):
             raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
         if "forget_bias" in block and cell != "lstm":
             raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
-        try:
-            settings = TrainParams.model_validate(self.train.model_dump() | block)
-        except ValidationError as error:
-            # raised again under this cell's name: pydantic would say "train" for both
-            raise InputError(_first_error(error, prefix=("cells", cell))) from error
+        settings = _checked(TrainParams, self.train.model_dump() | block, "cells", cell)
         own = settings.initializer
         if "forget_bias" in block and own != "keras":
             raise InputError(f"cells.{cell}.forget_bias: initializer {own} takes none; remove it")
@@ -248,45 +242,43 @@ def read_params(path: str | Path = "params.yaml") -> Params:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {_one_line(error)}") from error
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     return check_params(content, path)
 
 
 def check_params(content: Any, path: str | Path) -> Params:
-    """The settings that a params.yaml holds, every cell's and every condition's as well.
-
-    Args:
-        content: the mapping.
-        path: the file that an error names.
+    """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
     Raises:
-        InputError: a key is unknown, missing or ill-typed.
+        InputError: a key is unknown, missing or ill-typed; it names the file ``path``.
     """
     try:
-        params = Params.model_validate(content)
+        params = _checked(Params, content)
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:
             params.conditions.factor_of(case)
             params.conditions.setting_of(case)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_first_error(error)}") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return params
 
 
-def _first_error(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
+def _checked(section: type[T], values: Any, *place: str) -> T:
+    """Make a section of what stands at this place of params.yaml."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_first_error(error, place)) from error
+
+
+def _first_error(error: ValidationError, place: tuple[str, ...]) -> str:
     # an unknown key comes first: it explains the missing one beside it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in (*prefix, *first["loc"]) if part != "[key]")
+    key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; remove it or correct its name"
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f", got {first['input']!r}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+from zipfile import BadZipFile
 
 from rnngrad.errors import InputError
+
+T = TypeVar("T")
 
 
 def run_stage(main: Callable[..., None], *arguments: str) -> None:
@@ -35,18 +39,31 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         sys.exit(130)
 
 
+def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
+    """Have ``reader`` read what a stage wrote.
+
+    Raises:
+        InputError: the file is missing or holds something else; the message says what to run.
+    """
+    try:
+        return reader(Path(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found; run {stage} first") from error
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run {stage} again") from error
+
+
 def cell_of_stage() -> list[str]:
     """The cell in the name that DVC gives a stage, such as ``train@lstm``; none without DVC."""
     stage, _, cell = os.environ.get("DVC_STAGE", "").rpartition("@")
     return [cell] if stage else []
 
 
-def leave_out(*folders: str | Path) -> None:
-    """Have output folders hold nothing but a word on why: DVC warns of empty ones."""
-    for target in folders:
-        with whole(target) as folder:
-            folder.mkdir()
-            (folder / "left_out.txt").write_text("params.yaml does without this cell\n")
+def leave_out(folder: Path) -> None:
+    """Have an output folder hold nothing but a word on why: DVC warns of empty ones."""
+    with whole(folder) as path:
+        path.mkdir()
+        (path / "left_out.txt").write_text("params.yaml does without this cell\n")
 
 
 @contextmanager

@@ -5,18 +5,19 @@ checksum of its files, is left alone; one that was published by halves is publis
 """
 
 import hashlib
+import json
 import logging
-import math
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML, YAMLError
 
@@ -47,19 +48,20 @@ def _root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
-def result_checksum(files: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of the files that a result consists of."""
-    checksum = hashlib.sha256()
-    for path in sorted(files):
-        checksum.update(f"{path.as_posix()}\0".encode() + path.read_bytes())
-    return checksum.hexdigest()
-
-
-def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str) -> bool:
+def publish(
+    results: Results,
+    metrics: Mapping[str, Any],
+    note: str,
+    files: list[Path],
+    artifacts: list[Path],
+    uri: str,
+) -> bool:
     """Publish a result unless it is there already.
 
     Args:
         results: what the stages found.
+        metrics: reports/metrics.json; nested, with null for what is no number.
+        note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
         artifacts: cards, figures and pages to attach. They may be drawn anew without making
             another result of the same numbers.
@@ -75,65 +77,64 @@ def publish(results: Results, files: list[Path], artifacts: list[Path], uri: str
     own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
     client, experiment = connect(uri, EXPERIMENT, own)
     try:
-        checksum = result_checksum(files)
+        contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
+        checksum = hashlib.sha256(b"".join(contents)).hexdigest()
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
-        if any(run.info.status == "FINISHED" and _is_parent(run) for run in known):
+        parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
+        if any(parent.status == "FINISHED" for parent in parents):
             return False
         for run in known:
             client.delete_run(run.info.run_id)
-        _publish(client, experiment, results, artifacts, checksum)
+        parent = _publish(client, experiment, results, checksum, metrics, note)
+        for path in artifacts:
+            client.log_artifact(parent, path, path.parent.as_posix())
+        client.set_terminated(parent)
     except MlflowException as error:
         raise InputError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
     return True
 
 
-def _is_parent(run: Run) -> bool:
-    return "mlflow.parentRunId" not in run.data.tags
-
-
 def _publish(
-    client: MlflowClient, experiment: str, results: Results, artifacts: list[Path], checksum: str
-) -> None:
-    params = results.params
-    tags = {RESULT: checksum, "mlflow.runName": _run_name(results)} | _provenance()
+    client: MlflowClient,
+    experiment: str,
+    results: Results,
+    checksum: str,
+    metrics: Mapping[str, Any],
+    note: str,
+) -> str:
+    """Log the parent and its children; give the parent's id, which is still running."""
+    params, changed = results.params, _changed_settings(results.params)
+    tags = {RESULT: checksum, "mlflow.runName": _run_name(params, changed)} | _provenance()
+    tags["mlflow.note.content"] = note
     parent = client.create_run(experiment, tags=tags).info.run_id
+    client.log_inputs(parent, [_dataset(results)])
     flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
-    _log(
-        client,
-        parent,
-        params={str(key): value for key, value in flat.items()},
-        metrics=_overview(results),
-    )
-    for path in artifacts:
-        client.log_artifact(parent, path, path.parent.as_posix())
+    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
+    points = [(str(name), value, 0) for name, value in found.items()]
+    _log(client, parent, flat.to_dict(), [*points, *_condition_points(results)])
+    others = "".join(f", {setting}" for setting in changed[:SETTINGS])
     for cell in results.cells:
         train = params.train_of(cell)
         for seed in train.seeds:
-            tags = {
-                RESULT: checksum,
-                "mlflow.parentRunId": parent,
-                "mlflow.runName": f"{cell} seed {seed}",
-            }
-            child = client.create_run(experiment, tags=tags).info.run_id
+            name = f"{cell} seed {seed}{others}"
+            names = {"mlflow.parentRunId": parent, "mlflow.runName": name}
+            child = client.create_run(experiment, tags={RESULT: checksum} | names).info.run_id
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
-            metrics = [*_epochs(results, cell, seed), *_test(results, cell, seed)]
-            curves = _curves(results, cell, seed)
-            _log(client, child, params=settings, metrics=[*metrics, *curves])
+            settings["padding"] = params.embed.padding
+            _log(client, child, settings, _points(results, cell, seed))
             client.set_terminated(child)
-    client.set_terminated(parent)
+    return parent
 
 
-def _run_name(results: Results) -> str:
-    """The settings that differ from the last commit, as ``dvc exp run -S`` would set them."""
-    params = results.params
-    changed = _changed_settings(params)
+def _run_name(params: Params, changed: list[str]) -> str:
     if not changed:
-        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(results.cells)}"
-    shown = ", ".join(changed[:SETTINGS])
-    return shown if len(changed) <= SETTINGS else f"{shown} and {len(changed) - SETTINGS} more"
+        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(params.cells)}"
+    more = len(changed) - SETTINGS
+    return ", ".join(changed[:SETTINGS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _changed_settings(params: Params) -> list[str]:
+    """Name those that differ from the last commit, as ``dvc exp run -S`` would set them."""
     committed = _git("show", "HEAD:./params.yaml")
     try:
         before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
@@ -155,69 +156,65 @@ def _leaves(section: dict[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _log(client: MlflowClient, run: str, params: dict[str, Any], metrics: list[Metric]) -> None:
-    named = [Param(key, str(value)) for key, value in params.items()]
-    for some in _batches(named, PARAMS):
-        client.log_batch(run, params=some)
-    for some in _batches(metrics, BATCH):
-        client.log_batch(run, metrics=some, synchronous=True)
+def _log(client: MlflowClient, run: str, params: Mapping[Any, Any], points: Iterable[Any]) -> None:
+    """Log parameters by name, and points: a metric's name, its value and the step."""
+    named = [Param(str(key), str(value)) for key, value in params.items()]
+    for start in range(0, len(named), PARAMS):
+        client.log_batch(run, params=named[start : start + PARAMS])
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, step) for name, value, step in points]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run, metrics=metrics[start : start + BATCH], synchronous=True)
 
 
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _metric(name: str, value: float, step: int = 0) -> Metric:
-    return Metric(name, value, int(time.time() * 1000), step)
-
-
-def _overview(results: Results) -> list[Metric]:
-    return [
-        _metric(f"{cell}_test_{name}", interval["mean"])
-        for cell in results.cells
-        for name, interval in results.metrics[cell].items()
-    ]
-
-
-def _epochs(results: Results, cell: str, seed: int) -> list[Metric]:
-    rows = results.history.query("cell == @cell and seed == @seed")
-    return [
-        _metric(f"{row.split}_{name}", getattr(row, name), row.epoch)
-        for row in cast("Any", rows.itertuples())
-        for name in ("loss", "accuracy")
-    ]
-
-
-def _test(results: Results, cell: str, seed: int) -> list[Metric]:
-    per_seed = results.model_cards[cell]["test"]["per_seed"]
+def _points(results: Results, cell: str, seed: int) -> Iterator[tuple[str, float, int]]:
+    own = "cell == @cell and seed == @seed"
+    for row in cast("Any", results.history.query(own).itertuples()):
+        for name in ("loss", "accuracy"):
+            yield f"{row.split}_{name}", getattr(row, name), row.epoch
     place = results.params.train_of(cell).seeds.index(seed)
-    return [_metric(f"test_{name}", values[place]) for name, values in per_seed.items()]
+    for name, values in results.model_cards[cell]["test"]["per_seed"].items():
+        yield f"test_{name}", values[place], 0
+    for row in _shown(results.curves.query(own), "log10_mean"):
+        yield f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step
 
 
-def _curves(results: Results, cell: str, seed: int) -> list[Metric]:
-    rows = results.curves.query("cell == @cell and seed == @seed")
-    rows = rows[rows["step"].isin(_shown_steps(int(rows["step"].max())))]
-    return [
-        _metric(f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step)
-        for row in cast("Any", rows.itertuples())
-        # an exact zero has no logarithm that MLflow could keep: its points are left out
-        if math.isfinite(row.log10_mean)
-    ]
+def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
+    for _, curve in results.condition_curves.groupby(["condition", "cell"], sort=False):
+        for row in _shown(curve, "log10"):
+            yield f"{row.condition}_{row.cell}_log10", row.log10, row.step
 
 
-def _shown_steps(last: int) -> set[int]:
-    """The steps at either end, and as many in between as MLflow's page draws of a curve."""
-    ends = {*range(1, ENDS + 1), *range(last - ENDS + 1, last + 1)}
-    return {*ends, *range(1, last + 1, math.ceil(last / (POINTS - len(ends))))}
+def _dataset(results: Results) -> DatasetInput:
+    """The comments: where from, how many, and the checksum of what they are counted by."""
+    data, card = results.params.data, json.dumps(results.data_card, sort_keys=True)
+    source = json.dumps({"source": data.path or data.source})
+    digest = hashlib.sha256(card.encode()).hexdigest()[:8]
+    profile = json.dumps(results.data_card.get("sample", {}))
+    return DatasetInput(Dataset(data.source, digest, "local", source, None, profile))
+
+
+def _shown(curves: pd.DataFrame, value: str) -> Any:
+    """As many points as MLflow's page draws, with all steps at either end.
+
+    An exact zero has no logarithm that MLflow could keep: its points are left out.
+    """
+    steps, last = curves["step"], curves["step"].max()
+    thin = np.ceil(last / (POINTS - 2 * ENDS))
+    shown = (steps <= ENDS) | (steps > last - ENDS) | ((steps - 1) % thin == 0)
+    return curves[shown & np.isfinite(curves[value])].itertuples()
 
 
 def _provenance() -> dict[str, str]:
-    """The git commit, and DVC's checksum of every output so far, where there are such."""
-    tags = {}
-    commit = _git("rev-parse", "HEAD").strip()
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
+    """Where the result is from: git, DVC's experiment, and its checksum of every output so far."""
+    asked = {
+        "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
+        "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "mlflow.user": _git("config", "user.name"),
+        "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    tags = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
+    tags |= {name: value.strip() for name, value in asked.items() if value.strip()}
     lock = Path("dvc.lock")
     if lock.exists():
         for stage in YAML(typ="safe").load(lock)["stages"].values():

@@ -138,7 +138,7 @@ def test_a_stage_says_which_one_to_run_first(study, stage, needed, before):
     refused(study, stage, f"build/{needed}: not found; run the {before} stage first")
     (study.folder / "build").mkdir()
     (study.folder / "build" / needed).write_bytes(b"no parquet")
-    refused(study, stage, f"build/{needed}: not a parquet file; run the {before} stage again")
+    refused(study, stage, f"build/{needed}: cannot be read", f"run the {before} stage again")
 
 
 VECTOR_FAULTS = {

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from rnngrad.data.demo import LONGEST, demo_comments
-from rnngrad.data.lexicon import TELLING_WORDS
+from rnngrad.data.demo import LONGEST, TELLING_WORDS, demo_comments
 from rnngrad.data.sampling import replaced_count
 from rnngrad.data.tokens import tokenize
 from rnngrad.params import DemoParams

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from rnngrad.data.fetch import Mirror
-from rnngrad.data.glove import GLOVE, fetch_glove
 from rnngrad.data.jigsaw import JIGSAW, jigsaw_comments
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.vector_file import GLOVE, fetch_glove, read_vectors
 from rnngrad.errors import InputError
 
 NAMES = "toxic,severe_toxic,obscene,threat,insult,identity_hate"

@@ -53,13 +53,13 @@ def test_the_file_does_not_depend_on_the_time(sample, tmp_path):
 def test_a_file_that_is_no_sample(tmp_path, content):
     if content is not None:
         (tmp_path / "tokens.npz").write_bytes(content)
-    with pytest.raises(InputError, match=r"tokens\.npz: no tokenised sample; run the embed stage"):
+    with pytest.raises(InputError, match=r"tokens\.npz: .*; run the embed stage"):
         TokenizedSample.load(tmp_path / "tokens.npz")
 
 
 def test_an_npz_file_with_other_arrays(tmp_path):
     np.savez(tmp_path / "tokens.npz", tokens=np.zeros(3))
-    with pytest.raises(InputError, match="no tokenised sample"):
+    with pytest.raises(InputError, match=r"tokens\.npz: cannot be read"):
         TokenizedSample.load(tmp_path / "tokens.npz")
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnngrad.params import Setting
 from rnngrad.study.condition_tables import NUMBERS, curve_numbers, curves_over_seeds, over_seeds
-from rnngrad.study.runs import Reading
 
-TRUE = Reading("log", "column_sum", halved_mean=False)
+TRUE = Setting.model_construct(arithmetic="log", halved_mean=False)
 
 
 def test_rates_and_horizon_of_a_straight_line() -> None:
@@ -39,7 +39,7 @@ def test_a_horizon_between_recorded_steps_is_the_first_one_beyond_a_tenth() -> N
 
 def test_rates_stop_where_the_arithmetic_ends() -> None:
     line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
-    reading = Reading("float32", "column_sum", halved_mean=True)
+    reading = Setting.model_construct(arithmetic="float32", halved_mean=True)
     _, numbers = curve_numbers(line, [range(100)], 0.0, reading)
     assert numbers["decades_per_step_tokens"] == pytest.approx(-1.0)
     assert np.isnan(numbers["decades_per_step_padding"])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ready import ready, words_alone
 from torch import Tensor, nn
 
 from rnngrad.models.classifier import RECURRENT
@@ -29,21 +30,21 @@ def at(table: pd.DataFrame, perturbation: float, lag: int) -> pd.Series:
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_small_moves_follow_the_gradient_and_the_module_is_left_alone(cell: str) -> None:
     module, start = make(cell)
-    table = influences(module, X, start, seed=1)
+    table = influences(ready(module, words_alone(X), start))
     assert table["lag"].unique().tolist() == [1, 2, 5, 10]
     small = table[table["perturbation"] == SMALL]
     assert (small["resolved"] == 1).all()
     assert (small["backward_difference"] < 1e-3).all()
     weights = list(module.parameters())
     assert all(w.dtype == torch.float32 and w.requires_grad for w in weights)
-    pd.testing.assert_frame_equal(table, influences(module, X, start, seed=1))
+    pd.testing.assert_frame_equal(table, influences(ready(module, words_alone(X), start)))
 
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_the_gradient_is_the_jacobian_along_the_direction(cell: str) -> None:
     """|J v| over all samples, with the full Jacobian of the module by autograd."""
     module, start = make(cell)
-    found = at(influences(module, X, start, seed=1), SMALL, 10)
+    found = at(influences(ready(module, words_alone(X), start)), SMALL, 10)
     module, inputs = module.double(), X.double()
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(8, H, generator=generator, dtype=torch.float64)
@@ -74,7 +75,7 @@ def test_without_recurrent_weights_the_forget_gates_are_all_there_is() -> None:
     module, start = make("lstm")
     with torch.no_grad():
         dict(module.named_parameters())["weight_hh_l0"].zero_()
-    table = influences(module, X, start, seed=1)
+    table = influences(ready(module, words_alone(X), start))
     assert set(table["perturbation"]) == {SMALL, LARGE}
     assert (table[["gates_difference", "backward_difference"]] < 1e-9).all(axis=None)
     assert (table["gates_correlation"] > 1 - 1e-9).all()
@@ -85,7 +86,7 @@ def test_what_is_lost_in_rounding_is_left_out() -> None:
     with torch.no_grad():
         dict(module.named_parameters())["weight_hh_l0"].zero_()
         dict(module.named_parameters())["bias_hh_l0"][H : 2 * H] = -30.0
-    table = influences(module, X, start, seed=1)
+    table = influences(ready(module, words_alone(X), start))
     closed = at(table, SMALL, 10)
     assert closed["resolved"] == 0
     assert closed[["log10_forward", "backward_difference", "gates_correlation"]].isna().all()
@@ -93,5 +94,5 @@ def test_what_is_lost_in_rounding_is_left_out() -> None:
 
 def test_an_rnn_has_no_gates() -> None:
     module, start = make("rnn")
-    table = influences(module, X, start, seed=1)
+    table = influences(ready(module, words_alone(X), start))
     assert table[["log10_gates", "gates_difference", "gates_correlation"]].isna().all(axis=None)

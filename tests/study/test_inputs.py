@@ -8,15 +8,15 @@ import torch
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.intervals import change_per_step
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.inputs import (
     Inputs,
-    change_per_step,
     inputs_of,
     most_of_both,
-    passages_of,
+    passage_of,
     settled_ranges,
 )
 from rnngrad.study.runs.open_model import state_after
@@ -93,7 +93,9 @@ def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
     torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier(cell, D, make_train_params())
-    before, x, labels = passages_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
+    before, passage = passage_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
+    x, labels = passage.x, passage.labels
+    assert labels is not None
     chosen = np.array([2, 4])  # the two shortest of six words or more
     assert x.shape == (2, 6, D)
     assert labels.tolist() == sample.labels[chosen].tolist()
@@ -108,9 +110,10 @@ def test_without_padding_in_front_the_first_words_are_read_from_zero(
     padding: str, make_sample: Sample, make_run: MakeRun
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
-    before, x, _ = passages_of(make_run(padding=padding), (sample, vectors), comments=2, steps=6)
+    run = make_run(padding=padding)
+    before, passage = passage_of(run, (sample, vectors), comments=2, steps=6)
     expected = vectors[sample.tokens_of(2)[:6]]
-    np.testing.assert_array_equal(x[0].numpy(), expected)
+    np.testing.assert_array_equal(passage.x[0].numpy(), expected)
     state = state_after(torch.nn.LSTM(D, 5, batch_first=True), before)
     assert all(s.shape == (1, 2, 5) and not s.any() for s in state)
 
@@ -119,9 +122,9 @@ def test_where_comments_are_short_or_few_the_passages_are_too(
     make_sample: Sample, make_run: MakeRun
 ) -> None:
     embedding = make_sample(LENGTHS, ["test"], D)
-    assert passages_of(make_run(), embedding, comments=2, steps=100)[1].shape == (2, 9, D)
-    everything = passages_of(make_run(padding="none"), embedding, comments=9, steps=100)
-    assert everything[1].shape == (5, 4, D)
+    assert passage_of(make_run(), embedding, comments=2, steps=100)[1].x.shape == (2, 9, D)
+    everything = passage_of(make_run(padding="none"), embedding, comments=9, steps=100)
+    assert everything[1].x.shape == (5, 4, D)
 
 
 def ranges(words: list[range], steps: int) -> dict[str, list[range]]:

@@ -54,10 +54,11 @@ def test_curves_equal_autograd(
     torch.save(CommentClassifier(cell, D, train).weights(), tmp_path / "weights.pt")
     run = make_run(cell=cell, padding=padding, steps=12)
     model = open_model(run, make_sample(LENGTHS, ["test"], D), tmp_path / "weights.pt", train)
-    log10 = jacobian_curves(model, SPECTRAL)
     T = 9 if padding == "none" else 12
+    steps = log_spaced_steps(T, SPECTRAL)
+    log10 = jacobian_curves(model, steps)
     assert {values.shape for values in log10.values()} == {(3, T)}
-    module, steps = model.module.double(), log_spaced_steps(T, SPECTRAL)
+    module = model.module.double()
     for b, length in enumerate(model.inputs.lengths.tolist()):
         own = model.inputs.x[b : b + 1].double()
         start = each(lambda part, b=b: part[:, b : b + 1].double(), model.start)

@@ -2,8 +2,10 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
+from ready import ready, words_alone
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -30,6 +32,13 @@ def classifier(make_train_params) -> CommentClassifier:
 def start() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     return torch.rand(1, B, H, generator=generator), torch.rand(1, B, H, generator=generator)
+
+
+def paths_of(
+    classifier: CommentClassifier, start: tuple[Tensor, Tensor], x: Tensor = X
+) -> pd.DataFrame:
+    words = words_alone(x, LABELS)
+    return output_gates(ready(classifier.recurrent, words, start, classifier.head))
 
 
 def hidden_weight(module: nn.RNNBase) -> Tensor:
@@ -70,7 +79,7 @@ def test_rates_stay_below_their_bounds_and_end_where_the_path_grows(
     classifier: CommentClassifier, start: tuple[Tensor, Tensor]
 ) -> None:
     before = copy.deepcopy(classifier.state_dict())
-    table = output_gates(classifier.recurrent, classifier.head, X, LABELS, start, seed=1)
+    table = paths_of(classifier, start)
     assert table["factor"].tolist() == list(FACTORS[: len(table)])
     assert (table["path_rate"] <= table["bound_rate"] + 1e-6).all()
     assert (table["bound_rate"] <= table["ceiling_rate"] + 1e-6).all()
@@ -93,7 +102,7 @@ def test_the_rate_is_that_of_the_weight_where_gates_stand_still(
         bias = dict(classifier.recurrent.named_parameters())["bias_ih_l0"]
         bias[: 3 * H] = 30  # i = f = g = 1: c_t = c_(t-1) + 1
         hidden_weight(classifier.recurrent)[3 * H :] = 1e-3 * torch.eye(H)
-    table = output_gates(classifier.recurrent, classifier.head, X, LABELS, (h, c), seed=1)
+    table = paths_of(classifier, (h, c))
     first, second = table["path_rate"].iloc[0], table["path_rate"].iloc[1]
     assert first == pytest.approx(-3 - torch.tensor(4.0).log10().item(), abs=0.05)
     assert second - first == pytest.approx(torch.tensor(2.0).log10().item(), abs=1e-3)
@@ -104,8 +113,7 @@ def test_a_path_begins_where_the_cell_state_does(classifier: CommentClassifier) 
     zero = torch.zeros(1, B, H)
     x = X.clone()
     x[0, :3] = 0
-    module, head = classifier.recurrent, classifier.head
-    found = output_gates(module, head, x, LABELS, (zero, zero), seed=1).iloc[0]
+    found = paths_of(classifier, (zero, zero), x).iloc[0]
     assert -10 < found["path_rate"] < found["bound_rate"]
 
 
@@ -114,7 +122,7 @@ def test_a_clipped_gradient_is_short_and_points_the_same_way(
 ) -> None:
     with torch.no_grad():
         classifier.head.weight *= 50  # an error that is worth clipping
-    row = output_gates(classifier.recurrent, classifier.head, X, LABELS, start, seed=1).iloc[0]
+    row = paths_of(classifier, start).iloc[0]
     double = copy.deepcopy(classifier).double()
     h, c = start
     output, _ = double.recurrent(X.double(), (h.double(), c.double()))

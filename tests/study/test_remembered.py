@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ready import words_alone
 from torchmetrics.functional.classification import binary_auroc
 
 from rnngrad.data.batches import CommentBatches
@@ -15,6 +16,7 @@ from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.measures.remembered import BINS, remembered, telling_comments
 from rnngrad.study.runs import Run
+from rnngrad.study.runs.open_model import Opened
 
 D = 3
 LENGTHS = [9, 11, 7, 12, 8, 13, 6, 10, 9, 8, 7, 12]
@@ -30,6 +32,12 @@ def embedding(
     distance[list(DISTANCES)] = list(DISTANCES.values())
     distance[0] = 2  # not toxic
     return replace(sample, telling_distance=distance), vectors
+
+
+def opened(classifier: CommentClassifier, run: Run) -> Opened:
+    """The classifier; what it reads of the run's own inputs is not asked for."""
+    nothing = torch.zeros(1, 1, D)
+    return Opened(run, classifier.recurrent, classifier.head, words_alone(nothing), nothing)
 
 
 def make_predictions(sample: TokenizedSample) -> pd.DataFrame:
@@ -70,7 +78,7 @@ def test_gradients_equal_autograds(
     run = make_run(padding=padding)
     classifier = CommentClassifier(cell, D, make_train_params())
     predictions = make_predictions(sample)
-    table = remembered(classifier.recurrent, classifier.head, run, embedding, predictions)
+    table = remembered(opened(classifier, run), embedding, predictions)
     telling = telling_comments(sample, run).sort_values("distance")
     assert table["distance_median"].tolist() == telling["distance"].tolist()
     module, head = classifier.double().recurrent, classifier.head
@@ -118,7 +126,7 @@ def test_scores_per_bin(
     predictions = make_predictions(sample)
     classifier = CommentClassifier("rnn", D, make_train_params())
     run = make_run()
-    table = remembered(classifier.recurrent, classifier.head, run, (sample, vectors), predictions)
+    table = remembered(opened(classifier, run), (sample, vectors), predictions)
     assert table["comments"].sum() == 6
     probability = predictions["probability"].to_numpy()
     telling = telling_comments(sample, run)
@@ -139,11 +147,6 @@ def test_without_telling_words_there_is_nothing_to_tell(
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier("rnn", D, make_train_params())
-    table = remembered(
-        classifier.recurrent,
-        classifier.head,
-        make_run(),
-        (sample, vectors),
-        make_predictions(sample),
-    )
+    model = opened(classifier, make_run())
+    table = remembered(model, (sample, vectors), make_predictions(sample))
     assert table.empty

@@ -27,7 +27,7 @@ TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "cannot be read"),
+        (None, "not found"),
         ("", "cannot be read"),
         ('a,b\n1,"2', "cannot be read"),
         ("a,c\n1,2\n", "has no column b"),
@@ -114,5 +114,5 @@ def test_a_study_without_an_lstm_has_no_measures_of_one(build: Path, params: Par
 @pytest.mark.parametrize("name", ["paths.csv", "triangle.npz"])
 def test_a_missing_measure_is_named(name: str, build: Path, params: Params) -> None:
     (build / "probe" / "lstm" / "trained-6" / name).unlink()
-    with pytest.raises(InputError, match=f"lstm.trained-6.{name}: cannot be read"):
+    with pytest.raises(InputError, match=f"lstm.trained-6.{name}: not found"):
         load_results(build, params)

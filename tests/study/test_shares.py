@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from ready import ready, words_alone
 from torch import Tensor
 
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
@@ -35,7 +36,7 @@ def test_shares_equal_autograds(cell, make_train_params) -> None:
     classifier = CommentClassifier(cell, D, make_train_params())
     h, c = torch.rand(1, B, 6), torch.rand(1, B, 6)
     start = (h, c) if cell == "lstm" else h
-    table, triangle = shares(classifier.recurrent, classifier.head, X, start)
+    table, triangle = shares(ready(classifier.recurrent, words_alone(X), start, classifier.head))
     assert table["comment"].tolist() == [0, 1]
     for comment, row in enumerate(table.to_dict("records")):
         one = slice(comment, comment + 1)
@@ -54,7 +55,8 @@ def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal(make_tr
     torch.manual_seed(0)
     classifier = CommentClassifier("rnn", D, make_train_params())
     # from the zero state W_hh meets nothing at the first step
-    _, triangle = shares(classifier.recurrent, classifier.head, X, torch.zeros(1, B, 6))
+    start = torch.zeros(1, B, 6)
+    _, triangle = shares(ready(classifier.recurrent, words_alone(X), start, classifier.head))
     assert triangle.dtype == np.float32
     assert np.isnan(triangle[np.triu_indices(T, 1)]).all()
     assert (triangle[:, 0] == -np.inf).all()

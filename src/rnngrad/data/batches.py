@@ -1,5 +1,6 @@
 """Batches of embedded comments. Needs torch and no Lightning: the probe reads them too."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.errors import InputError
+from rnngrad.stage import read_output
 
 Padding = Literal["pre", "post", "none"]
 
@@ -34,31 +35,23 @@ class Batch(NamedTuple):
     shared_prefix: int
 
 
+@dataclass(eq=False)
 class CommentBatches(Dataset[Batch]):
     """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
 
-    Args:
-        sample: the tokenised comments.
-        vectors: (V + 1, D) float32, row 0 zeros.
+    Attributes:
+        sample, vectors: the tokenised comments; (V + 1, D) float32, row 0 zeros.
         comments: (n,) positions in ``sample`` that this dataset consists of.
         padding: ``pre`` puts zeros in front up to ``max_length``, ``post`` behind, and the network
             runs over them unmasked; ``none`` reads each comment's state at its last real word.
         max_length: words kept of a comment, its last ones (as Keras' pad_sequences does).
     """
 
-    def __init__(
-        self,
-        sample: TokenizedSample,
-        vectors: NDArray[np.float32],
-        comments: NDArray[np.int64],
-        padding: Padding,
-        max_length: int,
-    ) -> None:
-        self.sample = sample
-        self.vectors = vectors
-        self.comments = comments
-        self.padding: Padding = padding
-        self.max_length = max_length
+    sample: TokenizedSample
+    vectors: NDArray[np.float32]
+    comments: NDArray[np.int64]
+    padding: Padding
+    max_length: int
 
     def __len__(self) -> int:
         return len(self.comments)
@@ -92,9 +85,5 @@ def load_embedding(folder: Path) -> tuple[TokenizedSample, NDArray[np.float32]]:
     Raises:
         InputError: a file is missing or holds something else.
     """
-    path = folder / "vectors.npy"
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no word vectors; run the embed stage") from error
+    vectors = read_output(folder / "vectors.npy", "the embed stage", np.load)
     return TokenizedSample.load(folder / "tokens.npz"), vectors

@@ -30,12 +30,7 @@ LENGTH = 5.7
 
 
 def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) -> np.ndarray:
-    """Train vectors on encoded comments, the same for the same comments.
-
-    Args:
-        comments: int32 arrays of word numbers, 1 to ``words``.
-        words: the size of the vocabulary.
-        dimensions: numbers per vector.
+    """Train vectors on comments, int32 arrays of word numbers from 1 to ``words``.
 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
@@ -64,12 +59,11 @@ def cooccurrences(comments: Sequence[np.ndarray], words: int) -> csr_array:
     """(words + 1, words + 1), how often two words stand within the window of each other."""
     tokens = np.concatenate(comments)
     owners = np.repeat(np.arange(len(comments)), [len(comment) for comment in comments])
-    shape = (words + 1, words + 1)
-    total = csr_array(shape, dtype=np.float64)
+    total = csr_array((words + 1, words + 1), dtype=np.float64)
     for distance in range(1, WINDOW + 1):
         together = owners[:-distance] == owners[distance:]
-        left, right = tokens[:-distance][together], tokens[distance:][together]
-        total += coo_array((np.ones(len(left)), (left, right)), shape=shape).tocsr()
+        pairs = tokens[:-distance][together], tokens[distance:][together]
+        total += coo_array((np.ones(len(pairs[0])), pairs), shape=total.shape).tocsr()
     return (total + total.T).tocsr()
 
 

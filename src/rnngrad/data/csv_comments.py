@@ -16,8 +16,6 @@ from rnngrad.errors import InputError
 
 TEXT = "comment_text"
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-
-
 PACKED = (".zip", ".tar", ".bz2", ".xz", ".zst", ".7z")
 
 
@@ -35,13 +33,15 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # rows longer than the header would lose their last fields
             warnings.simplefilter("error", pd.errors.ParserWarning)
+            # with the header among the rows: pandas would rename the second of two equal names
             with path.open("rb") as file:
                 table = pd.read_csv(
-                    file, dtype=str, na_filter=False, index_col=False, compression=compression
-                )
-                file.seek(0)
-                header = pd.read_csv(
-                    file, dtype=str, na_filter=False, header=None, nrows=1, compression=compression
+                    file,
+                    dtype=str,
+                    na_filter=False,
+                    header=None,
+                    index_col=False,
+                    compression=compression,
                 )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct data.path") from error
@@ -55,37 +55,35 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path}: not a valid CSV file{_place(error)}; correct it") from error
+        found = re.search(r"(?:line|row) (\d+)", str(error))
+        place = f" (near line {found[1]})" if found else ""
+        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if {*columns} & {*re.split("[;\t]", table.columns[0])} - {*table.columns}:
+    header = table.iloc[0].tolist()
+    if {*columns} & {*re.split("[;\t]", header[0])} - {*header}:
         raise InputError(
             f"{path}: columns are separated by semicolons or tabs; save it with commas"
         )
-    # pandas gives the second of two another name
-    given = header.iloc[0].tolist()
-    twice = [column for column in columns if given.count(column) > 1]
-    if twice:
-        raise InputError(
-            f"{path}: {given.count(twice[0])} columns are named {twice[0]}; rename all but one"
-        )
-    missing = [column for column in columns if column not in table]
+    for column in columns:
+        if header.count(column) > 1:
+            raise InputError(
+                f"{path}: {header.count(column)} columns are named {column}; rename all but one"
+            )
+    missing = [column for column in columns if column not in header]
     if missing:
         raise InputError(
-            f"{path}: no column {' or '.join(missing)}; it has {_names(table)}; "
+            f"{path}: no column {' or '.join(missing)}; it has {_names(header)}; "
             "rename a column, or set data.label to the one with the labels"
         )
-    if table.empty:
+    if len(table) == 1:
         raise InputError(f"{path}: a header but no rows; give a file with comments")
-    return pd.DataFrame({column: table[column] for column in columns})
+    rows = table[1:].reset_index(drop=True)
+    return pd.DataFrame({column: rows[header.index(column)] for column in columns})
 
 
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
-    """Read a file of comments.
-
-    Args:
-        path: a CSV file, .csv or .csv.gz, with a header.
-        label: the column of labels, beside the column ``comment_text``.
+    """Read the columns ``comment_text`` and ``label`` of a CSV file, .csv or .csv.gz.
 
     Returns:
         ``text`` (str) and ``label`` (int8, 0 or 1), all rows in the file's order, those with an
@@ -95,16 +93,15 @@ def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
         InputError: as :func:`read_csv`, or a label is not 0 or 1.
     """
     table = read_csv(path, [TEXT, label])
-    given = table[label].to_list()
-    labels = np.array([LABELS.get(value.strip(), -1) for value in given], dtype=np.int8)
-    wrong = np.flatnonzero(labels == -1)
+    labels = table[label].str.strip().map(LABELS)
+    wrong = np.flatnonzero(labels.isna())
     if len(wrong):
         raise InputError(
             f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} "
-            f"{_what(given[wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
+            f"{_what(table[label][wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
             "correct it, or set data.label"
         )
-    return pd.DataFrame({"text": table[TEXT], "label": labels})
+    return pd.DataFrame({"text": table[TEXT], "label": labels.astype(np.int8)})
 
 
 def _what(value: str) -> str:
@@ -114,15 +111,10 @@ def _what(value: str) -> str:
     return f"is {value}" if re.fullmatch(r"[-+\d.eE]{1,20}", value) else "is text"
 
 
-def _names(table: pd.DataFrame) -> str:
+def _names(header: list[str]) -> str:
     # without a header, the first comment stands in its place
     shown = [
         name if re.fullmatch(r"\w{1,40}", name) else f"one without a proper name (column {place})"
-        for place, name in enumerate(map(str, table.columns), start=1)
+        for place, name in enumerate(header, start=1)
     ]
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-
-
-def _place(error: Exception) -> str:
-    found = re.search(r"(?:line|row) (\d+)", str(error))
-    return f" (near line {found[1]})" if found else ""

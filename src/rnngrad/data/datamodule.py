@@ -1,6 +1,7 @@
 """The order in which comments are learned from: batches of similar length."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as pl
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from rnngrad.data.batches import Batch, CommentBatches, Padding
-from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.data.tokenized import SPLITS, TokenizedSample
 
 
+@dataclass(eq=False)
 class SimilarLengths(Sampler[list[int]]):
     """Batches of comments of similar length, in random order, another one each epoch.
 
@@ -19,11 +21,10 @@ class SimilarLengths(Sampler[list[int]]):
     depends on ``seed`` and the epoch alone, so an interrupted training resumes exactly.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
+    lengths: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -33,30 +34,17 @@ class SimilarLengths(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = np.argsort(self.lengths * np.exp(0.05 * rng.standard_normal(len(self.lengths))))
-        batches = [
-            order[start : start + self.batch_size].tolist()
-            for start in range(0, len(order), self.batch_size)
-        ]
+        jitter = np.exp(0.05 * rng.standard_normal(len(self.lengths)))
+        batches = _cut(np.argsort(self.lengths * jitter), self.batch_size)
         rng.shuffle(batches)
         # a generator starts at the first batch: resuming, Lightning asks for the iterator before it
         # tells the epoch
         yield from batches
 
 
-class InOrder(Sampler[list[int]]):
-    """Consecutive comments from the shortest to the longest: for evaluation."""
-
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int) -> None:
-        self.order = np.argsort(lengths, kind="stable")
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.order), self.batch_size):
-            yield self.order[start : start + self.batch_size].tolist()
+def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:
+    starts = range(0, len(order), batch_size)
+    return [order[start : start + batch_size].tolist() for start in starts]
 
 
 class CommentData(pl.LightningDataModule):
@@ -79,7 +67,7 @@ class CommentData(pl.LightningDataModule):
             split: CommentBatches(
                 sample, vectors, sample.indices_of(split), padding, sample.max_length(max_length)
             )
-            for split in ("train", "validation", "test")
+            for split in SPLITS
         }
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -88,18 +76,17 @@ class CommentData(pl.LightningDataModule):
         return DataLoader(batches, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order("validation")
+        return self._from_short_to_long("validation")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order("test")
+        return self._from_short_to_long("test")
 
-    def _in_order(self, split: str) -> DataLoader[Batch]:
+    def _from_short_to_long(self, split: str) -> DataLoader[Batch]:
         batches = self.splits[split]
-        return DataLoader(
-            batches, sampler=InOrder(batches.lengths(), 4 * self.batch_size), batch_size=None
-        )
+        order = _cut(np.argsort(batches.lengths(), kind="stable"), 4 * self.batch_size)
+        return DataLoader(batches, sampler=order, batch_size=None)
 
     def predicted_comments(self) -> NDArray[np.int64]:
         """Positions in the sample of the test comments, in the order of their predictions."""
         batches = self.splits["test"]
-        return batches.comments[InOrder(batches.lengths(), self.batch_size).order]
+        return batches.comments[np.argsort(batches.lengths(), kind="stable")]

@@ -9,15 +9,58 @@ Every word between blanks is exactly one token under the Keras rules.
 import numpy as np
 import pandas as pd
 
-from rnngrad.data.lexicon import (
-    ADJECTIVES,
-    FUNCTION_WORDS,
-    NOUNS,
-    PHRASES,
-    TELLING_WORDS,
-    vocabulary,
-)
 from rnngrad.params import DemoParams
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FUNCTION_WORDS = _words(
+    """the of and to in a is that it for this on as was i be with not you by are have from or an
+    at but if has which they there so what all can we he were do my no about one would your more
+    their his been will who when out me some other its any only also just than like how here them
+    use should into see then because these up could her did get think him such even why does new
+    after many first being very where know over same made those our two while most may each before
+    well too both own still make go through now good us much stop between under please"""
+)
+"""Most frequent first."""
+
+SUBJECT_WORDS = _words(
+    """article page talk edit source editor section encyclopedia link user reference name history
+    discussion question information list version title sentence paragraph citation image
+    category template notability opinion fact book author review change comment consensus policy
+    deletion summary footnote archive topic draft guideline redirect translation quote map table
+    chapter journal figure date author's it's don't editor's article's i'm didn't that's can't
+    isn't"""
+)
+
+ADJECTIVES = _words("silly utter foolish clueless grumpy rotten hopeless pompous lazy ridiculous")
+NOUNS = _words("clown goose nonsense rubbish turnip muppet donkey dunce twaddle humbug")
+
+TELLING_WORDS = frozenset((*ADJECTIVES, *NOUNS, "away"))
+"""The words that tell the hostile class; nothing else in a comment does."""
+
+PHRASES = tuple(
+    _words(phrase)
+    for phrase in (
+        "what a {adjective} {noun}",
+        "you {adjective} {noun}",
+        "go away you {adjective} {noun}",
+        "stop this {adjective} {noun}",
+        "such {noun}",
+        "{adjective} {noun}",
+    )
+)
+"""Hostile phrases, to be filled with an adjective and a noun."""
+
+# a small alphabet on purpose: chance syllables then spell no rude word
+_SYLLABLES = tuple(
+    onset + vowel
+    for onset in ("b", "d", "l", "m", "r", "v", "br", "gl", "kr", "pl", "st")
+    for vowel in "aeio"
+)
+_ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 
 VOCABULARY_SIZE = 6000
 TOPICS = 20
@@ -34,6 +77,7 @@ LONGEST = 1403
 
 WITH_NEWLINES = 0.59
 WITH_QUOTES = 0.32
+FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
 # a lone telling word in a friendly comment, so that no single word settles the class
 DECOYS = 0.08
 # a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
@@ -51,15 +95,10 @@ def demo_comments(params: DemoParams) -> pd.DataFrame:
     rng = np.random.default_rng(params.seed)
     size = params.comments_per_class
     hostile = rng.permuted(np.repeat([False, True], size))
-    comments = _Writer(rng).comments(rng.permuted(real_word_counts(2 * size)), hostile)
-    texts, telling = zip(*comments, strict=True)
-    return pd.DataFrame(
-        {
-            "text": pd.Series(texts, dtype="str"),
-            "label": (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8),
-            "telling_words": pd.Series(telling, dtype=object),
-        }
-    )
+    writer, counts = _Writer(rng), rng.permuted(real_word_counts(2 * size))
+    texts, telling = zip(*map(writer.comment, counts.tolist(), hostile.tolist()), strict=True)
+    labels = (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8)
+    return pd.DataFrame({"text": texts, "label": labels, "telling_words": telling})
 
 
 def real_word_counts(size: int) -> np.ndarray:
@@ -80,6 +119,19 @@ def _flips(hostile: np.ndarray, noise: float, rng: np.random.Generator) -> np.nd
     return flips
 
 
+def vocabulary(size: int, rng: np.random.Generator) -> list[str]:
+    """Draw ``size`` different words, the most frequent first, telling words not among them.
+
+    Function words lead, subject words follow, invented words (three syllables and an ending)
+    fill up. ``size`` is at least the number of the former two.
+    """
+    words: dict[str, None] = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
+    while len(words) < size:
+        syllables = rng.choice(_SYLLABLES, size=3)
+        words["".join(syllables) + str(rng.choice(_ENDINGS))] = None
+    return list(words)
+
+
 class _Writer:
     """Writes comments with one vocabulary, whose word frequencies depend on the topic."""
 
@@ -92,9 +144,6 @@ class _Writer:
         topics[: len(FUNCTION_WORDS)] = -1
         laws = zipf * np.where(topics == np.arange(TOPICS)[:, None], TOPIC_BOOST, 1.0)
         self.cumulative = np.cumsum(laws, axis=1) / laws.sum(axis=1, keepdims=True)
-
-    def comments(self, counts: np.ndarray, hostile: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        return [self.comment(int(n), bool(h)) for n, h in zip(counts, hostile, strict=True)]
 
     def comment(self, count: int, hostile: bool) -> tuple[str, np.ndarray]:
         """One comment of ``count`` words and the positions of its telling words."""
@@ -115,15 +164,12 @@ class _Writer:
         phrases = 1 if self.rng.random() < 0.4 else 1 + min(6, self.rng.poisson(len(words) / 60))
         share = 1.0 if self.rng.random() < ANYWHERE else 0.7
         for _ in range(phrases):
-            phrase = self._phrase()[-len(words) :]
+            parts = PHRASES[self.rng.integers(len(PHRASES))]
+            phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
+            phrase = phrase[-len(words) :]
             last = max(int(share * len(words)) - len(phrase), 0)
             start = self.rng.integers(last + 1)
             words[start : start + len(phrase)] = phrase
-
-    def _phrase(self) -> list[str]:
-        filled = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
-        phrase = PHRASES[self.rng.integers(len(PHRASES))]
-        return [str(self.rng.choice(filled[part])) if part in filled else part for part in phrase]
 
     def _punctuated(self, words: list[str]) -> str:
         """Join words with blanks, sentences, commas, quotes and newlines; none adds a word."""
@@ -133,21 +179,13 @@ class _Writer:
         marks = np.where(ends, self.rng.choice([".", ".", ".", "!", "?"], count), "")
         marks[~ends & (self.rng.random(count) < 0.08)] = ","
         starts = np.append(True, ends[:-1])
-        opened, closed = self._quoted(count)
-        breaks = self._breaks(ends)
-        return "".join(
-            f"{quote}{word.capitalize() if first else word}{mark}{unquote}{gap}"
-            for quote, word, first, mark, unquote, gap in zip(
-                opened, words, starts, marks, closed, breaks, strict=True
-            )
-        )
-
-    def _quoted(self, count: int) -> tuple[list[str], list[str]]:
         opened, closed = [""] * count, [""] * count
         if self.rng.random() < WITH_QUOTES:
             start = int(self.rng.integers(count))
             opened[start] = closed[min(start + int(self.rng.integers(4)), count - 1)] = '"'
-        return opened, closed
+        words = [w.capitalize() if first else w for w, first in zip(words, starts, strict=True)]
+        parts = zip(opened, words, marks, closed, self._breaks(ends), strict=True)
+        return "".join("".join(part) for part in parts)
 
     def _breaks(self, ends: np.ndarray) -> list[str]:
         gaps = [" "] * (len(ends) - 1) + [""]

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rnngrad.data.corpus_vectors import corpus_vectors
-from rnngrad.data.glove import fetch_glove
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.data.tokens import build_vocabulary, encode, tokenize
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
 
@@ -43,21 +43,18 @@ class Embedding:
 def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     """Tokenise a sample and give each word of its vocabulary a vector.
 
-    Args:
-        sample: ``text``, ``label``, ``split``, ``telling_distance``.
-        params: the section ``embed`` of params.yaml. With ``vocabulary: train`` only words of
-            the training split are known, and only its comments train ``vectors: corpus``.
+    With ``vocabulary: train`` only words of the training split are known, and only its comments
+    train ``vectors: corpus``. The sample has text, label, split and telling_distance.
 
     Raises:
         InputError: nothing to embed, or the vectors cannot be had or do not fit.
     """
     comments = [tokenize(text) for text in sample["text"]]
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
-    known = [comment for comment, use in zip(comments, is_known, strict=True) if use]
-    vocabulary = build_vocabulary(known)
+    vocabulary = build_vocabulary(compress(comments, is_known))
     encoded = [encode(comment, vocabulary) for comment in comments]
     tokenized = _tokenized(sample, encoded, _telling_distances(sample, comments, vocabulary))
-    source, vectors = _vectors(known, vocabulary, params)
+    source, vectors = _vectors([*compress(encoded, is_known)], vocabulary, params)
     if not vectors.any():
         raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
     card = {
@@ -75,12 +72,12 @@ def _telling_distances(
 ) -> np.ndarray:
     """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
     distances = np.full(len(comments), np.nan, dtype=np.float32)
-    given = sample["telling_distance"].dropna()
-    known = np.flatnonzero(sample["telling_distance"].notna()).tolist()
-    for i, distance in zip(known, given, strict=True):
-        telling_and_after = comments[i][-1 - distance :]
-        if distance < len(comments[i]) and telling_and_after[0] in vocabulary:
-            distances[i] = sum(token in vocabulary for token in telling_and_after[1:])
+    given = zip(comments, sample["telling_distance"].array, strict=True)
+    for i, (comment, distance) in enumerate(given):
+        known = distance is not pd.NA and distance < len(comment)
+        if known and comment[-1 - distance] in vocabulary:
+            after = comment[len(comment) - distance :]
+            distances[i] = sum(token in vocabulary for token in after)
     return distances
 
 
@@ -106,11 +103,10 @@ def _tokenized(
 
 
 def _vectors(
-    known: Sequence[Sequence[str]], vocabulary: dict[str, int], params: EmbedParams
+    known: Sequence[np.ndarray], vocabulary: dict[str, int], params: EmbedParams
 ) -> tuple[str, np.ndarray]:
     if params.vectors == "corpus":
-        encoded = [encode(comment, vocabulary) for comment in known]
-        return "corpus", corpus_vectors(encoded, len(vocabulary), params.dimensions)
+        return "corpus", corpus_vectors(known, len(vocabulary), params.dimensions)
     path = fetch_glove(params.dimensions) if params.vectors == "glove" else Path(params.path or "")
     # the name alone: a folder would tell machines apart
     return path.name, read_vectors(path, vocabulary, params.dimensions)

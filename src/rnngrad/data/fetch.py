@@ -1,7 +1,6 @@
 """Downloads: checked against their sha256, from the first mirror that works, kept in a cache."""
 
 import os
-import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +8,21 @@ from pathlib import Path
 
 import pooch
 import requests
+from pooch.hashes import hash_matches
 
 from rnngrad.errors import InputError
 from rnngrad.stage import whole
 
 ATTEMPTS = 3
-# seconds to connect, and between two pieces
-TIMEOUT = 30
+TIMEOUT = 30  # seconds to connect, and between two pieces
+REASONS = {  # the first that fits
+    requests.Timeout: "no answer in time",
+    requests.exceptions.ChunkedEncodingError: "cut short",
+    requests.RequestException: "no connection",
+    zipfile.BadZipFile: "not a zip file",
+    KeyError: "the zip file has no such member",
+    ValueError: "wrong checksum",
+}
 
 
 @dataclass(frozen=True)
@@ -24,9 +31,7 @@ class Mirror:
 
     Attributes:
         url: what to download.
-        name: the file's name in the cache.
-        sha256: of that file.
-        size: of that file, in bytes.
+        name, sha256, size: of the file in the cache, its size in bytes.
         archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
         archive_sha256: of the zip file, where it is known.
     """
@@ -40,7 +45,7 @@ class Mirror:
 
 
 def cache_folder() -> Path:
-    """Where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
+    """Tell where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
     return Path(os.environ.get("RNNGRAD_CACHE") or pooch.os_cache("rnngrad"))
 
 
@@ -56,8 +61,9 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
     """
     folder = cache_folder()
     for mirror in mirrors:
-        if _is_right(folder / mirror.name, mirror.sha256):
-            return folder / mirror.name
+        path = folder / mirror.name
+        if path.is_file() and hash_matches(str(path), mirror.sha256):
+            return path
     # its announcements repeat the progress bar
     pooch.get_logger().setLevel("WARNING")
     reasons = []
@@ -74,59 +80,35 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
 
 
 def _from(mirror: Mirror, folder: Path, attempts: int) -> Path:
-    if mirror.archive is None:
-        return _download(mirror.url, mirror.name, mirror.sha256, folder, attempts)
-    archive = _download(mirror.url, mirror.archive, mirror.archive_sha256, folder, attempts)
-    try:
-        return _extract(archive, mirror, folder)
-    except (ValueError, KeyError, zipfile.BadZipFile):
-        # without a known hash only its content shows that it is wrong; it must not be kept
-        archive.unlink()
-        raise
-
-
-def _download(url: str, name: str, sha256: str | None, folder: Path, attempts: int) -> Path:
+    name, sha256 = mirror.name, mirror.sha256
+    if mirror.archive:
+        name, sha256 = mirror.archive, mirror.archive_sha256
     # pooch writes beside the target and renames when the hash is right
     store = pooch.create(
-        folder, base_url="", registry={name: sha256}, urls={name: url}, retry_if_failed=attempts - 1
+        folder,
+        base_url="",
+        registry={name: sha256},
+        urls={name: mirror.url},
+        retry_if_failed=attempts - 1,
     )
     bar = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**16)
-    return Path(store.fetch(name, downloader=bar))  # type: ignore[arg-type]
-
-
-def _extract(archive: Path, mirror: Mirror, folder: Path) -> Path:
-    with whole(folder / mirror.name) as path:
-        with (
-            zipfile.ZipFile(archive) as members,
-            members.open(mirror.name) as member,
-            path.open("wb") as file,
-        ):
-            shutil.copyfileobj(member, file)
-        if not _is_right(path, mirror.sha256):
-            raise ValueError(f"the hash of {mirror.name} in {archive.name} does not match")
+    path = Path(store.fetch(name, downloader=bar))  # type: ignore[arg-type]
+    if not mirror.archive:
+        return path
+    try:
+        with whole(folder / mirror.name) as member, zipfile.ZipFile(path) as members:
+            member.write_bytes(members.read(mirror.name))
+            hash_matches(str(member), mirror.sha256, strict=True)  # or it raises a ValueError
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        # without a known hash only its content shows that it is wrong; it must not be kept
+        path.unlink()
+        raise
     return folder / mirror.name
-
-
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == sha256
 
 
 def _reason(error: Exception) -> str:
     # requests puts addresses, ports and nested causes into its messages
-    match error:
-        case requests.HTTPError() if error.response is not None:
-            return f"HTTP status {error.response.status_code}"
-        case requests.Timeout():
-            return "no answer in time"
-        case requests.exceptions.ChunkedEncodingError():
-            return "cut short"
-        case requests.RequestException():
-            return "no connection"
-        case zipfile.BadZipFile():
-            return "not a zip file"
-        case KeyError():
-            return "the zip file has no such member"
-        case ValueError():
-            return "wrong checksum"
-        case _:
-            return getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
+    return next(plain, getattr(error, "strerror", None) or type(error).__name__)

@@ -24,29 +24,28 @@ _ZIP = (
 )
 
 
-def _mirrors(name: str, size: int, sha256: str) -> tuple[Mirror, Mirror]:
-    return (
+JIGSAW = {
+    name: (
         Mirror(_FOLDER + name, name, sha256, size),
         Mirror(_ZIP, name, sha256, size, archive="jigsaw.zip"),
     )
-
-
-JIGSAW = {
-    "train.csv": _mirrors(
-        "train.csv",
-        68_802_655,
-        "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d",
-    ),
-    "test.csv": _mirrors(
-        "test.csv",
-        60_354_593,
-        "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8",
-    ),
-    "test_labels.csv": _mirrors(
-        "test_labels.csv",
-        4_976_930,
-        "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49",
-    ),
+    for name, size, sha256 in (
+        (
+            "train.csv",
+            68_802_655,
+            "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d",
+        ),
+        (
+            "test.csv",
+            60_354_593,
+            "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8",
+        ),
+        (
+            "test_labels.csv",
+            4_976_930,
+            "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49",
+        ),
+    )
 }
 """The files and their mirrors, the first to try first."""
 
@@ -54,15 +53,10 @@ JIGSAW = {
 def jigsaw_comments(
     label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = JIGSAW
 ) -> pd.DataFrame:
-    """Get the comments; those of the test set too, if the training set has too few of a class.
+    """Get all comments of the training set, and of the test set if a class has too few.
 
-    Args:
-        label: the column of labels, such as ``toxic``.
-        per_class: comments wanted of each class; None for what the training set has.
-        files: mirrors of train.csv, test.csv and test_labels.csv.
-
-    Returns:
-        ``text`` (str) and ``label`` (int8, 0 or 1), all rows.
+    ``per_class`` are wanted of each class of the column ``label``; None takes what there is.
+    Columns: ``text`` (str) and ``label`` (int8, 0 or 1).
 
     Raises:
         InputError: a file can neither be downloaded nor found in the cache, or has no such label.
@@ -78,12 +72,11 @@ def jigsaw_comments(
 def scored(texts: Path, labels: Path, label: str) -> pd.DataFrame:
     """Join test texts with their labels by id and leave out what was not scored (label -1)."""
     rows = read_csv(texts, ["id", TEXT]).merge(read_csv(labels, ["id", label]), on="id")
-    marks = rows[label].to_list()
-    if set(marks) - {"-1", "0", "1"} or not marks:
+    marks = rows[label]
+    if rows.empty or not marks.isin(["-1", "0", "1"]).all():
         raise InputError(
             f"{labels}: no labels -1, 0 and 1 for the ids of {texts.name}; "
             "remove both from the cache and run again"
         )
-    kept = np.array([mark != "-1" for mark in marks])
-    labels_kept = np.array([int(mark) for mark in marks if mark != "-1"], dtype=np.int8)
-    return pd.DataFrame({"text": rows[TEXT].to_numpy()[kept], "label": labels_kept})
+    kept = rows[marks != "-1"]
+    return pd.DataFrame({"text": kept[TEXT], "label": kept[label].astype(np.int8)})

@@ -36,9 +36,7 @@ def with_filler(text: str, fraction: float, filler: str) -> str:
 def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFrame:
     """Draw as many comments of each class, replace their last words, split them by class.
 
-    Args:
-        comments: ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
-        params: the section ``sample`` of params.yaml.
+    Comments have ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
 
     Returns:
         In random order: ``text`` (replaced), ``label`` (int8), ``split`` ("train", "validation" or
@@ -80,12 +78,10 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
     replaced = np.array([replaced_count(int(n), params.replace_fraction) for n in words])
     labels, splits = sample["label"].to_numpy(), sample["split"].to_numpy()
     distances = sample["telling_distance"].dropna().to_numpy(np.int64)
+    without_words = int((given == 0).sum())
     return {
         "source": comments.attrs["source"],
-        "given": {
-            **_summary(comments["label"].to_numpy(), given),
-            "without_words": int((given == 0).sum()),
-        },
+        "given": _summary(comments["label"].to_numpy(), given) | {"without_words": without_words},
         "sample": _summary(labels, words),
         "filler": {
             "word": params.filler,
@@ -126,26 +122,23 @@ def _splits(size: int, params: SampleParams) -> list[str]:
 
 
 def _telling_distances(drawn: pd.DataFrame, fraction: float) -> pd.Series:
-    distances = [pd.NA] * len(drawn)
+    distances = pd.Series(pd.NA, index=drawn.index, dtype="Int32")
     if "telling_words" in drawn:
-        for row, (count, places) in enumerate(
-            zip(word_counts(drawn["text"]).tolist(), drawn["telling_words"], strict=True)
-        ):
+        counts = word_counts(drawn["text"]).tolist()
+        for row, count, places in zip(drawn.index, counts, drawn["telling_words"], strict=True):
             left = places[places < count - replaced_count(count, fraction)]
-            distances[row] = count - 1 - int(left[-1]) if len(left) else pd.NA
-    return pd.Series(distances, index=drawn.index, dtype="Int32")
+            if len(left):
+                distances[row] = count - 1 - int(left[-1])
+    return distances
 
 
 def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
-    return {
-        "comments": len(labels),
-        "classes": _class_counts(labels),
-        "words": _statistics(counts),
-    }
+    found = {"comments": len(labels), "classes": _class_counts(labels)}
+    return found | {"words": _statistics(counts)}
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, int]:
-    return {str(label): int((labels == label).sum()) for label in (0, 1)}
+    return dict(zip("01", np.bincount(labels, minlength=2).tolist(), strict=True))
 
 
 def _statistics(values: np.ndarray) -> dict[str, float]:

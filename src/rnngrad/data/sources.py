@@ -11,30 +11,21 @@ from rnngrad.params import Params
 
 
 def read_comments(params: Params) -> pd.DataFrame:
-    """Read, download or generate the comments of ``params.data.source``.
+    """Read, download or generate comments; parquet keeps their ``attrs["source"]``.
 
-    Returns:
-        ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``; what they are
-        is named in ``attrs["source"]``, which parquet keeps.
+    Columns: ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``.
 
     Raises:
         InputError: the source cannot be had or is malformed.
     """
-    comments = _read(params)
-    comments.attrs["source"] = _name(params)
-    return comments
-
-
-def _read(params: Params) -> pd.DataFrame:
-    data = params.data
+    data, source = params.data, params.data.source
     if data.source == "demo":
-        return demo_comments(data.demo)
-    if data.source == "csv":
-        return read_csv_comments(str(data.path), data.label)
-    return jigsaw_comments(data.label, params.sample.per_class)
-
-
-def _name(params: Params) -> str:
-    # of a file the name alone: its folder would tell machines apart
-    source = params.data.source
-    return f"csv {Path(str(params.data.path)).name}" if source == "csv" else source
+        comments = demo_comments(data.demo)
+    elif data.source == "jigsaw":
+        comments = jigsaw_comments(data.label, params.sample.per_class)
+    else:
+        path = Path(str(data.path))
+        comments = read_csv_comments(path, data.label)
+        source = f"csv {path.name}"  # its folder would tell machines apart
+    comments.attrs["source"] = source
+    return comments

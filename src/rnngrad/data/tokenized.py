@@ -3,11 +3,10 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
 
-from rnngrad.errors import InputError
+from rnngrad.stage import read_output
 
 SPLITS = ("train", "validation", "test")
 
@@ -63,9 +62,10 @@ class TokenizedSample:
         Raises:
             InputError: there is no such file, or it holds something else.
         """
-        try:
+
+        def load(path: Path) -> Self:
             # opened here: np.load leaves a file open that it cannot read
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-            raise InputError(f"{path}: no tokenised sample; run the embed stage") from error
+
+        return read_output(path, "the embed stage", load)

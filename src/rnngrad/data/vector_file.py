@@ -1,4 +1,4 @@
-"""Word vectors from a file in GloVe's text format.
+"""Word vectors from a file in GloVe's text format, such as glove.6B (Pennington et al., 2014).
 
 A line is a word and its numbers, separated by single blanks, in UTF-8; the file may begin with a
 header line "words dimensions" (word2vec's text format) and may be gzipped.
@@ -7,26 +7,57 @@ header line "words dimensions" (word2vec's text format) and may be gzipped.
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from rnngrad.data.fetch import Mirror, fetch
 from rnngrad.errors import InputError
 
 LARGEST = 1e9
 """Training squares gradients, which hold products of two such numbers: 1e36 is still float32."""
+GLOVE_SIZE = 100
+GLOVE = (
+    Mirror(
+        "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
+        "glove-wiki-gigaword-100.gz",
+        name="glove-wiki-gigaword-100.gz",
+        sha256="4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
+        size=134_300_434,
+    ),
+    Mirror(
+        "https://huggingface.co/stanfordnlp/glove/resolve/"
+        "1db2080b2d94def6e5b0386a523102f9d8849e9d/glove.6B.zip",
+        name="glove.6B.100d.txt",
+        sha256="95dde4dfd627ab26608d33e76d1195ec059734bd29089ea52cadb08d07c64544",
+        size=347_116_733,
+        archive="glove.6B.zip",
+        archive_sha256="617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
+    ),
+)
+"""The same 400,000 vectors twice; the first file begins with a header line."""
+
+
+def fetch_glove(dimensions: int, mirrors: Sequence[Mirror] = GLOVE) -> Path:
+    """GloVe's file, downloaded unless it is in the cache.
+
+    Raises:
+        InputError: ``dimensions`` is not GloVe's, or no mirror works.
+    """
+    if dimensions != GLOVE_SIZE:
+        raise InputError(
+            f"embed.vectors glove has {GLOVE_SIZE} dimensions, but embed.dimensions is "
+            f"{dimensions}; set it to {GLOVE_SIZE}, or give another file with embed.vectors file"
+        )
+    return fetch(mirrors)
 
 
 def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.ndarray:
     """Read the vectors of a vocabulary's words; the file is read line by line and checked whole.
 
-    Args:
-        path: a text file, gzipped if it ends in .gz.
-        vocabulary: row, from 1, of each word.
-        dimensions: numbers per vector.
+    The vocabulary gives the row, from 1, of each word.
 
     Returns:
         (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
@@ -42,7 +73,17 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
     with np.errstate(over="ignore"):
         for number, word, values in _lines(path, dimensions):
             # every line is converted: a broken one is reported whichever words the sample has
-            vector = _vector(path, number, values)
+            where = f"{path}: line {number}"
+            try:
+                vector = np.array(values, dtype=np.float32)
+            except ValueError as error:
+                raise InputError(f"{where}: text in place of a number; correct the line") from error
+            if not np.isfinite(vector).all():
+                raise InputError(f"{where}: a number is not finite; correct the line")
+            if np.abs(vector).max() > LARGEST:
+                raise InputError(
+                    f"{where}: a number is beyond {LARGEST:.0e}; scale all vectors down"
+                )
             if word in vocabulary:
                 vectors[vocabulary[word]] = vector
                 found += 1
@@ -58,7 +99,7 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
     promised = read = number = 0
     for number, line in _decoded(path):
         fields = line.split(" ")
-        if number == 1 and _is_header(fields):
+        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
             promised = int(fields[0])
             _check_dimensions(path, int(fields[1]), dimensions)
             continue
@@ -86,7 +127,7 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
 def _decoded(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        with _opened(path) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             # bytes end lines at newlines only; words may hold other separators
             for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
                 # word2vec's own tool ends its lines with a blank
@@ -104,14 +145,6 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _is_header(fields: list[str]) -> bool:
-    return len(fields) == 2 and all(field.isdecimal() for field in fields)
-
-
 def _check_dimensions(path: Path, found: int, wanted: int) -> None:
     if not found:
         raise InputError(
@@ -122,19 +155,3 @@ def _check_dimensions(path: Path, found: int, wanted: int) -> None:
             f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "
             f"set embed.dimensions to {found}, or embed.path to another file"
         )
-
-
-def _vector(path: Path, number: int, values: list[str]) -> np.ndarray:
-    try:
-        vector = np.array(values, dtype=np.float32)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: line {number}: text in place of a number; correct the line"
-        ) from error
-    if not np.isfinite(vector).all():
-        raise InputError(f"{path}: line {number}: a number is not finite; correct the line")
-    if np.abs(vector).max() > LARGEST:
-        raise InputError(
-            f"{path}: line {number}: a number is beyond {LARGEST:.0e}; scale all vectors down"
-        )
-    return vector

@@ -1,12 +1,16 @@
 """The numbers that the report states, computed from the result tables; words are elsewhere."""
 
-from typing import Any
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS
+from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS, thinned
 from rnngrad.study import MILESTONES
+from rnngrad.study.claims import Claim, Verdict
 from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
@@ -20,6 +24,7 @@ CAUSES = [  # conditions, each of which changes one factor of the question's set
     "emptied_comments",
     "sliced_input",
 ]
+PLOTTED, PLOT_STEPS = ("question", "no_padding", "trained"), 10  # conditions, one step in so many
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
@@ -34,12 +39,6 @@ def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
     """Does a cell's value end below the smallest normal float32?"""
     ends = conditions.loc[conditions["condition"] == condition, "log10_at_end"]
     return bool((ends < FLOAT32_NORMAL).any())
-
-
-def lead(conditions: pd.DataFrame) -> float | None:
-    """Decades by which the RNN is ahead at the end of the question's setting; None if not run."""
-    rnn, lstm = (value_of(conditions, "question", cell, "log10_at_end") for cell in ("rnn", "lstm"))
-    return None if rnn is None or lstm is None else rnn - lstm
 
 
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
@@ -69,12 +68,11 @@ def curve_table(results: Results) -> pd.DataFrame:
 
     Columns: cell, weights, statistic, and the steps as numbers.
     """
-    T = int(results.curves["step"].max())
-    wanted = sorted({*(step for step in MILESTONES if step <= T), T})
-    at = results.curves[results.curves["step"].isin(wanted)]
+    steps = results.curves["step"]
+    at = results.curves[steps.isin([*MILESTONES, steps.max()])]
     keys = ["cell", "weights", "statistic"]
     table = at.pivot_table("log10_mean", keys, "step", aggfunc="median", sort=False)
-    return table[wanted].reset_index()
+    return table.sort_index(axis=1).reset_index()
 
 
 def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
@@ -83,10 +81,9 @@ def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
     None where it ends above.
     """
     curve = _median_curve(results, cell, weights)
-    above = curve.index[curve.to_numpy() >= FLOAT32_NORMAL]
-    if above.empty:
-        return int(curve.index[0])
-    return int(above[-1]) + 1 if above[-1] < curve.index[-1] else None
+    above = curve.index[curve >= FLOAT32_NORMAL]
+    first = curve.index[0] if above.empty else above[-1] + 1
+    return int(first) if first <= curve.index[-1] else None
 
 
 def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
@@ -96,36 +93,36 @@ def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
     return chosen.groupby("step")["log10_median"].median()
 
 
-def condition_seeds(results: Results) -> dict[str, list[int]]:
-    """How many seeds each condition and cell has, by the condition's weights."""
-    found: dict[str, list[int]] = {}
-    for (condition, _), rows in results.condition_seeds.groupby(["condition", "cell"]):
-        weights = results.params.conditions.setting_of(str(condition)).weights
-        found.setdefault(weights, []).append(rows["seed"].nunique())
+def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
+    """Count the seeds of each condition and cell, by the condition's weights."""
+    numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
+    setting = results.params.conditions.setting_of
+    weights = [setting(condition).weights for condition, _ in numbers.index]
+    return numbers.groupby(weights, sort=False).agg(list).to_dict()
+
+
+def padding_share(results: Results) -> float:
+    """The part of all steps that is padding, where comments are padded to the question's steps."""
+    steps = results.condition_curves.query("condition == 'question'")["step"].max()
+    return 1 - results.data_card["sample"]["words"]["mean"] / steps
+
+
+def trained_models(results: Results) -> list[dict[Any, Any]]:
+    """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
+    seeds = results.condition_seeds.query("condition == 'trained'")
+    ends = seeds.groupby("cell")["log10_at_end"].agg(lowest="min", highest="max")
+    found = ends.reindex(results.cells).reset_index().to_dict("records")
+    for model in found:
+        model["accuracy"] = results.metrics[model["cell"]]["accuracy"]
+        model["end"] = value_of(results.conditions, "trained", model["cell"], "log10_at_end")
     return found
 
 
-def trained_models(results: Results) -> list[dict[str, Any]]:
-    """Of every cell: test accuracy, and where the trained models' gradients end, over seeds."""
-    seeds = results.condition_seeds.query("condition == 'trained'")
-    ends = seeds.groupby("cell")["log10_at_end"].agg(["min", "max"])
-    return [
-        {
-            "cell": cell,
-            "accuracy": results.metrics[cell]["accuracy"],
-            "end": value_of(results.conditions, "trained", cell, "log10_at_end"),
-            "lowest": ends["min"].get(cell),
-            "highest": ends["max"].get(cell),
-        }
-        for cell in results.cells
-    ]
-
-
 def swing(results: Results) -> dict[str, float] | None:
-    """The swing that keeps the trained RNN's gradient up on padding, in most models; else None."""
-    powers = results.evidence.get("powers")
-    if powers is None:
+    """Find the swing that keeps the trained RNN's gradient up on padding, in most models."""
+    if "powers" not in results.evidence:
         return None
+    powers = results.evidence["powers"]
     trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
     steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
     if len(steady) <= len(trained) / 2:
@@ -133,19 +130,40 @@ def swing(results: Results) -> dict[str, float] | None:
     return {"models": len(steady), "of": len(trained), "move": steady["last_move"].max()}
 
 
-def metrics_summary(results: Results) -> dict[str, Any]:
-    """The numbers for `dvc metrics show` and `diff`: test metrics and how far gradients reach."""
-    summary: dict[str, Any] = {}
+def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Small tables for `dvc plots`, a column per cell: conditions by step, accuracy by epoch."""
+    curves = results.condition_curves
+    curves = curves[curves["condition"].isin(PLOTTED) & thinned(curves["step"], PLOT_STEPS)]
+    tables = {
+        str(name): own.pivot_table("log10", "step", "cell")
+        for name, own in curves.groupby("condition", sort=False)
+    }
+    validation = results.history.query("split == 'validation'")
+    return tables | {"accuracy": validation.pivot_table("accuracy", "epoch", "cell")}
+
+
+def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    """The numbers for `dvc metrics show` and `diff`.
+
+    They are test metrics and how far gradients reach, by cell; the numbers of conditions.csv, by
+    condition and cell; and how many claims got which verdict.
+    """
+    verdicts = Counter(claim.verdict for claim in claims)
+    summary: dict[str, Any] = {
+        "claims": {v.replace(" ", "_"): verdicts[v] for v in get_args(Verdict)},
+        "conditions": {},
+    }
+    for row in results.conditions.drop(columns="factor").to_dict("records"):
+        of_condition = summary["conditions"].setdefault(row.pop("condition"), {})
+        cell = row.pop("cell")
+        of_condition[cell] = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
     for cell in results.cells:
-        reach = {
-            weights: {
-                "log10_column_sum_at_end": round(
-                    float(_median_curve(results, cell, weights).iloc[-1]), 4
-                ),
+        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
+        summary[cell] = {"test": test}
+        for weights in WEIGHTS:
+            end = float(_median_curve(results, cell, weights).iloc[-1])
+            summary[cell][weights] = {
+                "log10_column_sum_at_end": round(end, 4),
                 "below_float32_from": below_float32_from(results, cell, weights),
             }
-            for weights in WEIGHTS
-        }
-        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
-        summary[cell] = {"test": test, **reach}
     return summary

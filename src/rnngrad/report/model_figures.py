@@ -14,14 +14,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from rnngrad.intervals import mean_interval
+from rnngrad.report import style
 from rnngrad.report.style import (
     COLOURS,
+    DASHES,
     INK,
+    MARKERS,
     NAMES,
-    THIN,
     WEIGHTS,
     WIDTH,
-    draw_limits,
     figure_style,
 )
 from rnngrad.study.results import Results
@@ -35,113 +36,102 @@ PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
 FIRST_STEPS = 60
 
 
+@figure_style()
 def training_figure(results: Results) -> Figure:
     """Loss and accuracy per epoch; bands are 95% intervals of the mean over seeds."""
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        axes = figure.subplots(1, 2)
-        for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
-            for cell in results.cells:
-                for split, line in (("validation", "-"), ("train", "--")):
-                    chosen = results.history.query("cell == @cell and split == @split")
-                    by_epoch = chosen.pivot_table(index="epoch", columns="seed", values=metric)
-                    band = split == "validation" and by_epoch.shape[1] > 1
-                    label, share = f"{NAMES[cell]}, {split}", metric == "accuracy"
-                    _draw_mean(axis, by_epoch, cell, line, share=share, band=band, label=label)
-            axis.set(title=metric.capitalize(), xlabel="epoch")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].set_ylabel("cross-entropy (nats)")
-        axes[1].set_ylabel("share of comments")
-        axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        return figure
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
+        for cell in results.cells:
+            for split, width in (("validation", 1.8), ("train", 0.7)):
+                rows = results.history.query("cell == @cell and split == @split")
+                look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
+                _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
+        axis.set(title=metric.capitalize(), xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("cross-entropy (nats)")
+    axes[1].set_ylabel("share of comments")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
 
 
+@figure_style()
 def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
-    """A figure of how well the last telling word is remembered, and how much gradient reaches it.
+    """Show how well the last telling word is remembered, and how much gradient reaches it.
 
-    Args:
-        remembered: cell, seed, distance_median, auroc, log10_gradient; None where it is empty.
+    The columns are cell, seed, distance_median, auroc, log10_gradient; None without rows.
     """
     if remembered.empty:
         return None
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for cell, rows in remembered.groupby("cell", sort=False):
-            for axis, column in ((left, "auroc"), (right, "log10_gradient")):
-                by_bin = rows.pivot_table(index="distance_median", columns="seed", values=column)
-                label, share = NAMES[str(cell)], column == "auroc"
-                _draw_mean(axis, by_bin, str(cell), "o-", share=share, band=True, label=label)
-        for axis in (left, right):
-            axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
-            axis.set_xlim(0, None)
-            ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
-            axis.set_xticks(ticks, [str(t) for t in ticks])
-        left.set(title="What is remembered", ylabel="pairs in the right order (AUROC)")
-        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        right.set(title="What gradient reaches it", ylabel="log10 of |d logit / d state|, relative")
-        left.axhline(0.5, color=INK, lw=0.9, ls="--", label="chance")
-        left.legend(loc="best")
-        return figure
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for cell, rows in remembered.groupby("cell", sort=False):
+        for axis, column in ((left, "auroc"), (right, "log10_gradient")):
+            look = {"label": NAMES[str(cell)], "marker": MARKERS[str(cell)], "ms": 4}
+            _draw_mean(axis, rows, ("distance_median", column), band=True, **look)
+    for axis in (left, right):
+        axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
+        axis.set_xlim(0, None)
+        ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+    left.set(title="What is remembered", ylabel="pairs in the right order (AUROC)")
+    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.set(title="What gradient reaches it", ylabel="log10 of |d logit / d state|, relative")
+    left.axhline(0.5, color=INK, lw=0.9, ls="--", label="chance")
+    left.legend(loc="best")
+    return figure
 
 
 def _draw_mean(
-    axis: Axes, by_seed: pd.DataFrame, cell: str, line: str, *, share: bool, band: bool, label: str
+    axis: Axes, rows: pd.DataFrame, names: tuple[str, str], *, band: bool, **look: Any
 ) -> None:
-    """The mean over seeds with a band for its 95% interval.
+    """The mean over a cell's seeds, with a band for its 95% interval; NaN are left out.
 
-    ``by_seed`` has a row per place on the x axis and a column per seed; NaN are left out. The band
-    of a ``share`` is cut to what a share can be.
+    ``names`` are the columns on the axes x and y. The band is cut to what shares can be.
     """
-    rows = [mean_interval(row[~np.isnan(row)].tolist()) for row in by_seed.to_numpy()]
-    axis.plot(
-        by_seed.index, [r["mean"] for r in rows], line, ms=4, color=COLOURS[cell], label=label
+    x, y = names
+    by_seed, colour = rows.pivot_table(y, x, "seed"), COLOURS[rows["cell"].iloc[0]]
+    found = pd.DataFrame(
+        [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
     )
-    if not band:
-        return
-    ends = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
-    low, high = np.array(ends, dtype=float).T
-    if share:
-        low, high = low.clip(0, 1), high.clip(0, 1)
-    axis.fill_between(by_seed.index, low, high, color=COLOURS[cell], alpha=0.15, lw=0)
+    axis.plot(by_seed.index, found["mean"], color=colour, **look)
+    if band:
+        low, high = (found[end].astype(float).fillna(found["mean"]) for end in ("low", "high"))
+        if y in ("accuracy", "auroc"):
+            low, high = low.clip(0, 1), high.clip(0, 1)
+        axis.fill_between(by_seed.index, low, high, color=colour, alpha=0.15, lw=0)
 
 
+@figure_style()
 def jacobian_figure(results: Results) -> Figure:
     """Column-sum statistic of d s_t/d s_0 over all steps: untrained left, trained right."""
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, weights in zip(axes, WEIGHTS, strict=True):
-            for cell in results.cells:
-                _draw_curves(axis, results.curves, cell, weights, "column_sum")
-            if "lstm" in results.cells:
-                _draw_curves(axis, results.curves, "lstm", weights, "cell_path")
-            draw_limits(axis)
-            _note_what_leaves(axis, results, weights)
-            axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
-        axes[0].set_ylabel("log10 of mean |d state_t / d state_0|")
-        lines = axes[0].get_legend_handles_labels()
-        figure.legend(*lines, loc="outside lower center", ncols=3)
-        return figure
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, weights in zip(axes, WEIGHTS, strict=True):
+        curves = results.curves[results.curves["weights"] == weights]
+        for cell in results.cells:
+            own = curves.query("cell == @cell and statistic == 'column_sum'")
+            _draw_seeds(axis, own, label=NAMES[cell], color=COLOURS[cell], ls=DASHES[cell])
+        if "lstm" in results.cells:
+            gates = curves[curves["statistic"] == "cell_path"]
+            _draw_seeds(axis, gates, label="forget gates alone (LSTM)", color=INK, ls=":")
+        style.draw_limits(axis)
+        _note_what_leaves(axis, curves[curves["statistic"] == "column_sum"])
+        axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
+    axes[0].set_ylabel("log10 of mean |d state_t / d state_0|")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
-def _draw_curves(axis: Axes, curves: pd.DataFrame, cell: str, weights: str, statistic: str) -> None:
-    chosen = curves.query("cell == @cell and weights == @weights and statistic == @statistic")
-    by_step = chosen.pivot_table(index="step", columns="seed", values="log10_median")
-    by_step = by_step[(by_step.index % THIN == 1) | (by_step.index == by_step.index.max())]
-    is_cell_path = statistic == "cell_path"
-    label = "forget gates alone (LSTM)" if is_cell_path else NAMES[cell]
-    style: dict[str, Any] = {
-        "color": INK if is_cell_path else COLOURS[cell],
-        "ls": ":" if is_cell_path else "-",
-    }
-    axis.plot(by_step.index, by_step.to_numpy(), alpha=0.35, lw=0.8, **style)
-    axis.plot(by_step.index, by_step.median(axis=1), label=label, **style)
+def _draw_seeds(axis: Axes, curves: pd.DataFrame, *, label: str, **look: Any) -> None:
+    by_step = curves.pivot_table("log10_median", "step", "seed")
+    by_step = by_step[style.thinned(by_step.index)]
+    axis.plot(by_step.index, by_step.to_numpy(), alpha=0.7, lw=0.7, **look)
+    axis.plot(by_step.index, by_step.median(axis=1), lw=2.2, label=label, **look)
 
 
-def _note_what_leaves(axis: Axes, results: Results, weights: str) -> None:
-    curves = results.curves.query("weights == @weights and statistic == 'column_sum'")
+def _note_what_leaves(axis: Axes, curves: pd.DataFrame) -> None:
     lowest = curves.groupby(["cell", "seed"])["log10_median"].min()
     leaving = lowest[lowest < FLOOR]
     if leaving.empty:
@@ -156,6 +146,7 @@ def _note_what_leaves(axis: Axes, results: Results, weights: str) -> None:
     )
 
 
+@figure_style()
 def gates_figure(results: Results) -> Figure | None:
     """Distribution of the gate that keeps the state, before and after training; None for RNNs."""
     gates = results.gates
@@ -163,84 +154,75 @@ def gates_figure(results: Results) -> Figure | None:
     if not cells:
         return None
     inputs = [kind for kind in ("padding", "words") if kind in set(gates["input"])]
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 3.0 * len(cells)), layout="constrained")
-        rows = figure.subplots(len(cells), len(inputs), sharex=True, squeeze=False)
-        for cell, row in zip(cells, rows, strict=True):
-            for kind, axis in zip(inputs, row, strict=True):
-                _draw_gates(axis, gates.query("cell == @cell and input == @kind"), COLOURS[cell])
-                gate = "forget gate" if cell == "lstm" else "update gate"
-                axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
-            row[0].set_ylabel("share of activations")
-            row[0].legend()
-        return figure
+    figure = Figure(figsize=(WIDTH, 3.0 * len(cells)), layout="constrained")
+    rows = figure.subplots(len(cells), len(inputs), sharex=True, squeeze=False)
+    for cell, row in zip(cells, rows, strict=True):
+        for kind, axis in zip(inputs, row, strict=True):
+            own = gates.query("cell == @cell and input == @kind")
+            shares = own.pivot_table("share", "activation", "weights")
+            edges = np.append(shares.index - 0.01, 1.0)
+            axis.stairs(shares["init"], edges, label=WEIGHTS["init"], color=INK, lw=1.2)
+            look = {"color": COLOURS[cell], "alpha": 0.45, "fill": True}
+            axis.stairs(shares["trained"], edges, label=WEIGHTS["trained"], **look)
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            gate = "forget gate" if cell == "lstm" else "update gate"
+            axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
+        row[0].set_ylabel("share of activations")
+        row[0].legend()
+    return figure
 
 
-def _draw_gates(axis: Axes, gates: pd.DataFrame, colour: str) -> None:
-    for weights, fill in (("init", False), ("trained", True)):
-        shares = gates[gates["weights"] == weights].groupby("activation")["share"].mean()
-        edges = np.append(shares.index - 0.01, 1.0)
-        style = {"color": colour, "alpha": 0.45} if fill else {"color": INK, "lw": 1.2}
-        axis.stairs(shares, edges, fill=fill, label=WEIGHTS[weights], **style)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-
-
+@figure_style()
 def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) -> Figure:
-    """The triangle of per-step parts of dL_T/dW_hh, trained models, one panel per cell.
+    """Draw trained models' per-step parts of dL_T/dW_hh, one panel per cell.
 
-    Args:
-        triangles: by cell and weights, (T, T) log10 relative to the largest part of the row.
+    ``triangles`` are (T, T) by cell and weights: log10 relative to the largest part of the row.
     """
     trained = {
         cell: values for (cell, weights), values in triangles.items() if weights == "trained"
     }
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 1.4 + WIDTH / len(trained)), layout="constrained")
-        axes = figure.subplots(1, len(trained), sharey=True, squeeze=False)[0]
-        for axis, (cell, values) in zip(axes, trained.items(), strict=True):
-            T = len(values)
-            axis.imshow(
-                values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5)
-            )
-            axis.grid(visible=False)
-            axis.set(title=f"{NAMES[cell]}, trained", xlabel="step t at which W_hh is used")
-        axes[0].set_ylabel("step T of the loss")
-        figure.colorbar(
-            axes[0].images[0],
-            ax=axes.tolist(),
-            label="log10 of the part's norm, relative to the row's largest",
-            location="bottom",
-            extend="min",
-            shrink=0.6,
-            aspect=40,
-        )
-        return figure
+    figure = Figure(figsize=(WIDTH, 1.4 + WIDTH / len(trained)), layout="constrained")
+    axes = figure.subplots(1, len(trained), sharey=True, squeeze=False)[0]
+    for axis, (cell, values) in zip(axes, trained.items(), strict=True):
+        T = len(values)
+        axis.imshow(values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5))
+        axis.grid(visible=False)
+        axis.set(title=f"{NAMES[cell]}, trained", xlabel="step t at which W_hh is used")
+    axes[0].set_ylabel("step T of the loss")
+    figure.colorbar(
+        axes[0].images[0],
+        ax=axes.tolist(),
+        label="log10 of the part's norm, relative to the row's largest",
+        location="bottom",
+        extend="min",
+        shrink=0.6,
+        aspect=40,
+    )
+    return figure
 
 
+@figure_style()
 def paths_figure(curves: pd.DataFrame) -> Figure | None:
-    """Total, cell path and hidden path of d c_t/d c_0, all steps above and the first ones below.
+    """Draw total, cell path and hidden path of d c_t/d c_0, all steps above the first ones.
 
-    Args:
-        curves: those of :class:`~rnngrad.study.results.Results`; None where there is no LSTM.
+    ``curves`` are those of :class:`~rnngrad.study.results.Results`; None where there is no LSTM.
     """
     lstm = curves[(curves["cell"] == "lstm") & curves["statistic"].isin(PATHS)]
     if lstm.empty:
         return None
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-        axes = figure.subplots(2, 2, sharey="row", height_ratios=[1.2, 1])
-        for column, weights in zip(axes.T, WEIGHTS, strict=True):
-            chosen = lstm[lstm["weights"] == weights]
-            _draw_paths(column[0], chosen)
-            _draw_paths(column[1], chosen[chosen["step"] <= FIRST_STEPS])
-            column[0].set_title(f"LSTM, {WEIGHTS[weights]}")
-            column[1].set_xlabel("step t")
-        axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
-        for axis in axes[:, 0]:
-            axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
-        handles = axes[0, 0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=3)
-        return figure
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row", height_ratios=[1.2, 1])
+    for column, weights in zip(axes.T, WEIGHTS, strict=True):
+        chosen = lstm[lstm["weights"] == weights]
+        _draw_paths(column[0], chosen)
+        _draw_paths(column[1], chosen[chosen["step"] <= FIRST_STEPS])
+        column[0].set_title(f"LSTM, {WEIGHTS[weights]}")
+        column[1].set_xlabel("step t")
+    axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 def _draw_paths(axis: Axes, curves: pd.DataFrame) -> None:
@@ -251,23 +233,17 @@ def _draw_paths(axis: Axes, curves: pd.DataFrame) -> None:
     axis.set_xlim(0, None)
 
 
+@figure_style()
 def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figure:
-    """How long the comments are, and how many steps they have at most, or padding makes of all."""
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-        axis = figure.subplots()
-        edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
-        axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
-        axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
-        axis.axvline(most, color=INK, ls="--", lw=0.9)
-        axis.annotate(
-            f"{'at most' if padding == 'none' else 'padded to'} {most:,}",
-            (most, 0.95),
-            xycoords=axis.get_xaxis_transform(),
-            xytext=(-5, 0),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-        )
-        axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
-        return figure
+    """Show how long comments are, and how many steps they have at most, or padding makes."""
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    axis = figure.subplots()
+    edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
+    axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
+    axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
+    axis.axvline(most, color=INK, ls="--", lw=0.9)
+    note = f"{'at most' if padding == 'none' else 'padded to'} {most:,}"
+    place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "top"}
+    axis.annotate(note, (most, 0.95), xycoords=axis.get_xaxis_transform(), **place)
+    axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    return figure

@@ -25,12 +25,9 @@ OWN_TAGS = "(</?(?:sub|sup|details|summary)>)"
 
 
 def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
-    """Every figure that the results allow to draw, in their order on the page.
+    """Draw every figure that the results allow, in their order on the page.
 
-    Args:
-        results: what the stages found.
-        lengths: (n,) words of each comment.
-        most: steps that a comment has at most, and every padded one.
+    ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
     """
     drawn = {
         "windows": why_figures.windows_figure(results.condition_curves),
@@ -51,21 +48,14 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    page = (
-        environment()
-        .get_template("answer.txt.j2")
-        .render(
-            value=partial(metrics.value_of, results.conditions),
-            question=results.params.conditions.question,
-            words=results.data_card["sample"]["words"]["mean"],
-            steps=results.condition_curves.query("condition == 'question'")["step"].max(),
-            seeds=results.numbers_of_seeds,
-            trained=metrics.trained_models(results),
-            swing=metrics.swing(results),
-            claims=claims,
-            verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
-            counts=Counter(claim.verdict for claim in claims),
-        )
+    template = environment().get_template("answer.txt.j2")
+    page = template.render(
+        value=partial(metrics.value_of, results.conditions),
+        question=results.params.conditions.question,
+        padding_share=metrics.padding_share(results),
+        claims=claims,
+        verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
+        counts=Counter(claim.verdict for claim in claims),
     )
     return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
 
@@ -93,7 +83,10 @@ def render_markdown(
         "float32_plateau": metrics.falls_below_float32(conditions, "float32"),
         "log10": math.log10,
         "causes": metrics.cause_table(conditions).to_dict("records"),
-        "lead": metrics.lead(conditions),
+        "value": partial(metrics.value_of, conditions),
+        "padding_share": metrics.padding_share(results),
+        "trained": metrics.trained_models(results),
+        "swing": metrics.swing(results),
         "seeds": results.numbers_of_seeds,
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),
@@ -104,19 +97,24 @@ def render_markdown(
         "settings": pd.json_normalize(settings, max_level=2).iloc[0].to_dict(),
     }
     page = environment().get_template("report.md.j2").render(vars(results) | found)
-    page = re.sub(r" +$", "", page, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", page)
+    page = re.sub(r"[ \t]+$", "", page, flags=re.MULTILINE)
+    headings = [h for h in re.findall(r"^## (.+)$", page, re.MULTILINE) if h != "Contents"]
+    links = "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)
+    return re.sub(r"\n{3,}", "\n\n", page.replace("[contents]", links, 1))
+
+
+def anchor(heading: str) -> str:
+    """The name by which GitHub links to a heading."""
+    plain = re.sub(r"<.*?>", "", heading).lower()
+    return re.sub(r"[^\w -]", "", plain).replace(" ", "-")
 
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
-    """One HTML file: the Markdown report with its SVG figures inside.
-
-    Args:
-        markdown: what :func:`render_markdown` gave.
-        figures: SVG text by file name without its ending.
-    """
+    """One HTML file: the Markdown report with its figures inside, SVG text by file name's stem."""
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
+    converter.add_render_rule("heading_open", _with_anchor)
+    converter.add_render_rule("th_open", lambda *_: '<th scope="col">')
     converter.add_render_rule("html_inline", _own_html)
     converter.add_render_rule("html_block", _own_html)
     converter.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
@@ -129,11 +127,24 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         body,
         flags=re.DOTALL,
     )
+    # and no captions of tables
+    body = re.sub(
+        r'<p><em>Table: (.*?)</em></p>\s*<div class="table"><table>',
+        r'<div class="table" tabindex="0"><table><caption>\1</caption>',
+        body,
+    )
     # sentences are broken into lines, numbers are not
     body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
     title = markdown.partition("\n")[0].removeprefix("# ")
     page = environment().overlay(autoescape=True).get_template("page.html.j2")
     return page.render(title=title, body=body)
+
+
+def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
+    name = anchor(tokens[index + 1].content)
+    tag = tokens[index].tag
+    link = f'<a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
+    return f'<{tag} id="{name}">{link}'
 
 
 def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:

@@ -1,8 +1,7 @@
 """One look for all figures: Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -10,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
-THIN = 4  # steps between the points that are drawn of a curve over all steps: a point per pixel
+THIN = 4  # steps between the points that are drawn of a curve: a point per pixel
 INK = "#24292f"
 GRID = "#c9ced4"
 COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
+DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
+MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 WEIGHTS = {"init": "untrained", "trained": "trained"}
 
@@ -45,22 +46,24 @@ _RC: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw within this context; nobody else's matplotlib settings are touched."""
-    with mpl.rc_context(_RC):
-        yield
+# for a block, or as a function's decorator; other figures keep their settings
+figure_style = partial(mpl.rc_context, _RC)
 
 
+@figure_style()
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text, byte for byte the same for the same data."""
     buffer = io.StringIO()
-    with figure_style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
+def thinned(steps: Any, thin: int = THIN) -> Any:
+    """Which of a curve's steps are drawn: one in so many, and the last one."""
+    return (steps % thin == 1) | (steps == steps.max())
+
+
 def draw_limits(axis: Axes) -> None:
-    """Where float32 ends: its normal numbers at a line, its denormal ones with a band."""
+    """Mark where float32 ends: its normal numbers at a line, its denormal ones with a band."""
     axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--", label="smallest normal float32")
     axis.axhspan(FLOAT32_DENORMAL, FLOAT32_NORMAL, color=INK, alpha=0.12, lw=0)

@@ -41,13 +41,8 @@ def environment() -> Environment:
         "power": _or_nothing(lambda x: "exactly 0" if x == -math.inf else f"10^{x:z.1f}"),
         "interval": _or_nothing(interval),
         "step": lambda step: "never" if math.isnan(step) else f"{step:,.0f}",
-        "nested": nested,
-        "cases": cases,
-        "counted": counted,
-        "typeset": typeset,
-        "text": text,
-        "code": code,
     }
+    made.filters |= {each.__name__: each for each in (nested, cases, counted, typeset, text, code)}
     made.globals |= {"limits": claims}
     return made
 
@@ -73,14 +68,10 @@ def fixed(value: float, digits: int = 1, sign: str = "") -> str:
 def interval(value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf) -> str:
     """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
 
-    Args:
-        value: of :mod:`rnngrad.intervals`; ends may be missing.
-        form: of each number.
-        scale: what each number is multiplied with, such as 100 for percentage points.
-        top: of what cannot be negative, such as a share, the highest value that it can have.
+    Each number is multiplied with ``scale``, such as 100 for percentage points. What cannot be
+    negative, such as a share, has a ``top``, the highest value that it can have.
     """
-    mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
-    assert mean is not None
+    mean, low, high = value["mean"], value.get("low"), value.get("high")
     if low is None or high is None:
         return f"{scale * mean:{form}}"
     if top < math.inf:

@@ -8,6 +8,7 @@ the cells, seeds or conditions that it needs. The tables are those of
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -50,8 +51,7 @@ class Claim:
     """A claim as ``reports/claims.json`` holds it.
 
     Attributes:
-        id: 1 to 11.
-        source: who says so.
+        id, source: 1 to 11, and who says so.
         verdict: what the criterion makes of the numbers.
         condition: completes "holds only ..."; None with any other verdict.
         measured: numbers by names such as "init/padding/total/mean".
@@ -70,22 +70,20 @@ class Claim:
 def judge_all(results: Results) -> list[Claim]:
     """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
     seeds, evidence = results.condition_seeds, results.evidence
-    paths, powers = evidence.get("paths"), evidence.get("powers")
-    output_gates = evidence.get("output_gates")
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
         lstm_wins(results.model_cards, evidence["remembered"]),
-        None if paths is None else gate_rate(paths),
         late_steps(evidence["shares"]),
-        None if powers is None else powers_of_w(powers),
         blocking(evidence["influences"]),
-        None if output_gates is None else output_gate_path(output_gates),
         forget_bias(seeds, results.gates),
-        None if paths is None else one_path(paths),
-        None if paths is None else varying_gates(paths),
     ]
-    return [claim for claim in judged if claim is not None]
+    if "powers" in evidence:
+        judged += [powers_of_w(evidence["powers"])]
+    if "paths" in evidence:  # an LSTM's alone
+        judged += [claim(evidence["paths"]) for claim in (gate_rate, one_path, varying_gates)]
+        judged += [output_gate_path(evidence["output_gates"])]
+    return sorted(filter(None, judged), key=lambda claim: claim.id)
 
 
 def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
@@ -96,7 +94,7 @@ def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
         return None
     end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
     falls = (true["log10_at_20"] <= -SHARP).all()
-    zero, flushed_zero = (np.isneginf(values).all() for values in (end, flushed_end))
+    zero, flushed_zero = np.isneginf(end).all(), np.isneginf(flushed_end).all()
     measured = {
         "log10_at_20": _interval(true["log10_at_20"]),
         "true": _ends(end),
@@ -153,20 +151,18 @@ def lstm_wins(
 
 
 def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
-    """Where the gradient at a telling word is larger, is more remembered of it? By cell.
+    """Ask by cell: where the gradient at a telling word is larger, is more remembered of it?
 
     Spearman's rank correlation between log10_gradient and auroc over the bins of distance. A seed
     has none with fewer than three bins, or where one of the two is the same in all.
     """
     found = {}
     for cell, models in remembered.groupby("cell", sort=False):
-        known = []
-        for _, bins in models.groupby("seed"):
-            both = bins[["log10_gradient", "auroc"]].dropna()
-            if len(both) >= 3 and not both.eq(both.iloc[0]).all().any():
-                known.append(both.corr(method="spearman").to_numpy()[0, 1])
-        if known:
-            found[str(cell)] = mean_interval(known)
+        by_seed = models.groupby("seed")[["log10_gradient", "auroc"]]
+        both = by_seed.corr("spearman", min_periods=3).xs("log10_gradient", level=1)
+        known = both["auroc"].dropna()
+        if len(known):
+            found[str(cell)] = mean_interval(known.tolist())
     return found
 
 
@@ -230,14 +226,12 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
     if lstm.empty:
         return None
     moves = lstm["perturbation"].agg(["min", "max"])
-    small, large = (lstm[lstm["perturbation"] == move] for move in moves)
-    apart = {
-        name: chosen.groupby(["weights", "lag"])["backward_difference"].mean().groupby(level=0)
-        for name, chosen in (("small_moves", small), ("large_moves", large))
-    }
+    small = lstm[lstm["perturbation"] == moves["min"]]
+    means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
+    apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
     at = small[small["lag"] == small.loc[small["lag"] <= GATES_AT, "lag"].max()]
     gates = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean()
-    found = gates.assign(**{name: means.max() for name, means in apart.items()})
+    found = gates.join(apart)
     off, agrees = found["gates_difference"], found["small_moves"].max() <= AGREEMENT
     measured = {
         "lags": {"first": small["lag"].min(), "last": small["lag"].max(), "gates": at["lag"].max()},
@@ -258,13 +252,10 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     # the factors of W_o were tried in their order until path and whole Jacobian grew
     scaled = lstm.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
-    by_weights = scaled.groupby("weights").agg(
-        lowest=("factor", "min"),
-        highest=("factor", "max"),
-        path_rate=("path_rate", "mean"),
-        total_rate=("total_rate", "mean"),
-        grows=("grows", "all"),
-    )
+    groups = scaled.groupby("weights")
+    by_weights = groups["factor"].agg(lowest="min", highest="max")
+    by_weights = by_weights.join(groups[["path_rate", "total_rate"]].mean())
+    by_weights["grows"] = groups["grows"].all()
     as_it_is = lstm[lstm["factor"] == 1].set_index("seed").groupby("weights")
     rates = {str(weights): _interval(rows["path_rate"]) for weights, rows in as_it_is}
     bounds = as_it_is[["bound_rate", "ceiling_rate"]].mean()
@@ -274,12 +265,10 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
         "scaled": _rows(by_weights),
         "clipping": clipping,
     }
-    grown = by_weights[by_weights["grows"]]
-    ends = zip(grown.index, grown["lowest"], grown["highest"], strict=True)
-    spans = [
-        (_trained(w), f"{low}" if low == high else f"{low} to {high}") for w, low, high in ends
-    ]
-    growing = [f"{weights} W_o times {span}" for weights, span in spans]
+    growing = []
+    for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
+        span = " to ".join(str(factor) for factor in ends.unique())
+        growing.append(f"{_trained(str(weights))} W_o times {span}")
     explodes = any(_above_zero(rate) for rate in rates.values())
     ruling = _ruling(clips and explodes, clips and growing, f"with {_listed(growing)}")
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
@@ -287,7 +276,7 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
 
 
 def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
-    """Whether clipping bounds the step and turns none, and by what numbers."""
+    """Tell whether clipping bounds the step and turns none, and by what numbers."""
     longest = clipped.sort_values("gradient_norm").iloc[-1]
     cosine = clipped["cosine"].min()
     bounded = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING
@@ -304,16 +293,15 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
     lstm = seeds[seeds["cell"] == "lstm"]
     steps = [
         _difference(lstm, "log10_at_end", one, other, by="condition")
-        for one, other in zip(BIASES[1:], BIASES, strict=False)
+        for one, other in pairwise(reversed(BIASES))
     ]
-    grows = all(step is not None and _above_zero(step) for step in steps)
-    if None in steps:
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
         return None
-    ends = {
-        name: _interval(lstm[lstm["condition"] == name].set_index("seed")["log10_at_end"])
-        for name in (*BIASES, "chrono")
-        if (lstm["condition"] == name).any()
-    }
+    grows = all(map(_above_zero, known))
+    by_condition = dict(list(lstm.set_index("seed").groupby("condition")["log10_at_end"]))
+    names = [name for name in (*BIASES, "chrono") if name in by_condition]
+    ends = {name: _interval(by_condition[name]) for name in names}
     measured = {"log10_at_end": ends, "gates": _openness(gates[gates["cell"] == "lstm"])}
     vanished = grows and all(_below_zero(end) for end in ends.values())
     ruling = _ruling(vanished, grows, "with forget gates that are not nearly open")
@@ -322,12 +310,10 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
 
 
 def _openness(gates: pd.DataFrame) -> dict[str, Any]:
-    """How open the study's own forget gates are: their mean, and the share that is open."""
-    by_seed = gates.groupby([*CASE, "seed"], sort=False)
-    mean = by_seed["mean"].first()
-    share = gates["share"].where(gates["activation"] > OPEN, 0.0)
-    shares = share.groupby([gates[name] for name in (*CASE, "seed")], sort=False).sum()
-    found = pd.DataFrame({"mean": mean, "open": shares})
+    """Tell how open the study's own forget gates are: their mean, and the share that is open."""
+    opened = gates.assign(open=gates["share"].where(gates["activation"] > OPEN, 0.0))
+    by_seed = opened.groupby([*CASE, "seed"], sort=False)
+    found = by_seed.agg({"mean": "first", "open": "sum"})
     return _rows(found.groupby(level=[0, 1], sort=False).mean())
 
 
@@ -381,14 +367,10 @@ def _numbers(measured: Mapping[str, Any], above: str = "") -> dict[str, float]:
     return found
 
 
-def _rows(table: pd.DataFrame) -> dict[str, Any]:
+def _rows(table: pd.DataFrame) -> dict[Any, Any]:
     """The rows of a table by their index, such as "trained" or "trained/words"."""
     names = ["/".join(name) if isinstance(name, tuple) else name for name in table.index]
-    columns = {column: table[column].tolist() for column in table}
-    return {
-        name: {str(column): values[i] for column, values in columns.items()}
-        for i, name in enumerate(names)
-    }
+    return table.set_axis(names).to_dict("index")
 
 
 def _by_case(frame: pd.DataFrame, column: str, means: list[str]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rnngrad.intervals import log10_mean
+from rnngrad.intervals import change_per_step, log10_mean
+from rnngrad.params import Setting
 from rnngrad.study.results import NAMES, read_arrays
-from rnngrad.study.runs import Condition, Reading, job_name
+from rnngrad.study.runs import Condition, job_name
 
 STEPS = (20, 100, 400, 1383)
 RATES = [f"decades_per_step_{name}" for name in ("padding", "tokens")]
@@ -34,9 +35,7 @@ def condition(folder: Path, *job: Any) -> None:
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The numbers of all conditions, a row per seed, and their curves, a row per seed and step.
 
-    Args:
-        conditions: those whose runs were measured.
-        folder: has a folder for every run, see :func:`rnngrad.study.measure_run.measure_run`.
+    ``folder`` has one for every run, see :func:`rnngrad.study.measure_run.measure_run`.
     """
     rows, curves = [], []
     for name, factor, run, reading in conditions:
@@ -53,44 +52,33 @@ def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFram
 
 
 def curve_numbers(
-    log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Reading
+    log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Setting
 ) -> tuple[pd.Series, dict[str, float]]:
     """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
 
-    Args:
-        log10: (B, T), NaN at steps that were not recorded.
-        words: for each example the steps (from 0) at which words are read.
-        start: log10 of the statistic of the identity, step 0.
-        reading: its arithmetic says above which number rates are taken.
+    ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps
+    (from 0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0.
+    The reading's arithmetic says above which number rates are taken.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
     curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
     T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
     padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
+    from_start = np.insert(log10, 0, start, axis=1)
     numbers: dict[str, float] = {"examples": len(log10), "log10_at_end": float(curve[T])}
     numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
-    numbers["decades_per_step_padding"] = _rate(log10, padding, start, smallest)
-    numbers["decades_per_step_tokens"] = _rate(log10, words, start, smallest)
+    for name, ranges in (("padding", padding), ("tokens", words)):
+        held = [_held(row, own, smallest) for row, own in zip(log10, ranges, strict=True)]
+        numbers[f"decades_per_step_{name}"] = change_per_step(from_start, held)
     numbers["horizon"] = _horizon(curve, start)
     return curve, numbers
 
 
-def _rate(
-    log10: NDArray[np.float64], ranges: Sequence[range], start: float, smallest: float
-) -> float:
-    """Decades per step within the ranges, over all examples; negative is decay."""
-    decades = steps = 0.0
-    for row, own in zip(log10, ranges, strict=True):
-        if not own:
-            continue
-        before = start if own.start == 0 else row[own.start - 1]
-        held = np.flatnonzero(row[own.start : own.stop] > smallest)
-        if len(held) and np.isfinite(before):
-            last = held[-1] + own.start
-            decades += row[last] - before
-            steps += last + 1 - own.start
-    return decades / steps if steps else np.nan
+def _held(row: NDArray[np.float64], own: range, smallest: float) -> range:
+    """The steps (from 0, the start) from before the range to the last one above the smallest."""
+    held = np.flatnonzero(row[own.start : own.stop] > smallest)
+    return range(own.start, own.start + held[-1] + 2) if len(held) else range(0)
 
 
 def _horizon(curve: pd.Series, start: float) -> float:

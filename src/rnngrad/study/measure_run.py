@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.data.batches import load_embedding
-from rnngrad.study.measures.curves import STATISTICS, log_spaced_steps
+from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened, open_model
 
@@ -25,59 +25,36 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
 
     words are the ranges of steps (from 0) at which the examples read words; units is H. The
     arithmetic log has all statistics, and zero_from, see :func:`float32_zero_from`, 0 for never;
-    the others (float64, float32, float32_flushed) have the column sum.
-
-    Args:
-        folder, run, arithmetic: where to, and what is run.
-        embed, training: folder of the stage embed, and see `open_model`.
+    the others (float64, float32, float32_flushed) have the column sum. ``embed`` is the folder of
+    that stage, ``training`` as in `open_model`.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.
     """
     model = open_model(run, load_embedding(embed), *training)
     words = np.array([(words.start, words.stop) for words in model.inputs.words])
-    found = _true(model) if arithmetic == "log" else {"column_sum": _autograd(model, arithmetic)}
+    # costly readings are taken at some steps (from 1) alone
+    T, flush = model.inputs.x.shape[1], arithmetic == "float32_flushed"
+    at = {*log_spaced_steps(T, RECORDED), *range(1, min(T, WINDOW) + 1), *words.ravel().tolist()}
+    if flush:  # the arithmetic in which the question looked at its last steps as well
+        at |= {*range(max(T - WINDOW, 0) + 1, T + 1)}
+    steps = sorted(at - {0})
+    if arithmetic == "log":
+        found = jacobian_curves(model, steps)
+        found["zero_from"] = np.array(float32_zero_from(model, found["column_sum"]) or 0)
+    else:
+        dtype = torch.float64 if arithmetic == "float64" else torch.float32
+        sums = _autograd_column_sums(model, dtype=dtype, flush=flush, steps=steps)
+        with np.errstate(divide="ignore"):
+            found = {"column_sum": np.log10(sums)}
     units = np.array(model.module.hidden_size)
     np.savez_compressed(folder / "log10.npz", allow_pickle=False, words=words, units=units, **found)
 
 
-def _true(model: Opened) -> dict[str, NDArray]:
-    found = rnngrad.jacobian_curves(
-        model.module,
-        model.inputs.x,
-        model.start,
-        state=model.run.state,
-        statistics=STATISTICS,
-        spectral_steps=_recorded(model),
-    )
-    zero = float32_zero_from(model, found.log10_column_sum)
-    curves = {name: getattr(found, f"log10_{name}") for name in STATISTICS}
-    return curves | {"zero_from": np.array(zero or 0)}
-
-
-def _autograd(model: Opened, arithmetic: str) -> NDArray[np.float64]:
-    """Return log10 of autograd's column sums in this arithmetic."""
-    T, at, flush = model.inputs.x.shape[1], _recorded(model), arithmetic == "float32_flushed"
-    if flush:  # the arithmetic in which the question looked at its last steps as well
-        at = sorted({*at, *range(max(T - WINDOW, 0) + 1, T + 1)})
-    sums = rnngrad.autograd_column_sums(
-        model.module,
-        model.inputs.x,
-        model.start,
-        state=model.run.state,
-        dtype=torch.float64 if arithmetic == "float64" else torch.float32,
-        flush=flush,
-        steps=at,
-    )
-    with np.errstate(divide="ignore"):
-        return np.log10(sums)
-
-
-def _recorded(model: Opened) -> list[int]:
-    """Steps (from 1) at which costly readings are taken."""
-    T = model.inputs.x.shape[1]
-    ends = {end for words in model.inputs.words for end in (words.start, words.stop)}
-    return sorted({*log_spaced_steps(T, RECORDED), *range(1, min(T, WINDOW) + 1), *ends} - {0})
+def _autograd_column_sums(model: Opened, **how: Any) -> NDArray[np.float64]:
+    x = model.inputs.x[:, : how["steps"][-1]]  # later steps need not be run
+    state = model.run.state
+    return rnngrad.autograd_column_sums(model.module, x, model.start, state=state, **how)
 
 
 def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
@@ -87,19 +64,15 @@ def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
     number: the largest entries follow them within some steps. The result is taken to stay zero once
     it is. None if it is not zero at the last step.
     """
-    module, x, start, state = model.module, model.inputs.x, model.start, model.run.state
 
     def zero(at: range) -> list[bool]:
-        # later steps need not be run
-        sums = rnngrad.autograd_column_sums(
-            module, x[:, : at[-1]], start, state=state, flush=True, steps=[*at]
-        )
+        sums = _autograd_column_sums(model, flush=True, steps=[*at])
         return (sums[:, at.start - 1 :] == 0).all(axis=0).tolist()
 
     below = np.flatnonzero((log10 < SMALLEST).all(axis=0))
     if not len(below):
         return None
-    steps = range(1, x.shape[1] + 1)
+    steps = range(1, log10.shape[1] + 1)
     near = steps[max(below[0] - BEFORE, 0) : below[0] + AFTER]
     found = zero(near)
     if found[-1] and not all(found):

@@ -1,11 +1,10 @@
 """Everything that the stages before the report have found, read from their files."""
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.stage import read_output
 from rnngrad.study import WEIGHTS
 
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
@@ -80,33 +80,27 @@ def load_results(build: Path, params: Params) -> Results:
         InputError: a file is missing or unreadable.
     """
     cells, train, conditions = list(params.cells), build / "train", build / "conditions"
-    seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
-    histories = [
-        read_result(train / cell / f"seed-{seed}" / "history.csv", *HISTORY).assign(cell=cell)
-        for cell, seed in seeds
-    ]
-    # of every seed first the model before training
-    folders = [
-        (cell, weights, build / "probe" / cell / f"{weights}-{seed}")
-        for cell, seed in seeds
-        for weights in WEIGHTS
-    ]
-    tables = {
-        name: [
-            read_result(folder / f"{name}.csv")
-            for cell, weights, folder in folders
-            if cell in having and (name, weights) != ("remembered", "init")
-        ]
-        for name, having in MEASURES.items()
-    }
+    histories: list[pd.DataFrame] = []
+    tables: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    triangles: defaultdict[tuple[str, str], list[NDArray]] = defaultdict(list)
+    models = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
+    for cell, seed in models:
+        path = train / cell / f"seed-{seed}" / "history.csv"
+        histories.append(read_result(path, *HISTORY).assign(cell=cell))
+        for weights in WEIGHTS:
+            folder = build / "probe" / cell / f"{weights}-{seed}"
+            for name, having in MEASURES.items():
+                if cell in having and (name, weights) != ("remembered", "init"):
+                    tables[name].append(read_result(folder / f"{name}.csv"))
+            triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
     if "lstm" in cells:
         path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
-        tables["tutorial"] = [read_result(path)]
-    measures = {name: _joined(found) for name, found in tables.items() if found}
-    triangles: dict[tuple[str, str], list[NDArray]] = {}
-    for cell, weights, folder in folders:
-        triangle = read_arrays(folder / "triangle.npz")["triangle"]
-        triangles.setdefault((cell, weights), []).append(triangle)
+        tables["tutorial"].append(read_result(path))
+    # a table without rows has no types that another one would have to be reconciled with
+    measures = {
+        name: pd.concat([each for each in found if len(each)] or found[:1], ignore_index=True)
+        for name, found in tables.items()
+    }
     return Results(
         params=params,
         curves=measures.pop("curves"),
@@ -124,18 +118,13 @@ def load_results(build: Path, params: Params) -> Results:
     )
 
 
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    # a table without rows has no types that another one would have to be reconciled with
-    return pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
-
-
 def read_result(path: Path, *columns: str) -> pd.DataFrame:
     """A table that another stage wrote.
 
     Raises:
         InputError: it is missing, no CSV, or lacks one of the columns.
     """
-    table = _read(path, pd.read_csv)
+    table = read_output(path, "dvc repro", pd.read_csv)
     for column in columns:
         if column not in table:
             raise InputError(f"{path}: has no column {column}; run dvc repro")
@@ -153,15 +142,8 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
 
-    return _read(path, load)
+    return read_output(path, "dvc repro", load)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return _read(path, lambda path: json.loads(path.read_text()))
-
-
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    try:
-        return reader(path)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run dvc repro") from error
+    return read_output(path, "dvc repro", lambda path: json.loads(path.read_text()))

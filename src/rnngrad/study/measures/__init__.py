@@ -1,7 +1,7 @@
 """The measures that are taken of every model: a file each, called like the CSV that it makes."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,18 +21,14 @@ from rnngrad.study.measures import (
 )
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import passages_of
-from rnngrad.study.runs.open_model import open_model, state_after
+from rnngrad.study.runs.open_model import open_model, open_passage
 
 
 def measure_model(folder: Path, *model: Any) -> None:
     """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
-    Args:
-        folder: where to.
-        model: the run; at how many steps the spectral norm is taken; folder of the stage embed;
-            weight file, settings of the training, and file of the trained model's predictions, or
-            None. Without them the tutorial's own example is measured.
+    ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
+    example.
 
     Raises:
         InputError: the embedding or the weights are missing or another model's.
@@ -54,25 +50,26 @@ def _measures(
 ) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
     model = open_model(run, embedding, file, train)
-    module, head = model.module, cast("Any", model.head)  # a file has both
-    log10 = curves.jacobian_curves(model, spectral_steps)
-    before, x, labels = passages_of(run, embedding)
-    state, seed = state_after(module, before), run.inputs_seed
-    tables = {"curves": curves.over_comments(run, log10)}
-    tables["influences"] = influences.influences(module, x, state, seed)
-    tables["shares"], triangle = shares.shares(module, head, x, state)
+    passage = open_passage(model, embedding)
+    steps = curves.log_spaced_steps(model.inputs.x.shape[1], spectral_steps)
+    log10 = curves.jacobian_curves(model, steps, paths=run.cell == "lstm")
+    tables = {
+        "curves": curves.over_comments(run, log10),
+        "influences": influences.influences(passage),
+    }
+    tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:
         its = read_result(predictions, "comment", "label", "probability")
-        tables["remembered"] = remembered.remembered(module, head, run, embedding, its)
+        tables["remembered"] = remembered.remembered(model, embedding, its)
     if run.cell == "rnn":
         tables["powers"] = powers.powers(model, log10["frobenius"])
         if run.weights == "init":
-            scaled = powers.powers_at_radii(model)
-            tables["powers"] = pd.concat([tables["powers"].assign(weights="init"), scaled])
+            own = tables["powers"].assign(weights="init")
+            tables["powers"] = pd.concat([own, powers.powers_at_radii(model)])
     else:
         tables["gates"] = gates.gates(model)
     if run.cell == "lstm":
-        tables["output_gates"] = output_gates.output_gates(module, head, x, labels, state, seed)
+        tables["output_gates"] = output_gates.output_gates(passage)
         tables["paths"] = paths.paths(model, log10)
     comments = {name: values.astype(np.float32) for name, values in log10.items()}
     np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)

@@ -20,20 +20,21 @@ def log_spaced_steps(last: int, count: int) -> list[int]:
     return sorted({*spread, *(step for step in MILESTONES if step <= last)})
 
 
-def jacobian_curves(model: Opened, spectral_steps: int) -> dict[str, NDArray[np.float64]]:
-    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's paths are two more."""
-    paths = ["hidden_path"] if model.run.cell == "lstm" else []
-    curves = rnngrad.jacobian_curves(
+def jacobian_curves(
+    model: Opened, spectral_steps: list[int], *, paths: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's ``paths`` are two more."""
+    found = rnngrad.jacobian_curves(
         model.module,
         model.inputs.x,
         model.start,
         state=model.run.state,
         lengths=model.inputs.lengths,
-        statistics=[*STATISTICS, *paths],
-        spectral_steps=log_spaced_steps(model.inputs.x.shape[1], spectral_steps),
+        statistics=(*STATISTICS, "hidden_path") if paths else STATISTICS,
+        spectral_steps=spectral_steps,
     )
-    names = [*STATISTICS, *paths, *(["cell_path"] if paths else [])]
-    return {name: getattr(curves, f"log10_{name}") for name in names}
+    names = (*STATISTICS, "hidden_path", "cell_path") if paths else STATISTICS
+    return {name: getattr(found, f"log10_{name}") for name in names}
 
 
 def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
@@ -42,21 +43,16 @@ def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFra
     Columns: state, statistic, step (from 1), log10_mean, log10_median, log10_low, log10_high (10th
     and 90th percentile), examples (whose comment reaches the step).
     """
-    parts = []
+    tables = []
     for statistic, values in log10.items():
         reached = ~np.isnan(values).all(axis=0)
         own = values[:, reached]
-        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.1, 0.5, 0.9]).to_numpy()
-        low, median, high = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles)
-        part = {
-            "state": run.state,
-            "statistic": statistic,
-            "step": np.flatnonzero(reached) + 1,
-            "log10_mean": log10_mean(own),
-            "log10_median": median,
-            "log10_low": low,
-            "log10_high": high,
-            "examples": (~np.isnan(own)).sum(axis=0),
-        }
-        parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
+        quantiles = pd.DataFrame(np.maximum(own, LOWEST)).quantile([0.5, 0.1, 0.9])
+        table = pd.DataFrame({"state": run.state, "statistic": statistic}, np.flatnonzero(reached))
+        table["step"] = table.index + 1
+        table["log10_mean"] = log10_mean(own)
+        names = [f"log10_{name}" for name in ("median", "low", "high")]
+        table[names] = np.where(quantiles < LOWEST / 1e3, -np.inf, quantiles).T
+        table["examples"] = (~np.isnan(own)).sum(axis=0)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)

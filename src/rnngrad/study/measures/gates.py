@@ -7,16 +7,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rnngrad.probe import Trajectory, trajectory
-from rnngrad.study.runs.open_model import Opened, each
+from rnngrad.study.runs.open_model import Opened
 
 BINS = 50
 
 
 def trajectories(model: Opened) -> Iterator[Trajectory]:
     """The trajectory of every example, one at a time: all at once they may take gigabytes."""
-    for b, x in enumerate(model.inputs.x.split(1)):
-        start = each(lambda part, b=b: part[:, b : b + 1], model.start)
-        yield trajectory(model.module, x, start)
+    for b in range(len(model.inputs.x)):
+        one = model.of(slice(b, b + 1))
+        yield trajectory(one.module, one.inputs.x, one.start)
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:
@@ -40,10 +40,9 @@ def gates(model: Opened) -> pd.DataFrame:
             chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
             counts[name] += np.histogram(chosen, edges)[0]
             sums[name] += float(chosen.sum())
-    centres = (edges[:-1] + edges[1:]) / 2
-    parts = [
-        {"input": name, "activation": centres, "share": own / own.sum(), "mean": total / own.sum()}
-        for (name, own), total in zip(counts.items(), sums.values(), strict=True)
-        if own.any()
-    ]
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+    tables = []
+    for name, own in counts.items():
+        if own.any():
+            shares = pd.DataFrame({"input": name, "activation": (edges[:-1] + edges[1:]) / 2})
+            tables.append(shares.assign(share=own / own.sum(), mean=sums[name] / own.sum()))
+    return pd.concat(tables, ignore_index=True)

@@ -11,7 +11,7 @@ gate; an RNN has none).
 s is c for an LSTM, with h_k left as it was, and h otherwise.
 """
 
-import copy
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 import rnngrad
 from rnngrad.study.measures.gates import memory_gate
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened, State, each
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -31,12 +31,10 @@ SMALL, LARGE = 1e-3, 1.0  # of the norm of s_k
 RESOLVED = 1e-12
 
 
-def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.DataFrame:
+def influences(model: Opened) -> pd.DataFrame:
     """Forward influence of a state on later ones, beside the gradient and the product of gates.
 
-    Args:
-        module, x, start: of any dtype; copies run in float64. What it reads (B, T, D), from where.
-        seed: of the random directions.
+    Everything is computed in float64, in random directions v.
 
     Returns:
         A row per perturbation (eps) and lag (t - k), over comments, steps k and directions.
@@ -45,16 +43,16 @@ def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.Dat
         backward_difference, gates_difference: median distance from log10_forward, in decades.
         gates_correlation: Pearson's, of log10_gates and log10_forward.
     """
-    module = copy.deepcopy(module).double().requires_grad_(False)
-    x, state = _samples(module, x.double(), each(Tensor.double, start))
-    s_k = (state[1] if isinstance(state, tuple) else state)[0]
-    generator = torch.Generator().manual_seed(seed)
+    _, module, _, inputs, start = model.double()
+    module.requires_grad_(False)
+    x, state = _samples(module, inputs.x, start)
+    s_k = _s(state)
+    generator = torch.Generator().manual_seed(model.run.inputs_seed)
     v = normalize(torch.randn(s_k.shape, generator=generator, dtype=torch.float64), dim=1)
     size = s_k.norm(dim=1)
     with torch.no_grad():
-        moved = {
-            eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)
-        }
+        far = {eps: eps * size[:, None] * v for eps in (SMALL, LARGE)}
+        moved = {eps: _run(module, x, state, s_k + move) for eps, move in far.items()}
     path = _run(module, x, state, s_k.requires_grad_())
     gates = x.new_full((x.shape[1], len(x)), torch.nan)  # an RNN has none
     if not isinstance(module, nn.RNN):
@@ -71,7 +69,7 @@ def influences(module: nn.RNNBase, x: Tensor, start: State, seed: int) -> pd.Dat
             move = (there[t] - s_t).norm(dim=1)
             resolved = move > RESOLVED * s_t.norm(dim=1)
             sizes = (move / (eps * size), backward, gates[t])
-            rows.append({"perturbation": eps, "lag": t + 1} | _compared(*sizes, resolved))
+            rows.append({"perturbation": eps, "lag": t + 1} | _compared(sizes, resolved))
     return pd.DataFrame(rows)
 
 
@@ -90,16 +88,16 @@ def _run(module: nn.RNNBase, x: Tensor, state: State, s_k: Tensor) -> list[Tenso
     state, path = (state[0], s_k[None]) if isinstance(state, tuple) else s_k[None], []
     for x_t in x.split(1, dim=1):
         state = module(x_t, state)[1]
-        path.append((state[1] if isinstance(state, tuple) else state)[0])
+        path.append(_s(state))
     return path
 
 
-def _compared(
-    forward: Tensor, backward: Tensor, gates: Tensor, resolved: Tensor
-) -> dict[str, float]:
-    ahead, back, gate = (
-        pd.Series(size[resolved].log10().numpy()) for size in (forward, backward, gates)
-    )
+def _s(state: State) -> Tensor:
+    return (state[1] if isinstance(state, tuple) else state)[0]
+
+
+def _compared(sizes: Iterable[Tensor], resolved: Tensor) -> dict[str, float]:
+    ahead, back, gate = (pd.Series(size[resolved].log10().numpy()) for size in sizes)
     return {
         "resolved": resolved.double().mean().item(),
         "log10_forward": ahead.median(),

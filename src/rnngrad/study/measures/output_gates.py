@@ -11,6 +11,7 @@ bound an RNN's Jacobian in the same way: by the largest singular value, not by a
 
 import copy
 import math
+from typing import cast
 
 import pandas as pd
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened, State
 
 COMMENTS = 2
 STEPS = 50
@@ -26,16 +27,10 @@ FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
 CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 
 
-def output_gates(
-    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, start: State, seed: int
-) -> pd.DataFrame:
-    """How fast that path grows, with W_o as it is and times 2, 4, ... until it does grow.
+def output_gates(model: Opened) -> pd.DataFrame:
+    """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
 
-    Args:
-        module, head: an LSTM and the logistic unit that reads it, left as they are.
-        x, labels, start: what they read (B, T, D), its labels, and the state before it; two
-            comments and 50 steps at most.
-        seed: of the directions from which the total is estimated.
+    It is taken of two comments and 50 steps at most, in float64.
 
     Returns:
         A row per factor, up to the first at which path_rate is positive, or 256.
@@ -45,39 +40,42 @@ def output_gates(
         (of dL/dW_hh before and after clipping to the norm 1, and between the two);
         log10_early_to_late (the part of dL/dW_hh of the first half of the steps over the other's).
     """
-    x, labels = x[:COMMENTS, :STEPS].double(), labels[:COMMENTS].double()
-    state = each(lambda part: part[:, :COMMENTS].double(), start)
-    norm = torch.linalg.matrix_norm(_output_gate_weight(module), 2).item()
-    head, rows = copy.deepcopy(head).double(), []
+    H, rows = model.module.hidden_size, []
+    model = model.of(slice(COMMENTS))
+    inputs = model.inputs._replace(x=model.inputs.x[:, :STEPS])
+    model = model._replace(inputs=inputs)
+    norm = torch.linalg.matrix_norm(model.kernel[3 * H :], 2).item()
     for factor in FACTORS:
-        scaled = copy.deepcopy(module).double()
-        _output_gate_weight(scaled).mul_(factor)
-        row = {"factor": factor} | _path_rates(scaled, x, state, factor * norm)
+        scaled = model.double()
+        W_o = scaled.kernel[3 * H :]  # torch stacks the gates as i, f, g, o
+        W_o *= factor
+        row = {"factor": factor} | _path_rates(scaled, W_o, factor * norm)
         last = row["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
             curves = rnngrad.jacobian_curves(
-                scaled, x, state, state="full", method="sketch", statistics=["frobenius"], seed=seed
+                scaled.module,
+                scaled.inputs.x,
+                scaled.start,
+                state="full",
+                method="sketch",
+                statistics=["frobenius"],
+                seed=model.run.inputs_seed,
             )
-            gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * module.hidden_size) / 2
-            row["total_rate"] = float(gained) / x.shape[1]
-            row |= _clipping(scaled, head, x, labels, state)
+            gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * H) / 2
+            row["total_rate"] = float(gained) / inputs.x.shape[1]
+            row |= _clipping(scaled)
         rows.append(row)
         if last:
             break
     return pd.DataFrame(rows)
 
 
-def _output_gate_weight(module: nn.RNNBase) -> Tensor:
-    """W_o (H, H), a view: torch stacks the gates as i, f, g, o."""
-    return dict(module.named_parameters())["weight_hh_l0"].detach()[3 * module.hidden_size :]
-
-
-def _path_rates(module: nn.RNNBase, x: Tensor, state: State, norm: float) -> dict[str, float]:
-    K = output_gate_factors(module, x, state)
+def _path_rates(model: Opened, W_o: Tensor, norm: float) -> dict[str, float]:
+    K = output_gate_factors(model.module, model.inputs.x, model.start)
     # a cell state of zero stays zero until a word has a vector: there is no path yet
     begun = (K != 0).any(dim=2).all(dim=1)
     K = K[int(begun.byte().argmax()) :]
-    path = log10_norm_of_product(K.float(), _output_gate_weight(module).float())
+    path = log10_norm_of_product(K.float(), W_o.float())
     largest = K.abs().amax(dim=(0, 2))
     return {
         "path_rate": (path / len(K)).mean().item(),
@@ -105,17 +103,15 @@ def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:
     return log10_scale + torch.linalg.matrix_norm(product, 2).log10().nan_to_num(neginf=0.0)
 
 
-def _clipping(
-    module: nn.RNNBase, head: nn.Linear, x: Tensor, labels: Tensor, state: State
-) -> dict[str, float]:
+def _clipping(model: Opened) -> dict[str, float]:
     """The gradient of W_hh before and after clipping, and where its parts come from."""
-    early, late = copy.deepcopy(module), copy.deepcopy(module)
-    half = x.shape[1] // 2
+    _, early, head, (x, _, _, labels), state = model
+    late, half = copy.deepcopy(early), x.shape[1] // 2
     state = early(x[:, :half], state)[1] if half else state
     output, _ = late(x[:, half:], state)
     logits = head(output[:, -1]).squeeze(-1)
-    uses = [dict(module.named_parameters())["weight_hh_l0"] for module in (early, late)]
-    loss = binary_cross_entropy_with_logits(logits, labels)
+    uses = [module.get_parameter("weight_hh_l0") for module in (early, late)]
+    loss = binary_cross_entropy_with_logits(logits, cast("Tensor", labels).double())
     parts = torch.autograd.grad(loss, uses, allow_unused=True, materialize_grads=True)
     weight = nn.Parameter(uses[0].detach())
     gradient = sum(parts, torch.zeros_like(weight))

@@ -16,6 +16,7 @@ dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import rnngrad
+from rnngrad.intervals import change_per_step
 from rnngrad.probe import Trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.runs.inputs import change_per_step, most_of_both, settled_ranges
+from rnngrad.study.runs.inputs import most_of_both, settled_ranges
 from rnngrad.study.runs.open_model import Opened
 
 NUDGE = 1e-3  # of ln z, to either side
@@ -58,17 +60,14 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     """
     module, ranges = model.module, model.inputs.ranges()
     counting, longest = settled_ranges(ranges), most_of_both(ranges)
-    seen: dict[str, list[tuple[Array, Array, tuple[Array, Array]]]] = {}
-    factors: dict[str, float] = {}
+    seen, factors = [], {}
     for example, path in enumerate(trajectories(model)):
-        for name, own in counting.items():
-            if own[example]:
-                seen.setdefault(name, []).append(_seen(path, own[example]))
+        seen += [_seen(path, name, own[example]) for name, own in counting.items() if own[example]]
         if example == longest:
             factors = _tanh_factors_per_step(model, example, path)
-    rows = []
-    for name in sorted(seen):
-        own, (log10_through, spread, last_steps) = counting[name], zip(*seen[name], strict=True)
+    below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
+    for name, found in pd.DataFrame(seen).groupby("input"):
+        own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
         # after the first step there is no hidden path yet
         begun = [range(max(steps.start, 1), steps.stop) for steps in own]
         row = {
@@ -77,32 +76,31 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             "total": change_per_step(curves["frobenius"], begun),
             "cell_path": change_per_step(curves["cell_path"], begun),
             "hidden_path": change_per_step(curves["hidden_path"], begun),
-            "below_largest_path": _below_largest_path(curves, ranges[name]),
-            "gate_std": float(np.quantile(np.concatenate(spread), 0.5, method="lower")),
-            "tanh_factors": factors[name],
-            "log10_tanh_factor": float(np.concatenate(log10_through).mean()),
+            "below_largest_path": float(max(below[b, own].max() for b, own in all_steps if own)),
+            "gate_std": float(np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower")),
+            "tanh_factors": factors[str(name)],
+            "log10_tanh_factor": float(np.concatenate([*found["log10_through"]]).mean()),
             "zero_state_rate": np.nan,
             "settled_rate": np.nan,
         }
         if name == "padding":
             row["zero_state_rate"] = rate_at(module, np.zeros(2 * module.hidden_size))
-            row["settled_rate"] = rate_at_settled_state(module, last_steps)
+            row["settled_rate"] = rate_at_settled_state(module, found["last_step"])
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _seen(path: Trajectory, steps: range) -> tuple[Array, Array, tuple[Array, Array]]:
+def _seen(path: Trajectory, name: str, steps: range) -> dict[str, Any]:
     """By step the mean of log10 of o tanh'(c), by unit the gate's deviation, the last states."""
     own = slice(steps.start, steps.stop)
     with np.errstate(divide="ignore"):
         log10_through = np.log10(path.factors.maps().through[0, own]).mean(axis=1)
-    spread = memory_gate(path)[0, own].std(axis=0)
-    return log10_through, spread, (state_at(path, steps[-1]), state_at(path, steps.stop))
-
-
-def _below_largest_path(curves: Mapping[str, Array], ranges: list[range]) -> float:
-    below = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"]
-    return max(float(below[b, own.start : own.stop].max()) for b, own in enumerate(ranges) if own)
+    return {
+        "input": name,
+        "log10_through": log10_through,
+        "spread": memory_gate(path)[0, own].std(axis=0),
+        "last_step": (state_at(path, steps[-1]), state_at(path, steps.stop)),
+    }
 
 
 def state_at(path: Trajectory, t: int) -> Array:
@@ -142,10 +140,9 @@ def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dic
     first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
     part = rnngrad.trajectory(model.module, inputs.x[example, None, first:stop], (h, c))
-    steps = {name: own[example] for name, own in inputs.ranges().items()}
     within = {
-        name: [range(max(own.start, first) - first, min(own.stop, stop) - first)]
-        for name, own in steps.items()
+        name: [range(max(own[example].start, first) - first, min(own[example].stop, stop) - first)]
+        for name, own in inputs.ranges().items()
     }
     found = tanh_factors(part)[None]
     return {name: change_per_step(found, own) for name, own in settled_ranges(within).items()}

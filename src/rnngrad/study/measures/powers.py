@@ -8,7 +8,6 @@ Source: Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recur
 networks", section 2.1.
 """
 
-import copy
 from typing import cast
 
 import numpy as np
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rnngrad
-from rnngrad.study.runs.inputs import Inputs, change_per_step, most_of_both, settled_ranges
-from rnngrad.study.runs.open_model import Opened, each
+from rnngrad.intervals import change_per_step
+from rnngrad.study.runs.inputs import most_of_both, settled_ranges
+from rnngrad.study.runs.open_model import Opened
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
 
@@ -33,14 +33,13 @@ def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
         tanh' over units and steps); last_move (the most that any unit moves in the last step of
         this input, median over comments). The first 100 steps of a comment's padding do not count.
     """
-    _, module, _, inputs, start = model
-    W, h_0 = cast("Tensor", module.weight_hh_l0).detach().double(), cast("Tensor", start)
-    radius, rows = spectral_radius(W), []
+    W, rows = model.kernel.double(), []
+    radius, h_0 = spectral_radius(W), cast("Tensor", model.start)
     with torch.no_grad():
-        h = module(inputs.x, h_0)[0].double()
+        h = model.module(model.inputs.x, h_0)[0].double()
     slopes = (1 - h.square()).numpy().mean(axis=2)
     moves = torch.diff(h, dim=1, prepend=h_0[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
-    for name, ranges in settled_ranges(inputs.ranges()).items():
+    for name, ranges in settled_ranges(model.inputs.ranges()).items():
         read = [(b, steps) for b, steps in enumerate(ranges) if steps]
         if read:
             at = [slopes[b, steps.start : steps.stop] for b, steps in read]
@@ -65,17 +64,13 @@ def spectral_radius(W: Tensor) -> float:
 
 def powers_at_radii(model: Opened) -> pd.DataFrame:
     """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
-    one = most_of_both(model.inputs.ranges())
-    own, tables = slice(one, one + 1), []
-    # few directions are soonest carried on in float64, many steps at a time
-    x, words, lengths = model.inputs
-    inputs = Inputs(x[own].double(), words[own], lengths[own])
-    start = each(lambda part: part[:, own].double(), model.start)
+    one, tables = most_of_both(model.inputs.ranges()), []
     for radius in SCALED_TO:
-        module = copy.deepcopy(model.module).double()
-        W = cast("Tensor", module.weight_hh_l0)
-        with torch.no_grad():
-            W *= radius / spectral_radius(W)
+        # few directions are soonest carried on in float64, many steps at a time
+        scaled = model.of(slice(one, one + 1)).double()
+        W = scaled.kernel
+        W *= radius / spectral_radius(W)
+        _, module, _, inputs, start = scaled
         curves = rnngrad.jacobian_curves(
             module,
             inputs.x,
@@ -84,7 +79,6 @@ def powers_at_radii(model: Opened) -> pd.DataFrame:
             method="sketch",
             statistics=["frobenius"],
         )
-        scaled = Opened(model.run, module, None, inputs, start)
         table = powers(scaled, curves.log10_frobenius)
         tables.append(table.assign(weights=f"radius {radius}"))
     return pd.concat(tables, ignore_index=True)

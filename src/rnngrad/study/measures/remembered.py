@@ -6,16 +6,15 @@ Only samples that know their telling words have such a distance; the others give
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
 
 import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.inputs import Embedding, padded_comments
-from rnngrad.study.runs.open_model import state_after
+from rnngrad.study.runs.open_model import Opened, state_after
 
 BINS = 5
-PROBED = 4  # comments of each bin whose gradient is taken: those nearest to its median distance
+PROBED = 4  # comments of each bin whose gradient is taken
 
 
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
@@ -38,19 +37,10 @@ def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     return table.assign(bin=bins.astype(np.int64))
 
 
-def remembered(
-    module: nn.RNNBase,
-    head: nn.Linear,
-    run: Run,
-    embedding: Embedding,
-    predictions: pd.DataFrame,
-) -> pd.DataFrame:
+def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -> pd.DataFrame:
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
-    Args:
-        module, head: the trained classifier.
-        run, embedding: how it reads comments.
-        predictions: its comment, label and probability of the test split.
+    ``predictions`` are its comment, label and probability of the test split.
 
     Returns:
         A row per bin; none where no distance is known. accuracy: share called toxic. auroc: share
@@ -58,11 +48,14 @@ def remembered(
         cannot raise by calling everything toxic. log10_gradient: median over some comments of log10
         of |d logit/d s| at the telling word over that at the last step; s is c for an LSTM.
     """
-    telling = telling_comments(embedding[0], run)
+    telling = telling_comments(embedding[0], model.run)
     if telling.empty:
         return pd.DataFrame()
-    probed = _nearest_to_the_median(telling)
-    log10 = _log10_gradients(module, head, run, embedding, probed)
+    # of each bin the comments nearest to its median distance
+    off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
+    nearest = telling.loc[off.abs().sort_values(kind="stable").index]
+    probed = nearest.groupby("bin").head(PROBED).sort_values("comment")
+    log10 = _log10_gradients(model, embedding, probed)
     others = predictions.loc[predictions["label"] == 0, "probability"]
     bins = telling.merge(predictions, on="comment").groupby("bin")
     table = bins.agg(
@@ -79,23 +72,15 @@ def remembered(
 
 def _in_order(higher: pd.Series, lower: pd.Series) -> float:
     """Share of the pairs in which ``higher`` is, equal ones as halves; NaN where there are none."""
-    from scipy.stats import mannwhitneyu  # takes long to import, and many samples do not need it
-
-    if lower.empty:
-        return np.nan
-    return mannwhitneyu(higher, lower, method="asymptotic").statistic / len(higher) / len(lower)
-
-
-def _nearest_to_the_median(telling: pd.DataFrame) -> pd.DataFrame:
-    median = telling.groupby("bin")["distance"].transform("median")
-    order = (telling["distance"] - median).abs().sort_values(kind="stable").index
-    return telling.loc[order].groupby("bin").head(PROBED).sort_values("comment")
+    signs = np.sign(np.subtract.outer(higher.to_numpy(), lower.to_numpy()))
+    return float((1 + signs).mean() / 2) if signs.size else np.nan
 
 
 def _log10_gradients(
-    module: nn.RNNBase, head: nn.Linear, run: Run, embedding: Embedding, probed: pd.DataFrame
+    model: Opened, embedding: Embedding, probed: pd.DataFrame
 ) -> NDArray[np.float64]:
     """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
+    run, module, head, _, _ = model
     inputs = padded_comments(run, embedding, probed["comment"].to_numpy())
     last = inputs.lengths.numpy() - 1
     at = last - probed["distance"].to_numpy()

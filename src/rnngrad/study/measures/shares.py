@@ -8,10 +8,9 @@ triangle; its last row says which steps the last loss learns from.
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 import rnngrad
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import Opened
 
 COMMENTS = 2
 STEPS = 100
@@ -19,14 +18,10 @@ LATE = 0.1  # the last tenth of the steps
 MOST = 0.9
 
 
-def shares(
-    module: nn.RNNBase, head: nn.Linear, x: Tensor, start: State
-) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    Args:
-        module, head: the layer, and the logistic unit that reads it.
-        x, start: what it reads (B, T, D), and from which state; two comments and 100 steps at most.
+    It is taken of two comments and 100 steps at most.
 
     Returns:
         A row per comment: steps (T), late_share (what the last tenth of the steps holds of the
@@ -34,36 +29,28 @@ def shares(
         (T, T), loss step x step, of the first comment: log10 of the norm of each part relative to
         the largest of its row; NaN above the diagonal.
     """
-    x = x[:COMMENTS, :STEPS]
-    parts = rnngrad.weight_gradient_parts(
-        module,
-        x,
-        head.weight.detach().expand(*x.shape[:2], -1),
-        each(lambda part: part[:, :COMMENTS], start),
-        reduce="log10_norm",
-    )["weight_hh_l0"]
-    rows = [_shares_of_row(triangle[-1], comment) for comment, triangle in enumerate(parts)]
-    return pd.DataFrame(rows), _relative(parts[0])
-
-
-def _shares_of_row(log10_norms: NDArray[np.float64], comment: int) -> dict[str, float]:
-    T = len(log10_norms)
-    top = log10_norms.max()
-    norms = 10.0 ** (log10_norms - (top if np.isfinite(top) else 0.0))
+    _, module, head, inputs, start = model.of(slice(COMMENTS))
+    x = inputs.x[:, :STEPS]
+    gradient = head.weight.detach().expand(*x.shape[:2], -1)
+    found = rnngrad.weight_gradient_parts(module, x, gradient, start, reduce="log10_norm")
+    parts = found["weight_hh_l0"]
+    T, last = x.shape[1], parts[:, -1]
     # a single step from the zero state has no part at all
-    from_the_end = np.cumsum(norms[::-1]) / (norms.sum() or np.nan)
-    return {
-        "comment": comment,
+    norms = 10.0 ** (last - _finite(last.max(axis=1, keepdims=True)))
+    total = np.where(norms.any(axis=1), norms.sum(axis=1), np.nan)
+    from_the_end = np.cumsum(norms[:, ::-1], axis=1) / total[:, None]
+    table = {
+        "comment": range(len(parts)),
         "steps": T,
-        "late_share": from_the_end[max(round(LATE * T), 1) - 1],
+        "late_share": from_the_end[:, max(round(LATE * T), 1) - 1],
         # a sum may end a rounding error below 1, but it never ends below 0.9
-        "steps_of_most": int(np.argmax(from_the_end >= MOST)) + 1,
+        "steps_of_most": np.argmax(from_the_end >= MOST, axis=1) + 1,
     }
-
-
-def _relative(triangle: NDArray[np.float64]) -> NDArray[np.float32]:
-    top = triangle.max(axis=1, keepdims=True)
     # read from a zero state, the first step has no part in the gradient of W_hh
-    relative = triangle - np.where(np.isfinite(top), top, 0.0)
-    relative[np.triu_indices(len(triangle), 1)] = np.nan
-    return relative.astype(np.float32)
+    triangle = parts[0] - _finite(parts[0].max(axis=1, keepdims=True))
+    triangle[np.triu_indices(T, 1)] = np.nan
+    return pd.DataFrame(table), triangle.astype(np.float32)
+
+
+def _finite(log10: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(log10), log10, 0.0)

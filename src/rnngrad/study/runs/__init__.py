@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -51,44 +52,38 @@ class Run(BaseModel, frozen=True):
         return "c" if self.cell == "lstm" else "h"
 
 
-class Reading(NamedTuple):
-    """What a condition reads from a run."""
-
-    arithmetic: str
-    statistic: str
-    halved_mean: bool
-
-
 class Condition(NamedTuple):
-    """A case of params.yaml, for one cell and seed."""
+    """A case of params.yaml, for one cell and seed.
+
+    What it reads from its run is the setting's arithmetic, statistic and halved_mean.
+    """
 
     name: str
     factor: str
     run: Run
-    reading: Reading
+    reading: Setting
 
 
 def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
     """The arguments of :func:`rnngrad.study.measures.measure_model`, by model of a cell."""
     probe, jobs = params.probe, Jobs()
-    for seed in params.train_of(cell).seeds:
-        for weights in WEIGHTS:
-            run = Run(
-                cell=cell,
-                seed=seed,
-                weights=weights,
-                input="comments",
-                padding=params.embed.padding,
-                steps=params.embed.max_length,
-                examples=probe.comments,
-                inputs_seed=probe.seed,
-                initial_state=probe.initial_state,
-                state_seed=probe.seed,
-            )
-            file, train = _training(params, run, build)
-            predictions = file.with_name("predictions.csv") if weights == "trained" else None
-            job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
-            jobs[f"{weights}-{seed}"] = job
+    for seed, weights in product(params.train_of(cell).seeds, WEIGHTS):
+        run = Run(
+            cell=cell,
+            seed=seed,
+            weights=weights,
+            input="comments",
+            padding=params.embed.padding,
+            steps=params.embed.max_length,
+            examples=probe.comments,
+            inputs_seed=probe.seed,
+            initial_state=probe.initial_state,
+            state_seed=probe.seed,
+        )
+        file, train = _training(params, run, build)
+        predictions = file.with_name("predictions.csv") if weights == "trained" else None
+        job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
+        jobs[f"{weights}-{seed}"] = job
     return jobs | ({"tutorial": ()} if cell == "lstm" else {})
 
 
@@ -103,24 +98,24 @@ def probe(folder: Path, *job: Any) -> None:
 def condition_jobs(params: Params, build: Path) -> Jobs:
     """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
     jobs = Jobs()
-    for condition in conditions_of(params):
+    for _, _, run, reading in conditions_of(params):
         # true values say where to look for float32's first zero
-        for arithmetic in ("log", condition.reading.arithmetic):
-            run = condition.run
+        for arithmetic in ("log", reading.arithmetic):
             job = (run, arithmetic, build / "embed", *_training(params, run, build))
             jobs[job_name(run, arithmetic)] = job
-    return dict(sorted(jobs.items(), key=lambda job: _soon_done(*job[1][:2])))
+
+    def order(name: str) -> tuple[bool, bool, int]:
+        # what takes long comes first, so that no core is left alone with it in the end
+        run, arithmetic, *_ = jobs[name]
+        return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
+
+    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def job_name(run: Run, arithmetic: str) -> str:
     """The name of a folder, the same for equal runs."""
     digest = hashlib.sha256(run.model_dump_json().encode()).hexdigest()
     return f"{run.cell}-{run.seed}-{digest[:12]}-{arithmetic}"
-
-
-def _soon_done(run: Run, arithmetic: str) -> tuple[bool, bool, int]:
-    # what takes long comes first, so that no core is left alone with it in the end
-    return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
 
 
 def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
@@ -136,13 +131,12 @@ def conditions_of(params: Params) -> Iterator[Condition]:
     conditions = params.conditions
     for case in conditions.cases:
         setting, factor = conditions.setting_of(case), conditions.factor_of(case)
-        reading = Reading(setting.arithmetic, setting.statistic, setting.halved_mean)
         trained = setting.weights == "trained"
         for cell in setting.cells:
             if trained and cell not in params.cells:
                 continue  # nobody trained it
             for seed in params.train_of(cell).seeds if trained else conditions.seeds:
-                yield Condition(case, factor, _run_of(params, setting, cell, seed), reading)
+                yield Condition(case, factor, _run_of(params, setting, cell, seed), setting)
 
 
 def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:

@@ -1,6 +1,5 @@
 """The inputs of the study's models, and the steps at which they read padding or words."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,11 +25,18 @@ class Inputs(NamedTuple):
         x: (B, T, D) float32; padding is there step by step.
         words: by example, the steps (from 0) at which words are read.
         lengths: (B,) int64, the steps that count.
+        labels: (B,) float32 of comments; None of other inputs.
     """
 
     x: Tensor
     words: list[range]
     lengths: Tensor
+    labels: Tensor | None = None
+
+    def of(self, examples: slice) -> "Inputs":
+        """Those of some of the examples."""
+        labels = None if self.labels is None else self.labels[examples]
+        return Inputs(self.x[examples], self.words[examples], self.lengths[examples], labels)
 
     def ranges(self) -> Ranges:
         """By kind of input, the steps at which each example reads it; there may be none."""
@@ -53,18 +59,18 @@ def inputs_of(run: Run, embedding: Embedding) -> Inputs:
             np.resize(np.concatenate([sample.tokens_of(i) for i in rng.permutation(test)]), T)
             for _ in range(n)
         )
-        found = _unpadded(vectors[np.stack([*streams])], range(T))
+        found = _unpadded(torch.from_numpy(vectors[np.stack([*streams])]), range(T))
     elif run.input == "random_tokens":
         # Keras' Embedding before training: U(-0.05, 0.05)
         table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
-        found = _unpadded(table[rng.integers(1, len(table), (n, T))], range(T))
+        found = _unpadded(torch.from_numpy(table[rng.integers(1, len(table), (n, T))]), range(T))
     else:
-        found = _unpadded(np.zeros((n, T, vectors.shape[1]), np.float32), range(0))
+        found = _unpadded(torch.zeros(n, T, vectors.shape[1]), range(0))
     return found._replace(x=found.x[:, :, : run.features].contiguous())
 
 
-def _unpadded(x: NDArray[np.float32], words: range) -> Inputs:
-    return Inputs(torch.from_numpy(x), [words] * len(x), torch.full((len(x),), x.shape[1]))
+def _unpadded(x: Tensor, words: range) -> Inputs:
+    return Inputs(x, [words] * len(x), torch.full((len(x),), x.shape[1]))
 
 
 def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -> Inputs:
@@ -75,13 +81,13 @@ def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -
     first = (batch.starts + batch.shared_prefix).tolist()
     words = [range(s, s + n) for s, n in zip(first, comments.lengths().tolist(), strict=True)]
     x = pad(batch.inputs, (0, 0, batch.shared_prefix, 0))
-    return Inputs(x, words, batch.lengths + batch.shared_prefix)
+    return Inputs(x, words, batch.lengths + batch.shared_prefix, batch.labels)
 
 
-def passages_of(
+def passage_of(
     run: Run, embedding: Embedding, comments: int = 4, steps: int = 128
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same number of words of several comments: what is read before them, they, and labels.
+) -> tuple[Tensor, Inputs]:
+    """The same number of words of several comments, behind what is read before them.
 
     These are the shortest test comments that have ``steps`` words. Their last words count where
     padding is in front, the first ones otherwise. Where there are too few such comments the longest
@@ -95,10 +101,10 @@ def passages_of(
     first = min(int((lengths < steps).sum()), max(len(test) - comments, 0))
     chosen = order[first : first + comments]
     T = min(steps, int(lengths[chosen].min()))
-    x = padded_comments(run, embedding, test[chosen]).x
+    x, _, _, labels = padded_comments(run, embedding, test[chosen])
     begin = x.shape[1] - T if run.padding == "pre" else 0
-    labels = torch.from_numpy(sample.labels[test[chosen]].astype(np.float32))
-    return x[:, :begin], x[:, begin : begin + T], labels
+    words = _unpadded(x[:, begin : begin + T], range(T))
+    return x[:, :begin], words._replace(labels=labels)
 
 
 def settled_ranges(ranges: Ranges) -> Ranges:
@@ -114,17 +120,3 @@ def most_of_both(ranges: Ranges) -> int:
     """
     counts = [[len(steps) for steps in own] for own in ranges.values() if any(own)]
     return int(np.argmax(np.min(counts, axis=0)))
-
-
-def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
-    """The gain per step of (B, T) values from the first to the last step of each example's range.
-
-    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
-    counts.
-    """
-    gained, steps = 0.0, 0
-    for row, own in zip(values, ranges, strict=True):
-        if len(own) > 1 and np.isfinite(row[[own[0], own[-1]]]).all():
-            gained += float(row[own[-1]]) - float(row[own[0]])
-            steps += len(own) - 1
-    return gained / steps if steps else np.nan

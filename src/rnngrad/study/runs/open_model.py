@@ -1,8 +1,9 @@
 """The one place that opens a model of the study, with its inputs and its initial state."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import Embedding, Inputs, inputs_of
+from rnngrad.study.runs.inputs import Embedding, Inputs, inputs_of, passage_of
 
 State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) each
 
@@ -22,25 +23,38 @@ class Opened(NamedTuple):
     """A run that is ready to be measured.
 
     Attributes:
-        module, head: one recurrent layer, and the logistic unit that reads it, None without a file.
+        module, head: one recurrent layer, and the nn.Linear that reads it, None without a file.
         inputs, start: what the layer reads, and from which state.
     """
 
     run: Run
     module: nn.RNNBase
-    head: nn.Linear | None
+    head: Any
     inputs: Inputs
     start: State
+
+    @property
+    def kernel(self) -> Tensor:
+        """W_hh (gates x H, H), a view of the module's."""
+        return cast("Tensor", self.module.weight_hh_l0).detach()
+
+    def of(self, examples: slice) -> "Opened":
+        """The same model on some of the examples."""
+        start = each(lambda part: part[:, examples], self.start)
+        return self._replace(inputs=self.inputs.of(examples), start=start)
+
+    def double(self) -> "Opened":
+        """A copy that computes in float64, whose weights may be changed."""
+        module, head = copy.deepcopy((self.module, self.head))
+        inputs = self.inputs._replace(x=self.inputs.x.double())
+        start = each(Tensor.double, self.start)
+        return Opened(self.run, module.double(), head and head.double(), inputs, start)
 
 
 def open_model(
     run: Run, embedding: Embedding, file: Path | None = None, train: TrainParams | None = None
 ) -> Opened:
-    """Open the model of a run.
-
-    Args:
-        run, embedding: the model and its inputs.
-        file, train: weights and training settings, where the weights come from a file.
+    """Open a run's model, with the file and the training settings of weights that come from one.
 
     Raises:
         InputError: the weights are missing or another model's.
@@ -80,6 +94,12 @@ def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -
     draw = torch.rand(2, module.hidden_size, generator=generator) * (kind == "uniform")
     h, c = (part.expand(1, examples, -1).contiguous() for part in draw)
     return (h, c) if isinstance(module, nn.LSTM) else h
+
+
+def open_passage(model: Opened, embedding: Embedding) -> Opened:
+    """The same model on the same number of words of several comments, see `passage_of`."""
+    before, passage = passage_of(model.run, embedding)
+    return model._replace(inputs=passage, start=state_after(model.module, before))
 
 
 @torch.no_grad()
