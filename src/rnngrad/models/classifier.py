@@ -53,12 +53,12 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
 
     Args:
         module: one layer with ``batch_first=True``.
-        batch: B comments.
+        batch: B comments that all begin together, or all end together.
     """
     counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
-    inputs, starts, lengths = batch.inputs[order], batch.starts[order], batch.lengths[order]
+    lengths = batch.lengths[order]
     longest = _longest_alike(counts.tolist())
-    begins, ends = starts[longest], lengths[longest]
+    begins, ends = batch.starts[order][longest], lengths[longest]
     padded = state_after_padding(module, batch.shared_prefix)
     state = tuple(part[:, :0] for part in padded)
     passed, found = 0, []
@@ -71,9 +71,10 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
             new = (part.expand(1, joining, -1) for part in padded)
             state = tuple(torch.cat(parts, dim=1) for parts in zip(state, new, strict=True))
         state = tuple(part[:, :rows].contiguous() for part in state)
-        h, state = run_layer(module, inputs[:rows, first:last], state)
+        h, state = run_layer(module, batch.inputs[order[:rows], first:last], state)
         read = (lengths[:rows] <= last).nonzero().squeeze(1)
-        found.append(h[read, lengths[read] - first - 1])
+        if len(read):
+            found.append(h[read, lengths[read] - first - 1])
     return torch.cat(found[::-1])[order.argsort()]
 
 

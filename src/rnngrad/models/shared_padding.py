@@ -37,8 +37,9 @@ def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> St
     zero = weights[0].new_zeros(1, 1, module.hidden_size)
     state = state or ((zero, zero) if isinstance(module, nn.LSTM) else (zero,))
     if steps >= STRETCH:
-        *state, steps = _Stretches.apply(module, steps, len(state), *state, *weights)
-    return _run_zeros(module, steps, tuple(state)) if steps else tuple(state)
+        *parts, steps = _Stretches.apply(module, steps, len(state), *state, *weights)
+        state = tuple(parts)
+    return _run_zeros(module, steps, state) if steps else state
 
 
 def run_layer(module: nn.RNNBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
