@@ -1,5 +1,6 @@
 """A recurrent network that reads a comment and says how likely it is toxic."""
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -7,13 +8,13 @@ from torch import Tensor, nn
 
 from rnngrad.data.batches import Batch
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.models.shared_padding import State, run_layer, state_after_padding
+from rnngrad.models.shared_padding import run_layer, state_after_padding
 from rnngrad.params import TrainParams
 
 RECURRENT = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-# Comments run together if none has fewer words than this share of the longest one's. A larger share
-# saves padding, and needs more runs with few comments.
-SIMILAR = 0.5
+# A comment runs with a longer one as long as it is at most so many steps shorter. To run those for
+# nothing costs about as much as one more call of the layer.
+STEPS_APART = 16
 
 
 class CommentClassifier(nn.Module):
@@ -52,29 +53,34 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
 
     Args:
         module: one layer with ``batch_first=True``.
-        batch: B comments.
+        batch: B comments that all begin together, or all end together.
     """
     counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
-    # with padding in front, shorter comments begin later: each group goes on where the last began
-    padded: State = ()
+    lengths = batch.lengths[order]
+    longest = _longest_alike(counts.tolist())
+    begins, ends = batch.starts[order][longest], lengths[longest]
+    padded = state_after_padding(module, batch.shared_prefix)
+    state = tuple(part[:, :0] for part in padded)
     passed, found = 0, []
-    for rows in order.split(_similar(counts.tolist())):
-        starts, lengths = batch.starts[rows], batch.lengths[rows]
-        first = int(starts.min())
-        steps = batch.shared_prefix + first
-        padded, passed = state_after_padding(module, steps - passed, padded), steps
-        state = tuple(part.expand(1, len(rows), -1).contiguous() for part in padded)
-        h, _ = run_layer(module, batch.inputs[rows, first : int(lengths.max())], state)
-        found.append(h[torch.arange(len(rows), device=h.device), lengths - first - 1])
-    return torch.cat(found)[order.argsort()]
+    # with padding in front, shorter comments join the longer ones; without, they leave them
+    for first, last in pairwise(torch.cat([begins, ends]).unique().tolist()):
+        rows = int(((begins <= first) & (last <= ends)).sum())
+        joining = rows - state[0].shape[1]
+        if joining > 0:
+            padded, passed = state_after_padding(module, first - passed, padded), first
+            new = (part.expand(1, joining, -1) for part in padded)
+            state = tuple(torch.cat(parts, dim=1) for parts in zip(state, new, strict=True))
+        state = tuple(part[:, :rows].contiguous() for part in state)
+        h, state = run_layer(module, batch.inputs[order[:rows], first:last], state)
+        read = (lengths[:rows] <= last).nonzero().squeeze(1)
+        if len(read):
+            found.append(h[read, lengths[read] - first - 1])
+    return torch.cat(found[::-1])[order.argsort()]
 
 
-def _similar(counts: list[int]) -> list[int]:
-    """The sizes of the groups of similar counts; the counts are in descending order."""
-    sizes, longest = [0], counts[0]
-    for count in counts:
-        if count < SIMILAR * longest:
-            longest = count
-            sizes.append(0)
-        sizes[-1] += 1
-    return sizes
+def _longest_alike(counts: list[int]) -> list[int]:
+    """For each comment, where the longest of those stands that it is run with."""
+    found = [0]
+    for row, count in enumerate(counts[1:], 1):
+        found.append(found[-1] if counts[found[-1]] - count <= STEPS_APART else row)
+    return found

@@ -3,19 +3,19 @@
 import json
 import logging
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, cast
 from zipfile import ZipFile
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
 from tqdm import tqdm
@@ -35,8 +35,6 @@ warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
-SPLITS = ("train", "validation")
-METRICS = {"loss": MeanMetric, "accuracy": BinaryAccuracy}
 CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
 
@@ -51,14 +49,16 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.classifier = CommentClassifier(cell, features, params)
         self.learning_rate = params.learning_rate
-        self.metrics = torch.nn.ModuleDict(
-            {f"{split}_{name}": METRICS[name]() for split in SPLITS for name in METRICS}
+        self.train_metrics = MetricCollection(
+            {"loss": MeanMetric(), "accuracy": BinaryAccuracy()}, prefix="train_"
         )
+        self.validation_metrics = self.train_metrics.clone(prefix="validation_")
 
     def training_step(self, batch: Batch) -> Tensor:
-        loss = self._loss(batch, "train")
+        loss = self._loss(batch, self.train_metrics)
+        # once per epoch: Lightning's bookkeeping would take its time for every batch
         if self.trainer.is_last_batch:
-            self._log("train")
+            self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -76,10 +76,10 @@ class Learner(pl.LightningModule):
             )
 
     def validation_step(self, batch: Batch) -> None:
-        self._loss(batch, "validation")
+        self._loss(batch, self.validation_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        self._log("validation")
+        self.log_dict(self.validation_metrics)
 
     def predict_step(self, batch: Batch) -> Tensor:
         """Probabilities (B,) of being toxic."""
@@ -88,20 +88,13 @@ class Learner(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
 
-    def _loss(self, batch: Batch, split: str) -> Tensor:
+    def _loss(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         logits = self.classifier(batch)
         loss = binary_cross_entropy_with_logits(logits, batch.labels)
-        self._metric(split, "loss").update(loss.detach(), weight=len(batch.labels))
-        self._metric(split, "accuracy").update(logits, batch.labels.long())
+        metrics.update(
+            value=loss.detach(), weight=len(logits), preds=logits, target=batch.labels.long()
+        )
         return loss
-
-    def _metric(self, split: str, name: str) -> Metric:
-        return cast("Metric", self.metrics[f"{split}_{name}"])
-
-    def _log(self, split: str) -> None:
-        # once per epoch: Lightning's bookkeeping would take its time for every batch
-        for name in METRICS:
-            self.log(f"{split}_{name}", self._metric(split, name), on_step=False, on_epoch=True)
 
 
 class EpochHistory(Callback):
@@ -125,8 +118,8 @@ class EpochHistory(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        for split in SPLITS:
-            values = {metric: found[f"{split}_{metric}"] for metric in METRICS}
+        for split in ("train", "validation"):
+            values = {metric: found[f"{split}_{metric}"] for metric in ("loss", "accuracy")}
             self.rows.append({"epoch": trainer.current_epoch + 1, "split": split, **values})
         self.bar.set_postfix(validation=f"{found['validation_accuracy']:.1%}")
 
@@ -188,17 +181,21 @@ def train_seed(
         trainer.fit(model, datamodule=data, ckpt_path=_resumable(checkpoints / "last.ckpt", who))
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
-    predictions = _predict(trainer, model, data)
-    losses = [row["loss"] for row in history.rows]
-    if not np.isfinite([*losses, *predictions["probability"]]).all():
+    probability = torch.cat(cast("list[Tensor]", trainer.predict(model, datamodule=data))).cpu()
+    comments = data.predicted_comments()
+    label = torch.from_numpy(data.splits["test"].sample.labels[comments])
+    losses = torch.tensor([row["loss"] for row in history.rows])
+    if not (losses.isfinite().all() and probability.isfinite().all()):
         raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
     torch.save(model.classifier.weights(), folder / f"trained-{seed}.pt")
-    for name, frame in (("history", pd.DataFrame(history.rows)), ("predictions", predictions)):
+    predictions = {"comment": comments, "label": label, "probability": probability}
+    for name, columns in (("history", history.rows), ("predictions", predictions)):
+        frame = pd.DataFrame(columns)
         frame.insert(0, "seed", seed)
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
-    metrics = _test_metrics(predictions)
+    metrics = _test_metrics(probability, label)
     parameters = sum(weight.numel() for weight in model.classifier.parameters())
-    found = {"comments": len(predictions), "metrics": metrics, "parameters": parameters}
+    found = {"comments": len(comments), "metrics": metrics, "parameters": parameters}
     (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
     tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
 
@@ -213,37 +210,20 @@ def _resumable(last: Path, who: str) -> Path | None:
     """The checkpoint to go on from; a damaged one is set aside and none."""
     if not last.exists():
         return None
-    try:
+    with suppress(Exception):  # there is no end of what a damaged file may raise
         with ZipFile(last) as parts:  # torch looks at no checksum
-            whole = parts.testzip() is None
+            damaged = parts.testzip()
         # Lightning would run what a pickle says
         found = torch.load(last, map_location="cpu", weights_only=True)
-        whole &= found.keys() >= CHECKPOINT
-    except Exception:  # there is no end of what a damaged file may raise
-        whole = False
-    if whole:
-        return last
+        if not damaged and found.keys() >= CHECKPOINT:
+            return last
     aside = Path(mkdtemp(prefix="damaged-", dir=last.parent)) / last.name
     last.rename(aside)
     tqdm.write(f"{who}: {last} is damaged; set aside as {aside}, training starts from the start")
     return None
 
 
-def _predict(trainer: pl.Trainer, model: Learner, data: CommentData) -> pd.DataFrame:
-    batches = cast("list[Tensor]", trainer.predict(model, datamodule=data))
-    comments = data.predicted_comments()
-    return pd.DataFrame(
-        {
-            "comment": comments,
-            "label": data.splits["test"].sample.labels[comments].astype(np.int8),
-            "probability": torch.cat(batches).cpu().numpy(),
-        }
-    )
-
-
-def _test_metrics(predictions: pd.DataFrame) -> dict[str, float]:
-    probability = torch.from_numpy(predictions["probability"].to_numpy(copy=True))
-    label = torch.from_numpy(predictions["label"].to_numpy(copy=True)).long()
+def _test_metrics(probability: Tensor, label: Tensor) -> dict[str, float]:
     metrics = {
         "accuracy": binary_accuracy(probability, label),
         "auroc": binary_auroc(probability, label),

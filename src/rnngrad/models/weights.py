@@ -8,8 +8,6 @@ from rnngrad.errors import InputError
 from rnngrad.params import TrainParams
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rnngrad.models.classifier import CommentClassifier
 
 
@@ -27,31 +25,22 @@ def load_classifier(
         InputError: the file is missing or no weight file, or its shapes are another model's.
     """
     # torch takes seconds to import, and who asks where the files lie needs none
+    import torch
+
     from rnngrad.models.classifier import CommentClassifier
 
     model = CommentClassifier(cell, features, params)
-    found = _read(path)
-    for name, wanted in model.state_dict().items():
-        if name not in found:
-            raise InputError(f"{path}: has no weight {name!r}; it belongs to another kind of cell")
-        if found[name].shape != wanted.shape:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(found[name].shape)}, but cells.{cell} and the "
-                f"word vectors ask for {tuple(wanted.shape)}; train it again"
-            )
-    model.load_state_dict(found)
-    return model.eval()
-
-
-def _read(path: Path) -> "dict[str, Tensor]":
-    import torch
-
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); train it first") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{path}: not a torch weight file; train it again") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds no state dict; train it again")
-    return found
+    try:
+        model.load_state_dict(found)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[:2][-1].strip(" \t.")
+        raise InputError(
+            f"{path}: {reason}: weights of another cell or size; train it again"
+        ) from error
+    return model.eval()
