@@ -91,6 +91,7 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     curve = client.get_metric_history(parent.info.run_id, "question_lstm_log10")
     assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -2.5)]
     assert parent.data.tags["mlflow.note.content"] == "an answer"
+    assert parent.inputs
     (dataset,) = parent.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.profile) == ("demo", '{"comments": 3}')
     assert (child.data.params["cell"], child.data.params["padding"]) == ("lstm", "pre")
@@ -158,7 +159,7 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.run_name == name
     if changes:
-        children = [run.info.run_name for run in runs if run is not parent]
+        children = [str(run.info.run_name) for run in runs if run is not parent]
         assert all(run.endswith(name.removesuffix(" and 1 more")) for run in children)
 
 

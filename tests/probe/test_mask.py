@@ -77,14 +77,42 @@ def test_a_trajectory_keeps_state_and_map(cell: str) -> None:
         )
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_diagnosis_is_that_of_the_steps_that_count(cell: str) -> None:
+    instance, mask = problem(cell)
+    how: Any = {"state": "full"}
+    given = instance.module, instance.inputs, instance.initial_state
+    found = rnngrad.diagnose(*given, mask=mask, lengths=LENGTHS, **how)
+    sums = rnngrad.autograd_column_sums(*given, mask=mask, lengths=LENGTHS, steps=[2, 9], **how)
+    for example, length in enumerate(LENGTHS):
+        own = rnngrad.diagnose(*without(instance, mask, example, length), **how)
+        counts = mask[example].cumsum(0).numpy()[:length]
+        verdicts = np.append("alive", own.verdict[0])[counts]
+        assert found.verdict[example].tolist() == [*verdicts, *[""] * (12 - length)]
+        naive = np.append(1.0, own.naive[0])[counts]
+        np.testing.assert_array_equal(found.naive[example, :length], naive)
+        np.testing.assert_array_equal(sums[example, [1, 8]], naive[[1, 8]])
+        assert np.isnan(sums[example]).sum() == 10
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_exponents_are_those_of_the_steps_that_count(cell: str) -> None:
+    instance, mask = problem(cell)
+    found = rnngrad.lyapunov_exponents(
+        instance.module, instance.inputs, instance.initial_state, mask=mask, warmup=1
+    )
+    for example in range(3):
+        own = rnngrad.lyapunov_exponents(*without(instance, mask, example), warmup=1)
+        np.testing.assert_allclose(found[example], own[0], rtol=1e-9)
+
+
 def test_where_the_forward_pass_overflows_is_told_in_steps_as_given() -> None:
     instance, mask = problem("rnn_tanh")
     module = torch.nn.RNN(3, 5, nonlinearity="relu", batch_first=True).double()
     x = torch.ones_like(instance.inputs)
     x[2, 7:] = 1e300
     mask[2, 3] = False
-    with torch.no_grad():
-        module.weight_ih_l0.fill_(1e10)
+    torch.nn.init.constant_(module.get_parameter("weight_ih_l0"), 1e10)
     with pytest.raises(InputError, match=r"example 2, step 8 \(steps from 1\)"):
         rnngrad.jacobian_curves(module, x, mask=mask)
 

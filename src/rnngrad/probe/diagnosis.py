@@ -95,6 +95,7 @@ def diagnose(
     dtype: torch.dtype = torch.float32,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Diagnosis:
     """Say of every step whether d s_t / d s_0 is zero, lost in rounding, small, large or fine.
 
@@ -111,7 +112,7 @@ def diagnose(
     alive: none of these.
 
     Args:
-        module, inputs, initial_state, state, layer, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
     Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: that of
@@ -128,24 +129,25 @@ def diagnose(
         >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
         ['alive', 'alive']
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     curves = jacobian_curves(
-        module, inputs, initial_state, state=state, layer=layer, lengths=lengths,
+        module, inputs, initial_state, state=state, layer=layer, lengths=lengths, mask=mask,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    limits = torch.finfo(dtype)
+    limits, counts = torch.finfo(dtype), problem.counts
     least = math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
 
     def judge(example: int, maps: StepMaps) -> tuple[Array, ...]:
-        norm = curves.log10_frobenius[example]
-        steps, far = np.flatnonzero(~np.isnan(norm)), np.flatnonzero(norm < least)
-        if not naive.sums(example, maps, far[FAR_STRIDE - 1 :: FAR_STRIDE]).any():
+        norm = curves.log10_frobenius[example][counts.real[example].numpy()]
+        steps, far = np.arange(len(norm)), np.flatnonzero(norm < least)
+        if not naive.sums(example, maps, far[::-FAR_STRIDE][::-1]).any():
             steps = np.setdiff1d(steps, far)
         sums = (naive.sums(example, maps, steps, flush) for flush in (False, True))
         return *sums, naive.saturated(maps)
 
-    found = naive.run(judge, 3)
+    starts = (1.0, 1.0, 0.0)
+    found = [counts.over_time(*each) for each in zip(naive.run(judge, 3), starts, strict=True)]
     change = curves.log10_frobenius - 0.5 * np.log10(naive.rows.stop - naive.rows.start)
     return Diagnosis(
         state=state,
@@ -158,7 +160,7 @@ def diagnose(
         decades_per_step=_rates(change),
         horizon=_first_step(change <= -1),
         title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
-        f"{problem.batch} example(s), {problem.steps} steps, judged for {_short(dtype)}",
+        f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
     )
 
 
@@ -174,6 +176,7 @@ def autograd_column_sums(
     steps: Sequence[int] | None = None,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Array:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
@@ -181,7 +184,7 @@ def autograd_column_sums(
     written from the outputs (1 - tanh^2, s (1 - s)), everything rounded to the dtype.
 
     Args:
-        module, inputs, initial_state, state, layer, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
         dtype: torch.float32 or torch.float64.
         flush: are numbers below the smallest normal one zero (TensorFlow), or rounded to a multiple
             of the smallest subnormal one (torch on CPU)? Flushing is emulated after every product.
@@ -199,17 +202,17 @@ def autograd_column_sums(
         >>> rnngrad.autograd_column_sums(rnn, x, flush=True).shape
         (2, 5)
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
-    every = np.arange(1, problem.steps + 1)
-    chosen = every if steps is None else np.unique(np.array(steps, int))
+    counts = problem.counts
+    every = np.arange(1, counts.real.shape[1] + 1)
+    chosen = every if steps is None else np.array(steps, int)
     if not np.isin(chosen, every).all():
-        raise InputError(f"steps must lie in 1..{problem.steps}")
-    found = np.full((problem.batch, problem.steps), np.nan)
-    at = chosen - 1
-    (sums,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
-    found[:, at] = sums[:, at]
-    return found
+        raise InputError(f"steps must lie in 1..{len(every)}")
+    wanted = np.isin(every, chosen)
+    at = np.flatnonzero(counts.counted_at(wanted))
+    (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
+    return np.where(wanted, counts.over_time(found, 1.0), np.nan)
 
 
 class _Naive:
@@ -294,7 +297,7 @@ class _Naive:
         return out
 
 
-def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: Array) -> Array:
+def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Array]) -> Array:
     """`change` is in decades of the norm since the start; the column sum starts at 1."""
     gradual, flushed, saturated = naive
     with np.errstate(invalid="ignore"):

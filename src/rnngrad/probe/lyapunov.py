@@ -34,11 +34,12 @@ def lyapunov_exponents(
     warmup: int = 0,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
 ) -> Array:
     """Mean logarithmic growth rates of tangents along the trajectory that the inputs drive.
 
     Args:
-        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths, mask: as in `rnngrad.jacobian_curves`.
         count: how many exponents, from the largest; None means all (H, for an LSTM 2H).
         warmup: steps at the start that turn the tangents but are not counted.
         layer: whose recurrence; its state is h, for an LSTM (h, c).
@@ -65,7 +66,7 @@ def lyapunov_exponents(
         >>> rnngrad.lyapunov_exponents(rnn, x, count=2).shape
         (2, 2)
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, size = problem.layer_index(layer), problem.hidden * len(problem.states)
     count = size if count is None else count
     check_integer(count, "count")
