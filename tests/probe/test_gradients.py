@@ -383,3 +383,50 @@ def test_parts_that_would_not_fit():
         rnngrad.weight_gradient_parts(module, x, G, reduce="sum")
     with pytest.raises(ValueError, match="output_gradients has"):
         rnngrad.weight_gradient_parts(module, x, G[:-1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_curves_of_weights_and_gradients_of_final_states(cell: str):
+    """A loss that looks at the last states of every layer too; examples end at different steps."""
+    instance = make(Case(cell, layers=2, steps=8))
+    module, x, lengths = instance.module, instance.inputs, [8, 5]
+    G = output_gradients(instance)
+    final = tuple(s.flip(0) for s in (instance.h, instance.c))[: 1 + (cell == "lstm")]
+    given: Any = final if len(final) > 1 else final[0]
+    args: Any = (module, x, G, instance.initial_state)
+    options: Any = {"lengths": lengths, "final_state_gradient": given}
+    curves = rnngrad.weight_gradient_parts(*args, reduce="curve", **options)
+    parts = rnngrad.weight_gradient_parts(*args, reduce="none", **options)
+    h0 = [s.clone().requires_grad_() for s in (instance.h, instance.c)[: len(final)]]
+    loss = torch.zeros(())
+    for e, length in enumerate(lengths):
+        start: Any = tuple(s[:, e] for s in h0) if len(final) > 1 else h0[0][:, e]
+        output, states = module(x[e, :length], start)
+        states = states if len(final) > 1 else (states,)
+        loss = loss + (output * G[e, :length]).sum()
+        loss = loss + sum((s * g[:, e]).sum() for s, g in zip(states, final, strict=True))
+    loss.backward()
+    for name, weight in weights(module).items():
+        whole = parts[name].sum(axis=1)
+        assert weight.grad is not None
+        np.testing.assert_allclose(whole.sum(axis=(0, 1)), weight.grad.numpy(), atol=1e-12)
+        norms = np.linalg.norm(whole.reshape(2, 8, -1), axis=-1)
+        for e, length in enumerate(lengths):
+            np.testing.assert_allclose(10 ** curves[name][e, :length], norms[e, :length], 1e-9)
+            assert np.isnan(curves[name][e, length:]).all()
+    # a first step in front, in which nothing is read, shows dL/ds_0 by the state before it
+    losses = rnngrad.loss_gradient_curves(*args, layer=0, **options)
+    last = losses.log10_h[1, 4] if cell != "lstm" else losses.log10_c[1, 4]
+    assert np.isfinite(last)
+
+
+def test_final_state_gradients_that_do_not_fit():
+    lstm, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+    state = torch.zeros(1, 2, 4)
+    for final, message in (
+        (state, r"that of \(h_n, c_n\), got 1"),
+        ((state, state[:, :1]), r"of c_n has shape \(1, 1, 4\), expected \(1, 2, 4\)"),
+        ((state, state / 0), "of c_n contains nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)  # pyright: ignore[reportArgumentType]

@@ -6,11 +6,12 @@ power of two of its own.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from rnngrad.probe._problem import Problem
+from rnngrad.errors import InputError
+from rnngrad.probe._problem import Problem, check_finite, check_floating
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -50,6 +51,40 @@ def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+class Arriving(NamedTuple):
+    """Where a loss looks: dL/d output (b, t, H), and at the last states (layers, states, b, H)."""
+
+    output: Array
+    final: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, problem: Problem, output: Array, final: Any) -> Self:
+        """The final gradients as torch returns final states; InputError where they do not fit."""
+        shape, lengths = tuple(problem.initial[0].shape), problem.lengths.numpy()
+        parts = final if isinstance(final, tuple | list) else [final] * (final is not None)
+        found = np.zeros((shape[0], len(problem.states), *shape[1:]))
+        if len(parts) not in (0, len(problem.states)):
+            names = ", ".join(f"{name}_n" for name in problem.states)
+            raise InputError(f"final_state_gradient must be that of ({names}), got {len(parts)}")
+        for n, (state, part) in enumerate(zip(problem.states, parts, strict=False)):
+            name = f"final_state_gradient of {state}_n"
+            check_floating(part, name)
+            expected = shape if problem.batched else (shape[0], shape[2])
+            if tuple(part.shape) != expected:
+                raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
+            check_finite(part, name, ("layer", "example", "unit"))
+            found[:, n] = part.detach().cpu().double().numpy().reshape(shape)
+        return cls(output, found, lengths)
+
+    def at(self, t: int, examples: Array, layer: int = 0) -> Array:
+        """What joins at step t (from 0) in the layers from one on: (layers * states, r, H)."""
+        ends = self.lengths[examples] == t + 1
+        found = np.where(ends[:, None], self.final[layer:, :, examples], 0.0)
+        found[-1, 0] += self.output[examples, t]
+        return found.reshape(-1, *found.shape[2:])
+
+
 class Cotangents:
     """dL/d(states)_t of losses (r,), for t from the last step down.
 
@@ -75,12 +110,11 @@ class Cotangents:
         return self.values[layer * self.states : (layer + 1) * self.states, losses]
 
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add dL/dh_t (r, H) of the last layer's output to some losses, which it may begin."""
+        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
         arriving = np.full(len(self.exponent), ZERO)
-        arriving[losses] = exponent_of(np.abs(gradient).max(axis=1))
+        arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
         self._keep_scales(arriving)
-        scaled = times_power(gradient, -self.exponent[losses, None])
-        self.of_layer(len(self.layers) - 1, losses)[0] += scaled
+        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
 
     def _keep_scales(self, arriving: Array) -> None:
         """Put the cotangents of a loss to order 1 where need be; arriving (r,) has the exponents of
