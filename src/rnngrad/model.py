@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tqdm import tqdm
 
-from rnngrad._recording import KINDS, Run, States, record
+from rnngrad._recording import Run, given, like, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers
 from rnngrad.probe import (
@@ -32,21 +31,6 @@ HEADER = (
 )  # fmt: skip
 
 
-class Part(NamedTuple):
-    """What the probe is asked about: float64 on the CPU, batch first.
-
-    tails: by the layers' names in the model, the ends of torch's names for their weights there.
-    """
-
-    tails: dict[str, str]
-    module: nn.RNNBase
-    inputs: Tensor
-    state: States
-    lengths: Tensor
-    output_gradient: Tensor | None
-    final_gradient: States
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerReach(Pictured):
     """What one layer, or one direction of it, does to gradients. Steps count in its own order.
@@ -55,8 +39,9 @@ class LayerReach(Pictured):
     loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
     weight_gradients: which steps a weight's gradient comes from. By torch's flat name, log10 of the
         norm of what step t adds to it, (batch, time); -inf for nothing, NaN beyond the length.
-    module, inputs, initial_state, lengths: what the probe was asked with, for further questions:
-        this is layer `curves.layer` of the module.
+    module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
+        read, for further questions.
+    output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.
 
     With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
     weight_hh is W_hh W_hr.
@@ -69,6 +54,7 @@ class LayerReach(Pictured):
     inputs: Tensor
     initial_state: Any
     lengths: Tensor
+    output_gradient: Tensor | None
     loss_gradients: LossGradientCurves | None
     weight_gradients: dict[str, np.ndarray]
 
@@ -158,8 +144,7 @@ def gradient_reach(
 
     What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
     through another module of many steps it may have underflowed: try model.double(). Inside of a
-    module all is float64, with a scale for every example and step; between the layers of one with
-    two directions or a projection it is autograd's float64.
+    layer no number is too small; between the layers of a module it is autograd's float64.
 
     Raises:
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
@@ -173,95 +158,58 @@ def gradient_reach(
         (2, 5)
     """
     with parametrize.cached():
-        runs = record(model, inputs, kwargs, loss)
-    with torch.device("cpu"), torch.inference_mode(False):
-        parts = [part for run in runs for part in _parts(run)]
-        progress = tqdm(parts, desc="layers", delay=3, disable=None, leave=False)
-        found = {layer.name: layer for part in progress for layer in _reach(part)}
-    title = f"{type(model).__name__}: {len(found)} recurrent layer(s), "
-    return GradientReach(f"{title}{len(runs[0].inputs)} example(s)", found)
+        runs, gradients = record(model, inputs, kwargs, loss)
+    layers = [(run, n) for run in runs for n in range(len(run.layers))]
+    progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
+    with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
+        reaches = [reach for layer in progress for reach in _reaches(*layer, gradients)]
+    title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
+    found = {reach.name: reach for reach in reaches}
+    return GradientReach(f"{title}{len(runs[0].lengths)} example(s)", found)
 
 
-def _reach(part: Part) -> Iterator[LayerReach]:
-    """Ask the probe about each layer."""
-    read, state, sent = (part.module, part.inputs), _given(part.state), part.output_gradient
-    which = "c" if isinstance(part.module, nn.LSTM) else "h"
-    steps = np.unique(np.geomspace(1, part.inputs.shape[1], SPECTRAL_STEPS).astype(int))
-    losses, every = None, {}
-    asked: Any = {"lengths": part.lengths}
-    loss: Any = asked | {"final_state_gradient": _given(part.final_gradient)}
-    for n, (name, tail) in enumerate(part.tails.items()):
-        asked["layer"] = n
+def _reaches(run: Run, n: int, gradients: Iterator[Tensor] | None) -> Iterator[LayerReach]:
+    """Ask the probe about each direction of a layer."""
+    layer, module, ways = run.layers[n], run.owner, len(run.layers[n].start[0])
+    x, weights = torch.cat(layer.read, dim=1), layer.module.state_dict()
+    if gradients is not None:
+        output = torch.cat([next(gradients) for _ in layer.outputs], dim=1).chunk(ways, dim=2)
+        *between, of_c = [next(gradients) for _ in layer.cells] or [None]
+        if any(c.any() for c in between):
+            raise InputError(f"the loss looks at c between two calls of {run.name}: ask about h")
+    for way in range(ways):
+        tail, name = ("", "_reverse")[way], run.name + (f".{n}" if module.num_layers > 1 else "")
+        name += (".forward", ".backward")[way] if ways == 2 else ""
+        own = {w.removesuffix(tail): v for w, v in weights.items() if w.endswith(f"_l0{tail}")}
+        h, *c = (s[[way]] for s in layer.start)
+        W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
+        own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
+        # the smallest h that W_hr turns into the given one
+        state = given((h @ torch.linalg.pinv(W_hr).T, *c))
+        plain, turned = like(module, own), _turned(x, run.lengths, way)
+        asked: Any = {"initial_state": state, "lengths": run.lengths}
+        sent, losses, every = None, None, {}
         try:
-            curves = jacobian_curves(*read, state, state=which, spectral_steps=steps, **asked)
-            diagnosis = diagnose(*read, state, state=which, **asked)
+            curves, diagnosis = _of_states(plain, turned, asked)
+            if gradients is not None:
+                sent = _turned(output[way], run.lengths, way) @ W_hr
+                if c:
+                    asked["final_state_gradient"] = (torch.zeros_like(c[0]), of_c[[way]])
+                losses = loss_gradient_curves(plain, turned, sent, **asked)
+                every = weight_gradient_parts(plain, turned, sent, reduce="curve", **asked)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        if sent is not None:
-            losses = loss_gradient_curves(*read, sent, state, layer=n, **loss)
-            every = every or weight_gradient_parts(*read, sent, state, reduce="curve", **loss)
-        weights = {w.replace(f"_l{n}", tail): v for w, v in every.items() if w.endswith(f"_l{n}")}
-        yield LayerReach(name, curves, diagnosis, *read, state, part.lengths, losses, weights)
-
-
-def _parts(run: Run) -> Iterator[Part]:
-    """The module as a whole; with two directions or a projection, each direction of its layers."""
-    module, count = run.module, run.module.num_layers
-    names = [f"{run.name}.{n}" if count > 1 else run.name for n in range(count)]
-    if not module.bidirectional and not module.proj_size:
-        whole, tails = (
-            _like(module, run.weights, num_layers=count),
-            map("_l{}".format, range(count)),
+        flat = {w.replace("_l0", f"_l{n}{tail}"): curve for w, curve in every.items()}
+        yield LayerReach(
+            name, curves, diagnosis, plain, turned, state, run.lengths, sent, losses, flat
         )
-        yield Part(
-            dict(zip(names, tails, strict=True)), whole, run.inputs, run.state, run.lengths,
-            run.output_gradient, run.final_gradient,
-        )  # fmt: skip
-        return
-    ways = {".forward": "", ".backward": "_reverse"} if module.bidirectional else {"": ""}
-    for n, (x, gradient) in enumerate(_apart(run, len(ways))):
-        for way, (direction, tail) in enumerate(ways.items()):
-            row, tail = [len(ways) * n + way], f"_l{n}{tail}"
-            weights = {
-                w.replace(tail, "_l0"): v for w, v in run.weights.items() if w.endswith(tail)
-            }
-            (h, *c), (of_h, *of_c) = ([s[row] for s in v] for v in (run.state, run.final_gradient))
-            W_hr = weights.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
-            weights["weight_hh_l0"] = weights["weight_hh_l0"] @ W_hr
-            sent = None
-            if gradient is not None:
-                own = gradient.chunk(len(ways), dim=2)[way]
-                sent = _turned(own, run.lengths, way) @ W_hr
-            yield Part(
-                {names[n] + direction: tail}, _like(module, weights), _turned(x, run.lengths, way),
-                # the smallest h that W_hr turns into the given one
-                (h @ torch.linalg.pinv(W_hr).T, *c), run.lengths, sent, (of_h @ W_hr, *of_c),
-            )  # fmt: skip
 
 
-def _apart(run: Run, ways: int) -> list[tuple[Tensor, Tensor | None]]:
-    """What every layer reads and, given a loss, dL/d output of it, by autograd in float64."""
-    module, options = run.module, {"bidirectional": run.module.bidirectional}
-    if module.proj_size:
-        options["proj_size"] = module.proj_size
-    read, ends, of_ends = [run.inputs.requires_grad_()], [], []
-    for n in range(module.num_layers):
-        names = [w for w in run.weights if w.split("_l")[1].split("_")[0] == str(n)]
-        weights = {w.replace(f"_l{n}", "_l0"): run.weights[w] for w in names}
-        rows = slice(ways * n, ways * (n + 1))
-        packed = pack_padded_sequence(read[-1], run.lengths, True, enforce_sorted=False)
-        with torch.enable_grad():
-            output, end = _like(module, weights, **options)(
-                packed, _given(tuple(s[rows] for s in run.state))
-            )
-            read.append(pad_packed_sequence(output, batch_first=True)[0])
-        ends += end if isinstance(end, tuple) else [end]
-        of_ends += [s[rows] for s in run.final_gradient]
-    gradients: Any = [None] * module.num_layers
-    if run.output_gradient is not None:
-        sent = [run.output_gradient, *of_ends]
-        gradients = torch.autograd.grad([read[-1], *ends], read[1:], sent)
-    return [(x.detach(), gradient) for x, gradient in zip(read, gradients, strict=False)]
+def _of_states(module: nn.RNNBase, x: Tensor, asked: Any) -> tuple[JacobianCurves, Diagnosis]:
+    state = "c" if isinstance(module, nn.LSTM) else "h"
+    steps = np.unique(np.geomspace(1, x.shape[1], SPECTRAL_STEPS).astype(int))
+    curves = jacobian_curves(module, x, state=state, spectral_steps=steps, **asked)
+    return curves, diagnose(module, x, state=state, **asked)
 
 
 def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
@@ -269,24 +217,6 @@ def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
     t = torch.arange(x.shape[1])
     back = lengths[:, None] - 1 - t
     return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x
-
-
-def _given(states: States) -> Any:
-    """As a module takes them."""
-    return states if len(states) > 1 else states[0]
-
-
-def _like(module: Any, weights: dict[str, Tensor], **options: Any) -> nn.RNNBase:
-    """A float64 module of torch's own class with these weights, and one layer unless said."""
-    kind: Any = next(kind for kind in KINDS if isinstance(module, kind))
-    if kind is nn.RNN:
-        options["nonlinearity"] = module.mode[4:].lower()
-    like = kind(
-        weights["weight_ih_l0"].shape[1], module.hidden_size, bias=bool(module.bias),
-        batch_first=True, dtype=torch.float64, device="meta", **options,
-    )  # fmt: skip
-    like.load_state_dict(weights, assign=True)
-    return like.requires_grad_(False).eval()
 
 
 def _range(values: np.ndarray, form: str) -> str:
