@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from rnngrad.errors import InputError
 
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 
 
@@ -40,7 +41,7 @@ class Layer:
         """Go on through x (b, t, d): the output, h and c at the end."""
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
-        self.end = end if isinstance(end, tuple) else (end,)
+        self.end = states_of(end)
         # copies, since what comes back through the next call counts as the layer's own
         output = pad_packed_sequence(output, batch_first=True)[0].clone().requires_grad_()
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
@@ -48,10 +49,7 @@ class Layer:
         self.outputs.append(output)
         self.cells += cells
         forward, *backward = output.chunk(len(self.start[0]), dim=2)
-        last = [
-            forward[torch.arange(len(x), device="cpu"), lengths - 1],
-            *(h[:, 0] for h in backward),
-        ]
+        last = [forward[range(len(x)), lengths - 1], *(h[:, 0] for h in backward)]
         return output, (torch.stack(last), *cells)
 
 
@@ -63,42 +61,27 @@ class Run:
     owner: nn.RNNBase
     layers: list[Layer]
     lengths: Any = 0
-    returned: tuple[Any, States] = (None, ())
+    returned: States = ()  # by the last call
 
     def ends_in(self, state: Any) -> bool:
         """Is it the state after the last call, and has nobody written to it?"""
-        if (
-            state is None
-            or self.owner.bidirectional
-            or isinstance(self.returned[0], PackedSequence)
-        ):
-            return False
-        pairs = zip(_states(state), self.returned[1], strict=False)
-        return all(s is end and end._version == 0 for s, end in pairs)
-
-    def nodes(self) -> list[Tensor]:
-        """All that gradients are asked for."""
-        return [x for layer in self.layers for x in (*layer.outputs, *layer.cells)]
+        pairs = zip(states_of(state), self.returned, strict=False)
+        return bool(self.returned) and all(s is end and end._version == 0 for s, end in pairs)
 
 
-def record(model: Any, inputs: tuple[Any, ...], options: Any, loss: Any) -> tuple[list[Run], Any]:
-    """Run the model once: what it ran, and the loss's gradients by `Run.nodes` of all.
-
-    `rnngrad.gradient_reach` says what is left as it was.
-    """
+def record(
+    model: Any, inputs: tuple[Any, ...], options: Any, loss: Any
+) -> tuple[list[Run], dict[Tensor, Tensor]]:
+    """Run the model once: what it ran, and the loss's gradients by outputs and cells of layers."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     device, runs = None, list[Run]()
-    while True:  # the threads of several devices would mix their calls
-        device = next(iter(getattr(model, "device_ids", None) or []), device)
-        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        if not parallel and not hasattr(model, "_orig_mod"):
-            break
-        model = model.module if parallel else model._orig_mod
+    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
+        # the threads of several devices would mix their calls
+        device = (getattr(model, "device_ids", None) or [device])[0]
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
 
-    def usable(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
+    def usable(x: Tensor) -> Tensor:
         x = x.clone() if x.is_inference() else x  # which autograd refuses
         return x if device is None else x.to(device)
 
@@ -117,20 +100,18 @@ def record(model: Any, inputs: tuple[Any, ...], options: Any, loss: Any) -> tupl
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             vars(module)["forward"] = _recorded(name or type(module).__name__.lower(), module, runs)
-        args, kwargs = pytree.tree_map(usable, (inputs, options))
+        args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
         if not runs:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
-        return runs, None if loss is None else _gradients(runs, loss(output))
+        return runs, {} if loss is None else _gradients(runs, loss(output))
 
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     """In eval mode; attributes, modes, buffers and random states are put back."""
-    modules = list(model.modules())
-    before = [(vars(m), vars(m).copy()) for m in modules]
-    before += [(m._buffers, m._buffers.copy()) for m in modules]
-    buffers = [(b, b.clone()) for b in model.buffers()]
+    modules, buffers = list(model.modules()), [(b, b.clone()) for b in model.buffers()]
+    attributes = [(d, d.copy()) for m in modules for d in (vars(m), m._buffers)]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
@@ -141,22 +122,21 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        for mapping, old in before:
+        for mapping, old in attributes:
             mapping.clear()
             mapping.update(old)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)
 
 
 def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
     """The module's forward, which notes its calls."""
     plain = any(type(module).forward is kind.forward for kind in KINDS)
-    own = not plain or "forward" in vars(module)
+    plain = plain and "forward" not in vars(module)
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
-        if own or (module.training and module.dropout):
+        if not plain or (module.training and module.dropout):
             raise InputError(
                 f"{name}: {type(module).__name__} has a forward of its own, or drops out in eval "
                 "mode; write it as a step and use rnngrad.jacobian_curves_of_step"
@@ -182,55 +162,51 @@ def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
         if packed:
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], lengths[order], batch_first=True).data
-            output = input._replace(data=data.to(**like))
-        else:
-            output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
-            states = tuple(s[:, 0] for s in states) if flat else states
-        run.returned = output, states
+            return input._replace(data=data.to(**like)), given(states)
+        output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
+        states = tuple(s[:, 0] for s in states) if flat else states
+        run.returned = () if module.bidirectional else states
         return output, given(states)
 
     return forward
 
 
 def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
-    """Each as a frozen float64 module of its own, with the weights that count now."""
-    ways, weights = (
-        1 + module.bidirectional,
-        {n: getattr(module, n) for n in module._flat_weights_names},
-    )
-    options = {"bidirectional": module.bidirectional}
-    options |= {"proj_size": module.proj_size} if module.proj_size else {}
+    """Each as a module of its own, with the weights that count now."""
+    ways, names = 1 + module.bidirectional, module._flat_weights_names
     if state is None:
         sizes = (module.proj_size or module.hidden_size, module.hidden_size)
-        lstm = isinstance(module, nn.LSTM)
-        rows = ways * module.num_layers
-        state = [torch.zeros(rows, batch, n, device="cpu") for n in sizes[: 1 + lstm]]
-    states = [_wide(s if s.dim() == 3 else s[:, None]).detach() for s in _states(state)]
+        shape = ways * module.num_layers, batch
+        states = [torch.zeros(*shape, n, device="cpu") for n in sizes]
+        state = states[: 1 + isinstance(module, nn.LSTM)]
+    states = [_wide(s if s.dim() == 3 else s[:, None]).detach() for s in states_of(state)]
     layers = []
     for n in range(module.num_layers):
         tails = (f"_l{n}", f"_l{n}_reverse")
-        own = {w.replace(tails[0], "_l0"): v for w, v in weights.items() if w.endswith(tails)}
+        own = {w.replace(tails[0], "_l0"): getattr(module, w) for w in names if w.endswith(tails)}
         start = tuple(s[ways * n : ways * (n + 1)] for s in states)
-        layers.append(Layer(like(module, own, **options), start, start))
+        alone = like(module, own, bool(module.bidirectional), module.proj_size)
+        layers.append(Layer(alone, start, start))
     return layers
 
 
-def like(module: Any, weights: dict[str, Tensor], **options: Any) -> nn.RNNBase:
+def like(module: Any, weights: dict[str, Tensor], both: bool = False, proj: int = 0) -> nn.RNNBase:
     """A frozen float64 module of torch's own class and of one layer, with these weights."""
     kind: Any = next(kind for kind in KINDS if isinstance(module, kind))
+    options: Any = {"proj_size": proj} if proj else {}
     if kind is nn.RNN:
         options["nonlinearity"] = module.mode[4:].lower()
-    options |= {"bias": bool(module.bias), "batch_first": True, "device": "meta"}
-    made = kind(weights["weight_ih_l0"].shape[1], module.hidden_size, **options)
-    wide = {name: _wide(w).detach().clone() for name, w in weights.items()}
-    made.load_state_dict(wide, assign=True)
+    options |= {"bias": bool(module.bias), "batch_first": True, "bidirectional": both}
+    size = weights["weight_ih_l0"].shape[1]
+    made = kind(size, module.hidden_size, device="meta", **options)
+    made.load_state_dict({n: _wide(w).detach().clone() for n, w in weights.items()}, assign=True)
     return made.requires_grad_(False).eval()
 
 
-def _gradients(runs: list[Run], loss: Any) -> Iterator[Tensor]:
+def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise InputError("loss must make a scalar tensor of the model's output")
-    nodes = [node for run in runs for node in run.nodes()]
+    nodes = [x for run in runs for layer in run.layers for x in (*layer.outputs, *layer.cells)]
     found: Any = [None]
     if loss.requires_grad:
         found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True)
@@ -244,9 +220,8 @@ def _gradients(runs: list[Run], loss: Any) -> Iterator[Tensor]:
             "the gradient of the loss by what the recurrent modules return is not finite: "
             "it explodes in the model's own arithmetic, model.double() may keep it"
         )
-    return iter(
-        [torch.zeros_like(x) if g is None else g for g, x in zip(found, nodes, strict=True)]
-    )
+    pairs = zip(nodes, found, strict=True)
+    return {x: torch.zeros_like(x) if g is None else g for x, g in pairs}
 
 
 def given(states: States) -> Any:
@@ -254,7 +229,8 @@ def given(states: States) -> Any:
     return states if len(states) > 1 else states[0]
 
 
-def _states(state: Any) -> States:
+def states_of(state: Any) -> States:
+    """As a tuple in any case."""
     return tuple(state) if isinstance(state, tuple | list) else (state,)
 
 

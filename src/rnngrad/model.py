@@ -10,25 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
+from rnngrad import probe
 from rnngrad._recording import Run, given, like, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers
-from rnngrad.probe import (
-    Diagnosis,
-    JacobianCurves,
-    LossGradientCurves,
-    diagnose,
-    jacobian_curves,
-    loss_gradient_curves,
-    weight_gradient_parts,
-)
 
 SPECTRAL_STEPS = 16  # evenly over log t: at every step the norm costs as much as all the rest
 LITTLE = -2.0  # log10: less than 1 % of the largest
-HEADER = (
-    "layer", "module", "steps", "decades/step", "horizon", "log10 |J| at end", "verdict there",
-    "0 in float32 from", "log10 |dL/dh_1|", "learns back",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,15 +36,15 @@ class LayerReach(Pictured):
     """
 
     name: str
-    curves: JacobianCurves
-    diagnosis: Diagnosis
+    curves: probe.JacobianCurves
+    diagnosis: probe.Diagnosis
+    loss_gradients: probe.LossGradientCurves | None
+    weight_gradients: dict[str, np.ndarray]
+    output_gradient: Tensor | None
     module: nn.RNNBase
     inputs: Tensor
     initial_state: Any
     lengths: Tensor
-    output_gradient: Tensor | None
-    loss_gradients: LossGradientCurves | None
-    weight_gradients: dict[str, np.ndarray]
 
     @property
     def learned_at(self) -> np.ndarray:
@@ -81,24 +69,24 @@ class LayerReach(Pictured):
     def __str__(self) -> str:
         return str(GradientReach(self.name, {self.name: self}))
 
-    def row(self) -> list[str]:
+    def row(self) -> dict[str, str]:
         """Its line of the table."""
         fate, lengths = self.diagnosis, self.lengths.numpy()
-        end = np.arange(len(lengths)), lengths - 1
-        zero = fate.naive_flushed == 0
-        row = [
-            self.name,
-            f"{type(self.module).__name__}({self.module.hidden_size})",
-            _range(lengths, "{:.0f}"),
-            _range(fate.decades_per_step, "{:+.3f}"),
-            _range(fate.horizon, "{:.0f}"),
-            _range(fate.log10_frobenius[end], "{:+.1f}"),
-            ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
-            _range(np.where(zero.any(axis=1), zero.argmax(axis=1) + 1, np.nan), "{:.0f}"),
-        ]
+        end, zero = (np.arange(len(lengths)), lengths - 1), self.diagnosis.naive_flushed == 0
+        first_zero = np.where(zero.any(axis=1), zero.argmax(axis=1) + 1, np.nan)
+        row = {
+            "layer": self.name,
+            "module": f"{type(self.module).__name__}({self.module.hidden_size})",
+            "steps": _range(lengths, "{:.0f}"),
+            "decades/step": _range(fate.decades_per_step, "{:+.3f}"),
+            "horizon": _range(fate.horizon, "{:.0f}"),
+            "log10 |J| at end": _range(fate.log10_frobenius[end], "{:+.1f}"),
+            "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
+            "0 in float32 from": _range(first_zero, "{:.0f}"),
+        }
         if self.loss_gradients is not None:
-            row.append(_range(self.loss_gradients.log10_h[:, 0], "{:+.1f}"))
-            row.append(_range(self.learns_back, "{:.0f}"))
+            row["log10 |dL/dh_1|"] = _range(self.loss_gradients.log10_h[:, 0], "{:+.1f}")
+            row["learns back"] = _range(self.learns_back, "{:.0f}")
         return row
 
 
@@ -114,8 +102,8 @@ class GradientReach(Pictured):
         return draw_layers(self.layers, ax)
 
     def __str__(self) -> str:
-        rows = [layer.row() for layer in self.layers.values()]
-        rows.insert(0, list(HEADER[: len(rows[0])]))
+        rows: list[Any] = [layer.row() for layer in self.layers.values()]
+        rows = [list(rows[0]), *(list(row.values()) for row in rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join((self.title, "", *lines))
@@ -168,48 +156,39 @@ def gradient_reach(
     return GradientReach(f"{title}{len(runs[0].lengths)} example(s)", found)
 
 
-def _reaches(run: Run, n: int, gradients: Iterator[Tensor] | None) -> Iterator[LayerReach]:
+def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[LayerReach]:
     """Ask the probe about each direction of a layer."""
-    layer, module, ways = run.layers[n], run.owner, len(run.layers[n].start[0])
-    x, weights = torch.cat(layer.read, dim=1), layer.module.state_dict()
-    if gradients is not None:
-        output = torch.cat([next(gradients) for _ in layer.outputs], dim=1).chunk(ways, dim=2)
-        *between, of_c = [next(gradients) for _ in layer.cells] or [None]
-        if any(c.any() for c in between):
-            raise InputError(f"the loss looks at c between two calls of {run.name}: ask about h")
+    layer, x, sent = run.layers[n], torch.cat(run.layers[n].read, dim=1), None
+    ways, weights = len(layer.start[0]), layer.module.state_dict()
+    steps = np.unique(np.geomspace(1, x.shape[1], SPECTRAL_STEPS).astype(int))
+    if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
+        raise InputError(f"the loss looks at c between two calls of {run.name}: use h alone there")
     for way in range(ways):
-        tail, name = ("", "_reverse")[way], run.name + (f".{n}" if module.num_layers > 1 else "")
+        name = run.name + (f".{n}" if len(run.layers) > 1 else "")
         name += (".forward", ".backward")[way] if ways == 2 else ""
-        own = {w.removesuffix(tail): v for w, v in weights.items() if w.endswith(f"_l0{tail}")}
+        tail, losses, parts = ("_l0", "_l0_reverse")[way], None, {}
+        own = {w.replace(tail, "_l0"): v for w, v in weights.items() if w.endswith(tail)}
         h, *c = (s[[way]] for s in layer.start)
         W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
         own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
         # the smallest h that W_hr turns into the given one
-        state = given((h @ torch.linalg.pinv(W_hr).T, *c))
-        plain, turned = like(module, own), _turned(x, run.lengths, way)
-        asked: Any = {"initial_state": state, "lengths": run.lengths}
-        sent, losses, every = None, None, {}
+        asked: Any = {"initial_state": given((h @ torch.linalg.pinv(W_hr).T, *c))}
+        asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}
+        asked["module"], state = like(layer.module, own), "c" if c else "h"
         try:
-            curves, diagnosis = _of_states(plain, turned, asked)
-            if gradients is not None:
-                sent = _turned(output[way], run.lengths, way) @ W_hr
-                if c:
-                    asked["final_state_gradient"] = (torch.zeros_like(c[0]), of_c[[way]])
-                losses = loss_gradient_curves(plain, turned, sent, **asked)
-                every = weight_gradient_parts(plain, turned, sent, reduce="curve", **asked)
+            curves = probe.jacobian_curves(**asked, state=state, spectral_steps=steps)
+            diagnosis = probe.diagnose(**asked, state=state)
+            if gradients:
+                output = torch.cat([gradients[h] for h in layer.outputs], dim=1)
+                sent = _turned(output.chunk(ways, dim=2)[way], run.lengths, way) @ W_hr
+                final = (0 * c[0], gradients[layer.cells[-1]][[way]]) if c else None
+                loss: Any = asked | {"final_state_gradient": final}
+                losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
+                parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        flat = {w.replace("_l0", f"_l{n}{tail}"): curve for w, curve in every.items()}
-        yield LayerReach(
-            name, curves, diagnosis, plain, turned, state, run.lengths, sent, losses, flat
-        )
-
-
-def _of_states(module: nn.RNNBase, x: Tensor, asked: Any) -> tuple[JacobianCurves, Diagnosis]:
-    state = "c" if isinstance(module, nn.LSTM) else "h"
-    steps = np.unique(np.geomspace(1, x.shape[1], SPECTRAL_STEPS).astype(int))
-    curves = jacobian_curves(module, x, state=state, spectral_steps=steps, **asked)
-    return curves, diagnose(module, x, state=state, **asked)
+        parts = {w.replace("_l0", tail.replace("0", str(n))): v for w, v in parts.items()}
+        yield LayerReach(name, curves, diagnosis, losses, parts, sent, **asked)
 
 
 def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:

@@ -8,9 +8,9 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,14 +18,9 @@ Array = np.ndarray
 Style = tuple[str, Any]  # colour and dashes
 
 INK, GRID = "#24292f", "#d8dce0"
-STYLES: tuple[Style, ...] = (
-    ("#0072b2", "-"),
-    ("#d55e00", "--"),
-    ("#009e73", "-."),
-    ("#cc79a7", (0, (6, 1, 1, 1, 1, 1))),
-    ("#56b4e9", (0, (2, 1))),
-    ("#e69f00", (0, (8, 2))),
-)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
+STYLES: list[Style] = list(zip(COLOURS, DASHES, strict=True))
 CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
@@ -41,17 +36,15 @@ class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
     def __repr__(self) -> str:
-        values: Any = self
-        parts = [f"{f.name}={_short(getattr(values, f.name))}" for f in fields(values)]
-        known = ", ".join(part for part in parts if not part.endswith("=NoneType"))
+        values = ((f.name, getattr(self, f.name)) for f in fields(cast("Any", self)))
+        known = ", ".join(f"{name}={_short(v)}" for name, v in values if v is not None)
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
         """The repr and, of curves, their medians over examples at some steps."""
-        values: Any = self
         if not hasattr(self, "to_frame"):
             return repr(self)
-        frame = values.to_frame()
+        frame = cast("Any", self).to_frame()
         table = frame.pivot_table("log10", "step", frame.columns[2], "median")
         some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
         text = table.iloc[some].to_string(float_format="{:+.2f}".format)
@@ -60,17 +53,13 @@ class Pictured:
     def _repr_html_(self) -> str:
         import matplotlib.pyplot as plt
 
-        values: Any = self
+        png = io.BytesIO()
         with plt.ioff():
-            figure = np.ravel(values.plot())[0].figure
-            png = io.BytesIO()
+            figure = np.ravel(cast("Any", self).plot())[0].figure
             figure.savefig(png, format="png", dpi=100)
             plt.close(figure)
-        picture = base64.b64encode(png.getvalue()).decode()
-        return (
-            f"<pre>{html.escape(str(self))}</pre>"
-            f'<img style="max-width:100%" src="data:image/png;base64,{picture}">'
-        )
+        picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+        return f"<pre>{html.escape(str(self))}</pre>{picture}"
 
 
 def _short(value: Any) -> str:
@@ -97,13 +86,13 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
         >>> [line.get_label() for line in rnngrad.compare(curves).lines]
         ['lstm', 'gru']
     """
-    styles, names = _styles(results), {_name(result) for result in results.values()}
-    lines = [(name, _main(result), styles[name]) for name, result in results.items()]
+    names = {_name(result) for result in results.values()}
+    lines = zip(results, map(_main, results.values()), _styles(results), strict=True)
     return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
 
 
 def draw_curves(curves: Any, ax: Any = None) -> Any:
-    """Draw the norm of the Jacobian, beside the cell path and the hidden path."""
+    """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
     lines = [
         ("all paths", _main(curves), STYLES[0]),
         ("cell path: forget gates alone", curves.log10_cell_path, (INK, ":")),
@@ -117,34 +106,30 @@ def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
     dtype = str(diagnosis.dtype).removeprefix("torch.")
     with np.errstate(divide="ignore"):
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
-    lines = [
-        ("true norm", diagnosis.log10_frobenius, STYLES[0]),
-        (f"autograd, {dtype}: column sum", naive, STYLES[1]),
-        ("the same, flushed to zero", flushed, STYLES[2]),
-    ]
-    ax = _draw(ax, lines, f"log10 of {_name(diagnosis)}")
-    for start, verdict in _verdicts(diagnosis.verdict):
-        ax.axvline(start, color=GRID, lw=1.2)
-        where = ax.get_xaxis_transform()
-        ax.text(start, 1.01, f" {verdict}", color=INK, fontsize="small", transform=where)
+    names = ("true norm", f"autograd, {dtype}: column sum", "the same, flushed to zero")
+    lines = zip(names, (diagnosis.log10_frobenius, naive, flushed), STYLES, strict=False)
+    ax, last = _draw(ax, lines, f"log10 of {_name(diagnosis)}"), ""
+    for t, column in enumerate(diagnosis.verdict.T, start=1):
+        names, counts = np.unique(column[column != ""], return_counts=True)
+        verdict = str(names[counts.argmax()]) if len(names) else last
+        if verdict != last:
+            ax.axvline(t, color=GRID, lw=1.2)
+            ax.text(t, 1.01, f" {verdict}", fontsize="small", transform=ax.get_xaxis_transform())
+        last = verdict
     return ax
 
 
 def draw_losses(curves: Any, ax: Any = None) -> Any:
     """Draw dL/dh and dL/dc at every step."""
-    values = {"|dL/dh_t|": curves.log10_h, "|dL/dc_t|": curves.log10_c}
-    lines = [(*line, style) for line, style in zip(values.items(), STYLES, strict=False)]
+    lines = [("|dL/dh_t|", curves.log10_h, STYLES[0]), ("|dL/dc_t|", curves.log10_c, STYLES[1])]
     return _draw(ax, lines, "log10 of the loss gradient")
 
 
 def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    lines = [
-        (name, np.moveaxis(values, 2, 1).reshape(-1, values.shape[1]), style)
-        for (name, values), style in zip(gates.items(), STYLES, strict=False)
-    ]
-    return _draw(ax, lines, "activation", limits=False)
+    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in gates.values()]
+    return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
 
 
 def draw_triangle(parts: Array, ax: Any = None) -> Any:
@@ -171,22 +156,18 @@ def draw_layers(layers: Mapping[str, Any], ax: Any = None) -> Any:
     With axes the states alone are drawn.
     """
     with_loss = ax is None and all(v.loss_gradients is not None for v in layers.values())
-    axes, styles = (
-        np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object)),
-        _styles(layers),
-    )
-    panels = [(f"log10 of\n{OF_ANY}", lambda layer: _main(layer.curves))]
+    axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
+    curves = {OF_ANY: [_main(v.curves) for v in layers.values()]}
     if with_loss:
-        panels.append(("log10 of\n|dL/dh_t|", lambda layer: layer.loss_gradients.log10_h))
-        panels.append(("log10 of what\nstep t adds to dL/dW", lambda layer: layer.learned_at))
-    for axis, (label, values) in zip(axes, panels, strict=True):
-        lines = [(name, values(layer), styles[name]) for name, layer in layers.items()]
-        if axis is axes[0]:
-            cells = {styles[n][0]: v.curves.log10_cell_path for n, v in layers.items()}
-            lines += [("_forget gates", path, (colour, ":")) for colour, path in cells.items()]
-            if any(path is not None for path in cells.values()):
-                axis.plot([], [], color=INK, ls=":", label="forget gates alone")
-        _draw(axis, lines, label).label_outer()
+        curves["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers.values()]
+        curves["what step t adds to dL/dW"] = [v.learned_at for v in layers.values()]
+    styles = _styles(layers)
+    for (name, layer), (colour, _) in zip(layers.items(), styles, strict=True):
+        if layer.curves.log10_cell_path is not None:
+            label = f"{name}, forget gates alone"
+            _band(axes[0], layer.curves.log10_cell_path, label, (colour, ":"))
+    for axis, (label, values) in zip(axes, curves.items(), strict=True):
+        _draw(axis, zip(layers, values, styles, strict=True), f"log10 of\n{label}").label_outer()
     return axes if with_loss else axes[0]
 
 
@@ -199,11 +180,11 @@ def _axes(ax: Any, rows: int = 1) -> Any:
     return plt.subplots(rows, sharex=True, figsize=size, layout="constrained")[1]
 
 
-def _styles(names: Iterable[str]) -> dict[str, Style]:
+def _styles(names: Iterable[str]) -> list[Style]:
     """A style for each name; those of cells are always the same."""
     own = {name: CELLS[name.lower()] for name in names if name.lower() in CELLS}
     free = itertools.cycle([i for i in range(len(STYLES)) if i not in own.values()])
-    return {name: STYLES[own[name] if name in own else next(free)] for name in names}
+    return [STYLES[own[name] if name in own else next(free)] for name in names]
 
 
 def _name(result: Any) -> str:
@@ -216,48 +197,33 @@ def _main(result: Any) -> Array:
     return next(v for name in names if (v := getattr(result, name, None)) is not None)
 
 
-def _draw(
-    ax: Any, lines: Iterable[tuple[str, Array | None, Style]], label: str, limits: bool = True
-) -> Any:
+def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
     """Lines with their bands and, where one comes near it, the end of float32."""
-    ax, lowest = _axes(ax), 0.0
+    ax = _axes(ax)
     for name, values, style in lines:
         if values is not None:
-            middle = _band(ax, values, name, style)
-            lowest = min(lowest, middle[np.isfinite(middle)].min(initial=0.0))
-    if limits and lowest < FLOAT32 + NEAR:
+            _band(ax, values, name, style)
+    drawn = np.concatenate([line.get_ydata() for line in ax.lines])
+    if drawn[np.isfinite(drawn)].min(initial=0.0) < FLOAT32 + NEAR:
         ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label="smallest normal float32")
     ax.set(xlabel="step t", ylabel=label)
     ax.grid(color=GRID, lw=0.5)
-    ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize="small")
     return ax
 
 
-def _band(ax: Any, values: Array, label: str, style: Style) -> Array:
+def _band(ax: Any, values: Array, label: str, style: Style) -> None:
     """The median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     middle = np.nanmedian(values[:, steps], axis=0)
     # no means of two of them: one may be -inf
     low, high = np.nanquantile(values[:, steps], BAND, axis=0, method="nearest")
-    zero = steps[middle == -np.inf]
-    if len(zero) and not label.startswith("_"):
-        label += f" (exactly 0 from step {zero[0] + 1})"
+    zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
+    if zeros:
+        label += f" (exactly 0 from step {steps[-zeros] + 1})"
     colour, dash = style
     marker = "o" if np.isfinite(middle).sum() == 1 else None
     ax.plot(steps + 1, middle, color=colour, ls=dash, lw=1.7, label=label, marker=marker)
     if len(values) > 1:
         ax.fill_between(steps + 1, low, high, color=colour, alpha=0.15, lw=0)
-    return middle
-
-
-def _verdicts(verdicts: Array) -> Iterator[tuple[int, str]]:
-    """At which steps the commonest verdict over examples becomes another one."""
-    last = ""
-    for t, column in enumerate(verdicts.T, start=1):
-        names, counts = np.unique(column[column != ""], return_counts=True)
-        commonest = str(names[counts.argmax()]) if len(names) else last
-        if commonest != last:
-            yield t, commonest
-        last = commonest

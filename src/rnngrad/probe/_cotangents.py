@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Problem, check_finite, check_floating
+from rnngrad.probe._problem import Problem, check_finite
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -60,22 +61,16 @@ class Arriving(NamedTuple):
 
     @classmethod
     def of(cls, problem: Problem, output: Array, final: Any) -> Self:
-        """The final gradients as torch returns final states; InputError where they do not fit."""
-        shape, lengths = tuple(problem.initial[0].shape), problem.lengths.numpy()
-        parts = final if isinstance(final, tuple | list) else [final] * (final is not None)
-        found = np.zeros((shape[0], len(problem.states), *shape[1:]))
-        if len(parts) not in (0, len(problem.states)):
-            names = ", ".join(f"{name}_n" for name in problem.states)
-            raise InputError(f"final_state_gradient must be that of ({names}), got {len(parts)}")
-        for n, (state, part) in enumerate(zip(problem.states, parts, strict=False)):
-            name = f"final_state_gradient of {state}_n"
-            check_floating(part, name)
-            expected = shape if problem.batched else (shape[0], shape[2])
-            if tuple(part.shape) != expected:
-                raise InputError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
-            check_finite(part, name, ("layer", "example", "unit"))
-            found[:, n] = part.detach().cpu().double().numpy().reshape(shape)
-        return cls(output, found, lengths)
+        """Final gradients come as torch returns final states; InputError where they do not fit."""
+        parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
+        shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
+        if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
+            raise InputError(f"final_state_gradient has shapes {found}, the final states {shapes}")
+        arrays = [torch.zeros_like(s).numpy() for s in problem.initial]
+        for array, part in zip(arrays, parts, strict=False):
+            check_finite(part, "final_state_gradient", ("layer", "example", "unit"))
+            array[...] = part.detach().cpu().double().numpy().reshape(array.shape)
+        return cls(output, np.stack(arrays, axis=1), problem.lengths.numpy())
 
     def at(self, t: int, examples: Array, layer: int = 0) -> Array:
         """What joins at step t (from 0) in the layers from one on: (layers * states, r, H)."""
