@@ -60,32 +60,24 @@ def test_layers_are_what_the_functions_find_by_hand(kind: str):
     x = model.embedding(words)
     h = module(x)[0].detach().requires_grad_()
     (gradient,) = torch.autograd.grad(h[:, ::2].exp().sum(), h)
-    parts = rnngrad.weight_gradient_parts(module, x, gradient, reduce="none")
+    parts = rnngrad.weight_gradient_parts(module, x, gradient, reduce="curve")
     state = "c" if kind == "lstm" else "h"
     assert list(reach.layers) == ["encoder.core.0", "encoder.core.1"]
     for index, layer in enumerate(reach.layers.values()):
-        assert layer.loss_gradients is not None
-        assert layer.output_gradient is not None
+        losses = rnngrad.loss_gradient_curves(module, x, gradient, layer=index)
         curves = rnngrad.jacobian_curves(module, x, layer=index, state=state)
-        np.testing.assert_allclose(layer.curves.log10_frobenius, curves.log10_frobenius, atol=1e-9)
-        np.testing.assert_allclose(
-            layer.curves.log10_column_sum, curves.log10_column_sum, atol=1e-6
-        )
+        for found, expected, name in (
+            (layer.curves, curves, "log10_frobenius"),
+            (layer.curves, curves, "log10_column_sum"),
+            (layer.loss_gradients, losses, "log10_h"),
+            *[(layer.loss_gradients, losses, "log10_c")] * (kind == "lstm"),
+        ):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
         verdicts = rnngrad.diagnose(module, x, layer=index, state=state).verdict
         assert (layer.diagnosis.verdict == verdicts).all()
-        losses = rnngrad.loss_gradient_curves(module, x, gradient, layer=index)
-        np.testing.assert_allclose(layer.loss_gradients.log10_h, losses.log10_h, atol=1e-9)
-        if kind == "lstm":
-            np.testing.assert_allclose(layer.loss_gradients.log10_c, losses.log10_c, atol=1e-9)
         assert set(layer.weight_gradients) == {n for n in parts if n.endswith(f"_l{index}")}
         for name, log10 in layer.weight_gradients.items():
-            whole = parts[name].sum(axis=1).reshape(BATCH, STEPS, -1)
-            np.testing.assert_allclose(10**log10, np.linalg.norm(whole, axis=-1), atol=1e-12)
-        again = rnngrad.weight_gradient_parts(
-            layer.module, layer.inputs, layer.output_gradient, layer.initial_state, reduce="none"
-        )
-        below = parts[f"bias_hh_l{index}"].sum(axis=1)
-        np.testing.assert_allclose(again["bias_hh_l0"].sum(axis=1), below, atol=1e-12)
+            np.testing.assert_allclose(log10, parts[name], atol=1e-9)
 
 
 # ---------------------------------------------------------------- against autograd, step by step
@@ -101,9 +93,7 @@ def unrolled(
         outputs = []
         for way, tail in enumerate(tails):
             suffix = f"_l{layer}{tail}"
-            names = [
-                n for n in dict(module.named_parameters()) if n.endswith(suffix) and "hr" not in n
-            ]
+            names = [n for n in dict(module.named_parameters()) if n.endswith(suffix)]
             s = [part[layer * len(tails) + way] for part in state]
             rows = log.setdefault(suffix, [])
             found: dict[int, Tensor] = {}
@@ -114,6 +104,8 @@ def unrolled(
                 for part in s:
                     part.retain_grad()
                 rows.append([*s, *copies])
+                if module.proj_size:
+                    s = [w["weight_hr"] @ s[0], s[1]]
                 found[t] = s[0]
             outputs.append(torch.stack([found[t] for t in range(length)]))
             finals.append(s)
@@ -127,8 +119,7 @@ def step(module: Any, w: dict[str, Tensor], x: Tensor, s: list[Tensor]) -> tuple
     if isinstance(module, nn.LSTM):
         i, f, g, o = (a + b).chunk(4)
         c = f.sigmoid() * s[1] + i.sigmoid() * g.tanh()
-        m = o.sigmoid() * c.tanh()
-        return (w["weight_hr"] @ m if "weight_hr" in w else m), c
+        return o.sigmoid() * c.tanh(), c
     if isinstance(module, nn.GRU):
         (r, z, n), (r_h, z_h, n_h) = a.chunk(3), b.chunk(3)
         r, z = (r + r_h).sigmoid(), (z + z_h).sigmoid()
@@ -169,13 +160,14 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
         everything((h, tuple(finals))).backward()
         for layer, (suffix, steps) in zip(reach.layers.values(), log.items(), strict=True):
             assert layer.loss_gradients is not None
-            curves = [layer.loss_gradients.log10_h, layer.loss_gradients.log10_c]
-            names = [
-                n for n in dict(module.named_parameters()) if n.endswith(suffix) and "hr" not in n
-            ]
-            curves = [*curves[: len(state)], *(layer.weight_gradients[n] for n in names)]
+            curves = [layer.loss_gradients.log10_h, layer.loss_gradients.log10_c][: len(state)]
+            # with a projection h is what it reads, and the other weights are products
+            names = [n for n in dict(module.named_parameters()) if n.endswith(suffix)]
+            names = names[:1] if module.proj_size else names
+            curves = [*curves, *(layer.weight_gradients[n] for n in names)]
             for t, tensors in enumerate(steps):
-                expected = [torch.zeros(1) if v.grad is None else v.grad for v in tensors]
+                shown = tensors[: len(curves)]
+                expected = [torch.zeros(1) if v.grad is None else v.grad for v in shown]
                 norms = [v.norm().item() for v in expected]
                 np.testing.assert_allclose([10 ** c[b, t] for c in curves], norms, rtol=1e-9)
             assert all(np.isnan(c[b, length:]).all() for c in curves)
@@ -238,39 +230,6 @@ def test_states_that_the_model_wrote_to_begin_another_sequence():
     second = rnngrad.gradient_reach(model.core, x, start, loss=lambda output: output[0].sum())
     expected = second.layers["gru"].learned_at
     np.testing.assert_allclose(reach.layers["core (call 2)"].learned_at, expected, atol=1e-9)
-
-
-class EncoderDecoder(nn.Module):
-    """Two LSTMs; the second starts from the first's states. One of them reads twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.LSTM(3, 4, batch_first=True)
-        self.decoder = nn.LSTM(3, 4, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        twin, _ = self.encoder(x.flip(1))
-        _, state = self.encoder(x)
-        return self.decoder(x, state)[0] + twin
-
-
-def test_a_loss_reaches_the_encoder_through_both_of_its_last_states():
-    model, x = EncoderDecoder().double(), torch.randn(2, 6, 3).double()
-    reach = rnngrad.gradient_reach(model, x, loss=lambda h: h[:, 3:].square().sum())
-    assert list(reach.layers) == ["encoder", "encoder (call 2)", "decoder"]
-    model(x)[:, 3:].square().sum().backward()
-    for name, weight in model.named_parameters():
-        kind, _, flat = name.partition(".")
-        layers = [layer for n, layer in reach.layers.items() if n.startswith(kind)]
-        whole = 0
-        for layer in layers:
-            # the steps' parts point into different directions
-            whole += (10 ** layer.weight_gradients[flat]).sum()
-        assert weight.grad is not None
-        assert weight.grad.norm() <= whole
-    state = reach.layers["decoder"].initial_state
-    _, (h, c) = model.encoder(x)
-    torch.testing.assert_close(state, (h.detach(), c.detach()))
 
 
 def test_two_modules_in_sequence_see_what_the_upper_one_sends_down():
@@ -407,14 +366,6 @@ def test_frozen_weights_and_callers_without_gradients():
         close(rnngrad.gradient_reach(model, words + 0, loss=everything), expected)
 
 
-def test_equal_prefixes_of_upper_layers_stay_equal_to_the_last_bit():
-    x = torch.randn(4, 40, 3).double()
-    x[:, :30] = 0
-    module = nn.LSTM(3, 32, num_layers=2, batch_first=True).double()
-    read = rnngrad.gradient_reach(module, x).layers["lstm.1"].inputs
-    assert (read[:, :30] == read[:1, :30]).all()
-
-
 # ---------------------------------------------------------------- nothing is left behind
 
 
@@ -530,7 +481,11 @@ class OwnForward(nn.LSTM):
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
         (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
         (nn.GRU(3, 4), lambda output: torch.ones((), requires_grad=True), "does not depend"),
-        (nn.GRU(3, 4), lambda output: (1e30 * output[0].double()).pow(9).sum(), "not finite"),
+        (
+            nn.GRU(3, 4),
+            lambda output: (1e30 * output[0].double()).pow(9).sum(),
+            "^gru: output_gradient contains",
+        ),
     ],
     ids=["linear", "embedding", "own", "vector", "detached", "elsewhere", "explodes"],
 )

@@ -46,6 +46,8 @@ class LayerReach(Pictured):
     initial_state: Any
     lengths: Tensor
 
+    plot = draw_layers
+
     @property
     def learned_at(self) -> np.ndarray:
         """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
@@ -62,12 +64,13 @@ class LayerReach(Pictured):
         seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
         return np.where(seen.any(axis=1), self.lengths.numpy() - 1 - seen.argmax(axis=1), np.nan)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw on matplotlib's axes, or on new ones, and return them."""
-        return draw_layers({self.name: self}, ax)
+    @property
+    def layers(self) -> dict[str, "LayerReach"]:
+        """Itself, as in a model of one layer."""
+        return {self.name: self}
 
     def __str__(self) -> str:
-        return str(GradientReach(self.name, {self.name: self}))
+        return str(GradientReach(self.name, self.layers))
 
     def row(self) -> dict[str, str]:
         """Its line of the table."""
@@ -97,9 +100,7 @@ class GradientReach(Pictured):
     title: str
     layers: dict[str, LayerReach]
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw three panels, one without a loss, and return their axes; on given axes the first."""
-        return draw_layers(self.layers, ax)
+    plot = draw_layers
 
     def __str__(self) -> str:
         rows: list[Any] = [layer.row() for layer in self.layers.values()]
@@ -136,7 +137,7 @@ def gradient_reach(
 
     Raises:
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
-            does not depend on any of them or explodes; and whatever `jacobian_curves` refuses.
+            does not depend on any of them; and whatever `jacobian_curves` refuses.
 
     Example:
         >>> import torch, rnngrad

@@ -150,24 +150,25 @@ def draw_triangle(parts: Array, ax: Any = None) -> Any:
     return ax
 
 
-def draw_layers(layers: Mapping[str, Any], ax: Any = None) -> Any:
-    """Draw all layers of a model: their states and, given a loss, what it sends back.
+def draw_layers(reach: Any, ax: Any = None) -> Any:
+    """Draw the states of all layers and, given a loss, two panels of what it sends back.
 
-    With axes the states alone are drawn.
+    On given axes the states alone.
     """
-    with_loss = ax is None and all(v.loss_gradients is not None for v in layers.values())
+    layers, styles = list(reach.layers.values()), _styles(reach.layers)
+    with_loss = ax is None and layers[0].loss_gradients is not None
     axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
-    curves = {OF_ANY: [_main(v.curves) for v in layers.values()]}
-    if with_loss:
-        curves["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers.values()]
-        curves["what step t adds to dL/dW"] = [v.learned_at for v in layers.values()]
-    styles = _styles(layers)
-    for (name, layer), (colour, _) in zip(layers.items(), styles, strict=True):
+    for layer, (colour, _) in zip(layers, styles, strict=True):
         if layer.curves.log10_cell_path is not None:
-            label = f"{name}, forget gates alone"
+            label = f"{layer.name}, forget gates alone"
             _band(axes[0], layer.curves.log10_cell_path, label, (colour, ":"))
-    for axis, (label, values) in zip(axes, curves.items(), strict=True):
-        _draw(axis, zip(layers, values, styles, strict=True), f"log10 of\n{label}").label_outer()
+    panels = {OF_ANY: [_main(v.curves) for v in layers]}
+    if with_loss:
+        panels["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers]
+        panels["what step t adds to dL/dW"] = [v.learned_at for v in layers]
+    for axis, (label, values) in zip(axes, panels.items(), strict=True):
+        lines = zip(reach.layers, values, styles, strict=True)
+        _draw(axis, lines, f"log10 of\n{label}").label_outer()
     return axes if with_loss else axes[0]
 
 
