@@ -220,7 +220,8 @@ def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
 
 def given(states: States) -> Any:
     """As a module takes them."""
-    return states if len(states) > 1 else states[0]
+    first, *others = states
+    return states if others else first
 
 
 def states_of(state: Any) -> States:

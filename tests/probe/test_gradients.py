@@ -155,7 +155,9 @@ def test_parametrized_weights(parametrize: Callable[..., nn.Module], name: str):
             np.testing.assert_array_equal(found[n], part)
 
 
-def states_with_gradients(instance: Instance, G: Tensor) -> list[list[tuple[Tensor, ...]]]:
+def states_with_gradients(
+    instance: Instance, G: Tensor, final: tuple[Tensor, ...] = ()
+) -> list[list[tuple[Tensor, ...]]]:
     """[layer][t] states of a loop of torch's cells, after backward through all of it."""
     module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
     functional: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell}.get(type(module))
@@ -177,6 +179,8 @@ def states_with_gradients(instance: Instance, G: Tensor) -> list[list[tuple[Tens
             found[i].append(now[i])
             x = now[i][0]
         loss = loss + (x * (G[:, t] if module.batch_first else G[t])).sum()
+    for k, gradient in enumerate(final):
+        loss = loss + sum((now[i][k] * gradient[i]).sum() for i in layers)
     loss.backward()
     return found
 
@@ -391,8 +395,8 @@ def test_curves_of_weights_and_gradients_of_final_states(cell: str):
     instance = make(Case(cell, layers=2, steps=8))
     module, x, lengths = instance.module, instance.inputs, [8, 5]
     G = output_gradients(instance)
-    final = tuple(s.flip(0) for s in (instance.h, instance.c))[: 1 + (cell == "lstm")]
-    given: Any = final if len(final) > 1 else final[0]
+    final: Any = tuple(s.flip(0) for s in (instance.h, instance.c))[: 1 + (cell == "lstm")]
+    given = final if len(final) > 1 else final[0]
     args: Any = (module, x, G, instance.initial_state)
     options: Any = {"lengths": lengths, "final_state_gradient": given}
     curves = rnngrad.weight_gradient_parts(*args, reduce="curve", **options)
@@ -414,10 +418,12 @@ def test_curves_of_weights_and_gradients_of_final_states(cell: str):
         for e, length in enumerate(lengths):
             np.testing.assert_allclose(10 ** curves[name][e, :length], norms[e, :length], 1e-9)
             assert np.isnan(curves[name][e, length:]).all()
-    # a first step in front, in which nothing is read, shows dL/ds_0 by the state before it
-    losses = rnngrad.loss_gradient_curves(*args, layer=0, **options)
-    last = losses.log10_h[1, 4] if cell != "lstm" else losses.log10_c[1, 4]
-    assert np.isfinite(last)
+    states = states_with_gradients(instance, G, final)
+    for layer in (0, 1):
+        found = rnngrad.loss_gradient_curves(*args, layer=layer, final_state_gradient=given)
+        for k, values in enumerate((found.log10_h, found.log10_c)[: len(final)]):
+            norms = torch.stack([s[k].grad.norm(dim=1) for s in states[layer]], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+            np.testing.assert_allclose(10**values, norms.numpy(), rtol=1e-9)
 
 
 def test_final_state_gradients_that_do_not_fit():
