@@ -42,8 +42,8 @@ class Layer:
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
+        output = pad_packed_sequence(output, batch_first=True)[0].requires_grad_()
         # copies, since what comes back through the next call counts as the layer's own
-        output = pad_packed_sequence(output, batch_first=True)[0].clone().requires_grad_()
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.read.append(x.detach())
         self.outputs.append(output)
