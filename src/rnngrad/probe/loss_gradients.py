@@ -57,14 +57,15 @@ def loss_gradient_curves(
     *,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
     final_state_gradient: Tensor | tuple[Tensor, Tensor] | None = None,
 ) -> LossGradientCurves:
     """How large the gradient of a loss is at every step on its way back.
 
     Args:
-        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths, mask: as in `rnngrad.jacobian_curves`.
         output_gradient: dL/d output, shaped like the module's output; zero where the loss does not
-            look (all steps but the last, say). Beyond the lengths it may hold anything.
+            look (all steps but the last, say). Where steps do not count it may hold anything.
         layer: whose states.
         final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
             states after an example's last step as well; shaped as the module returns these.
@@ -87,21 +88,23 @@ def loss_gradient_curves(
         >>> rnngrad.loss_gradient_curves(lstm, x, gradient).log10_h.shape
         (2, 5)
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     gradient = problem.like_output(output_gradient, "output_gradient")
     arriving = Arriving.of(problem, gradient, final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
     parts = chunks(problem, len(problem.cells), PARTS)
     in_threads(sweep.run, parts, "loss gradients")
-    return LossGradientCurves(sweep.layer, *sweep.found)
+    found = map(problem.counts.over_time, sweep.found, sweep.start)
+    return LossGradientCurves(sweep.layer, *found)
 
 
 class _Sweep:
-    """found: log10 of dL/dh and dL/dc, (batch, time) each."""
+    """log10 of dL/dh and dL/dc: found (batch, time) each; start (batch,), of the initial state."""
 
     def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
         self.problem, self.arriving, self.layer = problem, arriving, layer
         self.found = np.full((len(problem.states), problem.batch, problem.steps), np.nan)
+        self.start = np.empty(self.found.shape[:2])
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
@@ -118,6 +121,8 @@ class _Sweep:
                 far |= cotangents.lost(visit, t)
             size = np.abs(cotangents.values)
             far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
+        norms = np.linalg.norm(cotangents.of_layer(0, everyone), axis=2)
+        self.start[:, examples] = log10_of(norms, cotangents.exponent)
         for example in examples[far]:
             self._scaled(int(example))
 
@@ -143,3 +148,4 @@ class _Sweep:
                 )
             for found, part in zip(self.found, total, strict=True):
                 found[example, t] = part.log10_norm()
+        self.start[:, example] = [part.log10_norm() for part in states[0]]
