@@ -19,6 +19,7 @@ CODE = (
     "compiled_probe.py",
     "data",
     "models",
+    "plot.py",
     "probe",
     "study/__init__.py",
     "study/measure_run.py",

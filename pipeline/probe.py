@@ -23,6 +23,7 @@ CODE = (
     "data",
     "intervals.py",
     "models",
+    "plot.py",
     "probe",
     "study/__init__.py",
     "study/measures",

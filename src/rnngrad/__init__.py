@@ -1,6 +1,6 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `rnngrad.probe`, which needs torch. They are resolved on first use
+The public names below live in `rnngrad.probe`, `model` and `plot`. They are resolved on first use
 (PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
 """
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    from rnngrad.model import gradient_reach
+    from rnngrad.plot import compare
     from rnngrad.probe import (
         Diagnosis,
         JacobianCurves,
@@ -32,7 +34,9 @@ __all__ = [
     "LossGradientCurves",
     "Trajectory",
     "autograd_column_sums",
+    "compare",
     "diagnose",
+    "gradient_reach",
     "jacobian_curves",
     "jacobian_curves_of_step",
     "loss_gradient_curves",
@@ -41,6 +45,8 @@ __all__ = [
     "weight_gradient_parts",
 ]
 
+HOMES = {"compare": "rnngrad.plot", "gradient_reach": "rnngrad.model"}
+
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
@@ -48,7 +54,7 @@ def __getattr__(name: str) -> object:
 
         return metadata.version("rnngrad")
     if name in __all__:
-        return getattr(import_module("rnngrad.probe"), name)
+        return getattr(import_module(HOMES.get(name, "rnngrad.probe")), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 
 

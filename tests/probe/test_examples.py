@@ -6,19 +6,21 @@ from importlib import import_module
 import pytest
 
 MODULES = (
-    "cells",
-    "curves",
-    "diagnosis",
-    "loss_gradients",
-    "lyapunov",
-    "step",
-    "trajectory",
-    "weight_gradients",
+    "model",
+    "plot",
+    "probe.cells",
+    "probe.curves",
+    "probe.diagnosis",
+    "probe.loss_gradients",
+    "probe.lyapunov",
+    "probe.step",
+    "probe.trajectory",
+    "probe.weight_gradients",
 )
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str):
-    result = doctest.testmod(import_module(f"rnngrad.probe.{name}"))
+    result = doctest.testmod(import_module(f"rnngrad.{name}"))
     assert result.attempted > 1
     assert result.failed == 0

@@ -155,7 +155,9 @@ def test_parametrized_weights(parametrize: Callable[..., nn.Module], name: str):
             np.testing.assert_array_equal(found[n], part)
 
 
-def states_with_gradients(instance: Instance, G: Tensor) -> list[list[tuple[Tensor, ...]]]:
+def states_with_gradients(
+    instance: Instance, G: Tensor, final: tuple[Tensor, ...] = ()
+) -> list[list[tuple[Tensor, ...]]]:
     """[layer][t] states of a loop of torch's cells, after backward through all of it."""
     module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
     functional: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell}.get(type(module))
@@ -177,6 +179,8 @@ def states_with_gradients(instance: Instance, G: Tensor) -> list[list[tuple[Tens
             found[i].append(now[i])
             x = now[i][0]
         loss = loss + (x * (G[:, t] if module.batch_first else G[t])).sum()
+    for k, gradient in enumerate(final):
+        loss = loss + sum((now[i][k] * gradient[i]).sum() for i in layers)
     loss.backward()
     return found
 
@@ -304,6 +308,12 @@ def test_loss_gradients_of_units_far_apart(kind: str):
     assert np.isfinite(expected[0]).all()
     for values, wanted in zip((found.log10_h, found.log10_c), expected, strict=False):
         np.testing.assert_allclose(values[0], wanted, rtol=0, atol=1e-9)
+    # what arrives at the last state may come by itself
+    last = G[:, -1].clone()[None]
+    G[:, -1] = 0
+    final: Any = (last, 0 * last) if kind == "closing" else last
+    again = rnngrad.loss_gradient_curves(module, x, G, final_state_gradient=final)
+    np.testing.assert_allclose(again.log10_h, found.log10_h, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -383,3 +393,52 @@ def test_parts_that_would_not_fit():
         rnngrad.weight_gradient_parts(module, x, G, reduce="sum")
     with pytest.raises(ValueError, match="output_gradients has"):
         rnngrad.weight_gradient_parts(module, x, G[:-1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_curves_of_weights_and_gradients_of_final_states(cell: str):
+    """A loss that looks at the last states of every layer too; examples end at different steps."""
+    instance = make(Case(cell, layers=2, steps=8))
+    module, x, lengths = instance.module, instance.inputs, [8, 5]
+    G = output_gradients(instance)
+    final: Any = tuple(s.flip(0) for s in (instance.h, instance.c))[: 1 + (cell == "lstm")]
+    given = final if len(final) > 1 else final[0]
+    args: Any = (module, x, G, instance.initial_state)
+    options: Any = {"lengths": lengths, "final_state_gradient": given}
+    curves = rnngrad.weight_gradient_parts(*args, reduce="curve", **options)
+    parts = rnngrad.weight_gradient_parts(*args, reduce="none", **options)
+    h0 = [s.clone().requires_grad_() for s in (instance.h, instance.c)[: len(final)]]
+    loss = torch.zeros(())
+    for e, length in enumerate(lengths):
+        start: Any = tuple(s[:, e] for s in h0) if len(final) > 1 else h0[0][:, e]
+        output, states = module(x[e, :length], start)
+        states = states if len(final) > 1 else (states,)
+        loss = loss + (output * G[e, :length]).sum()
+        loss = loss + sum((s * g[:, e]).sum() for s, g in zip(states, final, strict=True))
+    loss.backward()
+    for name, weight in weights(module).items():
+        whole = parts[name].sum(axis=1)
+        assert weight.grad is not None
+        np.testing.assert_allclose(whole.sum(axis=(0, 1)), weight.grad.numpy(), atol=1e-12)
+        norms = np.linalg.norm(whole.reshape(2, 8, -1), axis=-1)
+        for e, length in enumerate(lengths):
+            np.testing.assert_allclose(10 ** curves[name][e, :length], norms[e, :length], 1e-9)
+            assert np.isnan(curves[name][e, length:]).all()
+    states = states_with_gradients(instance, G, final)
+    for layer in (0, 1):
+        found = rnngrad.loss_gradient_curves(*args, layer=layer, final_state_gradient=given)
+        for k, values in enumerate((found.log10_h, found.log10_c)[: len(final)]):
+            norms = torch.stack([s[k].grad.norm(dim=1) for s in states[layer]], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+            np.testing.assert_allclose(10**values, norms.numpy(), rtol=1e-9)
+
+
+def test_final_state_gradients_that_do_not_fit():
+    lstm, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
+    state = torch.zeros(1, 2, 4)
+    for final, message in (
+        (state, r"has shapes \[\(1, 2, 4\)\], the final states"),
+        ((state, state[:, :1]), r"\(1, 1, 4\)\], the final states"),
+        ((state, state / 0), "contains nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)  # pyright: ignore[reportArgumentType]

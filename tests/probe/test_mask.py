@@ -106,6 +106,46 @@ def test_exponents_are_those_of_the_steps_that_count(cell: str) -> None:
         np.testing.assert_allclose(found[example], own[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_losses_send_back_what_they_do_through_the_steps_that_count(cell: str) -> None:
+    instance, mask = problem(cell)
+    gradient = torch.full((3, 12, 5), torch.nan).double()
+    gradient[mask] = torch.arange(float(mask.sum()) * 5).double().sin().reshape(-1, 5)
+    given = instance.module, instance.inputs, gradient, instance.initial_state
+    for layer in (0, 1):
+        found = rnngrad.loss_gradient_curves(*given, mask=mask, layer=layer)
+        for example in range(3):
+            module, x, start = without(instance, mask, example)
+            own = gradient[example : example + 1, mask[example]]
+            curves = rnngrad.loss_gradient_curves(module, x, own, start, layer=layer)
+            counts = mask[example].cumsum(0).numpy()
+            # before the first step that counts the state is the initial one
+            state = start if isinstance(start, tuple) else (start,)
+            state = tuple(s.clone().requires_grad_() for s in state)
+            output = module(x, state if len(state) == 2 else state[0])[0]
+            grads = torch.autograd.grad((output * own).sum(), state)
+            values = np.append(np.log10(grads[0][layer].norm().item()), curves.log10_h[0])
+            np.testing.assert_allclose(found.log10_h[example], values[counts], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduce", ["norm", "log10_norm", "curve"])
+def test_weights_learn_from_the_steps_that_count(reduce: str) -> None:
+    instance, mask = problem("gru")
+    gradients = torch.ones(3, 12, 5).double()
+    given = instance.module, instance.inputs, gradients, instance.initial_state
+    found = rnngrad.weight_gradient_parts(*given, mask=mask, reduce=reduce)
+    for example in range(3):
+        module, x, start = without(instance, mask, example)
+        at = np.flatnonzero(mask[example])
+        own = rnngrad.weight_gradient_parts(
+            module, x, gradients[example : example + 1, : len(at)], start, reduce=reduce
+        )
+        for name, values in found.items():
+            expected = np.full(values[example].shape, 0.0 if reduce == "norm" else -np.inf)
+            expected[at if reduce == "curve" else np.ix_(at, at)] = own[name][0]
+            np.testing.assert_allclose(values[example], expected, rtol=1e-9)
+
+
 def test_where_the_forward_pass_overflows_is_told_in_steps_as_given() -> None:
     instance, mask = problem("rnn_tanh")
     module = torch.nn.RNN(3, 5, nonlinearity="relu", batch_first=True).double()

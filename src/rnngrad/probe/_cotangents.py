@@ -6,11 +6,13 @@ power of two of its own.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 
-from rnngrad.probe._problem import Problem
+from rnngrad.errors import InputError
+from rnngrad.probe._problem import Problem, check_finite
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -50,6 +52,34 @@ def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+class Arriving(NamedTuple):
+    """Where a loss looks: dL/d output (b, t, H), and at the last states (layers, states, b, H)."""
+
+    output: Array
+    final: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, problem: Problem, output: Array, final: Any) -> Self:
+        """Final gradients come as torch returns final states; InputError where they do not fit."""
+        parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
+        shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
+        if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
+            raise InputError(f"final_state_gradient has shapes {found}, the final states {shapes}")
+        arrays = [torch.zeros_like(s).numpy() for s in problem.initial]
+        for array, part in zip(arrays, parts, strict=False):
+            check_finite(part, "final_state_gradient", ("layer", "example", "unit"))
+            array[...] = part.detach().cpu().double().numpy().reshape(array.shape)
+        return cls(output, np.stack(arrays, axis=1), problem.lengths.numpy())
+
+    def at(self, t: int, examples: Array, layer: int = 0) -> Array:
+        """What joins at step t (from 0) in the layers from one on: (layers * states, r, H)."""
+        ends = self.lengths[examples] == t + 1
+        found = np.where(ends[:, None], self.final[layer:, :, examples], 0.0)
+        found[-1, 0] += self.output[examples, t]
+        return found.reshape(-1, *found.shape[2:])
+
+
 class Cotangents:
     """dL/d(states)_t of losses (r,), for t from the last step down.
 
@@ -75,12 +105,11 @@ class Cotangents:
         return self.values[layer * self.states : (layer + 1) * self.states, losses]
 
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add dL/dh_t (r, H) of the last layer's output to some losses, which it may begin."""
+        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
         arriving = np.full(len(self.exponent), ZERO)
-        arriving[losses] = exponent_of(np.abs(gradient).max(axis=1))
+        arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
         self._keep_scales(arriving)
-        scaled = times_power(gradient, -self.exponent[losses, None])
-        self.of_layer(len(self.layers) - 1, losses)[0] += scaled
+        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
 
     def _keep_scales(self, arriving: Array) -> None:
         """Put the cotangents of a loss to order 1 where need be; arriving (r,) has the exponents of

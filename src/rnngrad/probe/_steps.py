@@ -101,6 +101,7 @@ def _ends(lengths: Sequence[int] | Array | Tensor, batch: int, time: int) -> Ten
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
     if tensor.shape != (batch,):
         raise InputError(f"lengths has shape {(*tensor.shape,)}, expected {(batch,)}")
+    tensor = tensor.long()
     for b in ((tensor < 1) | (tensor > time)).nonzero().flatten().tolist():
         raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{time}")
-    return tensor.long()
+    return tensor

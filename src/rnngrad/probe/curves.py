@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
+from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import exact_arithmetic, probing
 from rnngrad.probe._statistics import (
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 MaybeNone = Any
 
 
-@dataclass(frozen=True, eq=False)
-class JacobianCurves:
+@dataclass(frozen=True, eq=False, repr=False)
+class JacobianCurves(Pictured):
     """log10 of the size of J_t = d s_t / d s_0, (batch, time) float64 arrays; step t is column t-1.
 
     NaN beyond an example's length, -inf where J_t is exactly zero, None where not asked for.
@@ -53,6 +54,8 @@ class JacobianCurves:
     log10_cell_path: np.ndarray | MaybeNone = None
     log10_hidden_path: np.ndarray | MaybeNone = None
     log10_frobenius_error: np.ndarray | MaybeNone = None
+
+    plot = draw_curves
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), statistic, log10; only where there is a value."""

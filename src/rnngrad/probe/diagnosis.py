@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
+from rnngrad.plot import Pictured, draw_diagnosis
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
@@ -41,8 +42,8 @@ HEADER = ("verdict", "first at step", "of all steps", "log10 |J| there", "meanin
 TITLES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Pictured):
     """The fate of d s_t / d s_0, and what naive autograd makes of it. Arrays are (batch, time).
 
     verdict: one of "structural", "saturated", "underflow", "decayed", "exploding", "alive"
@@ -64,6 +65,8 @@ class Diagnosis:
     decades_per_step: Array
     horizon: Array
     title: str
+
+    plot = draw_diagnosis
 
     def first_steps(self, verdict: str) -> Array:
         """(batch,) the first step with this verdict (InputError if unknown); NaN if none."""

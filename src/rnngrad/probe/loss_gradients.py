@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from rnngrad.probe._cotangents import TOO_SMALL, Cotangents, LayerMaps, chunks, scaled_back
+from rnngrad.plot import Pictured, draw_losses
+from rnngrad.probe._cotangents import (
+    TOO_SMALL,
+    Arriving,
+    Cotangents,
+    LayerMaps,
+    chunks,
+    scaled_back,
+)
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
@@ -20,8 +28,8 @@ if TYPE_CHECKING:
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
 
 
-@dataclass(frozen=True, eq=False)
-class LossGradientCurves:
+@dataclass(frozen=True, eq=False, repr=False)
+class LossGradientCurves(Pictured):
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
     Total derivatives: dL/dh_t holds what comes through the output at t, the layers above and all
@@ -32,6 +40,8 @@ class LossGradientCurves:
     layer: int
     log10_h: Array
     log10_c: Array | MaybeNone = None
+
+    plot = draw_losses
 
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), state, log10; only where there is a value."""
@@ -47,14 +57,18 @@ def loss_gradient_curves(
     *,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
+    final_state_gradient: Tensor | tuple[Tensor, Tensor] | None = None,
 ) -> LossGradientCurves:
     """How large the gradient of a loss is at every step on its way back.
 
     Args:
-        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths, mask: as in `rnngrad.jacobian_curves`.
         output_gradient: dL/d output, shaped like the module's output; zero where the loss does not
-            look (all steps but the last, say). Beyond the lengths it may hold anything.
+            look (all steps but the last, say). Where steps do not count it may hold anything.
         layer: whose states.
+        final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
+            states after an example's last step as well; shaped as the module returns these.
 
     Returns:
         Norms per example, in log10. Everything is float64 with scales kept apart, per unit where
@@ -74,20 +88,23 @@ def loss_gradient_curves(
         >>> rnngrad.loss_gradient_curves(lstm, x, gradient).log10_h.shape
         (2, 5)
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     gradient = problem.like_output(output_gradient, "output_gradient")
-    sweep = _Sweep(problem, gradient, problem.layer_index(layer))
+    arriving = Arriving.of(problem, gradient, final_state_gradient)
+    sweep = _Sweep(problem, arriving, problem.layer_index(layer))
     parts = chunks(problem, len(problem.cells), PARTS)
     in_threads(sweep.run, parts, "loss gradients")
-    return LossGradientCurves(sweep.layer, *sweep.found)
+    found = map(problem.counts.over_time, sweep.found, sweep.start)
+    return LossGradientCurves(sweep.layer, *found)
 
 
 class _Sweep:
-    """found: log10 of dL/dh and dL/dc, (batch, time) each."""
+    """log10 of dL/dh and dL/dc: found (batch, time) each; start (batch,), of the initial state."""
 
-    def __init__(self, problem: Problem, gradient: Array, layer: int) -> None:
-        self.problem, self.gradient, self.layer = problem, gradient, layer
+    def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
+        self.problem, self.arriving, self.layer = problem, arriving, layer
         self.found = np.full((len(problem.states), problem.batch, problem.steps), np.nan)
+        self.start = np.empty(self.found.shape[:2])
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
@@ -95,7 +112,7 @@ class _Sweep:
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         lengths = self.problem.lengths.numpy()[examples]
         for t in reversed(range(lengths.max())):
-            cotangents.add(self.gradient[examples, t], everyone)
+            cotangents.add(self.arriving.at(t, examples, self.layer), everyone)
             for visit in cotangents.back(t, everyone):
                 if visit.layer == 0:  # the wanted one, for those below are left out
                     for found, part in zip(self.found, (visit.h, visit.c), strict=False):
@@ -104,6 +121,8 @@ class _Sweep:
                 far |= cotangents.lost(visit, t)
             size = np.abs(cotangents.values)
             far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
+        norms = np.linalg.norm(cotangents.of_layer(0, everyone), axis=2)
+        self.start[:, examples] = log10_of(norms, cotangents.exponent)
         for example in examples[far]:
             self._scaled(int(example))
 
@@ -117,10 +136,10 @@ class _Sweep:
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
         layers = self._layers(np.array([example]))
-        zero = ScaledRows.of(np.zeros((self.problem.hidden, 1)))
-        states = [[zero] * len(self.problem.states) for _ in layers]
+        final = self.arriving.final[self.layer :, :, example, :, None]
+        states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
-            arriving, total = ScaledRows.of(self.gradient[example, t][:, None]), []
+            arriving, total = ScaledRows.of(self.arriving.output[example, t][:, None]), []
             for layer in reversed(range(len(layers))):
                 cell, maps = layers[layer]
                 h, *c = states[layer]
@@ -129,3 +148,4 @@ class _Sweep:
                 )
             for found, part in zip(self.found, total, strict=True):
                 found[example, t] = part.log10_norm()
+        self.start[:, example] = [part.log10_norm() for part in states[0]]

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rnngrad.plot import Pictured, draw_trajectory
 from rnngrad.probe._problem import Array, problem_of
 from rnngrad.probe._settings import exact_arithmetic, exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trajectory(Pictured):
     """States, gates and factors of one layer, float64 arrays with (batch, time) in front.
 
     h: (batch, time + 1, H), from the initial state on; c likewise, None without a cell state.
@@ -33,6 +34,8 @@ class Trajectory:
     factors: RNNFactors | GRUFactors | LSTMFactors
     weight_hh: Array  # (G, H, H)
     real: Array
+
+    plot = draw_trajectory
 
     def jacobians(self, example: int | None = None) -> Iterator[Array]:
         """d s_t / d s_(t-1) for t = 1, 2, ...: (batch, S, S), or (S, S) of one example.

@@ -7,17 +7,18 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.probe._cotangents import Cotangents, LayerMaps
+from rnngrad.probe._cotangents import Arriving, Cotangents, LayerMaps
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
 
-REDUCTIONS = ("norm", "log10_norm", "none")
+REDUCTIONS = ("norm", "log10_norm", "none", "curve")
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
 ONE = ScaledRows.of(np.ones((1, 1)))
@@ -32,22 +33,27 @@ def weight_gradient_parts(
     *,
     reduce: str = "norm",
     lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
+    final_state_gradient: Tensor | tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Array]:
     """The part of dL_T/dW that enters at each step t, for every loss L_T at once.
 
     Args:
-        module, inputs, initial_state, lengths: as in `rnngrad.jacobian_curves`.
+        module, inputs, initial_state, lengths, mask: as in `rnngrad.jacobian_curves`.
         output_gradients: shaped like the module's output; the entry at step T is dL_T/dh_T of the
-            last layer. Beyond the lengths it may hold anything.
+            last layer. Where steps do not count it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
-            underflow (-inf where a part is zero). "none": the parts themselves.
+            underflow (-inf where a part is zero). "none": the parts themselves. "curve": log10 of
+            the norm of what step t adds to the gradient of sum_T L_T, in time steps, not time^2.
+        final_state_gradient: as in `rnngrad.loss_gradient_curves`, of the loss at the last step.
 
     Returns:
         For each weight of the module, by torch's flat name (weight_ih_l0, bias_hh_l1, ...), a
         float64 array (batch, T_loss, T_step), followed by the weight's shape for "none". It is zero
-        above the diagonal (T_step > T_loss) and beyond the lengths. The sum of the parts over both
-        step axes is autograd's gradient of sum_T L_T; of a parametrized module (weight_norm,
-        orthogonal) that with respect to the effective weight, `module.weight_hh_l0`.
+        above the diagonal (T_step > T_loss) and where steps do not count. The sum of the parts over
+        both step axes is autograd's gradient of sum_T L_T; of a parametrized module (weight_norm,
+        orthogonal) that with respect to the effective weight, `module.weight_hh_l0`. Of "curve"
+        (batch, T_step), NaN beyond the lengths.
 
     Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
@@ -65,27 +71,38 @@ def weight_gradient_parts(
         >>> parts["weight_hh_l0"].shape
         (2, 5, 5)
     """
-    problem = problem_of(module, inputs, initial_state, lengths).on_cpu()
+    problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     gradients = problem.like_output(output_gradients, "output_gradients")
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
-    out = _empty(problem, reduce)
+    arriving = Arriving.of(problem, gradients, final_state_gradient)
+    out, curve, real = _empty(problem, reduce), reduce == "curve", problem.counts.real.numpy()
 
     def run(example: int) -> None:
-        parts = {name: array[example] for name, array in out.items()}
-        _fill(parts, problem, example, gradients[example], reduce)
+        at = np.flatnonzero(real[example])
+        own: Any = at if problem.counts.masked else slice(0, len(at))  # a copy, or a view
+        index = (slice(None), own) if curve or isinstance(own, slice) else np.ix_(own, own)
+        parts = {name: array[example][index] for name, array in out.items()}
+        _fill(parts, problem, example, arriving, reduce)
+        for name, part in parts.items():
+            if problem.counts.masked:
+                out[name][example][index] = part
 
     in_threads(run, range(problem.batch), "weight gradients")
-    return out
+    if not curve:
+        return out
+    beyond = np.arange(real.shape[1]) >= problem.counts.ends.numpy()[:, None]
+    return {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
 
 
 def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
-    triangle = (problem.batch, problem.steps, problem.steps)
+    time = problem.counts.real.shape[1]
+    triangle = (problem.batch, 1 if reduce == "curve" else time, time)
     shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values())) / 2**30
     if reduce == "none" and size * 2**30 > PARTS_LIMIT:
         raise InputError(f'reduce="none" would need {size:.0f} GiB; use reduce="norm"')
-    fill = -np.inf if reduce == "log10_norm" else 0.0
+    fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
     try:
         return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
     except MemoryError as error:
@@ -95,25 +112,25 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
 
 
 def _fill(
-    out: dict[str, Array], problem: Problem, example: int, gradients: Array, reduce: str
+    out: dict[str, Array], problem: Problem, example: int, arriving: Arriving, reduce: str
 ) -> None:
-    """All parts of one example: out[name] is (T_loss, T_step, ...)."""
+    """All parts of one example: out[name] is (T_loss, T_step, ...), of a curve (1, T_step)."""
     length, whole = int(problem.lengths[example]), reduce == "none"
     states = problem.start([example], len(problem.cells))
     first = [own[0].copy() for own in states]
     runs = list(problem.run([example], slice(0, length), states))
     layers = list(zip(problem.cells, (run.factors.maps() for run in runs), strict=True))
-    cotangents = Cotangents(
-        [LayerMaps(*layer) for layer in layers], np.zeros(length, dtype=np.int64)
-    )
+    every = np.zeros(1 if reduce == "curve" else length, dtype=np.int64)
+    cotangents = Cotangents([LayerMaps(*layer) for layer in layers], every)
     # delta meets the layer's inputs on its input side, the states before the step on the other
     met = [
         {"ih": _met(run.x[0], whole), "hh": _met(np.concatenate((h, run.h[0, :-1])), whole)}
         for h, run in zip(first, runs, strict=True)
     ]
     for t in reversed(range(length)):
-        losses = slice(t, length)
-        cotangents.add(gradients[t : t + 1], slice(t, t + 1))
+        first = 0 if reduce == "curve" else t  # of the losses at t and later, which may be one
+        losses = slice(first, len(every))
+        cotangents.add(arriving.at(t, np.array([example])), slice(first, first + 1))
         for visit in cotangents.back(t, losses):
             for kind, side in SIDES.items():
                 gates = visit.delta[side] if whole else _norms(visit.delta[side])
@@ -146,5 +163,6 @@ def _write(target: Array, delta: ScaledRows, factor: ScaledRows, reduce: str) ->
     """The outer product of every loss's delta (r, n) with the factor (1, d), or that of norms."""
     part = delta.mantissa[:, :, None] * factor.mantissa
     exponent = (delta.exponent + factor.exponent)[:, None, None]
-    value = log10_of(part, exponent) if reduce == "log10_norm" else times_power(part, exponent)
+    log10 = reduce in ("log10_norm", "curve")
+    value = log10_of(part, exponent) if log10 else times_power(part, exponent)
     target[...] = value.reshape(target.shape)

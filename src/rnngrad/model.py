@@ -1,0 +1,206 @@
+"""How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from rnngrad import probe
+from rnngrad._recording import Run, given, like, record
+from rnngrad.errors import InputError
+from rnngrad.plot import Pictured, draw_layers
+
+SPECTRAL_STEPS = 16  # evenly over log t: at every step the norm costs as much as all the rest
+LITTLE = -2.0  # log10: less than 1 % of the largest
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerReach(Pictured):
+    """What one layer, or one direction of it, does to gradients. Steps count in its own order.
+
+    curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
+    loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
+    weight_gradients: which steps a weight's gradient comes from. By torch's flat name, log10 of the
+        norm of what step t adds to it, (batch, time); -inf for nothing, NaN beyond the length.
+    module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
+        read, for further questions.
+    output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.
+
+    With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
+    weight_hh is W_hh W_hr.
+    """
+
+    name: str
+    curves: probe.JacobianCurves
+    diagnosis: probe.Diagnosis
+    loss_gradients: probe.LossGradientCurves | None
+    weight_gradients: dict[str, np.ndarray]
+    output_gradient: Tensor | None
+    module: nn.RNNBase
+    inputs: Tensor
+    initial_state: Any
+    lengths: Tensor
+
+    plot = draw_layers
+
+    @property
+    def learned_at(self) -> np.ndarray:
+        """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
+        parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
+        return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
+
+    @property
+    def learns_back(self) -> np.ndarray:
+        """(batch,) how many steps before its last one the layer still learns from.
+
+        That is the first step that adds 1 % of what the largest adds; NaN if none adds anything.
+        """
+        parts = np.nan_to_num(self.learned_at, nan=-np.inf)
+        seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
+        return np.where(seen.any(axis=1), self.lengths.numpy() - 1 - seen.argmax(axis=1), np.nan)
+
+    @property
+    def layers(self) -> dict[str, "LayerReach"]:
+        """Itself, as in a model of one layer."""
+        return {self.name: self}
+
+    def __str__(self) -> str:
+        return str(GradientReach(self.name, self.layers))
+
+    def row(self) -> dict[str, str]:
+        """Its line of the table."""
+        fate, lengths = self.diagnosis, self.lengths.numpy()
+        end, zero = (np.arange(len(lengths)), lengths - 1), self.diagnosis.naive_flushed == 0
+        first_zero = np.where(zero.any(axis=1), zero.argmax(axis=1) + 1, np.nan)
+        row = {
+            "layer": self.name,
+            "module": f"{type(self.module).__name__}({self.module.hidden_size})",
+            "steps": _range(lengths, "{:.0f}"),
+            "decades/step": _range(fate.decades_per_step, "{:+.3f}"),
+            "horizon": _range(fate.horizon, "{:.0f}"),
+            "log10 |J| at end": _range(fate.log10_frobenius[end], "{:+.1f}"),
+            "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
+            "0 in float32 from": _range(first_zero, "{:.0f}"),
+        }
+        if self.loss_gradients is not None:
+            row["log10 |dL/dh_1|"] = _range(self.loss_gradients.log10_h[:, 0], "{:+.1f}")
+            row["learns back"] = _range(self.learns_back, "{:.0f}")
+        return row
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GradientReach(Pictured):
+    """The recurrent layers of a model, by their names there, in the order in which they ran."""
+
+    title: str
+    layers: dict[str, LayerReach]
+
+    plot = draw_layers
+
+    def __str__(self) -> str:
+        rows: list[Any] = [layer.row() for layer in self.layers.values()]
+        rows = [list(rows[0]), *(list(row.values()) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join((self.title, "", *lines))
+
+
+def gradient_reach(
+    model: nn.Module, *inputs: Any, loss: Callable[[Any], Tensor] | None = None, **kwargs: Any
+) -> GradientReach:
+    """How far back does every recurrent layer of a model remember, and learn? Print the result.
+
+    Args:
+        model: an nn.Module with an nn.RNN, nn.LSTM or nn.GRU anywhere in it, or one of these: also
+            a LightningModule, a compiled one, one in DataParallel. Several layers, two directions,
+            projections and packed inputs work.
+        inputs, kwargs: as model.forward takes them. A few examples do: time grows with them.
+        loss: makes a scalar of the model's output. None: nothing about losses.
+
+    Returns:
+        `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
+        as "encoder.lstm.0.backward". A module's call that starts from the state in which its last
+        one ended goes on with it; any other is "encoder.lstm (call 2)".
+
+    The model runs once, in eval mode. It, its gradients, hooks, modes and buffers and all random
+    states are left as they were, also when it fails. Every step of padded inputs counts; only a
+    PackedSequence says how many are real.
+
+    What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
+    through another module of many steps it may have underflowed: try model.double(). Inside of a
+    layer no number is too small; between the layers of a module it is autograd's float64.
+
+    Raises:
+        InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
+            does not depend on any of them; and whatever `jacobian_curves` refuses.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> lstm, x = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True), torch.zeros(2, 5, 3)
+        >>> reach = rnngrad.gradient_reach(lstm, x, loss=lambda output: output[0][:, -1].sum())
+        >>> reach.layers["lstm.0"].loss_gradients.log10_c.shape
+        (2, 5)
+    """
+    with parametrize.cached():
+        runs, gradients = record(model, inputs, kwargs, loss)
+    layers = [(run, n) for run in runs for n in range(len(run.layers))]
+    progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
+    with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
+        reaches = [reach for layer in progress for reach in _reaches(*layer, gradients)]
+    title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
+    found = {reach.name: reach for reach in reaches}
+    return GradientReach(f"{title}{len(runs[0].lengths)} example(s)", found)
+
+
+def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[LayerReach]:
+    """Ask the probe about each direction of a layer."""
+    layer, x, sent = run.layers[n], torch.cat(run.layers[n].read, dim=1), None
+    ways, weights = len(layer.start[0]), layer.module.state_dict()
+    steps = np.unique(np.geomspace(1, x.shape[1], SPECTRAL_STEPS).astype(int))
+    if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
+        raise InputError(f"the loss looks at c between two calls of {run.name}: use h alone there")
+    for way in range(ways):
+        name = run.name + (f".{n}" if len(run.layers) > 1 else "")
+        name += (".forward", ".backward")[way] if ways == 2 else ""
+        tail, losses, parts = ("_l0", "_l0_reverse")[way], None, {}
+        own = {w.replace(tail, "_l0"): v for w, v in weights.items() if w.endswith(tail)}
+        h, *c = (s[[way]] for s in layer.start)
+        W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
+        own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
+        # the smallest h that W_hr turns into the given one
+        asked: Any = {"initial_state": given((h @ torch.linalg.pinv(W_hr).T, *c))}
+        asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}
+        asked["module"], state = like(layer.module, own), "c" if c else "h"
+        try:
+            curves = probe.jacobian_curves(**asked, state=state, spectral_steps=steps)
+            diagnosis = probe.diagnose(**asked, state=state)
+            if gradients:
+                output = torch.cat([gradients[h] for h in layer.outputs], dim=1)
+                sent = _turned(output.chunk(ways, dim=2)[way], run.lengths, way) @ W_hr
+                final = (0 * c[0], gradients[layer.cells[-1]][[way]]) if c else None
+                loss: Any = asked | {"final_state_gradient": final}
+                losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
+                parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        parts = {w.replace("_l0", tail.replace("0", str(n))): v for w, v in parts.items()}
+        yield LayerReach(name, curves, diagnosis, losses, parts, sent, **asked)
+
+
+def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
+    """(b, t, ...) in the order in which the direction reads."""
+    t = torch.arange(x.shape[1])
+    back = lengths[:, None] - 1 - t
+    return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x
+
+
+def _range(values: np.ndarray, form: str) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "never"
+    return " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))

@@ -1,0 +1,230 @@
+"""Pictures of the results: log10 over the steps, the end of float32, bands over examples.
+
+Lines differ by colour (Okabe and Ito's, which colour-blind readers can tell apart) and by dash.
+matplotlib is imported when the first picture is drawn.
+"""
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+import numpy as np
+
+Array = np.ndarray
+Style = tuple[str, Any]  # colour and dashes
+
+INK, GRID = "#24292f", "#d8dce0"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
+STYLES: list[Style] = list(zip(COLOURS, DASHES, strict=True))
+CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
+WIDTH, HEIGHT = 6.4, 3.4  # inches
+BAND = 0.1, 0.9  # quantiles over examples
+FLOAT32 = float(np.log10(np.finfo(np.float32).smallest_normal))
+NEAR = 12  # decades above the end of float32 from which on it is drawn
+FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
+TABLE_ROWS = 8
+OF_STATE = {"h": "|d h_t / d h_0|", "c": "|d c_t / d c_0|", None: "|dL/dh_t|"}
+OF_ANY = "|d state_t / d state_0|"
+
+
+class Pictured:
+    """A result with `plot`, a short repr, and both table and picture in a notebook."""
+
+    def __repr__(self) -> str:
+        values = ((f.name, getattr(self, f.name)) for f in fields(cast("Any", self)))
+        known = ", ".join(f"{name}={_short(v)}" for name, v in values if v is not None)
+        return f"{type(self).__name__}({known})"
+
+    def __str__(self) -> str:
+        """The repr and, of curves, their medians over examples at some steps."""
+        if not hasattr(self, "to_frame"):
+            return repr(self)
+        frame = cast("Any", self).to_frame()
+        table = frame.pivot_table("log10", "step", frame.columns[2], "median")
+        some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
+        text = table.iloc[some].to_string(float_format="{:+.2f}".format)
+        return f"{self!r}\n\nlog10, medians over examples\n{text}"
+
+    def _repr_html_(self) -> str:
+        import matplotlib.pyplot as plt
+
+        png = io.BytesIO()
+        with plt.ioff():
+            figure = np.ravel(cast("Any", self).plot())[0].figure
+            figure.savefig(png, format="png", dpi=100)
+            plt.close(figure)
+        picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+        return f"<pre>{html.escape(str(self))}</pre>{picture}"
+
+
+def _short(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return "x".join(map(str, value.shape)) or "scalar"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(map(str, value)) + "}"
+    return repr(value) if isinstance(value, str | int | float) else type(value).__name__
+
+
+def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
+    """Curves of several networks in one picture, by the names that the legend shall have.
+
+    Args:
+        results: what `rnngrad.jacobian_curves`, `diagnose` or `loss_gradient_curves` return. Of
+            losses dL/dh is drawn.
+        ax: matplotlib's axes, which are returned; None makes new ones.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> x = torch.zeros(2, 5, 3)
+        >>> modules = {"lstm": torch.nn.LSTM(3, 4), "gru": torch.nn.GRU(3, 4)}
+        >>> curves = {name: rnngrad.jacobian_curves(m, x) for name, m in modules.items()}
+        >>> [line.get_label() for line in rnngrad.compare(curves).lines]
+        ['lstm', 'gru']
+    """
+    names = {_name(result) for result in results.values()}
+    lines = zip(results, map(_main, results.values()), _styles(results), strict=True)
+    return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
+
+
+def draw_curves(curves: Any, ax: Any = None) -> Any:
+    """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
+    lines = [
+        ("all paths", _main(curves), STYLES[0]),
+        ("cell path: forget gates alone", curves.log10_cell_path, (INK, ":")),
+        ("hidden path: through h", curves.log10_hidden_path, STYLES[3]),
+    ]
+    return _draw(ax, lines, f"log10 of {_name(curves)}")
+
+
+def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
+    """Draw the true size, what autograd makes of it, and the commonest verdicts."""
+    dtype = str(diagnosis.dtype).removeprefix("torch.")
+    with np.errstate(divide="ignore"):
+        naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
+    names = ("true norm", f"autograd, {dtype}: column sum", "the same, flushed to zero")
+    lines = zip(names, (diagnosis.log10_frobenius, naive, flushed), STYLES, strict=False)
+    ax, last = _draw(ax, lines, f"log10 of {_name(diagnosis)}"), ""
+    for t, column in enumerate(diagnosis.verdict.T, start=1):
+        names, counts = np.unique(column[column != ""], return_counts=True)
+        verdict = str(names[counts.argmax()]) if len(names) else last
+        if verdict != last:
+            ax.axvline(t, color=GRID, lw=1.2)
+            ax.text(t, 1.01, f" {verdict}", fontsize="small", transform=ax.get_xaxis_transform())
+        last = verdict
+    return ax
+
+
+def draw_losses(curves: Any, ax: Any = None) -> Any:
+    """Draw dL/dh and dL/dc at every step."""
+    lines = [("|dL/dh_t|", curves.log10_h, STYLES[0]), ("|dL/dc_t|", curves.log10_c, STYLES[1])]
+    return _draw(ax, lines, "log10 of the loss gradient")
+
+
+def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
+    """Draw the gates, or h of a cell without any; bands over units and examples."""
+    gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
+    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in gates.values()]
+    return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
+
+
+def draw_triangle(parts: Array, ax: Any = None) -> Any:
+    """Draw one weight's array (batch, T_loss, T_step) of `weight_gradient_parts`, "log10_norm".
+
+    Each row beside its largest part, as the median over examples.
+    """
+    ax, parts = _axes(ax), np.median(parts, axis=0)
+    top, T = parts.max(axis=1, keepdims=True), len(parts)
+    shown = np.where(parts > -np.inf, parts - np.where(top > -np.inf, top, 0), np.nan)
+    picture = ax.imshow(
+        shown, vmin=FAINTEST, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5),
+        aspect="auto", interpolation="nearest",
+    )  # fmt: skip
+    ax.set(xlabel="step t at which the weight is used", ylabel="step T of the loss")
+    label = "log10, beside the row's largest"
+    ax.figure.colorbar(picture, ax=ax, extend="min", label=label)
+    return ax
+
+
+def draw_layers(reach: Any, ax: Any = None) -> Any:
+    """Draw the states of all layers and, given a loss, two panels of what it sends back.
+
+    On given axes the states alone.
+    """
+    layers, styles = list(reach.layers.values()), _styles(reach.layers)
+    with_loss = ax is None and layers[0].loss_gradients is not None
+    axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
+    for layer, (colour, _) in zip(layers, styles, strict=True):
+        if layer.curves.log10_cell_path is not None:
+            label = f"{layer.name}, forget gates alone"
+            _band(axes[0], layer.curves.log10_cell_path, label, (colour, ":"))
+    panels = {OF_ANY: [_main(v.curves) for v in layers]}
+    if with_loss:
+        panels["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers]
+        panels["what step t adds to dL/dW"] = [v.learned_at for v in layers]
+    for axis, (label, values) in zip(axes, panels.items(), strict=True):
+        lines = zip(reach.layers, values, styles, strict=True)
+        _draw(axis, lines, f"log10 of\n{label}").label_outer()
+    return axes if with_loss else axes[0]
+
+
+def _axes(ax: Any, rows: int = 1) -> Any:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    size = (WIDTH, HEIGHT if rows == 1 else 0.4 + 0.75 * HEIGHT * rows)
+    return plt.subplots(rows, sharex=True, figsize=size, layout="constrained")[1]
+
+
+def _styles(names: Iterable[str]) -> list[Style]:
+    """A style for each name; those of cells are always the same."""
+    own = {name: CELLS[name.lower()] for name in names if name.lower() in CELLS}
+    free = itertools.cycle([i for i in range(len(STYLES)) if i not in own.values()])
+    return [STYLES[own[name] if name in own else next(free)] for name in names]
+
+
+def _name(result: Any) -> str:
+    return OF_STATE.get(getattr(result, "state", None), OF_ANY)
+
+
+def _main(result: Any) -> Array:
+    """The curve that a result is about."""
+    names = ("log10_frobenius", "log10_column_sum", "log10_spectral", "log10_h")
+    return next(v for name in names if (v := getattr(result, name, None)) is not None)
+
+
+def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
+    """Lines with their bands and, where one comes near it, the end of float32."""
+    ax = _axes(ax)
+    for name, values, style in lines:
+        if values is not None:
+            _band(ax, values, name, style)
+    drawn = np.concatenate([line.get_ydata() for line in ax.lines])
+    if drawn[np.isfinite(drawn)].min(initial=0.0) < FLOAT32 + NEAR:
+        ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label="smallest normal float32")
+    ax.set(xlabel="step t", ylabel=label)
+    ax.grid(color=GRID, lw=0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def _band(ax: Any, values: Array, label: str, style: Style) -> None:
+    """The median over examples (b, T), and between which quantiles most of them are."""
+    steps = np.flatnonzero(~np.isnan(values).all(axis=0))
+    middle = np.nanmedian(values[:, steps], axis=0)
+    # no means of two of them: one may be -inf
+    low, high = np.nanquantile(values[:, steps], BAND, axis=0, method="nearest")
+    zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
+    if zeros:
+        label += f" (exactly 0 from step {steps[-zeros] + 1})"
+    colour, dash = style
+    marker = "o" if np.isfinite(middle).sum() == 1 else None
+    ax.plot(steps + 1, middle, color=colour, ls=dash, lw=1.7, label=label, marker=marker)
+    if len(values) > 1:
+        ax.fill_between(steps + 1, low, high, color=colour, alpha=0.15, lw=0)

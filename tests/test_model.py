@@ -1,0 +1,478 @@
+"""Whole models: hooks record what the functions find by hand, and nothing is left behind."""
+
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import rnngrad
+
+KINDS: dict[str, Callable[..., Any]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+STEPS, BATCH = 9, 3
+LENGTHS = [9, 4, 7]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+class Reader(nn.Module):
+    """Embedding, a recurrent module, a head on its output and on its last states."""
+
+    def __init__(self, recurrent: nn.Module, **options: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 3)
+        self.encoder = nn.ModuleDict({"core": recurrent})
+        self.options = options
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Any]:
+        return self.encoder["core"](self.embedding(tokens), **self.options)
+
+
+def everything(output: tuple[Tensor, Any]) -> Tensor:
+    """A loss that looks at all outputs and at the last states."""
+    h, states = output
+    h = pad_packed_sequence(h, batch_first=True)[0] if not isinstance(h, Tensor) else h
+    parts = [h, *(states if isinstance(states, tuple) else [states])]
+    return sum(((i + part).square() * (i + 1)).sum() for i, part in enumerate(parts))  # type: ignore
+
+
+def tokens() -> Tensor:
+    return torch.randint(20, (BATCH, STEPS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_what_the_functions_find_by_hand(kind: str):
+    module = KINDS[kind](3, 4, num_layers=2, batch_first=True).double()
+    model, words = Reader(module).double(), tokens()
+    reach = rnngrad.gradient_reach(model, words)
+    x, state = model.embedding(words), "c" if kind == "lstm" else "h"
+    assert list(reach.layers) == ["encoder.core.0", "encoder.core.1"]
+    for index, layer in enumerate(reach.layers.values()):
+        curves = rnngrad.jacobian_curves(module, x, layer=index, state=state)
+        for name in ("log10_frobenius", "log10_column_sum"):
+            found, expected = getattr(layer.curves, name), getattr(curves, name)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        verdicts = rnngrad.diagnose(module, x, layer=index, state=state).verdict
+        assert (layer.diagnosis.verdict == verdicts).all()
+        assert layer.loss_gradients is None
+        assert layer.weight_gradients == {}
+
+
+def unrolled(
+    module: Any, x: Tensor, state: list[Tensor], length: int, log: dict[str, list[list[Tensor]]]
+) -> tuple[Tensor, list[Tensor]]:
+    """One example (t, d) through torch's equations, with a copy of each weight at each step."""
+    tails = ("", "_reverse") if module.bidirectional else ("",)
+    finals: list[list[Tensor]] = []
+    for layer in range(module.num_layers):
+        outputs = []
+        for way, tail in enumerate(tails):
+            suffix = f"_l{layer}{tail}"
+            names = [n for n in dict(module.named_parameters()) if n.endswith(suffix)]
+            s = [part[layer * len(tails) + way] for part in state]
+            rows = log.setdefault(suffix, [])
+            found: dict[int, Tensor] = {}
+            for t in range(length)[:: -1 if tail else 1]:
+                copies = [getattr(module, n).detach().clone().requires_grad_() for n in names]
+                w = {n.removesuffix(suffix): c for n, c in zip(names, copies, strict=True)}
+                s = list(step(module, w, x[t], s))
+                for part in s:
+                    part.retain_grad()
+                rows.append([*s, *copies])
+                if module.proj_size:
+                    s = [w["weight_hr"] @ s[0], s[1]]
+                found[t] = s[0]
+            outputs.append(torch.stack([found[t] for t in range(length)]))
+            finals.append(s)
+        x = torch.cat(outputs, dim=-1)
+    return x, [torch.stack(parts) for parts in zip(*finals, strict=True)]
+
+
+def step(module: Any, w: dict[str, Tensor], x: Tensor, s: list[Tensor]) -> tuple[Tensor, ...]:
+    a, b = w["weight_ih"] @ x, w["weight_hh"] @ s[0]
+    a, b = a + w.get("bias_ih", 0), b + w.get("bias_hh", 0)
+    if isinstance(module, nn.LSTM):
+        i, f, g, o = (a + b).chunk(4)
+        c = f.sigmoid() * s[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+    if isinstance(module, nn.GRU):
+        (r, z, n), (r_h, z_h, n_h) = a.chunk(3), b.chunk(3)
+        r, z = (r + r_h).sigmoid(), (z + z_h).sigmoid()
+        return ((1 - z) * (n + r * n_h).tanh() + z * s[0],)
+    return ((a + b).relu() if module.nonlinearity == "relu" else (a + b).tanh(),)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("rnn", {"nonlinearity": "relu", "bias": False}),
+        ("gru", {"num_layers": 2, "bidirectional": True}),
+        ("lstm", {"num_layers": 2}),
+        ("lstm", {"num_layers": 2, "bidirectional": True}),
+        ("lstm", {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False}),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, packed: bool):
+    module = KINDS[kind](3, 4, batch_first=True, **options).double()
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    sizes = [module.proj_size or 4, 4][: 1 + (kind == "lstm")]
+    state = [torch.randn(rows, BATCH, n).double() for n in sizes]
+    x = torch.randn(BATCH, STEPS, 3).double()
+    lengths = LENGTHS if packed else [STEPS] * BATCH
+    given: Any = x
+    if packed:
+        given = pack_padded_sequence(x, torch.tensor(LENGTHS), True, enforce_sorted=False)
+    hx = tuple(state) if kind == "lstm" else state[0]
+    reach = rnngrad.gradient_reach(module, given, hx, loss=everything)
+    assert len(reach.layers) == rows
+    for b, length in enumerate(lengths):
+        log: dict[str, list[list[Tensor]]] = {}
+        h, finals = unrolled(module, x[b], [s[:, b] for s in state], length, log)
+        # what is padded is zero in a packed output, and has no gradient
+        everything((h, tuple(finals))).backward()
+        for layer, (suffix, steps) in zip(reach.layers.values(), log.items(), strict=True):
+            assert layer.loss_gradients is not None
+            curves = [layer.loss_gradients.log10_h, layer.loss_gradients.log10_c][: len(state)]
+            # with a projection h is what it reads, and the other weights are products
+            names = [n for n in dict(module.named_parameters()) if n.endswith(suffix)]
+            names = names[:1] if module.proj_size else names
+            curves = [*curves, *(layer.weight_gradients[n] for n in names)]
+            for t, tensors in enumerate(steps):
+                shown = tensors[: len(curves)]
+                expected = [torch.zeros(1) if v.grad is None else v.grad for v in shown]
+                norms = [v.norm().item() for v in expected]
+                np.testing.assert_allclose([10 ** c[b, t] for c in curves], norms, rtol=1e-9)
+            assert all(np.isnan(c[b, length:]).all() for c in curves)
+
+
+def close(a: Any, b: Any) -> None:
+    """All curves of two reaches, whatever their layers are called."""
+    for one, other in zip(a.layers.values(), b.layers.values(), strict=True):
+        for name in ("log10_frobenius", "log10_cell_path", "log10_spectral"):
+            found = getattr(one.curves, name), getattr(other.curves, name)
+            if found[0] is not None:
+                np.testing.assert_allclose(*found, atol=1e-9)
+        np.testing.assert_allclose(one.learned_at, other.learned_at, atol=1e-9)
+        np.testing.assert_allclose(
+            one.loss_gradients.log10_h, other.loss_gradients.log10_h, atol=1e-9
+        )
+
+
+class StepByStep(nn.Module):
+    """Calls its module once for every step, and reads the last states of each call."""
+
+    def __init__(self, core: nn.Module) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, found = None, []
+        for x_t in x.split(1, dim=1):
+            _, state = self.core(x_t, state)
+            found.append(state[0][-1])
+        return torch.stack(found, dim=1)
+
+
+def test_calls_that_go_on_from_one_another_are_one_sequence():
+    core, x = nn.LSTM(3, 4, num_layers=2, batch_first=True).double(), torch.randn(2, 6, 3).double()
+    stepwise = rnngrad.gradient_reach(StepByStep(core), x, loss=lambda h: h.square().sum())
+    whole = rnngrad.gradient_reach(core, x, loss=lambda output: output[0].square().sum())
+    assert list(stepwise.layers) == ["core.0", "core.1"]
+    close(stepwise, whole)
+
+
+def test_a_loss_that_looks_at_c_between_two_calls_is_refused():
+    class Peeks(StepByStep):
+        def forward(self, x: Tensor) -> Tensor:
+            _, state = self.core(x[:, :1])
+            return self.core(x[:, 1:], state)[0].sum() + state[1].sum()
+
+    model = Peeks(nn.LSTM(3, 4, batch_first=True))
+    with pytest.raises(rnngrad.InputError, match="looks at c between two calls of core"):
+        rnngrad.gradient_reach(model, torch.randn(2, 6, 3), loss=lambda total: total)
+
+
+def test_states_that_the_model_wrote_to_begin_another_sequence():
+    class Resets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            _, h = self.core(x)
+            return self.core(x, h.mul_(0.5))[0].mul_(10)
+
+    model, x = Resets().double(), torch.randn(2, 6, 3).double()
+    reach = rnngrad.gradient_reach(model, x, loss=lambda h: h.sum())
+    assert list(reach.layers) == ["core", "core (call 2)"]
+    start, second = model.core(x)[1].detach() / 2, reach.layers["core (call 2)"]
+    torch.testing.assert_close(second.initial_state, start)
+    alone = rnngrad.gradient_reach(model.core, x, start, loss=lambda output: 10 * output[0].sum())
+    np.testing.assert_allclose(second.learned_at, alone.layers["gru"].learned_at, atol=1e-9)
+
+
+def test_two_modules_in_sequence_see_what_the_upper_one_sends_down():
+    class Both(nn.Module):
+        def __init__(self, stack: nn.LSTM) -> None:
+            super().__init__()
+            self.lower, self.upper = (nn.LSTM(3, 3, batch_first=True).double() for _ in range(2))
+            for layer, module in enumerate((self.lower, self.upper)):
+                for name, weight in module.named_parameters():
+                    weight.data.copy_(getattr(stack, name.replace("l0", f"l{layer}")))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.upper(self.lower(x)[0])[0]
+
+    stack = nn.LSTM(3, 3, num_layers=2, batch_first=True).double()
+    x = torch.randn(2, 20, 3).double()
+    apart = rnngrad.gradient_reach(Both(stack), x, loss=lambda h: h[:, -1].sum())
+    together = rnngrad.gradient_reach(stack, x, loss=lambda output: output[0][:, -1].sum())
+    assert list(apart.layers) == ["lower", "upper"]
+    close(apart, together)
+
+
+def test_a_directions_steps_count_in_its_reading_order():
+    module = nn.GRU(3, 4, bidirectional=True, batch_first=True).double()
+    x = torch.randn(1, 6, 3).double()
+    backward = rnngrad.gradient_reach(module, x).layers["gru.backward"]
+    plain = nn.GRU(3, 4, batch_first=True).double()
+    for name, weight in plain.named_parameters():
+        weight.data.copy_(getattr(module, f"{name}_reverse"))
+    curves = rnngrad.jacobian_curves(plain, x.flip(1))
+    np.testing.assert_allclose(backward.curves.log10_frobenius, curves.log10_frobenius, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_the_cell_state_of_a_projected_layer():
+    module = nn.LSTM(3, 4, proj_size=2, batch_first=True).double()
+    x, h = torch.randn(1, 5, 3).double(), torch.randn(1, 1, 2).double()
+    start = torch.randn(1, 1, 4).double()
+    J = torch.autograd.functional.jacobian(lambda c: module(x, (h, c))[1][1], start)
+    layer = rnngrad.gradient_reach(module, x, (h, start)).layers["lstm"]
+    norm = torch.linalg.matrix_norm(J.reshape(4, 4)).log10().item()  # type: ignore
+    assert layer.curves.log10_frobenius[0, -1] == pytest.approx(norm, abs=1e-9)
+
+
+def test_numbers_far_below_float64():
+    module = nn.RNN(3, 4, num_layers=2, bidirectional=True, batch_first=True).double()
+    for name, weight in module.named_parameters():
+        if "weight_hh" in name:
+            weight.data.mul_(1e-20)
+    x = torch.randn(1, 60, 3).double()
+    reach = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, -1, 0].sum())
+    forward = reach.layers["rnn.1.forward"]
+    assert forward.loss_gradients is not None
+    assert -1300 < forward.loss_gradients.log10_h[0, 0] < -1100
+    assert (np.diff(forward.learned_at[0, 1:]) > 19).all()
+
+
+class Lightning(pl.LightningModule):
+    def __init__(self, core: nn.Module) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        return self.core(scale * x)[0]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: nn.DataParallel(model),
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: nn.DataParallel(cast("Any", torch.compile(model, backend="eager"))),
+        nn.Sequential,
+    ],
+    ids=["DataParallel", "compiled", "both", "Sequential"],
+)
+def test_wrapped_models_are_what_is_in_them(wrap: Callable[[Any], Any]):
+    model, x = Lightning(nn.LSTM(3, 4, batch_first=True)).double(), torch.randn(2, 5, 3).double()
+    options = {} if wrap is nn.Sequential else {"scale": 1.0}
+    wrapped = wrap(model)
+    wrapped(x, **options)  # what is compiled is compiled by now
+    found = rnngrad.gradient_reach(wrapped, x, loss=lambda h: h.sum(), **options)
+    assert list(found.layers) == ["0.core" if wrap is nn.Sequential else "core"]
+    close(found, rnngrad.gradient_reach(model, x, loss=lambda h: h.sum()))
+
+
+def test_a_compiled_part_of_a_model_is_not_compiled_again():
+    compiled: list[None] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append(None)
+        return graph.forward
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.core = nn.Linear(3, 3), nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.core(self.dense(x).tanh())[0]
+
+    x = torch.randn(2, 5, 3)
+    with torch._dynamo.config.patch(allow_rnn=True):  # else torch leaves the part uncompiled
+        model = nn.Sequential(cast("Any", torch.compile(Part(), backend=backend)))
+        model(x)
+        before = len(compiled)
+        assert list(rnngrad.gradient_reach(model, x).layers) == ["0.core"]
+    assert len(compiled) == before == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_layouts_and_dtypes(dtype: torch.dtype):
+    module = nn.GRU(3, 4).to(dtype)
+    x = torch.randn(5, 3, dtype=dtype)
+    alone = rnngrad.gradient_reach(module, x, loss=lambda output: output[1].sum())
+    batch = rnngrad.gradient_reach(module, x[:, None], loss=lambda output: output[1].sum())
+    close(alone, batch)
+
+
+def test_frozen_weights_and_callers_without_gradients():
+    model, words = Reader(nn.LSTM(3, 4, batch_first=True)).double(), tokens()
+    expected = rnngrad.gradient_reach(model, words, loss=everything)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        close(rnngrad.gradient_reach(model, words, loss=everything), expected)
+    with torch.inference_mode():
+        close(rnngrad.gradient_reach(model, words + 0, loss=everything), expected)
+
+
+class Restless(nn.Module):
+    """Changes whatever a forward pass may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = nn.LSTM(3, 4, num_layers=2, dropout=0.5, batch_first=True)
+        self.norm = nn.BatchNorm1d(4)
+        self.norm.eval()
+        self.register_buffer("calls", torch.zeros(()))
+        self.state: Any = None
+        self.fails = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.drawn = random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+        h, self.state = self.core(x + 0 * torch.rand(1), self.state)
+        self.noted = "yes"
+        self.train()
+        if self.fails:
+            raise ZeroDivisionError
+        return self.norm(h[:, -1])
+
+
+def everything_of(model: Restless) -> Any:
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    modes = [m.training for m in model.modules()]
+    draws = torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    values = {n: v.tolist() for n, v in model.state_dict().items()}
+    grads = {n: None if p.grad is None else p.grad.tolist() for n, p in model.named_parameters()}
+    return hooks, modes, draws, values, grads, model.state, "noted" in vars(model)
+
+
+@pytest.mark.parametrize("failure", ["none", "forward", "loss"])
+def test_the_model_and_random_states_are_left_as_they_were(failure: str):
+    model, x = Restless(), torch.randn(2, 5, 3)
+    model.core(x)[0].sum().backward()
+    seen = []
+    model.core.register_forward_hook(lambda *_: seen.append(None))
+    before = everything_of(model)
+    model.fails = failure == "forward"
+
+    def loss(output: Tensor) -> Tensor:
+        if failure == "loss":
+            raise ZeroDivisionError
+        return output.sum()
+
+    if failure == "none":
+        rnngrad.gradient_reach(model, x, loss=loss)
+    else:
+        with pytest.raises(ZeroDivisionError):
+            rnngrad.gradient_reach(model, x, loss=loss)
+    assert everything_of(model) == before
+    assert len(seen) == 1
+    np.testing.assert_array_equal(x, x.clone())
+
+
+def test_dropout_is_off_and_hooks_of_others_count():
+    module, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5, batch_first=True), torch.randn(2, 5, 3)
+    plain = rnngrad.gradient_reach(module, x, loss=lambda output: output[0].sum())
+    module.register_forward_hook(lambda _m, _i, output: (10 * output[0], output[1]))
+    scaled = rnngrad.gradient_reach(module, x, loss=lambda output: output[0].sum())
+    for a, b in zip(plain.layers.values(), scaled.layers.values(), strict=True):
+        np.testing.assert_allclose(a.learned_at + 1, b.learned_at, atol=1e-5)
+
+
+def test_the_table_answers_both_questions():
+    model, words = Reader(nn.LSTM(3, 4, 2, batch_first=True)).double(), torch.randint(20, (2, 400))
+    reach = rnngrad.gradient_reach(model, words, loss=lambda output: output[0][:, -1].sum())
+    title, _, header, *rows = str(reach).splitlines()
+    assert title == "Reader: 2 recurrent layer(s), 2 example(s)"
+    assert [row.split()[0] for row in rows] == list(reach.layers)
+    assert "underflow" in rows[0]
+    assert header.split("  ")[-1].strip() == "learns back"
+    assert "learns back" not in str(rnngrad.gradient_reach(model, words[:, :5]))
+    assert (reach.layers["encoder.core.1"].learns_back < 60).all()
+    assert len(repr(reach)) < 200
+
+
+class OwnForward(nn.LSTM):
+    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
+        h, state = super().forward(x, hx)
+        return 2 * h, state
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "message"),
+    [
+        (nn.Linear(3, 3), None, "Linear holds no nn.RNN, nn.LSTM or nn.GRU"),
+        (Reader(nn.LSTM(3, 4)).embedding, None, "Embedding holds no"),
+        (OwnForward(3, 4), None, "OwnForward has a forward of its own"),
+        (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
+        (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
+        (nn.GRU(3, 4), lambda output: torch.ones((), requires_grad=True), "does not depend"),
+        (
+            nn.GRU(3, 4),
+            lambda output: (1e30 * output[0].double()).pow(9).sum(),
+            "^gru: output_gradient contains",
+        ),
+    ],
+    ids=["linear", "embedding", "own", "vector", "detached", "elsewhere", "explodes"],
+)
+def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: str):
+    x = (
+        torch.zeros(2, 5, dtype=torch.long)
+        if isinstance(model, nn.Embedding)
+        else torch.ones(2, 5, 3)
+    )
+    with pytest.raises(rnngrad.InputError, match=message):
+        rnngrad.gradient_reach(model, x, loss=loss)
+
+
+def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = nn.GRU(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(rnngrad.InputError, match="runs none of core"):
+        rnngrad.gradient_reach(Idle(), torch.zeros(2, 5, 3))
+    with pytest.raises(rnngrad.InputError, match=r"^gru: inputs contains nan"):
+        rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
+    with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
+        rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore

@@ -1,0 +1,166 @@
+"""Pictures: the data that is drawn, how lines are told apart, and what a notebook shows."""
+
+import base64
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from torch import nn
+
+import rnngrad
+from rnngrad import plot
+
+STEPS = 30
+
+
+@pytest.fixture(autouse=True)
+def no_window() -> Iterator[None]:
+    with mpl.rc_context({"backend": "agg"}):
+        torch.manual_seed(0)
+        yield
+        plt.close("all")
+
+
+def batch(steps: int = STEPS) -> torch.Tensor:
+    return torch.randn(5, steps, 3)
+
+
+def lines(ax: Axes) -> dict[str, np.ndarray]:
+    """What is drawn, by its name in the legend."""
+    return {str(line.get_label()): np.asarray(line.get_xydata()) for line in ax.lines}
+
+
+def test_curves_are_medians_with_a_band_beside_their_paths():
+    lstm, lengths = nn.LSTM(3, 4, batch_first=True), [STEPS, STEPS, STEPS, STEPS, 10]
+    curves = rnngrad.jacobian_curves(
+        lstm, batch(), state="c", statistics=["frobenius", "hidden_path"], lengths=lengths
+    )
+    ax = curves.plot()
+    total, cell, hidden = lines(ax).values()
+    known = curves.log10_frobenius[:, :10]
+    np.testing.assert_array_equal(total[:10], np.c_[1:11, np.median(known, axis=0)])
+    np.testing.assert_array_equal(cell[:10, 1], np.median(curves.log10_cell_path[:, :10], axis=0))
+    np.testing.assert_array_equal(hidden[:10, 1], np.median(curves.log10_hidden_path[:, :10], 0))
+    assert len(total) == STEPS
+    corners = ax.collections[0].get_paths()[0].vertices
+    for t in range(10):
+        there = np.asarray(corners)[np.asarray(corners)[:, 0] == t + 1, 1]
+        assert (there.min(), there.max()) == (known[:, t].min(), known[:, t].max())
+    assert ax.get_ylabel() == "log10 of |d c_t / d c_0|"
+
+
+def test_what_is_exactly_zero_is_named_and_the_end_of_float32_drawn_where_it_matters():
+    rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        for weight in rnn.parameters():
+            weight.fill_(-1)
+    x = torch.zeros(5, STEPS, 3)
+    x[:, 0] = -10  # the units die at the second step
+    drawn = lines(rnngrad.jacobian_curves(rnn, x).plot())
+    assert list(drawn) == ["all paths (exactly 0 from step 2)"]
+    near = rnngrad.jacobian_curves(nn.GRU(3, 4), batch()).plot()
+    far = rnngrad.jacobian_curves(nn.GRU(3, 4, batch_first=True), batch(300)).plot()
+    assert "smallest normal float32" not in lines(near)
+    end = lines(far)["smallest normal float32"]
+    np.testing.assert_allclose(end[:, 1], np.log10(1.17549435e-38), rtol=1e-6)
+
+
+def test_compared_cells_differ_by_dash_and_colour_and_keep_theirs():
+    modules = {"gru": nn.GRU(3, 4), "other": nn.RNN(3, 4), "LSTM": nn.LSTM(3, 4)}
+    curves = {name: rnngrad.jacobian_curves(m, batch()) for name, m in modules.items()}
+    ax = rnngrad.compare(curves)
+    assert list(lines(ax)) == list(modules)
+    for name, line in lines(ax).items():
+        np.testing.assert_array_equal(line[:, 1], np.median(curves[name].log10_frobenius, axis=0))
+    assert len({line.get_linestyle() for line in ax.lines}) == 3
+    assert len({line.get_color() for line in ax.lines}) == 3
+    alone = rnngrad.compare({"gru": curves["gru"]})
+    assert alone.lines[0].get_color() == ax.lines[0].get_color()
+    assert alone is not ax
+    assert rnngrad.compare(curves, ax) is ax
+
+
+def test_a_diagnosis_shows_the_truth_what_autograd_finds_and_the_verdicts():
+    diagnosis = rnngrad.diagnose(nn.GRU(3, 4, batch_first=True), batch(300))
+    ax = diagnosis.plot()
+    true, naive, flushed, *_ = [v for v in lines(ax).values() if len(v) == 300]
+    np.testing.assert_array_equal(true[:, 1], np.median(diagnosis.log10_frobenius, axis=0))
+    np.testing.assert_allclose(10 ** naive[:, 1], np.median(diagnosis.naive, axis=0), rtol=1e-9)
+    assert flushed[-1, 1] == -np.inf
+    words = [(text.get_text().strip(), text.get_position()[0]) for text in ax.texts]
+    assert [word for word, _ in words] == ["alive", "decayed", "underflow"]
+    for word, step in words:
+        first = diagnosis.first_steps(word)
+        assert first.min() <= step <= first.max()
+
+
+def test_losses_triangle_and_gates():
+    lstm, x = nn.LSTM(3, 4, batch_first=True), batch()
+    losses = rnngrad.loss_gradient_curves(lstm, x, torch.ones(5, STEPS, 4))
+    drawn = lines(losses.plot())
+    np.testing.assert_array_equal(drawn["|dL/dh_t|"][:, 1], np.median(losses.log10_h, axis=0))
+    np.testing.assert_array_equal(drawn["|dL/dc_t|"][:, 1], np.median(losses.log10_c, axis=0))
+
+    parts = rnngrad.weight_gradient_parts(lstm, x, torch.ones(5, STEPS, 4), reduce="log10_norm")
+    image = plot.draw_triangle(parts["weight_ih_l0"]).images[0]
+    shown, median = np.asarray(image.get_array()), np.median(parts["weight_ih_l0"], axis=0)
+    assert (shown[np.triu_indices(STEPS, 1)] != shown[np.triu_indices(STEPS, 1)]).all()  # NaN
+    below = np.tril_indices(STEPS)
+    expected = median - median.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(shown[below], expected[below], rtol=1e-12)
+
+    path = rnngrad.trajectory(lstm, x)
+    drawn = lines(path.plot())
+    assert list(drawn) == ["i", "f", "g", "o"]
+    assert drawn["f"][7, 1] == np.median(path.gates["f"][:, 7])
+    assert list(lines(rnngrad.trajectory(nn.RNN(3, 4), x).plot())) == ["h"]
+
+
+def test_a_model_is_three_panels_given_a_loss_and_one_without():
+    gru, x = nn.GRU(3, 4, num_layers=2, batch_first=True), batch()
+    reach = rnngrad.gradient_reach(gru, x, loss=lambda output: output[0].sum())
+    states, losses, weights = reach.plot()
+    layer = reach.layers["gru.1"]
+    assert layer.loss_gradients is not None
+    for ax, values in (
+        (states, layer.curves.log10_frobenius),
+        (losses, layer.loss_gradients.log10_h),
+        (weights, layer.learned_at),
+    ):
+        assert list(lines(ax)) == ["gru.0", "gru.1"]
+        np.testing.assert_array_equal(lines(ax)["gru.1"][:, 1], np.median(values, axis=0))
+    given = plt.figure().subplots()
+    assert reach.plot(given) is given
+    assert list(lines(given)) == ["gru.0", "gru.1"]
+    assert list(lines(rnngrad.gradient_reach(gru, x).layers["gru.0"].plot())) == ["gru.0"]
+
+
+def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():
+    reach = rnngrad.gradient_reach(nn.LSTM(3, 4), batch())
+    page = reach._repr_html_()
+    assert str(reach).splitlines()[-1] in page
+    picture = page.split("base64,")[1].split('"')[0]
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+    assert repr(reach.layers["lstm"]).startswith("LayerReach(name='lstm', curves=JacobianCurves, ")
+    assert len(repr(reach.layers["lstm"])) < 300
+
+
+def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
+    gru, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 1000, 3)
+    curves = rnngrad.jacobian_curves(gru, x, statistics=["frobenius"])
+    losses = rnngrad.loss_gradient_curves(gru, x, torch.ones(2, 1000, 4))
+    assert repr(curves) == "JacobianCurves(state='h', layer=0, log10_frobenius=2x1000)"
+    assert repr(losses) == "LossGradientCurves(layer=0, log10_h=2x1000)"
+    for result in (curves, losses, rnngrad.trajectory(gru, x), rnngrad.diagnose(gru, x)):
+        assert len(repr(result)) < 500
+        assert len(str(result)) < 1000
+        assert "<pre>" in result._repr_html_()
+    last = str(curves).splitlines()[-1].split()
+    assert last == ["1000", f"{np.median(curves.log10_frobenius[:, -1]):+.2f}"]
+    values = str(losses).splitlines()[-1].split()
+    assert float(values[1]) == pytest.approx(np.median(losses.log10_h[:, -1]), abs=0.005)
