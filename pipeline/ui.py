@@ -6,6 +6,7 @@ BROWSER, where it is set, names what opens the address. Ctrl-C ends the server.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def main(port: str) -> None:
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         start_new_session=True,  # Ctrl-C ends this process, and this one the server
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         _wait(process, server)
         address = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
@@ -43,7 +45,7 @@ def main(port: str) -> None:
         with suppress(KeyboardInterrupt):
             process.wait()
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # it has started others
         process.wait()
 
 
