@@ -71,6 +71,11 @@ const form = document.getElementById(arguments[0]);
 form.elements[arguments[1]].value = arguments[2];
 form.dispatchEvent(new Event("change"));
 """
+AXE = REPORT.parent.parent / ".axe" / "node_modules" / "axe-core" / "axe.min.js"
+FINDINGS = """
+const done = arguments[arguments.length - 1];
+axe.run().then(found => done(found.violations.map(one => [one.id, one.impact])));
+"""
 WIDEST = "return document.documentElement.scrollWidth;"
 
 
@@ -172,6 +177,21 @@ def test_every_figure_is_laid_out_and_nothing_sticks_out(width: int, report: Bro
         assert figure["caption"], figure
 
 
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_everybody_can_read_and_reach_all_of_it(width: int, report: Browser) -> None:
+    assert serious_findings(report, width) == []
+
+
+def serious_findings(browser: Browser, width: int) -> list[str]:
+    """What axe-core finds that keeps somebody from reading the page."""
+    if not AXE.exists():
+        pytest.skip("no axe-core: npm install --prefix .axe axe-core")
+    browser.resize(width)
+    browser.run(AXE.read_text())
+    found = browser.driver.execute_async_script(FINDINGS)
+    return [finding for finding, impact in found if impact in ("serious", "critical")]
+
+
 def test_a_bad_page_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text(BAD_PAGE)
@@ -181,6 +201,7 @@ def test_a_bad_page_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
     assert browser.outside_requests() == ["http://127.0.0.1:9/pixel.png"]
     assert browser.dead_links() == ["nowhere", "missing.csv"]
     assert browser.run(WIDEST) > DESK
+    assert serious_findings(browser, DESK)
 
 
 def test_names_from_outside_are_shown_and_not_run(
@@ -216,6 +237,7 @@ def test_curves_to_play_with_change_by_a_choice_and_ask_nobody(
     browser.resize(PHONE)
     browser.open(page)
     assert browser.run(WIDEST) <= PHONE
+    assert serious_findings(browser, PHONE) == []
     assert browser.run(SHOWN, "models") == [
         f"{cell}, {weights}, seed 1"
         for cell in ("RNN", "LSTM")

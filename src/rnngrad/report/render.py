@@ -117,7 +117,7 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter.add_render_rule("th_open", lambda *_: '<th scope="col">')
     converter.add_render_rule("html_inline", _own_html)
     converter.add_render_rule("html_block", _own_html)
-    converter.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
+    converter.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     converter.add_render_rule("table_close", lambda *_: "</table></div>\n")
     body = converter.render(markdown, {"figures": figures})
     # the emphasised paragraph below an image is its caption; Markdown knows no figures
@@ -129,8 +129,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     )
     # and no captions of tables
     body = re.sub(
-        r'<p><em>Table: (.*?)</em></p>\s*<div class="table"><table>',
-        r'<div class="table" tabindex="0"><table><caption>\1</caption>',
+        r'<p><em>Table: (.*?)</em></p>\s*(<div class="table".*?><table>)',
+        r"\2<caption>\1</caption>",
         body,
     )
     # sentences are broken into lines, numbers are not
@@ -165,4 +165,4 @@ def _inline_figure(
     svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
     svg = svg.replace("fill: #ffffff", "fill: none")
     alt = renderer.renderInlineAsText(token.children, options, env)
-    return f'<div role="img" aria-label="{escapeHtml(alt)}">{svg}</div>'
+    return f'<div role="img" tabindex="0" aria-label="{escapeHtml(alt)}">{svg}</div>'
