@@ -105,6 +105,7 @@ def figure(cases: Mapping[str, Case], results: Mapping[str, Results]) -> str | N
         for axis, (size, found) in zip(axes, sizes.items(), strict=False):
             axis.set(title=size, xscale="log", yticks=range(len(ways)))
             axis.set_yticklabels([EVERYBODY[way] for way in ways])
+            axis.xaxis.set_major_formatter("{x:,.10g}")  # matplotlib's own is a formula
             axis.grid(visible=False, axis="y")
             axis.margins(x=0.25)
             for row, way in enumerate(ways):
