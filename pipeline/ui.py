@@ -45,7 +45,8 @@ def main(port: str) -> None:
         with suppress(KeyboardInterrupt):
             process.wait()
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # it has started others
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # it has started others
         process.wait()
 
 

@@ -476,3 +476,26 @@ def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
     with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
+
+
+def test_an_encoder_learns_through_the_state_that_it_hands_to_a_decoder() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.GRU(3, 4, batch_first=True)
+            self.decoder = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.decoder(x, self.encoder(x)[1])[0]
+
+    torch.manual_seed(0)
+    model, x = Model().double(), torch.randn(2, 5, 3).double()
+    layers = rnngrad.gradient_reach(model, x, loss=lambda h: h[0].sum()).layers
+    last = model.encoder(x)[1].detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model.decoder(x, last)[0][0].sum(), last)
+    found = layers["encoder"].loss_gradients
+    assert found is not None
+    assert found.log10_h[0, -1] == pytest.approx(expected[0, 0].norm().log10().item(), abs=1e-9)
+    # the loss does not look at the second example
+    assert np.isnan(layers["encoder"].learns_back[1])
+    assert "(1 of 2: never)" in str(layers["encoder"])

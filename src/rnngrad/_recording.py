@@ -179,7 +179,8 @@ def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
         shape = ways * module.num_layers, batch
         states = [torch.zeros(*shape, n, device="cpu") for n in sizes]
         state = states[: 1 + isinstance(module, nn.LSTM)]
-    states = [_wide(s if s.dim() == 3 else s[:, None]).detach() for s in states_of(state)]
+    # not detached: what a loss sends through them belongs to whatever made them
+    states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
     layers = []
     for n in range(module.num_layers):
         tails = (f"_l{n}", f"_l{n}_reverse")

@@ -60,7 +60,7 @@ class LayerReach(Pictured):
 
         That is the first step that adds 1 % of what the largest adds; NaN if none adds anything.
         """
-        parts = np.nan_to_num(self.learned_at, nan=-np.inf)
+        parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
         seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
         return np.where(seen.any(axis=1), self.lengths.numpy() - 1 - seen.argmax(axis=1), np.nan)
 
@@ -203,4 +203,6 @@ def _range(values: np.ndarray, form: str) -> str:
     known = values[~np.isnan(values)]
     if not len(known):
         return "never"
-    return " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
+    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
+    absent = len(values) - len(known)
+    return f"{text} ({absent} of {len(values)}: never)" if absent else text
