@@ -146,7 +146,7 @@ def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():
     picture = page.split("base64,")[1].split('"')[0]
     assert base64.b64decode(picture).startswith(b"\x89PNG")
     assert not plt.get_fignums()
-    assert repr(reach.layers["lstm"]).startswith("LayerReach(name='lstm', curves=JacobianCurves, ")
+    assert repr(reach.layers["lstm"]).startswith("LayerReach(name='lstm', diagnosis=")
     assert len(repr(reach.layers["lstm"])) < 300
 
 

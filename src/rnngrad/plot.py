@@ -128,7 +128,9 @@ def draw_losses(curves: Any, ax: Any = None) -> Any:
 def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in gates.values()]
+    real = trajectory.real[..., None]
+    shown = (np.where(real, values, np.nan) for values in gates.values())
+    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in shown]
     return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
 
 

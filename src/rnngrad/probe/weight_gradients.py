@@ -72,10 +72,9 @@ def weight_gradient_parts(
         (2, 5, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
-    gradients = problem.like_output(output_gradients, "output_gradients")
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
-    arriving = Arriving.of(problem, gradients, final_state_gradient)
+    arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
     out, curve, real = _empty(problem, reduce), reduce == "curve", problem.counts.real.numpy()
 
     def run(example: int) -> None:
