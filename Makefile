@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study full-study verify test bench lint format rooms ui lock licences clean
+.PHONY: help install study full-study real-study verify test bench lint format rooms ui lock licences clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
@@ -31,6 +31,9 @@ full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk a
 	@$(BIN)/python pipeline/preset.py full
 	@cat reports/answer.txt
 	@echo "report: file://$(abspath reports/report.html)"
+
+real-study: $(INSTALLED) ## reports/real: the study on real comments (DATA=train.csv.gz VECTORS=glove.txt.gz)
+	@$(BIN)/python pipeline/real_study.py "$(DATA)" "$(VECTORS)"
 
 verify: $(INSTALLED) ## rerun the committed study from nothing, and say which outputs are the same
 	@$(BIN)/python pipeline/verify.py
