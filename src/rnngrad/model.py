@@ -142,7 +142,7 @@ def gradient_reach(
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
             does not depend on any of them; and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True), torch.zeros(2, 5, 3)
         >>> reach = rnngrad.gradient_reach(lstm, x, loss=lambda output: output[0][:, -1].sum())

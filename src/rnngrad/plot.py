@@ -78,7 +78,7 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
             losses dL/dh is drawn.
         ax: matplotlib's axes, which are returned; None makes new ones.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> x = torch.zeros(2, 5, 3)
         >>> modules = {"lstm": torch.nn.LSTM(3, 4), "gru": torch.nn.GRU(3, 4)}

@@ -129,7 +129,7 @@ def diagnose(
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
@@ -203,7 +203,7 @@ def autograd_column_sums(
     Raises:
         InputError: another dtype, steps out of range, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> rnn, x = torch.nn.RNN(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> rnngrad.autograd_column_sums(rnn, x, flush=True).shape

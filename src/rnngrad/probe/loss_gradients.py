@@ -81,7 +81,7 @@ def loss_gradient_curves(
     Raises:
         InputError: a gradient that does not fit the output, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> gradient = torch.zeros(2, 5, 4)

@@ -78,7 +78,7 @@ def trajectory(
     Raises:
         InputError: the forward pass overflows, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> path = rnngrad.trajectory(lstm, x)

@@ -75,7 +75,7 @@ def weight_gradient_parts(
         InputError: an unknown reduction, gradients that do not fit the output, parts beyond 4 GiB,
             norms beyond the memory, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> gru, x = torch.nn.GRU(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> parts = rnngrad.weight_gradient_parts(gru, x, torch.ones(2, 5, 4))
