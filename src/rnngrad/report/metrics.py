@@ -3,12 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from functools import partial
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS, thinned
+from rnngrad.intervals import Interval, mean_interval
+from rnngrad.report.style import FLOAT32_NORMAL, thinned
 from rnngrad.study import MILESTONES
 from rnngrad.study.claims import Claim, Verdict
 from rnngrad.study.results import Results
@@ -24,7 +27,14 @@ CAUSES = [  # conditions, each of which changes one factor of the question's set
     "emptied_comments",
     "sliced_input",
 ]
-PLOTTED, PLOT_STEPS = ("question", "no_padding", "trained"), 10  # conditions, one step in so many
+PLOTTED = ("question", "no_padding", "trained", "trained_without_padding")  # conditions
+PLOT_STEPS = 10  # one step in so many
+ON_WORDS = {  # the condition under which the weights read words alone
+    "init": "no_padding",
+    "trained": "trained_on_words",
+    "trained_without_padding": "trained_without_padding",
+}
+LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
@@ -107,14 +117,49 @@ def padding_share(results: Results) -> float:
     return 1 - results.data_card["sample"]["words"]["mean"] / steps
 
 
+def test_scores(results: Results) -> dict[tuple[str, str], dict[str, Interval]]:
+    """By cell and trained weights, the mean of every test metric with its 95% interval."""
+    models = results.tests.set_index("seed").groupby(["cell", "weights"], sort=False)
+    return {
+        (str(cell), str(weights)): {
+            str(name): mean_interval(own[name].tolist())
+            for name in own.columns.drop(["cell", "weights"])
+        }
+        for (cell, weights), own in models
+    }
+
+
+def on_words(results: Results) -> list[dict[str, Any]]:
+    """What every cell's models make of words: a row per cell and weights.
+
+    gate: mean activation of the gate that keeps the state, None for an RNN. rate, end: decades per
+    word, and log10 at the end. reach: words until a tenth of the loss's gradient is left, median
+    over seeds. accuracy: of the trained, on the test split. None where it was not measured.
+    """
+    keys = ["cell", "weights"]
+    gates = results.gates.query("input == 'words'").groupby(keys)["mean"].mean()
+    reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
+    left = reach.assign(words=reach["distance"].where(reach["log10"] <= LEFT, np.inf))
+    words = left.groupby([*keys, "seed"])["words"].min().groupby(keys).median()
+    scores, rows = test_scores(results), []
+    for cell, weights in product(results.cells, results.weights):
+        find = partial(value_of, results.conditions, ON_WORDS[weights], cell)
+        row = {"cell": cell, "weights": weights, "gate": gates.get((cell, weights))}
+        row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
+        row |= {"reach": words[cell, weights]} | scores.get((cell, weights), {"accuracy": None})
+        rows.append(row)
+    return rows
+
+
 def trained_models(results: Results) -> list[dict[Any, Any]]:
     """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
-    seeds = results.condition_seeds.query("condition == 'trained'")
+    weights = results.weights[1]
+    seeds, scores = results.condition_seeds.query("condition == @weights"), test_scores(results)
     ends = seeds.groupby("cell")["log10_at_end"].agg(lowest="min", highest="max")
     found = ends.reindex(results.cells).reset_index().to_dict("records")
     for model in found:
-        model["accuracy"] = results.metrics[model["cell"]]["accuracy"]
-        model["end"] = value_of(results.conditions, "trained", model["cell"], "log10_at_end")
+        model["accuracy"] = scores[model["cell"], weights]["accuracy"]
+        model["end"] = value_of(results.conditions, weights, model["cell"], "log10_at_end")
     return found
 
 
@@ -139,7 +184,10 @@ def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
         for name, own in curves.groupby("condition", sort=False)
     }
     validation = results.history.query("split == 'validation'")
-    return tables | {"accuracy": validation.pivot_table("accuracy", "epoch", "cell")}
+    return tables | {
+        f"accuracy_{weights}": own.pivot_table("accuracy", "epoch", "cell")
+        for weights, own in validation.groupby("weights", sort=False)
+    }
 
 
 def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -157,13 +205,14 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
         of_condition = summary["conditions"].setdefault(row.pop("condition"), {})
         cell = row.pop("cell")
         of_condition[cell] = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
-    for cell in results.cells:
-        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
-        summary[cell] = {"test": test}
-        for weights in WEIGHTS:
-            end = float(_median_curve(results, cell, weights).iloc[-1])
-            summary[cell][weights] = {
-                "log10_column_sum_at_end": round(end, 4),
-                "below_float32_from": below_float32_from(results, cell, weights),
-            }
+    scores = test_scores(results)
+    for cell, weights in product(results.cells, results.weights):
+        end = float(_median_curve(results, cell, weights).iloc[-1])
+        found: dict[str, Any] = {
+            "log10_column_sum_at_end": round(end, 4),
+            "below_float32_from": below_float32_from(results, cell, weights),
+        }
+        if test := scores.get((cell, weights)):
+            found["test"] = {name: interval["mean"] for name, interval in test.items()}
+        summary.setdefault(cell, {})[weights] = found
     return summary

@@ -20,15 +20,14 @@ PROBED = 4  # comments of each bin whose gradient is taken
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     """The toxic test comments whose last telling word is known and read, with its distance.
 
-    The distance, in steps, is that from the state that is read: the words after it and padding
-    behind. bin: fifths of the distances, from 0; fewer where distances are equal.
+    The distance is the words after it. bin: fifths of the distances, from 0; fewer where distances
+    are equal.
     """
     limit = sample.max_length(run.steps)
     distance = sample.telling_distance
     kept = (distance < limit) & (sample.labels == 1) & (sample.splits == "test")
     comments = np.flatnonzero(kept)
-    behind = limit - np.minimum(sample.lengths[comments], limit) if run.padding == "post" else 0
-    steps = distance[comments].astype(np.int64) + behind
+    steps = distance[comments].astype(np.int64)
     table = pd.DataFrame({"comment": comments, "distance": steps})
     if table.empty:
         return table.assign(bin=table["distance"])
