@@ -27,7 +27,7 @@ def main():
     probe = params.probe.model_copy(update=dict(comments=2))
     params = params.model_copy(update=dict(train=train, probe=probe))
     build = Path("build")
-    train_cell("rnn", train, params.embed, build)
+    train_cell("rnn", train, None, build)
     for path in sorted((build / "train").rglob("*.*")):
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     for name, job in probe_jobs(params, "rnn", build).items():

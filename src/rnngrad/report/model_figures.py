@@ -82,10 +82,10 @@ def remembered_figure(results: Results) -> Figure:
         for cell in results.cells:
             curves = reach.query("cell == @cell and weights == @weights")
             for state, own in curves.groupby("state"):
-                look = {"label": f"{NAMES[cell]}, {state}", "ls": DASHES[cell]}
-                # an LSTM's h is thin beside its c
-                width = 0.8 if {"h", "c"} - {state} <= {*curves["state"]} else 1.8
-                _draw_mean(axis, own, ("distance", "log10"), band=width > 1, lw=width, **look)
+                beside = (cell, state) == ("lstm", "h")
+                look = {"label": f"{NAMES[cell]}, {state}", "lw": 0.8 if beside else 1.8}
+                names = ("distance", "log10")
+                _draw_mean(axis, own, names, band=not beside, ls=DASHES[cell], **look)
             telling = remembered.query("cell == @cell and weights == @weights")
             if rows == 2:
                 look = {"marker": MARKERS[cell], "ms": 4}
@@ -187,7 +187,7 @@ def gates_figure(results: Results) -> Figure | None:
             gate = "forget gate" if cell == "lstm" else "update gate"
             axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
         row[0].set_ylabel("share of activations")
-        row[0].legend()
+        row[-1].legend()
     return figure
 
 
