@@ -23,7 +23,7 @@ from rnngrad.study.runs import probe_jobs
 
 def main():
     params = read_params({str(ROOT / "params.yaml")!r})
-    train = params.train.model_copy(update=dict(seeds=[1], hidden=64, epochs=1))
+    train = params.train.model_copy(update=dict(seeds=[1], padding=["pre"], hidden=64, epochs=1))
     probe = params.probe.model_copy(update=dict(comments=2))
     params = params.model_copy(update=dict(train=train, probe=probe))
     build = Path("build")
