@@ -95,6 +95,7 @@ class EmbedParams(_Section):
 
 
 class TrainParams(_Section):
+    padding: Annotated[list[Padding], Field(min_length=1), AfterValidator(_differ)]
     seeds: Seeds
     hidden: Annotated[int, Field(ge=1)]
     initializer: Literal["keras", "torch"]
@@ -103,7 +104,6 @@ class TrainParams(_Section):
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     clip_norm: Annotated[float, Field(gt=0)] | None
-    padding: Annotated[list[Padding], Field(min_length=1), AfterValidator(_differ)]
 
 
 class ProbeParams(_Section):

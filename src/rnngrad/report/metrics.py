@@ -107,7 +107,8 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     """Count the seeds of each condition and cell, by the condition's weights."""
     numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
     setting = results.params.conditions.setting_of
-    weights = [setting(condition).weights for condition, _ in numbers.index]
+    initial = [setting(condition).weights == "initial" for condition, _ in numbers.index]
+    weights = np.where(initial, "untrained", "trained")
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
@@ -141,6 +142,7 @@ def on_words(results: Results) -> list[dict[str, Any]]:
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
     left = reach.assign(words=reach["distance"].where(reach["log10"] <= LEFT, np.inf))
     words = left.groupby([*keys, "seed"])["words"].min().groupby(keys).median()
+    words = words.replace(np.inf, np.nan)
     scores, rows = test_scores(results), []
     for cell, weights in product(results.cells, results.weights):
         find = partial(value_of, results.conditions, ON_WORDS[weights], cell)

@@ -15,7 +15,6 @@ from rnngrad.study import WEIGHTS, claims
 NAMED = {
     **NAMES,
     **WEIGHTS,
-    "initial": "untrained",
     "column_sum": "column sum",
     "frobenius": "Frobenius",
     "spectral": "spectral",
