@@ -182,10 +182,10 @@ def _points(
     tests = results.tests.query(model).drop(columns=["cell", "weights", "seed"])
     for name, value in tests.iloc[0].items():
         yield f"test_{name}", value, 0
-    for name in ("init", weights):
-        for row in _shown(results.curves.query(f"{own} and weights == @name"), "log10_mean"):
-            when = "init" if name == "init" else "trained"
-            yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
+    curves = results.curves.query(f"{own} and weights in ('init', @weights)")
+    for row in _shown(curves, "log10_mean"):
+        when = "init" if row.weights == "init" else "trained"
+        yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
 
 
 def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:

@@ -74,13 +74,8 @@ def test_one_more_seed_or_padding_trains_the_models_that_are_new(
         files = (folder / padding / f"seed-{seed}").iterdir()
         assert {path.name for path in files} == FILES | weights
     card = json.loads((folder / "model_card.json").read_text())
-    found = {}
-    for padding in ("pre", "none"):
-        tests = [folder / padding / f"seed-{seed}" / "test.json" for seed in (2, 1)]
-        found[padding] = [json.loads(test.read_text())["metrics"]["loss"] for test in tests]
-        mean = card["test"][padding]["loss"]["mean"]
-        assert mean == pytest.approx(np.mean(found[padding]), abs=1e-6)
-    assert found["pre"] != found["none"]
+    tests = [(folder / padding / "seed-1" / "test.json").read_text() for padding in ("pre", "none")]
+    assert tests[0] != tests[1]
     assert (card["settings"]["seeds"], card["settings"]["padding"]) == ([2, 1], ["none", "pre"])
     predictions = pd.read_csv(folder / "pre" / "seed-1" / "predictions.csv")
     assert card["test_comments"] == len(predictions) == 4

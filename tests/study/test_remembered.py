@@ -73,7 +73,7 @@ def test_gradients_equal_autograds(
     """d logit/d s_t by running the classifier up to t and from there on."""
     torch.manual_seed(0)
     sample, vectors = embedding
-    run = make_run(padding=padding)
+    run = make_run(cell=cell, padding=padding)
     classifier = CommentClassifier(cell, D, make_train_params())
     predictions = make_predictions(sample)
     table = remembered(opened(classifier, run), embedding, predictions)
@@ -123,7 +123,7 @@ def test_scores_per_bin(
     sample = replace(sample, telling_distance=distance)
     predictions = make_predictions(sample)
     classifier = CommentClassifier("rnn", D, make_train_params())
-    run = make_run()
+    run = make_run(cell="rnn")
     table = remembered(opened(classifier, run), (sample, vectors), predictions)
     assert table["comments"].sum() == 6
     probability = predictions["probability"].to_numpy()

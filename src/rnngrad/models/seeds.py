@@ -1,11 +1,10 @@
-"""Training the seeds of a cell, and what they come to together. Needs no torch."""
+"""Training the models of a cell. Needs no torch."""
 
 import json
 import shutil
 from itertools import product
 from pathlib import Path
 
-from rnngrad.intervals import mean_interval
 from rnngrad.kept import DIGEST, run_kept
 from rnngrad.models.live import make_experiment
 from rnngrad.params import TrainParams
@@ -45,7 +44,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         for padding, seed in product(params.padding, params.seeds)
     }
     run_kept(_train, jobs, folder, code=CODE, share_cores=True)
-    _sum_up(cell, params, folder)
+    _describe(cell, params, folder)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
@@ -75,27 +74,14 @@ def _train(
     train_model(path, cell, data, params, checkpoints, worker_number())
 
 
-def _sum_up(cell: str, params: TrainParams, folder: Path) -> None:
-    found = {
-        padding: [
-            json.loads((folder / padding / f"seed-{seed}" / "test.json").read_text())
-            for seed in params.seeds
-        ]
-        for padding in params.padding
-    }
-    first = found[params.padding[0]][0]
+def _describe(cell: str, params: TrainParams, folder: Path) -> None:
+    one = folder / params.padding[0] / f"seed-{params.seeds[0]}" / "test.json"
+    found = json.loads(one.read_text())
     card = {
         "cell": cell,
-        "parameters": first["parameters"],
+        "parameters": found["parameters"],
         "settings": params.model_dump(),
-        "test": {
-            padding: {
-                name: mean_interval([one["metrics"][name] for one in tests])
-                for name in first["metrics"]
-            }
-            for padding, tests in found.items()
-        },
-        "test_comments": first["comments"],
+        "test_comments": found["comments"],
     }
     text = json.dumps(card, indent=2, sort_keys=True)
     (folder / "model_card.json").write_text(f"{text}\n")

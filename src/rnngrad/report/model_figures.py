@@ -35,6 +35,7 @@ PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
     "hidden_path": ("hidden path: through h at least once", "#cc79a7", "--"),
 }
 FIRST_STEPS = 60
+YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
 
 
 @figure_style()
@@ -43,22 +44,16 @@ def training_figure(results: Results) -> Figure:
     ways = results.weights[1:]
     figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(ways)), layout="constrained")
     axes = figure.subplots(len(ways), 2, sharex=True, sharey="col", squeeze=False)
-    for weights, row in zip(ways, axes, strict=True):
-        for axis, metric in zip(row, ("loss", "accuracy"), strict=True):
-            for cell, split in product(results.cells, ("validation", "train")):
-                rows = results.history.query(
-                    "cell == @cell and split == @split and weights == @weights"
-                )
-                width = 1.8 if split == "validation" else 0.7
-                look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
-                _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
-            axis.set_title(f"{metric.capitalize()}, {WEIGHTS[weights]}")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        row[0].set_ylabel("cross-entropy (nats)")
-        row[1].set_ylabel("share of comments")
-        row[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for axis in axes[-1]:
+    for axis, (weights, metric) in zip(axes.flat, product(ways, YLABELS), strict=True):
+        history = results.history[results.history["weights"] == weights]
+        for cell, (split, width) in product(results.cells, (("validation", 1.8), ("train", 0.7))):
+            rows = history.query("cell == @cell and split == @split")
+            look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
+            _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
+        axis.set(title=f"{metric.capitalize()}, {WEIGHTS[weights]}", ylabel=YLABELS[metric])
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 

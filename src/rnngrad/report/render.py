@@ -48,7 +48,7 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    rows, template = metrics.on_words(results), environment().get_template("answer.txt.j2")
+    rows, template = metrics.opened_gates(results), environment().get_template("answer.txt.j2")
     page = template.render(
         value=partial(metrics.value_of, results.conditions),
         question=results.params.conditions.question,
@@ -82,17 +82,15 @@ def render_markdown(
         "claims": claims,
         "conditions": conditions.to_dict("records"),
         "condition_seeds": metrics.condition_seeds(results),
-        "float32_plateau": metrics.falls_below_float32(conditions, "float32"),
         "log10": math.log10,
         "causes": metrics.cause_table(conditions).to_dict("records"),
         "value": partial(metrics.value_of, conditions),
         "padding_share": metrics.padding_share(results),
-        "trained": metrics.trained_models(results),
         "weights": results.weights,
-        "on_words": metrics.on_words(results),
+        "on_words": metrics.opened_gates(results),
         "tests": metrics.test_scores(results),
         "swing": metrics.swing(results),
-        "seeds": results.numbers_of_seeds,
+        "seeds": results.history.groupby("cell")["seed"].nunique().tolist(),
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),
         "curve_steps": curves.columns[3:],

@@ -71,10 +71,11 @@ class Claim:
 def judge_all(results: Results) -> list[Claim]:
     """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
     seeds, evidence = results.condition_seeds, results.evidence
+    epochs = {cell: results.params.train_of(cell).epochs for cell in results.cells}
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
-        lstm_wins(results.tests, results.epochs, evidence["remembered"]),
+        lstm_wins(results.tests, epochs, evidence["remembered"]),
         late_steps(evidence["shares"]),
         blocking(evidence["influences"]),
         forget_bias(seeds, results.gates),

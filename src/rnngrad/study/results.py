@@ -72,17 +72,6 @@ class Results:
     def weights(self) -> list[str]:
         return ["init", *trained(self.params).values()]
 
-    @property
-    def epochs(self) -> dict[str, int]:
-        """How many each cell was trained for."""
-        return {cell: self.params.train_of(cell).epochs for cell in self.cells}
-
-    @property
-    def numbers_of_seeds(self) -> list[int]:
-        """The number of seeds of each cell's trained models, in the order of the cells."""
-        seeds = self.history.groupby("cell")["seed"].nunique()
-        return [int(seeds[cell]) for cell in self.cells]
-
 
 def load_results(build: Path, params: Params) -> Results:
     """Read the result files below ``build``.

@@ -2,26 +2,30 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.study.runs.open_model import Opened
 
 
-def reach(model: Opened) -> pd.DataFrame:
-    """The gradient of the logit after the last step with respect to the state at every step.
+def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
+    """(B, T) log10 of |d logit/d s_t| over that at the step that is read; s is h, and an LSTM's c.
 
-    Returns:
-        A row per state (h, and c of an LSTM) and distance (steps to the last one): log10 of the
-        norm over that at distance 0, median over comments.
+    NaN beyond the steps that count.
     """
-    _, module, head, inputs, start = model
-    gradient = inputs.x.new_zeros(*inputs.x.shape[:2], module.hidden_size)
-    gradient[:, -1] = head.weight.detach()
-    curves = rnngrad.loss_gradient_curves(module, inputs.x, gradient, start)
-    tables = []
-    for state, log10 in (("h", curves.log10_h), ("c", curves.log10_c)):
-        if log10 is not None:
-            relative = np.median((log10 - log10[:, -1:])[:, ::-1], axis=0)
-            found = {"state": state, "distance": range(len(relative)), "log10": relative}
-            tables.append(pd.DataFrame(found))
-    return pd.concat(tables)
+    _, module, head, (x, _, lengths, _), start = model
+    gradient, last = x.new_zeros(*x.shape[:2], module.hidden_size), lengths - 1
+    gradient[range(len(x)), last] = head.weight.detach()
+    found = rnngrad.loss_gradient_curves(module, x, gradient, start, lengths=lengths)
+    log10 = {"h": found.log10_h, "c": found.log10_c}
+    rows = range(len(x))
+    return {s: v - v[rows, last][:, None] for s, v in log10.items() if v is not None}
+
+
+def reach(model: Opened) -> pd.DataFrame:
+    """A row per state and distance (steps to the last one): the median over comments, log10."""
+    tables = [
+        pd.DataFrame({"state": state, "log10": np.median(log10[:, ::-1], axis=0)})
+        for state, log10 in loss_gradients(model).items()
+    ]
+    return pd.concat(tables).rename_axis("distance").reset_index()

@@ -129,11 +129,8 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
     paddings = {name: padding for padding, name in TRAINED.items()}
     padding = paddings.get(run.weights, run.padding)
     settings = {"seeds": [run.seed], "padding": [padding]}
-    file = weight_file(
-        build / "train" / run.cell / padding,
-        "trained" if run.weights in paddings else "init",
-        run.seed,
-    )
+    name = "trained" if run.weights in paddings else "init"
+    file = weight_file(build / "train" / run.cell / padding, name, run.seed)
     return file, params.train_of(run.cell).model_copy(update=settings)
 
 
