@@ -7,8 +7,10 @@ conditions.csv (the medians), and curves.csv (log10 by step, median over seeds a
 more condition measures that condition alone.
 """
 
+import sys
 from pathlib import Path
 
+from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
 from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
@@ -35,9 +37,16 @@ def main() -> None:
     from rnngrad.study import condition_tables as tables
     from rnngrad.study.runs import condition_jobs, conditions_of
 
+    conditions = [*conditions_of(params)]
+    measured = {condition.name for condition in conditions}
+    if left_out := [case for case in params.conditions.cases if case not in measured]:
+        left = ", ".join(left_out)
+        print(f"conditions: train.padding or cells lack the models of {left}", file=sys.stderr)
+    if not conditions:
+        raise InputError("conditions.cases: no case is left; add one, or a value to train.padding")
     jobs, folder = condition_jobs(params, BUILD), BUILD / "conditions"
     run_kept(tables.condition, jobs, folder, code=CODE, doing="conditions")
-    seeds, curves = tables.tabulate(conditions_of(params), folder)
+    seeds, curves = tables.tabulate(conditions, folder)
     files = {
         "seeds.csv": (seeds, "%.6f"),
         "conditions.csv": (tables.over_seeds(seeds), "%.4f"),

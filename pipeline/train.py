@@ -1,11 +1,12 @@
-"""Stage 4: train one model per seed of a cell.
+"""Stage 4: train one model per padding and seed of a cell.
 
     python pipeline/train.py rnn
 
 DVC names the cell in DVC_STAGE. A cell that params.yaml does without is not trained.
 
-Writes build/train/<cell>/, see :func:`rnngrad.models.seeds.train_cell`. One more seed trains one
-more model. Interrupted, it goes on from the last finished epoch when it is started again.
+Writes build/train/<cell>/, see :func:`rnngrad.models.seeds.train_cell`. One more seed
+or padding trains the models that are new. Interrupted, it goes on from the last finished epoch when
+it is started again.
 """
 
 import sys
@@ -28,7 +29,7 @@ def main(cell: str) -> None:
 
     from rnngrad.models.seeds import train_cell
 
-    train_cell(cell, train, params.embed, BUILD)
+    train_cell(cell, train, params.embed.max_length, BUILD)
 
 
 if __name__ == "__main__":

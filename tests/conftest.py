@@ -43,6 +43,7 @@ def make_train_params() -> Callable[..., TrainParams]:
             "batch_size": 8,
             "learning_rate": 0.02,
             "clip_norm": None,
+            "padding": ["pre"],
         }
         return TrainParams.model_validate(settings | changes)
 

@@ -78,6 +78,16 @@ def test_what_is_no_longer_wanted_is_deleted(kept: Kept) -> None:
     assert kept.files() == set()
 
 
+def test_a_folder_in_a_folder_is_kept_as_any_other(kept: Kept) -> None:
+    jobs = {"x/a": (1,), "x/b": (2,), "y/a": (3,)}
+    assert kept.run(jobs) == "a a b"
+    (kept.results / "x" / "summary.csv").write_text("")
+    del jobs["x/b"], jobs["y/a"]
+    assert kept.run(jobs) == ""
+    assert kept.files() == {"x/a/result.txt", "x/a/digest.txt"}
+    assert not (kept.results / "y").exists()
+
+
 def test_another_argument_runs_that_job_again(kept: Kept) -> None:
     demo = DemoParams(comments_per_class=20, label_noise=0.1, seed=1)
     kept.run(JOBS | {"c": (demo,)})

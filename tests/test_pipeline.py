@@ -28,7 +28,7 @@ TINY = {
     "seeds: [1, 2, 3, 4, 5]  # one": "seeds: [1, 2]  # one",
     "  gru: {}\n": "",
     "hidden: 200": "hidden: 8",
-    "epochs: 10": "epochs: 2",
+    "epochs: 5": "epochs: 2",
     "comments: 8": "comments: 3",
     "spectral_steps: 60": "spectral_steps: 6",
     "seeds: [1, 2, 3, 4, 5]  # initial": "seeds: [1, 2]  # initial",
@@ -170,7 +170,7 @@ def test_the_first_run_leaves_a_whole_report(clone: Clone) -> None:
     assert not curves["log10_mean"].isna().any()
     answer = (reports / "answer.txt").read_text().splitlines()
     html = (reports / "report.html").read_text()
-    assert 2 <= len(answer) <= 5
+    assert 2 <= len(answer) <= 6
     assert all(re.split(r"[\d|]", line)[0] in html for line in answer)
     figures = {path.stem for path in (reports / "figures").iterdir()}
     assert figures >= {"conditions", "jacobian", "training", "remembered", "gates", "triangle"}
@@ -234,8 +234,10 @@ def test_git_sees_no_large_or_intermediate_files(clone: Clone) -> None:
 def test_metrics_and_plots_work(clone: Clone, tmp_path: Path) -> None:
     shown = json.loads(clone.succeed("dvc", "metrics", "show", "--json"))
     metrics = shown[""]["data"]["reports/metrics.json"]["data"]
-    assert 0 <= metrics["lstm"]["test"]["accuracy"] <= 1
-    assert "log10_column_sum_at_end" in metrics["rnn"]["trained"]
+    assert 0 <= metrics["lstm"]["trained"]["test"]["accuracy"] <= 1
+    ways = metrics["conditions"].keys() & {"trained_on_words", "trained_without_padding"}
+    assert all("log10_at_end" in metrics["conditions"][way]["rnn"] for way in ways)
+    assert len(ways) == 2
     clone.succeed("dvc", "metrics", "diff")
     clone.succeed("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
     assert (tmp_path / "plots" / "index.html").exists()
@@ -250,25 +252,31 @@ def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:
 
 def test_one_more_seed_trains_one_more_model(clone: Clone, params: Path) -> None:
     def made() -> dict[str, int]:
-        files = (clone.folder / "build" / "train" / "rnn").rglob("trained-*.pt")
-        return {path.name: path.stat().st_mtime_ns for path in files}
+        folder = clone.folder / "build" / "train" / "rnn"
+        files = folder.rglob("trained-*.pt")
+        return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
     before = made()
     clone.edit("seeds: [1, 2]  # one", "seeds: [2, 3, 1]  # one")
     assert clone.repro("train@rnn") == ["check", "train@rnn"]
     assert before.items() < made().items()
-    assert made().keys() - before == {"trained-3.pt"}
+    assert made().keys() - before == {f"{way}/seed-3/trained-3.pt" for way in ("pre", "none")}
 
 
 def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
     clone.succeed("python", "pipeline/publish.py")
     runs = published_runs(clone)
     names = sorted(run.info.run_name or "" for run in runs)
-    seeds = [f"{cell} seed {seed}" for cell in ("lstm", "rnn") for seed in (1, 2)]
-    assert [name for name in names if "seed" in name] == seeds
-    assert len(runs) == 5
+    models = [
+        f"{cell} seed {seed} padding {padding}"
+        for cell in ("lstm", "rnn")
+        for seed in (1, 2)
+        for padding in ("none", "pre")
+    ]
+    assert [name for name in names if "seed" in name] == models
+    assert len(runs) == 9
     client = MlflowClient(clone.tracking_uri)
-    child = next(run for run in runs if run.info.run_name == "lstm seed 1")
+    child = next(run for run in runs if run.info.run_name == "lstm seed 1 padding pre")
     curve = client.get_metric_history(child.info.run_id, "trained_frobenius_log10")
     assert sorted(point.step for point in curve) == list(range(1, 151))
     parent = next(run for run in runs if "seed" not in (run.info.run_name or "seed"))
@@ -302,6 +310,20 @@ def test_a_key_reruns_exactly_what_it_touches(case: str, clone: Clone, params: P
     assert clone.repro() == stages
 
 
+def test_without_padding_in_training_the_report_is_made_of_the_rest(
+    clone: Clone, params: Path
+) -> None:
+    clone.edit("padding: [pre, none]", "padding: [none]")
+    done = clone.run("dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train.padding or cells lack the models of trained, trained_on_words" in done.stderr
+    conditions = pd.read_csv(clone.folder / "reports" / "conditions.csv")["condition"]
+    assert "trained_without_padding" in set(conditions)
+    assert not {"trained", "trained_on_words"} & set(conditions)
+    words = (clone.folder / "reports" / "answer.txt").read_text()
+    assert "Trained without padding" in words
+
+
 def test_going_back_comes_from_the_cache_and_publishes_nothing(clone: Clone) -> None:
     published = len(published_runs(clone))
     before = clone.checksums()
@@ -315,7 +337,7 @@ def test_going_back_comes_from_the_cache_and_publishes_nothing(clone: Clone) -> 
     "setting",
     [
         "data.demo.label_noise=0.1",
-        "embed.padding=none",
+        "train.padding=[none]",
         "++cells.rnn.epochs=1",
         "probe.comments=2",
         "+conditions.cases.chrono.steps=200",
@@ -390,12 +412,13 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
 
 
 def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
-    path = clone.folder / "build" / "train" / "lstm" / "seed-1" / "trained-1.pt"
+    name = "build/train/lstm/pre/seed-1/trained-1.pt"
+    path = clone.folder / name
     content = path.read_bytes()
     path.unlink()  # it may be a link into DVC's cache
     path.write_bytes(content[:1000])
     done = clone.run("python", "pipeline/probe.py", "lstm")
     path.write_bytes(content)
     assert done.returncode == 1
-    assert "probe: build/train/lstm/seed-1/trained-1.pt: not a torch weight file" in done.stderr
+    assert f"probe: {name}: not a torch weight file" in done.stderr
     assert "Traceback" not in done.stderr

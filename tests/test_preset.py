@@ -105,8 +105,8 @@ def test_dvc_takes_the_full_study_in_a_fresh_clone(tmp_path: Path) -> None:
     assert "Running stage 'check':" in run("python", "pipeline/preset.py", "full")
     full = read_params(clone / "params.yaml")
     assert (full.data.source, full.sample.per_class) == ("jigsaw", 20_000)
-    assert (full.embed.vectors, full.embed.padding, full.embed.max_length) == ("glove", "pre", None)
-    assert (full.train.epochs, full.train.seeds) == (10, [1, 2, 3, 4, 5])
+    assert (full.embed.vectors, full.embed.max_length) == ("glove", None)
+    assert (full.train.padding, full.train.seeds) == (["pre", "none"], [1, 2, 3, 4, 5])
     assert list(full.cells)[:2] == ["rnn", "lstm"]
     assert full.probe.comments == 100
     assert "(question)" in (clone / "params.yaml").read_text()  # the comments are still there

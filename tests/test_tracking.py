@@ -9,30 +9,38 @@ from ruamel.yaml import YAML
 from rnngrad import tracking
 from rnngrad.errors import InputError
 from rnngrad.params import check_params, read_params
+from rnngrad.study import TRAINED
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent
-METRICS = {"lstm": {"test": {"accuracy": 0.75}, "below_float32_from": None}}
+METRICS = {"lstm": {"trained": {"test": {"accuracy": 0.75, "auroc": None}}}}
+
+
+def make_tests(*cells: str, weights: str = "trained_without_padding") -> pd.DataFrame:
+    rows = [(cell, weights, seed, 0.75) for cell in cells for seed in (1, 2, 3, 4, 5)]
+    return pd.DataFrame(rows, columns=["cell", "weights", "seed", "accuracy"])
 
 
 @pytest.fixture
 def results() -> Results:
     params = read_params(ROOT / "params.yaml")
-    params = params.model_copy(update={"cells": {"lstm": {"seeds": [5]}}})
+    train = params.train.model_copy(update={"padding": ["none"]})
+    params = params.model_copy(update={"cells": {"lstm": {"seeds": [5]}}, "train": train})
     curves = pd.DataFrame(
         {
             "cell": "lstm",
             "seed": 5,
-            "weights": "init",
+            "weights": ["init"] * 3 + ["trained_without_padding"],
             "statistic": "frobenius",
-            "step": [1, 2, 3],
-            "log10_mean": [-0.5, -700.25, float("-inf")],
+            "step": [1, 2, 3, 1],
+            "log10_mean": [-0.5, -700.25, float("-inf"), -0.75],
         }
     )
     history = pd.DataFrame(
         {
             "cell": "lstm",
             "seed": 5,
+            "weights": "trained_without_padding",
             "epoch": [1, 2],
             "split": "train",
             "loss": [0.5, 0.25],
@@ -44,8 +52,8 @@ def results() -> Results:
         curves=curves,
         gates=pd.DataFrame(),
         history=history,
-        metrics={"lstm": {"accuracy": {"mean": 0.75, "low": None, "high": None}}},
-        model_cards={"lstm": {"test": {"per_seed": {"accuracy": [0.75]}}}},
+        tests=make_tests("lstm"),
+        model_cards={},
         data_card={"sample": {"comments": 3}},
         embed_card={},
         conditions=pd.DataFrame(),
@@ -85,19 +93,21 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     (child,) = [run for run in runs if run is not parent]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert child.info.run_name == "lstm seed 5"
-    assert parent.data.params["train.epochs"] == "10"
-    assert parent.data.metrics == {"lstm.test.accuracy": 0.75, "question_lstm_log10": -2.5}
+    assert child.info.run_name == "lstm seed 5 padding none"
+    assert parent.data.params["train.epochs"] == "5"
+    numbers = {"lstm.trained.test.accuracy": 0.75, "question_lstm_log10": -2.5}
+    assert parent.data.metrics == numbers
     curve = client.get_metric_history(parent.info.run_id, "question_lstm_log10")
     assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -2.5)]
     assert parent.data.tags["mlflow.note.content"] == "an answer"
     assert parent.inputs
     (dataset,) = parent.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.profile) == ("demo", '{"comments": 3}')
-    assert (child.data.params["cell"], child.data.params["padding"]) == ("lstm", "pre")
+    assert (child.data.params["cell"], child.data.params["padding"]) == ("lstm", "none")
     assert child.data.metrics["test_accuracy"] == 0.75
     curve = client.get_metric_history(child.info.run_id, "init_frobenius_log10")
     assert [(point.step, point.value) for point in curve] == [(1, -0.5), (2, -700.25)]
+    assert child.data.metrics["trained_frobenius_log10"] == -0.75
     epochs = client.get_metric_history(child.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in epochs] == [(1, 0.5), (2, 0.25)]
     artifacts = client.list_artifacts(parent.info.run_id, "reports/figures")
@@ -124,9 +134,9 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({}, "demo, pre padding, rnn+lstm+gru"),
-        ({"embed": {"padding": "none"}, "train": {"epochs": 3}},
-         "embed.padding=none, train.epochs=3"),
+        ({}, "demo, padding pre+none, rnn+lstm+gru"),
+        ({"train": {"padding": ["none"], "epochs": 3}},
+         "train.padding=['none'], train.epochs=3"),
         ({"cells": {"lstm": {"forget_bias": 3.0}}}, "cells.lstm.forget_bias=3.0"),
         ({"cells": {"gru": None}}, "~cells.gru"),
         ({"sample": {"seed": 2}, "probe": {"seed": 2}, "train": {"hidden": 9, "epochs": 1}},
@@ -146,10 +156,9 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     content["cells"] = {
         cell: block for cell, block in content["cells"].items() if block is not None
     }
-    card = {"test": {"per_seed": {"accuracy": [0.75] * 5}}}
-    cards = dict.fromkeys(content["cells"], card)
+    ways = [make_tests(*content["cells"], weights=weights) for weights in TRAINED.values()]
     params = check_params(content, "params.yaml")
-    changed = Results(**{**vars(results), "params": params, "model_cards": cards})
+    changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
     uri = tracking.tracking_uri()
     assert tracking.publish(changed, METRICS, "", files, files, uri)
     client = MlflowClient(uri)
@@ -160,6 +169,8 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     assert parent.info.run_name == name
     if changes:
         children = [str(run.info.run_name) for run in runs if run is not parent]
+        ways = len(content["train"]["padding"])
+        assert len({*children}) == 5 * ways * len(content["cells"])
         assert all(run.endswith(name.removesuffix(" and 1 more")) for run in children)
 
 

@@ -29,6 +29,8 @@ def run_kept(
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
+    A name may be that of a folder in a folder, such as "pre/seed-1".
+
     A folder that was made from the same arguments by the same code is taken as it is, unless
     somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error or Ctrl-C
     leaves the folders that are whole by then.
@@ -91,9 +93,12 @@ def _is_kept(folder: Path, digest: str) -> bool:
 
 def _keep(folder: Path, names: set[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in names:
-            remove(path)
+    kept = {folder / name for name in names}
+    above = {path.parent for path in kept}
+    for place in {folder, *above}:
+        for path in place.iterdir() if place.is_dir() else ():
+            if path not in kept | above:
+                remove(path)
 
 
 def _content(path: Path, pattern: str = "*") -> str:

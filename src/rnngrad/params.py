@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from rnngrad.errors import InputError
 
 Cell = Literal["rnn", "lstm", "gru"]
+Padding = Literal["pre", "none"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -38,6 +39,7 @@ def _plain_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_plain_name)]
 T = TypeVar("T", bound=_Section)
+MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
 
 
 class DemoParams(_Section):
@@ -81,7 +83,6 @@ class EmbedParams(_Section):
     path: str | None
     dimensions: Annotated[int, Field(ge=1)]
     vocabulary: Literal["sample", "train"]
-    padding: Literal["pre", "post", "none"]
     max_length: Annotated[int, Field(ge=1)] | None
 
     @model_validator(mode="after")
@@ -94,6 +95,7 @@ class EmbedParams(_Section):
 
 
 class TrainParams(_Section):
+    padding: Annotated[list[Padding], Field(min_length=1), AfterValidator(_differ)]
     seeds: Seeds
     hidden: Annotated[int, Field(ge=1)]
     initializer: Literal["keras", "torch"]
@@ -116,13 +118,14 @@ class Setting(_Section):
 
     cells: Annotated[list[Cell], Field(min_length=1), AfterValidator(_differ)]
     weights: Literal["initial", "trained"]
+    trained_with: Padding
     initializer: Literal["keras", "torch", "identity", "chrono"]
     forget_bias: float
     units: Annotated[int, Field(ge=1)]
     state_nonlinearity: Literal["tanh", "sigmoid"]
     input: Literal["comments", "emptied_comments", "random_tokens"]
     sliced_input: bool
-    padding: Literal["pre", "none"]
+    padding: Padding
     steps: Annotated[int, Field(ge=3)]
     initial_state: Literal["uniform", "zero"]
     arithmetic: Literal["log", "float64", "float32", "float32_flushed"]
@@ -147,8 +150,8 @@ class Setting(_Section):
         of_training = key in ("initializer", "forget_bias", "units")
         if self.weights == "trained" and of_training:
             return "trained weights have that of training"
-        if self.weights == "trained" and key == "padding":
-            return "trained weights are padded as in training"
+        if self.weights == "initial" and key == "trained_with":
+            return "initial weights are not trained"
         if self.weights == "trained" and key == "sliced_input":
             return "trained models read all features"
         if key == "padding" and self.input != "comments":
@@ -222,6 +225,8 @@ class Params(_Section):
             raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
         if "forget_bias" in block and cell != "lstm":
             raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
+        if "padding" in block:
+            raise InputError(f"cells.{cell}.padding: all cells have train.padding; remove it")
         settings = _checked(TrainParams, self.train.model_dump() | block, "cells", cell)
         own = settings.initializer
         if "forget_bias" in block and own != "keras":
@@ -276,6 +281,8 @@ def _first_error(error: ValidationError, place: tuple[str, ...]) -> str:
     # an unknown key comes first: it explains the missing one beside it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
+    if key in MOVED:
+        return f"{key}: it is now {MOVED[key]}"
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; remove it or correct its name"
     message = first["msg"].removeprefix("Value error, ")

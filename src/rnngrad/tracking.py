@@ -1,4 +1,4 @@
-"""MLflow as a view of the result files: one parent run per result, one child per cell and seed.
+"""MLflow as a view of the result files: one parent run per result, one child per trained model.
 
 The files are the truth (DVC's), so publishing is idempotent: a result that is already there, by the
 checksum of its files, is left alone; one that was published by halves is published anew.
@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from ruamel.yaml import YAML, YAMLError
 from rnngrad.errors import InputError
 from rnngrad.models.live import connect
 from rnngrad.params import Params, check_params
+from rnngrad.study import trained
 from rnngrad.study.results import Results
 
 EXPERIMENT = "rnngrad"
@@ -113,22 +115,23 @@ def _publish(
     points = [(str(name), value, 0) for name, value in found.items()]
     _log(client, parent, flat.to_dict(), [*points, *_condition_points(results)])
     others = "".join(f", {setting}" for setting in changed[:SETTINGS])
-    for cell in results.cells:
+    for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:
-            name = f"{cell} seed {seed}{others}"
+            name = f"{cell} seed {seed} padding {padding}{others}"
             names = {"mlflow.parentRunId": parent, "mlflow.runName": name}
             child = client.create_run(experiment, tags={RESULT: checksum} | names).info.run_id
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
-            settings["padding"] = params.embed.padding
-            _log(client, child, settings, _points(results, cell, seed))
+            settings["padding"] = padding
+            _log(client, child, settings, _points(results, cell, seed, weights))
             client.set_terminated(child)
     return parent
 
 
 def _run_name(params: Params, changed: list[str]) -> str:
     if not changed:
-        return f"{params.data.source}, {params.embed.padding} padding, {'+'.join(params.cells)}"
+        cells, paddings = "+".join(params.cells), "+".join(params.train.padding)
+        return f"{params.data.source}, padding {paddings}, {cells}"
     more = len(changed) - SETTINGS
     return ", ".join(changed[:SETTINGS]) + (f" and {more} more" if more > 0 else "")
 
@@ -167,16 +170,22 @@ def _log(client: MlflowClient, run: str, params: Mapping[Any, Any], points: Iter
         client.log_batch(run, metrics=metrics[start : start + BATCH], synchronous=True)
 
 
-def _points(results: Results, cell: str, seed: int) -> Iterator[tuple[str, float, int]]:
+def _points(
+    results: Results, cell: str, seed: int, weights: str
+) -> Iterator[tuple[str, float, int]]:
+    """Those of a trained model, whatever its padding by the same names, and of the untrained."""
     own = "cell == @cell and seed == @seed"
-    for row in cast("Any", results.history.query(own).itertuples()):
+    model = f"{own} and weights == @weights"
+    for row in cast("Any", results.history.query(model).itertuples()):
         for name in ("loss", "accuracy"):
             yield f"{row.split}_{name}", getattr(row, name), row.epoch
-    place = results.params.train_of(cell).seeds.index(seed)
-    for name, values in results.model_cards[cell]["test"]["per_seed"].items():
-        yield f"test_{name}", values[place], 0
-    for row in _shown(results.curves.query(own), "log10_mean"):
-        yield f"{row.weights}_{row.statistic}_log10", row.log10_mean, row.step
+    tests = results.tests.query(model).drop(columns=["cell", "weights", "seed"])
+    for name, value in tests.iloc[0].items():
+        yield f"test_{name}", value, 0
+    curves = results.curves.query(f"{own} and weights in ('init', @weights)")
+    for row in _shown(curves, "log10_mean"):
+        when = "init" if row.weights == "init" else "trained"
+        yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
 
 
 def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:

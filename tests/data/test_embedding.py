@@ -23,7 +23,6 @@ def params(tmp_path):
             "path": str(path),
             "dimensions": 2,
             "vocabulary": "sample",
-            "padding": "pre",
             "max_length": None,
             "seed": 1,
         }

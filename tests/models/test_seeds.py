@@ -14,14 +14,13 @@ import pytest
 import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.seeds import train_cell
-from rnngrad.params import EmbedParams, TrainParams, read_params
+from rnngrad.params import TrainParams
 
 # Lightning's advice; pytest shows what the stage itself ignores
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty.*"),
 ]
-ROOT = Path(__file__).parents[2]
 FILES = {"digest.txt", "history.csv", "predictions.csv", "test.json"}
 
 
@@ -32,7 +31,7 @@ def train(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., set[str]]:
-    """Train RNNs on twelve comments; says which seeds were trained, not taken as they were."""
+    """Train RNNs on twelve comments; says which models, such as "pre 1", were trained."""
     # a process would take seconds to import Lightning
     monkeypatch.setattr("rnngrad.kept.pool", lambda *_, **__: ThreadPoolExecutor(1))
     sample, vectors = make_sample([3, 5, 2, 4, 6, 3] * 2, ["train", "validation", "test"], 3)
@@ -41,38 +40,48 @@ def train(
     np.save(tmp_path / "embed" / "vectors.npy", vectors)
     folder = tmp_path / "train" / "rnn"
 
-    def which(seeds: list[int], padding: str = "pre", **changes: Any) -> set[str]:
-        embed = read_params(ROOT / "params.yaml").embed.model_copy(update={"padding": padding})
-        before = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/test.json")}
-        params = make_train_params(seeds=seeds, epochs=1, **changes)
-        train_cell("rnn", params, EmbedParams.model_validate(embed.model_dump()), tmp_path)
-        after = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/test.json")}
-        assert {*after} == {f"seed-{seed}" for seed in seeds}
-        return {name for name in after if after[name] != before.get(name)}
+    def made() -> dict[str, int]:
+        files = folder.glob("*/*/test.json")
+        return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in files}
+
+    def which(*models: str, **changes: Any) -> set[str]:
+        paddings, seeds = (
+            dict.fromkeys(names) for names in zip(*map(str.split, models), strict=True)
+        )
+        params = make_train_params(
+            seeds=[int(seed) for seed in seeds], padding=[*paddings], epochs=1, **changes
+        )
+        before = made()
+        train_cell("rnn", params, None, tmp_path)
+        after = made()
+        assert {*after} == {model.replace(" ", "/seed-") for model in models}
+        return {name.replace("/seed-", " ") for name in after if after[name] != before.get(name)}
 
     return which
 
 
-def test_one_more_seed_trains_one_more_model(
+def test_one_more_seed_or_padding_trains_the_models_that_are_new(
     train: Callable[..., set[str]], tmp_path: Path
 ) -> None:
-    assert train([1]) == {"seed-1"}
-    assert train([2, 1]) == {"seed-2"}
-    assert train([2, 1]) == set()
+    assert train("pre 1") == {"pre 1"}
+    assert train("pre 2", "pre 1") == {"pre 2"}
+    assert train("pre 2", "pre 1") == set()
+    both = ("none 2", "none 1", "pre 2", "pre 1")
+    assert train(*both) == {"none 2", "none 1"}
     folder = tmp_path / "train" / "rnn"
-    for seed in (1, 2):
+    for padding, seed in (("pre", 1), ("none", 2)):
         weights = {f"init-{seed}.pt", f"trained-{seed}.pt"}
-        assert {path.name for path in (folder / f"seed-{seed}").iterdir()} == FILES | weights
-    metrics = json.loads((folder / "metrics.json").read_text())
+        files = (folder / padding / f"seed-{seed}").iterdir()
+        assert {path.name for path in files} == FILES | weights
     card = json.loads((folder / "model_card.json").read_text())
-    tests = [json.loads((folder / f"seed-{seed}" / "test.json").read_text()) for seed in (2, 1)]
-    accuracies = [test["metrics"]["accuracy"] for test in tests]
-    assert card["test"]["per_seed"]["accuracy"] == accuracies
-    assert metrics["accuracy"]["mean"] == pytest.approx(np.mean(accuracies), abs=1e-6)
-    assert card["settings"]["seeds"] == [2, 1]
-    assert card["test_comments"] == len(pd.read_csv(folder / "seed-1" / "predictions.csv")) == 4
-    assert train([1]) == set()
+    tests = [(folder / padding / "seed-1" / "test.json").read_text() for padding in ("pre", "none")]
+    assert tests[0] != tests[1]
+    assert (card["settings"]["seeds"], card["settings"]["padding"]) == ([2, 1], ["none", "pre"])
+    predictions = pd.read_csv(folder / "pre" / "seed-1" / "predictions.csv")
+    assert card["test_comments"] == len(predictions) == 4
+    assert train("none 1") == set()
     assert json.loads((folder / "model_card.json").read_text())["settings"]["seeds"] == [1]
+    assert not (folder / "pre").exists()
 
 
 def test_another_setting_or_line_of_code_trains_all(
@@ -80,16 +89,15 @@ def test_another_setting_or_line_of_code_trains_all(
 ) -> None:
     package = shutil.copytree(Path(rnngrad.__path__[0]), tmp_path / "rnngrad")
     monkeypatch.setattr("rnngrad.__path__", [str(package)])
-    everything = {"seed-1", "seed-2"}
-    assert train([1, 2]) == everything
-    assert train([1, 2], hidden=7) == everything
-    assert train([1, 2], hidden=7, padding="post") == everything
+    models = ("pre 1", "pre 2")
+    assert train(*models) == {*models}
+    assert train(*models, hidden=7) == {*models}
     np.save(tmp_path / "embed" / "vectors.npy", np.load(tmp_path / "embed" / "vectors.npy") * 2)
-    assert train([1, 2], hidden=7, padding="post") == everything
+    assert train(*models, hidden=7) == {*models}
     with (package / "report" / "tables.py").open("a") as file:
         file.write("# what a training does not depend on")
-    assert train([1, 2], hidden=7, padding="post") == set()
+    assert train(*models, hidden=7) == set()
     for code in ("models/shared_padding.py", "data/batches.py"):
         with (package / code).open("a") as file:
             file.write("# another step")
-        assert train([1, 2], hidden=7, padding="post") == everything
+        assert train(*models, hidden=7) == {*models}

@@ -11,7 +11,7 @@ import torch
 from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
-from rnngrad.models.training import EpochHistory, train_seed
+from rnngrad.models.training import EpochHistory, train_model
 from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import TrainParams
 
@@ -29,7 +29,7 @@ def params(make_train_params: Callable[..., TrainParams]) -> TrainParams:
 
 
 @pytest.fixture
-def data() -> CommentData:
+def data(params: TrainParams) -> CommentData:
     """120 comments of 2 to 12 words whose label is whether word 1 occurs in them."""
     rng = np.random.default_rng(0)
     comments = [rng.integers(2, 20, n) for n in rng.integers(2, 13, 120)]
@@ -46,13 +46,13 @@ def data() -> CommentData:
     )
     vectors = rng.standard_normal((21, D)).astype(np.float32)
     vectors[0] = 0
-    return CommentData(sample, vectors, padding="pre", max_length=20, batch_size=8, seed=3)
+    return CommentData(sample, vectors, params, 20)
 
 
 def train(folder: Path, cell: str, data: CommentData, params: TrainParams, run: Path) -> Path:
     """The folder with the results of seed 3."""
     folder.mkdir()
-    train_seed(folder, cell, 3, data, params, run)
+    train_model(folder, cell, data, params, run)
     return folder
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
     capsys.readouterr()
     again = train(tmp_path / "again", "rnn", data, params, tmp_path / "run")
     said, _ = capsys.readouterr().out.splitlines()
-    assert said.startswith(f"rnn, seed 3: {last} is damaged; set aside as ")
+    assert said.startswith(f"rnn, seed 3, padding pre: {last} is damaged; set aside as ")
     assert Path(said.split(" as ")[1].split(",")[0]).exists()
     assert contents(whole) == contents(again)
 
@@ -185,7 +185,7 @@ def test_trainings_take_the_gpus_in_turn_and_one_each(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     with pytest.raises(ReadyError):
-        train_seed(tmp_path, "rnn", 3, data, params, tmp_path / "run", turn=2)
+        train_model(tmp_path, "rnn", data, params, tmp_path / "run", turn=2)
     assert taken == [(1, device, "SingleDeviceStrategy")]
 
 
@@ -224,8 +224,8 @@ def test_a_gradient_that_is_not_finite_is_one_line(
     data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
 ) -> None:
     params = make_train_params(hidden=8, learning_rate=3e38)
-    with pytest.raises(InputError, match="lstm, seed 1: the gradient is beyond float32 in epoch 1"):
-        train_seed(tmp_path, "lstm", 1, data, params, tmp_path / "run")
+    with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
+        train_model(tmp_path, "lstm", data, params, tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
@@ -235,5 +235,7 @@ def test_a_model_that_the_last_update_spoils_is_one_line(
     """No gradient comes after it that could be looked at."""
     params = make_train_params(hidden=8, learning_rate=3e38, epochs=1)
     data.batch_size = 200  # one update
-    with pytest.raises(InputError, match="lstm, seed 1: a loss is not finite; set a smaller"):
-        train_seed(tmp_path, "lstm", 1, data, params, tmp_path / "run")
+    with pytest.raises(
+        InputError, match="seed 3, padding pre: a loss is not finite; set a smaller"
+    ):
+        train_model(tmp_path, "lstm", data, params, tmp_path / "run")

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.params import read_params
+from rnngrad.study import TRAINED, WEIGHTS
 from rnngrad.study.claims import Claim
 from rnngrad.study.condition_tables import COUNTS, NUMBERS, over_seeds
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent
 T = 500
+METRICS = ("accuracy", "auroc", "f1", "loss")
 
 
 def make_curves(rate: dict[str, float]) -> pd.DataFrame:
@@ -21,7 +23,7 @@ def make_curves(rate: dict[str, float]) -> pd.DataFrame:
     for cell, decades in rate.items():
         statistics = ["column_sum", "frobenius", "spectral"] + ["cell_path"] * (cell == "lstm")
         for seed in (1, 2, 3):
-            for weights in ("init", "trained"):
+            for weights in WEIGHTS:
                 for statistic in statistics:
                     step = np.arange(1, T + 1)
                     log10 = decades * step + 0.01 * seed
@@ -40,6 +42,7 @@ ENDS = {  # condition: log10 at the end of RNN and LSTM
     "float32": (-3.0, -44.9),
     "no_padding": (-150.0, -101.0),
     "trained": (-140.0, -36.0),
+    "trained_without_padding": (-130.0, -26.0),
     "averaging_bug": (-3.3, -96.3),
 }
 TIMES = {
@@ -89,6 +92,7 @@ def make_condition_seeds() -> pd.DataFrame:
             for seed in (1, 2, 3):
                 numbers = dict.fromkeys(NUMBERS, end)
                 numbers["decades_per_step_padding"] = -0.001 if cell == "rnn" else -0.07
+                numbers["decades_per_step_tokens"] = end / 1403
                 numbers["float32_zero_from"] = 551 if end < -38 else np.nan
                 numbers["examples"] = 4 if condition != "no_padding" else 2
                 numbers["horizon"] = 9 if cell == "lstm" else np.nan
@@ -110,12 +114,26 @@ def make_condition_curves() -> pd.DataFrame:
 
 def make_remembered() -> pd.DataFrame:
     rows = [
-        (cell, seed, distance, 0.9 - 0.001 * distance, -0.05 * distance)
+        (weights, cell, seed, distance, 0.9 - 0.001 * distance, -0.05 * distance)
+        for weights in TRAINED.values()
         for cell in ("rnn", "lstm")
         for seed in (1, 2, 3)
         for distance in (3.0, 12.0, 40.0)
     ]
-    columns = ["cell", "seed", "distance_median", "auroc", "log10_gradient"]
+    columns = ["weights", "cell", "seed", "distance_median", "auroc", "log10_gradient"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def make_reach() -> pd.DataFrame:
+    """A tenth is left after 10 words, of an LSTM's c after 20, and of untrained RNNs never."""
+    rows = [
+        (weights, cell, seed, state, distance, -distance / words)
+        for weights in WEIGHTS
+        for cell, state, words in (("rnn", "h", 10), ("lstm", "h", 5), ("lstm", "c", 20))
+        for seed in (1, 2, 3)
+        for distance in range(40 if (weights, cell) != ("init", "rnn") else 9)
+    ]
+    columns = ["weights", "cell", "seed", "state", "distance", "log10"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -164,22 +182,22 @@ def make_results() -> Results:
     params = params.model_copy(update={"cells": {"rnn": {}, "lstm": {}}})
     words = {"mean": 68.0, "median": 36.0, "p90": 149.0, "p95": 225.0, "p99": 618.0, "max": 1403}
     counts = {"comments": 10, "classes": {"0": 5, "1": 5}, "words": words}
-    interval = {"mean": 0.9, "low": 0.85, "high": 1.05}
     epochs = pd.DataFrame(
         [
-            (cell, seed, epoch, split, 0.7 / epoch, 1 - 0.5 / epoch)
+            (cell, weights, seed, epoch, split, 0.7 / epoch, 1 - 0.5 / epoch)
             for cell in params.cells
+            for weights in TRAINED.values()
             for seed in (1, 2, 3)
             for epoch in (1, 2)
             for split in ("train", "validation")
         ],
-        columns=["cell", "seed", "epoch", "split", "loss", "accuracy"],
+        columns=["cell", "weights", "seed", "epoch", "split", "loss", "accuracy"],
     )
     gates = pd.DataFrame(
         [
-            (kind, (i + 0.5) / 50, 0.02, 0.5, "lstm", 1, weights)
+            (kind, (i + 0.5) / 50, 0.02, mean, "lstm", 1, weights)
             for kind in ("padding", "words")
-            for weights in ("init", "trained")
+            for weights, mean in zip(WEIGHTS, (0.5, 0.7, 0.8), strict=True)
             for i in range(50)
         ],
         columns=["input", "activation", "share", "mean", "cell", "seed", "weights"],
@@ -188,15 +206,19 @@ def make_results() -> Results:
         "parameters": 1234,
         "test_comments": 300,
         "settings": params.train.model_dump(),
-        "test": {"per_seed": {"accuracy": [0.9, 0.9, 0.9]}},
     }
-    metrics: dict[str, Any] = dict.fromkeys(("accuracy", "auroc", "f1", "loss"), interval)
+    tests = pd.DataFrame(
+        {"cell": cell, "weights": weights, "seed": seed, **dict.fromkeys(METRICS, score)}
+        for cell in params.cells
+        for weights in TRAINED.values()
+        for seed, score in enumerate((0.85, 0.9, 0.95), 1)
+    )
     return Results(
         params=params,
         curves=make_curves({"rnn": -0.001, "lstm": -0.1}),
         gates=gates,
         history=epochs,
-        metrics=dict.fromkeys(params.cells, metrics),
+        tests=tests,
         model_cards=dict.fromkeys(params.cells, card),
         data_card={
             "source": "demo",
@@ -217,14 +239,15 @@ def make_results() -> Results:
         condition_curves=make_condition_curves(),
         evidence={
             "remembered": make_remembered(),
+            "reach": make_reach(),
             "powers": make_powers(0.0),
             "tutorial": pd.DataFrame(
                 {"loss": [1, 2, 2], "step": [1, 1, 2], "norm": [0.4, 0.083, 0.19]}
             ),
         },
         triangles={
-            (cell, weights): np.where(np.tri(9) > 0, -1.0 - i, np.nan).astype(np.float32)
+            (cell, weights): np.where(np.tri(9) > 0, -1.0 - i - 0.1 * j, np.nan).astype(np.float32)
             for i, cell in enumerate(params.cells)
-            for weights in ("init", "trained")
+            for j, weights in enumerate(WEIGHTS)
         },
     )

@@ -19,6 +19,7 @@ from selenium.webdriver.chrome.service import Service
 from rnngrad.report.explore import explore_page
 from rnngrad.report.render import draw_figures, render_html, render_markdown
 from rnngrad.report.style import to_svg
+from rnngrad.study import WEIGHTS
 from rnngrad.study.results import Results
 
 REPORT = Path(__file__).parent.parent.parent / "reports" / "report.html"
@@ -239,14 +240,12 @@ def test_curves_to_play_with_change_by_a_choice_and_ask_nobody(
     assert browser.run(WIDEST) <= PHONE
     assert serious_findings(browser, PHONE) == []
     assert browser.run(SHOWN, "models") == [
-        f"{cell}, {weights}, seed 1"
-        for cell in ("RNN", "LSTM")
-        for weights in ("untrained", "trained")
+        f"{cell}, {weights}, seed 1" for cell in ("RNN", "LSTM") for weights in WEIGHTS.values()
     ]
     browser.run(CHOOSE, "models", "seed", "3")
     browser.run(CHOOSE, "models", "weights", "trained")
     browser.run(CHOOSE, "models", "statistic", "cell_path")
-    assert browser.run(SHOWN, "models") == ["LSTM, trained, seed 3"]
+    assert browser.run(SHOWN, "models") == ["LSTM, trained with padding, seed 3"]
     curve = results.curves.query(
         "cell == 'lstm' and seed == 3 and weights == 'trained' and statistic == 'cell_path'"
     ).set_index("step")["log10_median"]

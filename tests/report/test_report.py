@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rnngrad.report import metrics, model_figures, words
 from rnngrad.report.render import answer, draw_figures, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
-from rnngrad.study import claims
+from rnngrad.study import claims, trained
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
@@ -44,15 +44,18 @@ def test_every_figure_has_a_caption_and_an_alternative_text(
     assert sorted(shown) == sorted(svgs)
 
 
-def test_the_answer_has_five_sentences_with_the_numbers(results: Results) -> None:
-    zeros, padding, rnn, training, tutorials = answer(results, CLAIMS)
+def test_the_answer_has_six_sentences_with_the_numbers(results: Results) -> None:
+    zeros, padding, rnn, gates, words, tutorials = answer(results, CLAIMS)
     assert "ends at 10^-96.0" in zeros
     assert "from step 551 on" in zeros
     assert "95% of all steps are padding" in padding
     assert "leaves an untrained LSTM 85% of it" in padding
     assert "looked better only on padding" in rnn
     assert "loses 0.001 decades a step; on words it loses" in rnn
-    assert "Training helps" in training
+    assert gates.startswith("Trained without padding, the LSTM opens its forget gates on words")
+    assert gates.endswith("from 0.50 to 0.80.")
+    assert words.startswith("But its gradient still loses 0.019 decades a word on words alone;")
+    assert words.endswith("before training it lost 0.072.")
     assert tutorials.startswith("2 statements")
     assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
 
@@ -61,31 +64,29 @@ def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> No
     seeds = results.condition_seeds.copy()
     chosen = (seeds["condition"] == "trained") & (seeds["cell"] == "rnn") & (seeds["seed"] == 2)
     seeds.loc[chosen, "log10_at_end"] = 0.5
-    scattered = Results(**{**vars(results), "condition_seeds": seeds})
-    training = of_training(scattered)
-    assert "the RNN gets 90.0% (85.0% to 100.0%)" in training
-    ends = "10<sup>−140.0</sup> (10<sup>−140.0</sup> to 10<sup>0.5</sup>, by seed)"
-    assert f"ends at {ends}; the LSTM" in training
-    assert training.count("by seed") == 1
+    rows = of_training(Results(**{**vars(results), "condition_seeds": seeds}))
+    assert "|  | trained with padding |  |  |  | −140.0 (−140.0 to 0.5) | 10 |" in rows
+    assert "|  | trained with padding | 0.70 |  |  | −36.0 | 20 |" in rows
 
 
 def of_training(results: Results) -> str:
-    """The page's section on training."""
+    """The page's sections on training."""
     page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
-    return " ".join(page.split("## What training does")[1].split("##")[0].split())
+    return page.split("## Does training open the gates?")[1].split("## Which")[0]
 
 
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
     few = results.conditions.query("condition == 'trained'")
-    assert answer(Results(**{**vars(results), "conditions": few}), []) == []
+    no_gates = results.gates.iloc[:0]
+    assert answer(Results(**{**vars(results), "conditions": few, "gates": no_gates}), []) == []
 
 
 def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Results) -> None:
     table = results.conditions.copy()
     table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
-    _, _, rnn, _, _ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
+    _, _, rnn, *_ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
     assert "looks better with padding and without" in rnn
-    _, _, unsure, _, _ = answer(results, [replace(CLAIMS[0], id=2, verdict="does not hold")])
+    _, _, unsure, *_ = answer(results, [replace(CLAIMS[0], id=2, verdict="does not hold")])
     assert "does not look better" in unsure
 
 
@@ -93,8 +94,8 @@ def test_the_page_says_whether_the_trained_rnn_comes_to_rest(results: Results) -
     assert "swings" not in of_training(results)
     evidence = results.evidence | {"powers": make_powers(1.25)}
     swinging = of_training(Results(**{**vars(results), "evidence": evidence}))
-    assert "</sup>, kept up in 3 of 3 models by a state that on padding never" in swinging
-    assert "swings by up to 1.2 a step; the LSTM" in swinging
+    assert "kept up on padding in 3 of 3 models by a state that never comes to rest" in swinging
+    assert "swings by up to 1.2 a step." in swinging
     # a state may move for ever without keeping anything
     evidence = results.evidence | {"powers": make_powers(1.25, measured=-0.1)}
     assert "swings" not in of_training(Results(**{**vars(results), "evidence": evidence}))
@@ -110,9 +111,9 @@ def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> N
 def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
     history = results.history.query("cell != 'rnn' or seed < 3")
     fewer = Results(**{**vars(results), "history": history})
-    assert of_training(fewer).startswith("Trained (2 to 3 seeds; 95% intervals")
+    assert "Medians over 2 to 3 seeds, but for" in of_training(fewer)
     said = answer(fewer, CLAIMS[:1])
-    assert said[4].startswith("1 statement of the question and of three tutorials was measured")
+    assert said[5].startswith("1 statement of the question and of three tutorials was measured")
 
 
 def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
@@ -139,9 +140,10 @@ def test_every_cause_is_named(results: Results) -> None:
 
 
 def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:
-    def report(**changed: Any) -> str:
-        embed = results.params.embed.model_copy(update=changed)
-        params = results.params.model_copy(update={"embed": embed})
+    def report(max_length: int | None = None, padding: list[str] | None = None) -> str:
+        embed = results.params.embed.model_copy(update={"max_length": max_length})
+        train = results.params.train.model_copy(update={"padding": padding or ["pre", "none"]})
+        params = results.params.model_copy(update={"embed": embed, "train": train})
         return render_markdown(
             Results(**{**vars(results), "params": params}), CLAIMS, ("lengths",), TIMES
         )
@@ -150,9 +152,9 @@ def test_the_report_says_what_padding_makes_of_the_comments(results: Results) ->
     assert "makes all of them as long as a comment cut to its last 100 words" in report(
         max_length=100
     )
-    assert "36 words; nothing is padded." in report(padding="none")
+    assert "36 words; nothing is padded." in report(padding=["none"])
     assert "zeros in front are run once" in report()
-    assert "zeros in front are run once" not in report(padding="none")
+    assert "zeros in front are run once" not in report(padding=["none"])
 
 
 def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> None:
@@ -219,11 +221,57 @@ def test_causes_need_the_question_s_own_setting(results: Results) -> None:
 def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None:
     table = metrics.curve_table(results)
     assert list(table.columns[3:]) == [1, 20, 100, 400, 500]
-    assert len(table) == 2 * 3 + 2 * 4
+    assert len(table) == 3 * 3 + 3 * 4
     row = table.query("cell == 'lstm' and weights == 'trained' and statistic == 'frobenius'")
     assert row[100].item() == pytest.approx(-9.98)
     page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
-    assert "| LSTM | trained | Frobenius | −0.08 | −1.98 | −9.98 | −39.98 | −49.98 |" in page
+    assert (
+        "| LSTM | trained with padding | Frobenius | −0.08 | −1.98 | −9.98 | −39.98 | −49.98 |"
+        in page
+    )
+
+
+def test_the_page_says_what_training_makes_of_words(results: Results) -> None:
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
+    rows = page.split("## Does training open the gates?")[1].split("##")[0].splitlines()
+    right = "90.0% (77.6% to 100.0%) |"
+    assert rows[-7:] == [
+        "| RNN | untrained |  | −0.107 | −150.0 | −3.0 | never |  |",
+        f"|  | trained with padding |  |  |  | −140.0 | 10 | {right}",
+        f"|  | trained without padding |  | −0.093 | −130.0 |  | 10 | {right}",
+        "| LSTM | untrained | 0.50 | −0.072 | −101.0 | −96.0 | 20 |  |",
+        f"|  | trained with padding | 0.70 |  |  | −36.0 | 20 | {right}",
+        f"|  | trained without padding | 0.80 | −0.019 | −26.0 |  | 20 | {right}",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("padding", ["pre", "none"])
+def test_a_study_with_one_way_of_training_has_a_report(padding: str, results: Results) -> None:
+    train = results.params.train.model_copy(update={"padding": [padding]})
+    params = results.params.model_copy(update={"train": train})
+    kept = {"init", trained(params)[padding]}
+    changed: dict[str, Any] = {
+        name: table[table["weights"].isin(kept)]
+        for name, table in vars(results).items()
+        if isinstance(table, pd.DataFrame) and "weights" in table
+    }
+    changed["evidence"] = {
+        name: table[table["weights"].isin(kept)] if "weights" in table else table
+        for name, table in results.evidence.items()
+    }
+    changed["triangles"] = {k: v for k, v in results.triangles.items() if k[1] in kept}
+    one = Results(**{**vars(results), **changed, "params": params})
+    svgs = draw_figures(one, np.arange(1, 1404), 1403)
+    page = render_markdown(one, CLAIMS, svgs, TIMES)
+    other = {"pre": "trained without padding", "none": "trained with padding"}[padding]
+    words = page.split("## Does training open the gates?")[1].split("## The data")[0]
+    assert f"| {other} |" not in words
+    assert any(
+        line.startswith(f"Trained {'with' if padding == 'pre' else 'without'} padding, the")
+        for line in answer(one, CLAIMS)
+    )
+    assert list(metrics.metrics_summary(one, CLAIMS)["rnn"]) == list(one.weights)[1:]
 
 
 def test_metrics_are_nested_by_cell(results: Results) -> None:
@@ -233,9 +281,7 @@ def test_metrics_are_nested_by_cell(results: Results) -> None:
     assert (question["log10_at_end"], question["float32_zero_from"]) == (-96.0, 551)
     # JSON has no infinity, and what was never reached is no number
     assert "log10_at_end" not in summary["conditions"]["float32_flushed"]["lstm"]
-    assert summary["lstm"]["init"]["below_float32_from"] == 380
-    assert summary["rnn"]["trained"]["below_float32_from"] is None
-    assert summary["rnn"]["test"]["accuracy"] == 0.9
+    assert summary["rnn"]["trained_without_padding"]["test"]["accuracy"] == 0.9
 
 
 def test_the_html_is_whole_and_asks_nobody_for_anything(
@@ -264,11 +310,13 @@ def test_markdown_links_every_figure_and_fills_every_number(
     assert "nan" not in markdown.lower()
 
 
-def test_without_a_gated_cell_there_is_no_gates_section(results: Results) -> None:
+def test_without_a_gated_cell_there_is_no_figure_of_gates(results: Results) -> None:
     params = results.params.model_copy(update={"cells": {"rnn": {}}})
     alone = Results(**{**vars(results), "params": params, "gates": results.gates.iloc[:0]})
     assert model_figures.gates_figure(alone) is None
-    assert "## The gates" not in render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
+    page = render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
+    assert "(figures/gates.svg)" not in page
+    assert "| RNN | untrained |  |" in page
 
 
 def test_each_stage_has_the_seconds_of_all_its_cells(
@@ -343,10 +391,11 @@ def test_criteria_show_the_thresholds_of_the_code(
 
 
 @pytest.mark.parametrize("end", [-44.9, -10.8])
-def test_a_plateau_of_float32_is_spoken_of_where_there_is_one(end: float) -> None:
-    conditions = pd.DataFrame({"condition": ["float32", "question"], "log10_at_end": [end, -96.0]})
-    assert metrics.falls_below_float32(conditions, "float32") == (end < -38)
-    assert not metrics.falls_below_float32(conditions, "not_run")
+def test_a_plateau_of_float32_is_spoken_of_where_there_is_one(end: float, results: Results) -> None:
+    table = results.conditions.copy()
+    table.loc[table["condition"] == "float32", "log10_at_end"] = end
+    page = render_markdown(with_conditions(results, table), CLAIMS, NO_FIGURES, TIMES)
+    assert ("a plateau of denormal numbers" in page) == (end < -38)
 
 
 def test_a_figure_shows_a_dollar_sign_and_no_tag() -> None:

@@ -15,6 +15,7 @@ from rnngrad.study.claims import Claim
 SEEDS = (1, 2, 3)
 Case = tuple[str, str]  # weights and input
 CASES: list[Case] = [(w, i) for w in ("init", "trained") for i in ("padding", "words")]
+CASES += [("trained_without_padding", "words")]
 HOLDS, ONLY, NOT = "holds", "holds only if", "does not hold"
 
 
@@ -37,6 +38,7 @@ ALL_BETTER = {  # log10 at the last step of RNN and LSTM
     "no_padding": (-50.0, -101.0),
     "torch_initializer": (-200.0, -270.0),
     "trained": (-10.0, -36.0),
+    "trained_without_padding": (-20.0, -30.0),
 }
 TURNED = {"no_padding": (-150.0, -101.0), "torch_initializer": (-312.0, -271.0)}
 
@@ -55,25 +57,32 @@ def better(**changes: tuple[float, float]) -> Claim | None:
     return claims.rnn_is_better(both_cells(**changes))
 
 
-NOTHING = pd.DataFrame(columns=["cell", "seed", "log10_gradient", "auroc"])
+NOTHING = pd.DataFrame(columns=["weights", "cell", "seed", "log10_gradient", "auroc"])
 
 
-def cards(accuracy: list[float], loss: list[float], epochs: int = 10) -> dict[str, dict[str, Any]]:
+def scores(accuracy: list[float], loss: list[float], weights: str = "trained") -> pd.DataFrame:
     """An RNN of accuracy 0.5 and loss 0.7 in every seed, and an LSTM."""
     n = len(accuracy)
-    settings = {"seeds": list(range(1, n + 1)), "epochs": epochs}
-    scores = {
+    of_cells = {
         "rnn": {"accuracy": [0.5] * n, "loss": [0.7] * n},
         "lstm": {"accuracy": accuracy, "loss": loss},
     }
-    return {
-        cell: {"settings": settings, "test": {"per_seed": values}}
-        for cell, values in scores.items()
-    }
+    return pd.concat(
+        pd.DataFrame(values).assign(cell=cell, weights=weights, seed=range(1, n + 1))
+        for cell, values in of_cells.items()
+    )
 
 
-def wins(accuracy: list[float], loss: list[float]) -> Claim | None:
-    return claims.lstm_wins(cards(accuracy, loss), NOTHING)
+EPOCHS = {"rnn": 10, "lstm": 10}
+
+
+def wins(
+    *padded: list[float], unpadded: tuple[list[float], list[float]] | None = None
+) -> Claim | None:
+    tests = scores(*padded)
+    if unpadded:
+        tests = pd.concat([tests, scores(*unpadded, weights="trained_without_padding")])
+    return claims.lstm_wins(tests, EPOCHS, NOTHING)
 
 
 RATES = {
@@ -258,6 +267,8 @@ ALL_PATHS = "with all paths counted, not the gates alone"
 ON_WORDS = "on words, for the gates alone"
 MORE, HARDLY = ([0.9, 0.92, 0.91], [0.3, 0.25, 0.28]), ([0.4, 0.6, 0.5], [0.3, 0.9, 0.7])
 
+WITH, WITHOUT = "models trained with padding", "models trained without padding"
+
 TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
     (1, lambda: fall(-1.9, -np.inf, -np.inf), HOLDS, None),
     (1, lambda: fall(-1.9, -95.0, -np.inf), ONLY, "in float32 that flushes to zero"),
@@ -273,27 +284,41 @@ TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
         ONLY,
         "with padding, this initialiser and untrained weights",
     ),
+    (
+        2,
+        lambda: better(trained_without_padding=(-90.0, -50.0)),
+        ONLY,
+        "with padding in training",
+    ),
     (2, lambda: better(question=(-96.2, -96.0)), NOT, None),
     (2, lambda: better(question=(-100.0, -96.0), trained=(-50.0, -36.0)), NOT, None),
     (3, lambda: wins(*MORE), HOLDS, None),
-    (3, lambda: wins(MORE[0], HARDLY[1]), ONLY, "in accuracy"),
-    (3, lambda: wins(HARDLY[0], MORE[1]), ONLY, "in loss"),
+    (3, lambda: wins(*MORE, unpadded=MORE), HOLDS, None),
+    (3, lambda: wins(MORE[0], HARDLY[1]), ONLY, f"in accuracy of {WITH}"),
+    (3, lambda: wins(HARDLY[0], MORE[1]), ONLY, f"in loss of {WITH}"),
+    (3, lambda: wins(*HARDLY, unpadded=MORE), ONLY, f"in {WITHOUT}"),
+    (
+        3,
+        lambda: wins(*MORE, unpadded=(HARDLY[0], MORE[1])),
+        ONLY,
+        f"in {WITH} and in loss of {WITHOUT}",
+    ),
     (3, lambda: wins(*HARDLY), NOT, None),
     (3, lambda: wins([0.3, 0.32, 0.31], [0.9, 0.92, 0.91]), NOT, None),
     (4, lambda: rate(), HOLDS, None),
-    (4, lambda: rate(*CASES[1:]), ONLY, "with untrained weights on padding"),
+    (4, lambda: rate(*CASES[1:]), ONLY, "on padding in untrained models"),
     (
         4,
-        lambda: rate(*CASES[:2]),
+        lambda: rate(*CASES[:3]),
         ONLY,
-        "with trained weights on padding and trained weights on words",
+        f"on words in {WITH} and on words in {WITHOUT}",
     ),
     (4, lambda: rate(*CASES), NOT, None),
     (4, lambda: all_at(-0.1225), HOLDS, None),  # just within ten percent
     (4, lambda: all_at(-0.1223), NOT, None),
     (5, lambda: late(MUCH, MUCH), HOLDS, None),
-    (5, lambda: late(MUCH, LITTLE), ONLY, "with untrained weights"),
-    (5, lambda: late(UNSURE, MUCH), ONLY, "with trained weights"),
+    (5, lambda: late(MUCH, LITTLE), ONLY, "in untrained models"),
+    (5, lambda: late(UNSURE, MUCH), ONLY, f"in {WITH}"),
     (5, lambda: late(LITTLE, LITTLE), NOT, None),
     (5, lambda: late(UNSURE, LESS), NOT, None),
     (6, lambda: powers({}), HOLDS, None),
@@ -308,8 +333,8 @@ TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
     (7, lambda: blocked(1, 0.1, 0.7), ONLY, ALL_PATHS),
     (7, lambda: blocked(50, 0.1, 0.3), NOT, None),
     (8, lambda: explodes(0.1, 0.1, 0.1), HOLDS, None),
-    (8, lambda: explodes(-0.5, 0.1, 0.1), ONLY, "with untrained W_o times 64"),
-    (8, lambda: one_seed("factor", 32), ONLY, "with untrained W_o times 32 to 64"),
+    (8, lambda: explodes(-0.5, 0.1, 0.1), ONLY, "with W_o times 64 in untrained models"),
+    (8, lambda: one_seed("factor", 32), ONLY, "with W_o times 32 to 64 in untrained models"),
     (8, lambda: one_seed("path_rate", -0.01), NOT, None),  # one seed does not grow
     (8, lambda: explodes(-0.5, -0.1, 0.1), NOT, None),
     (8, lambda: explodes(-0.5, 0.1, -0.1), NOT, None),
@@ -322,7 +347,7 @@ TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
     (9, lambda: biased(forget_bias_0=-90.0), NOT, None),
     (10, lambda: path(), HOLDS, None),
     (10, lambda: path(hidden_path=-0.02), ONLY, "where there is such a path"),
-    (10, lambda: path(*CASES[1:]), ONLY, "with untrained weights on padding"),
+    (10, lambda: path(*CASES[1:]), ONLY, "on padding in untrained models"),
     (10, lambda: path(*CASES), NOT, None),
     (11, lambda: gates(), HOLDS, None),
     (11, lambda: gates(("init", "padding")), ONLY, ON_WORDS),
@@ -361,7 +386,7 @@ MEASURED: list[tuple[Callable[[], Claim | None], float, dict[str, float]]] = [
         {"log10_at_20/mean": -1.9, "true/exact_zeros": 0, "flushed/zero_from": 551},
     ),
     (lambda: better(**TURNED), 93.0, {"no_padding/mean": -49.0, "trained/low": 24.758}),
-    (lambda: wins(*MORE), 0.41, {"epochs/lstm": 10, "loss/mean": -0.423333}),
+    (lambda: wins(*MORE), 0.41, {"epochs/lstm": 10, "scores/trained/loss/mean": -0.423333}),
     (
         lambda: rate(("init", "padding")),
         0.0683,
@@ -450,6 +475,7 @@ def test_differences_are_paired_by_seed() -> None:
 def test_memory_follows_the_gradient_by_rank() -> None:
     def bins(cell: str, seed: int, gradient: list[float], auroc: list[float]) -> pd.DataFrame:
         found = {"cell": cell, "seed": seed, "log10_gradient": gradient, "auroc": auroc}
+        found["weights"] = "trained"
         return pd.DataFrame(found)
 
     remembered = pd.concat(
@@ -462,10 +488,10 @@ def test_memory_follows_the_gradient_by_rank() -> None:
             bins("gru", 1, [0, -1], [0.9, 0.8]),
         ]
     )
-    claim = judged(claims.lstm_wins(cards([0.9, 0.8], [0.3, 0.2]), remembered))
+    claim = judged(claims.lstm_wins(scores([0.9, 0.8], [0.3, 0.2]), EPOCHS, remembered))
     memory = {name: value for name, value in claim.measured.items() if "memory" in name}
-    assert memory["memory/rnn/mean"] == 0.0
-    assert memory["memory/lstm/mean"] == 1.0
+    assert memory["memory/trained/rnn/mean"] == 0.0
+    assert memory["memory/trained/lstm/mean"] == 1.0
     assert not any("gru" in name for name in memory)
 
 
@@ -476,7 +502,7 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: claims.rnn_is_better(both_cells().query("condition != 'question'")),
     lambda: claims.rnn_is_better(both_cells().query("seed == 1")),
     lambda: claims.rnn_is_better(both_cells().query("cell == 'lstm'")),
-    lambda: claims.lstm_wins({"lstm": cards(*MORE)["lstm"]}, NOTHING),
+    lambda: claims.lstm_wins(scores(*MORE).query("cell == 'lstm'"), EPOCHS, NOTHING),
     lambda: wins([0.9], [0.3]),
     lambda: claims.gate_rate(make_paths({}, total=np.nan)),
     lambda: claims.late_steps(make_shares(MUCH, MUCH).query("cell == 'rnn'")),

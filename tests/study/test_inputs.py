@@ -27,13 +27,13 @@ Sample = Callable[..., tuple[TokenizedSample, np.ndarray]]
 MakeRun = Callable[..., Run]
 
 
-@pytest.mark.parametrize("padding", ["pre", "post", "none"])
+@pytest.mark.parametrize("padding", ["pre", "none"])
 def test_comments_are_padded_as_the_classifier_reads_them(
     padding: str, make_sample: Sample, make_run: MakeRun
 ) -> None:
     embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     found = inputs_of(make_run(padding=padding, steps=None if padding == "none" else T), embedding)
-    words = {"pre": (15, 17, 20), "post": (0, 0, 0), "none": (0, 0, 0)}[padding]
+    words = {"pre": (15, 17, 20), "none": (0, 0, 0)}[padding]
     assert [own.start for own in found.words] == list(words)
     assert [len(own) for own in found.words] == [9, 7, 4]
     assert found.lengths.tolist() == ([9, 7, 4] if padding == "none" else [T] * 3)
@@ -43,7 +43,6 @@ def test_comments_are_padded_as_the_classifier_reads_them(
     assert ranges["words"] == found.words
     expected = {
         "pre": [range(15), range(17), range(20)],
-        "post": [range(9, T), range(7, T), range(4, T)],
         "none": [range(9, 9), range(7, 7), range(4, 4)],
     }
     assert ranges["padding"] == expected[padding]
@@ -105,12 +104,11 @@ def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
     torch.testing.assert_close(classifier.head(hidden[:, -1])[:, 0], classifier(batch))
 
 
-@pytest.mark.parametrize("padding", ["post", "none"])
-def test_without_padding_in_front_the_first_words_are_read_from_zero(
-    padding: str, make_sample: Sample, make_run: MakeRun
+def test_without_padding_the_first_words_are_read_from_zero(
+    make_sample: Sample, make_run: MakeRun
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
-    run = make_run(padding=padding)
+    run = make_run(padding="none")
     before, passage = passage_of(run, (sample, vectors), comments=2, steps=6)
     expected = vectors[sample.tokens_of(2)[:6]]
     np.testing.assert_array_equal(passage.x[0].numpy(), expected)

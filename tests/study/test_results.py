@@ -11,6 +11,7 @@ import pytest
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.study import WEIGHTS
 from rnngrad.study.results import (
     CONDITION_CURVES,
     CONDITIONS,
@@ -59,8 +60,11 @@ def params(make_params: Callable[..., Params]) -> Params:
 def build(params: Params, tmp_path: Path) -> Path:
     for cell in params.cells:
         for seed in (1, 2, 6):
-            write(tmp_path / "train" / cell / f"seed-{seed}" / "history.csv", *HISTORY)
-            for weights in ("init", "trained"):
+            for padding in ("pre", "none"):
+                model = tmp_path / "train" / cell / padding / f"seed-{seed}"
+                write(model / "history.csv", *HISTORY)
+                (model / "test.json").write_text(json.dumps({"metrics": {"loss": seed / 10}}))
+            for weights in WEIGHTS:
                 folder = tmp_path / "probe" / cell / f"{weights}-{seed}"
                 for name, cells in MEASURES.items():
                     if cell in cells and (name, weights) != ("remembered", "init"):
@@ -69,8 +73,7 @@ def build(params: Params, tmp_path: Path) -> Path:
                         none = name == "remembered" and seed == 1
                         write(folder / f"{name}.csv", *columns, rows=1 - none)
                 np.savez(folder / "triangle.npz", triangle=TRIANGLE + seed)
-        for name in ("metrics", "model_card"):
-            (tmp_path / "train" / cell / f"{name}.json").write_text(json.dumps({"name": name}))
+        (tmp_path / "train" / cell / "model_card.json").write_text("{}")
     write(tmp_path / "probe" / "lstm" / "tutorial" / "tutorial.csv", "loss", "step", "norm")
     (tmp_path / "embed").mkdir()
     for path in (tmp_path / "data_card.json", tmp_path / "embed" / "card.json"):
@@ -83,21 +86,25 @@ def build(params: Params, tmp_path: Path) -> Path:
 
 def test_the_tables_of_all_models_are_one(build: Path, params: Params) -> None:
     results = load_results(build, params)
-    assert len(results.curves) == 2 * 2 * 3
-    assert len(results.gates) == 2 * 3
+    assert len(results.curves) == 2 * 3 * 3
+    assert len(results.gates) == 3 * 3
+    names = ["cell", "weights", "seed"]
+    assert results.tests.set_index(names)["loss"]["lstm", "trained", 6] == 0.6
+    assert len(results.tests) == 2 * 2 * 3
+    assert {*results.history["weights"]} == {"trained", "trained_without_padding"}
     rows = {name: len(table) for name, table in results.evidence.items()}
-    both, one, trained = 12, 6, 4
+    both, one, trained = 18, 9, 8
     assert rows == {
         "influences": both,
         "shares": both,
         "output_gates": one,
         "paths": one,
         "powers": one,
+        "reach": both,
         "remembered": trained,
         "tutorial": 1,
     }
-    assert results.numbers_of_seeds == [1, 1]  # the made-up histories all say seed 1
-    assert {*results.triangles} == {(c, w) for c in ("rnn", "lstm") for w in ("init", "trained")}
+    assert {*results.triangles} == {(c, w) for c in ("rnn", "lstm") for w in WEIGHTS}
     for triangle in results.triangles.values():
         np.testing.assert_array_equal(triangle, TRIANGLE + 2)
         assert triangle.dtype == np.float32
@@ -107,8 +114,16 @@ def test_a_study_without_an_lstm_has_no_measures_of_one(build: Path, params: Par
     results = load_results(build, params.model_copy(update={"cells": {"rnn": {"seeds": [1, 2]}}}))
     assert results.gates.empty
     assert {*GATES} == {*results.gates}
-    assert {*results.evidence} == {"influences", "shares", "powers", "remembered"}
+    assert {*results.evidence} == {"influences", "shares", "powers", "reach", "remembered"}
     np.testing.assert_array_equal(results.triangles["rnn", "init"], TRIANGLE + 1.5)
+
+
+def test_a_study_with_one_way_of_training_has_no_other(build: Path, params: Params) -> None:
+    train = params.train.model_copy(update={"padding": ["none"]})
+    results = load_results(build, params.model_copy(update={"train": train}))
+    assert results.weights == ["init", "trained_without_padding"]
+    assert {weights for _, weights in results.triangles} == {*results.weights}
+    assert {*results.tests["weights"]} == {"trained_without_padding"}
 
 
 @pytest.mark.parametrize("name", ["paths.csv", "triangle.npz"])

@@ -71,6 +71,37 @@ def test_trained_models_of_a_cell_that_nobody_trained_are_left_out(
     assert [(run.cell, run.seed) for run in found] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
+def test_models_read_padding_or_words_whatever_they_were_trained_with(
+    make_params: MakeParams,
+) -> None:
+    ways = [(padding, reading) for padding in ("pre", "none") for reading in ("pre", "none")]
+    cases = {
+        f"{padding}_{reading}": {
+            "weights": "trained",
+            "trained_with": padding,
+            "padding": reading,
+            "cells": ["lstm"],
+        }
+        for padding, reading in ways
+    }
+    params = make_params(cases)
+    found = {name: own[0] for name, own in runs(params).items()}
+    assert [(run.input, run.padding) for run in found.values()] == [
+        ("comments", "pre"),
+        ("stream", "none"),
+    ] * 2
+    jobs = condition_jobs(params, BUILD)
+    files = {name: jobs[job_name(run, "log")][3] for name, run in found.items()}
+    for padding, reading in ways:
+        train = jobs[job_name(found[f"{padding}_{reading}"], "log")][4]
+        assert (train.padding, train.seeds) == ([padding], [1])
+        file = BUILD / "train" / "lstm" / padding / "seed-1" / "trained-1.pt"
+        assert files[f"{padding}_{reading}"] == file
+    # models that nobody trained have no conditions
+    train = params.train.model_copy(update={"padding": ["none"]})
+    assert list(runs(params.model_copy(update={"train": train}))) == ["none_pre", "none_none"]
+
+
 def test_trained_models_read_all_features_also_where_the_question_s_are_sliced(
     make_params: MakeParams,
 ) -> None:
@@ -80,17 +111,39 @@ def test_trained_models_read_all_features_also_where_the_question_s_are_sliced(
     assert found["question"][0].features == 3
 
 
-def test_one_more_seed_adds_its_two_models_alone(make_params: MakeParams) -> None:
+def test_one_more_seed_adds_its_models_alone(make_params: MakeParams) -> None:
     params = make_params({"question": {}})
     few, more = (
         params.model_copy(update={"train": params.train.model_copy(update={"seeds": seeds})})
         for seeds in ([1, 2], [1, 2, 5])
     )
     before, after = probe_jobs(few, "lstm", BUILD), probe_jobs(more, "lstm", BUILD)
-    assert list(before) == ["init-1", "trained-1", "init-2", "trained-2", "tutorial"]
-    assert {*after} - {*before} == {"init-5", "trained-5"}
+    names = ["init", "trained", "trained_without_padding"]
+    assert list(before) == [f"{name}-{seed}" for seed in (1, 2) for name in names] + ["tutorial"]
+    assert {*after} - {*before} == {f"{name}-5" for name in names}
     assert all(after[name] == job for name, job in before.items())
     assert "tutorial" not in probe_jobs(few, "rnn", BUILD)
+
+
+@pytest.mark.parametrize(
+    ("padding", "readings"),
+    [
+        (["none", "pre"], {"init": "pre", "trained": "pre", "trained_without_padding": "none"}),
+        (["pre"], {"init": "pre", "trained": "pre"}),
+        (["none"], {"init": "none", "trained_without_padding": "none"}),
+    ],
+)
+def test_a_probed_model_reads_as_it_was_trained(
+    padding: list[str], readings: dict[str, str], make_params: MakeParams
+) -> None:
+    params = make_params({"question": {}})
+    train = params.train.model_copy(update={"seeds": [1], "padding": padding})
+    jobs = probe_jobs(params.model_copy(update={"train": train}), "rnn", BUILD)
+    assert {run.weights: run.padding for run, *_ in jobs.values()} == readings
+    for run, _, _, file, _, predictions in jobs.values():
+        name = "init" if run.weights == "init" else "trained"
+        assert file == BUILD / "train" / "rnn" / run.padding / "seed-1" / f"{name}-1.pt"
+        assert predictions == (None if name == "init" else file.with_name("predictions.csv"))
 
 
 def test_contradictions_in_a_case_are_named(make_params: MakeParams) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.params import Padding
 from rnngrad.stage import read_output
-
-Padding = Literal["pre", "post", "none"]
 
 
 class Batch(NamedTuple):
@@ -42,8 +41,8 @@ class CommentBatches(Dataset[Batch]):
     Attributes:
         sample, vectors: the tokenised comments; (V + 1, D) float32, row 0 zeros.
         comments: (n,) positions in ``sample`` that this dataset consists of.
-        padding: ``pre`` puts zeros in front up to ``max_length``, ``post`` behind, and the network
-            runs over them unmasked; ``none`` reads each comment's state at its last real word.
+        padding: ``pre`` puts zeros in front up to ``max_length``, and the network runs over them
+            unmasked; ``none`` reads each comment's state at its last real word.
         max_length: words kept of a comment, its last ones (as Keras' pad_sequences does).
     """
 
@@ -64,18 +63,17 @@ class CommentBatches(Dataset[Batch]):
         chosen = self.comments[positions]
         words = [self.sample.tokens_of(i)[-self.max_length :] for i in chosen]
         counts = np.array([len(w) for w in words])
-        longest = int(counts.max())
-        T = self.max_length if self.padding == "post" else longest
-        starts = T - counts if self.padding == "pre" else np.zeros_like(counts)
+        T, pre = int(counts.max()), self.padding == "pre"
+        starts = T - counts if pre else np.zeros_like(counts)
         tokens = np.zeros((len(words), T), dtype=np.int64)
         for row, start, w in zip(tokens, starts, words, strict=True):
             row[start : start + len(w)] = w
         return Batch(
             inputs=torch.from_numpy(self.vectors[tokens]),
             starts=torch.from_numpy(starts),
-            lengths=torch.from_numpy(counts if self.padding == "none" else np.full_like(counts, T)),
+            lengths=torch.from_numpy(starts + counts),
             labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),
-            shared_prefix=self.max_length - longest if self.padding == "pre" else 0,
+            shared_prefix=self.max_length - T if pre else 0,
         )
 
 

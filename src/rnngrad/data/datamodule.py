@@ -8,8 +8,9 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
-from rnngrad.data.batches import Batch, CommentBatches, Padding
+from rnngrad.data.batches import Batch, CommentBatches
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
+from rnngrad.params import TrainParams
 
 
 @dataclass(eq=False)
@@ -48,21 +49,21 @@ def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:
 
 
 class CommentData(pl.LightningDataModule):
-    """The three splits of a tokenised sample as loaders of :class:`Batch`."""
+    """The three splits of a tokenised sample as loaders of :class:`Batch`.
+
+    ``params`` hold the one seed and the one padding of a model, and the size of its batches.
+    """
 
     def __init__(
         self,
         sample: TokenizedSample,
         vectors: NDArray[np.float32],
-        *,
-        padding: Padding,
+        params: TrainParams,
         max_length: int | None,
-        batch_size: int,
-        seed: int,
     ) -> None:
         super().__init__()
-        self.batch_size = batch_size
-        self.seed = seed
+        self.batch_size = params.batch_size
+        (self.seed,), (padding,) = params.seeds, params.padding
         self.splits = {
             split: CommentBatches(
                 sample, vectors, sample.indices_of(split), padding, sample.max_length(max_length)

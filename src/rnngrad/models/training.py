@@ -72,7 +72,7 @@ class Learner(pl.LightningModule):
             raise InputError(
                 f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
                 "its way back, or training diverges; set another forget_bias or initializer, "
-                "embed.padding to none, or a smaller learning_rate"
+                "train.padding to [none], or a smaller learning_rate"
             )
 
     def validation_step(self, batch: Batch) -> None:
@@ -133,10 +133,9 @@ class EpochHistory(Callback):
         self.rows = state_dict["rows"]
 
 
-def train_seed(
+def train_model(
     folder: Path,
     cell: str,
-    seed: int,
     data: CommentData,
     params: TrainParams,
     checkpoints: Path,
@@ -149,7 +148,8 @@ def train_seed(
 
     Args:
         folder: for the results, see :func:`rnngrad.models.seeds.train_cell`.
-        cell, seed, data, params: of the model, and what it learns from.
+        cell, params: of the model, with the one seed and the one padding that are its own.
+        data: what it learns from.
         checkpoints: a folder of its own.
         turn: its place among those that train at a time. Its progress bar stands so many lines
             below the first, and it takes that GPU of those that there are, from the first again.
@@ -157,8 +157,9 @@ def train_seed(
     Raises:
         InputError: a gradient is not finite, or a result.
     """
+    (seed,), (padding,) = params.seeds, params.padding
     pl.seed_everything(seed, verbose=False)
-    who = f"{cell}, seed {seed}"
+    who = f"{cell}, seed {seed}, padding {padding}"
     model = Learner(cell, data.splits["train"].vectors.shape[1], params)
     torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
     history = EpochHistory(who, turn)
@@ -170,7 +171,7 @@ def train_seed(
         enable_model_summary=False,
         enable_progress_bar=False,
         devices=_one_device(turn),
-        logger=live_logger(f"{cell} seed {seed}"),
+        logger=live_logger(who.replace(",", "")),
         callbacks=[
             history,
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),

@@ -28,7 +28,7 @@ def explore_page(results: Results) -> str:
             f"{cell} {weights}": _rounded(triangle)
             for (cell, weights), triangle in results.triangles.items()
         },
-        "names": NAMED | {str(name): str(name).replace("_", " ") for name in named.groups},
+        "names": {str(name): str(name).replace("_", " ") for name in named.groups} | NAMED,
         "cells": {cell: [NAMES[cell], COLOURS[cell]] for cell in results.cells},
         "float32": [FLOAT32_DENORMAL, FLOAT32_NORMAL],
     }

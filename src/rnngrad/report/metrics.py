@@ -3,12 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from functools import partial
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from rnngrad.report.style import FLOAT32_NORMAL, WEIGHTS, thinned
+from rnngrad.intervals import Interval, mean_interval
+from rnngrad.report.style import FLOAT32_NORMAL, thinned
 from rnngrad.study import MILESTONES
 from rnngrad.study.claims import Claim, Verdict
 from rnngrad.study.results import Results
@@ -24,7 +27,14 @@ CAUSES = [  # conditions, each of which changes one factor of the question's set
     "emptied_comments",
     "sliced_input",
 ]
-PLOTTED, PLOT_STEPS = ("question", "no_padding", "trained"), 10  # conditions, one step in so many
+PLOTTED = ("question", "no_padding", "trained", "trained_without_padding")  # conditions
+PLOT_STEPS = 10  # one step in so many
+READ = {  # the conditions under which the weights read words alone, and padded comments
+    "init": ("no_padding", "question"),
+    "trained": ("trained_on_words", "trained"),
+    "trained_without_padding": ("trained_without_padding", "trained_without_padding_on_padding"),
+}
+LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 
@@ -33,12 +43,6 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
     """One number of the table of conditions; None where it was not measured."""
     found = conditions.query("condition == @condition and cell == @cell")[column].dropna()
     return None if found.empty else float(found.iloc[0])
-
-
-def falls_below_float32(conditions: pd.DataFrame, condition: str) -> bool:
-    """Does a cell's value end below the smallest normal float32?"""
-    ends = conditions.loc[conditions["condition"] == condition, "log10_at_end"]
-    return bool((ends < FLOAT32_NORMAL).any())
 
 
 def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
@@ -75,29 +79,12 @@ def curve_table(results: Results) -> pd.DataFrame:
     return table.sort_index(axis=1).reset_index()
 
 
-def below_float32_from(results: Results, cell: str, weights: str) -> int | None:
-    """First step from which the median column sum stays below the smallest normal float32.
-
-    None where it ends above.
-    """
-    curve = _median_curve(results, cell, weights)
-    above = curve.index[curve >= FLOAT32_NORMAL]
-    first = curve.index[0] if above.empty else above[-1] + 1
-    return int(first) if first <= curve.index[-1] else None
-
-
-def _median_curve(results: Results, cell: str, weights: str) -> pd.Series:
-    chosen = results.curves.query(
-        "cell == @cell and weights == @weights and statistic == 'column_sum'"
-    )
-    return chosen.groupby("step")["log10_median"].median()
-
-
 def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     """Count the seeds of each condition and cell, by the condition's weights."""
     numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
     setting = results.params.conditions.setting_of
-    weights = [setting(condition).weights for condition, _ in numbers.index]
+    initial = [setting(condition).weights == "initial" for condition, _ in numbers.index]
+    weights = np.where(initial, "untrained", "trained")
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
@@ -107,15 +94,39 @@ def padding_share(results: Results) -> float:
     return 1 - results.data_card["sample"]["words"]["mean"] / steps
 
 
-def trained_models(results: Results) -> list[dict[Any, Any]]:
-    """Tell every cell's test accuracy, and where its trained models' gradients end, over seeds."""
-    seeds = results.condition_seeds.query("condition == 'trained'")
-    ends = seeds.groupby("cell")["log10_at_end"].agg(lowest="min", highest="max")
-    found = ends.reindex(results.cells).reset_index().to_dict("records")
-    for model in found:
-        model["accuracy"] = results.metrics[model["cell"]]["accuracy"]
-        model["end"] = value_of(results.conditions, "trained", model["cell"], "log10_at_end")
-    return found
+def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:
+    """By cell and trained weights, the mean of every test metric with its 95% interval."""
+    models = results.tests.set_index("seed").groupby(["cell", "weights"], sort=False)
+    return {
+        model: {str(name): mean_interval([*own[name]]) for name in own.columns[2:]}
+        for model, own in models
+    }
+
+
+def opened_gates(results: Results) -> list[dict[str, Any]]:
+    """What every cell's models make of words: a row per cell and weights.
+
+    gate: mean activation on words of the gate that keeps the state, missing for an RNN. rate, end:
+    decades per word, and log10 at the end of words; padded, lowest, highest: of padded comments,
+    the latter by seed. reach: words until a tenth of the loss's gradient is left, NaN for never.
+    accuracy: on the test split, of the trained.
+    """
+    keys, scores = ["cell", "weights"], test_scores(results)
+    gates = results.gates.query("input == 'words'").groupby(keys)["mean"].mean()
+    reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
+    left = reach.groupby([*keys, "distance"])["log10"].median()
+    reached = left[left <= LEFT].reset_index("distance").groupby(keys)["distance"].min()
+    by_seed = results.condition_seeds.groupby(["condition", "cell"])["log10_at_end"]
+    ends, rows = by_seed.agg(padded="median", lowest="min", highest="max"), []
+    for cell, weights in product(results.cells, results.weights):
+        words, padded = READ[weights]
+        find = partial(value_of, results.conditions, words, cell)
+        row = {"cell": cell, "weights": weights, "gate": gates.get((cell, weights))}
+        row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
+        row |= dict(ends.reindex([(padded, cell)]).iloc[0])
+        row["reach"] = reached.get((cell, weights), math.nan)
+        rows.append(row | scores.get((cell, weights), {"accuracy": None}))
+    return rows
 
 
 def swing(results: Results) -> dict[str, float] | None:
@@ -139,14 +150,17 @@ def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
         for name, own in curves.groupby("condition", sort=False)
     }
     validation = results.history.query("split == 'validation'")
-    return tables | {"accuracy": validation.pivot_table("accuracy", "epoch", "cell")}
+    return tables | {
+        f"accuracy_{weights}": own.pivot_table("accuracy", "epoch", "cell")
+        for weights, own in validation.groupby("weights", sort=False)
+    }
 
 
 def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """The numbers for `dvc metrics show` and `diff`.
 
-    They are test metrics and how far gradients reach, by cell; the numbers of conditions.csv, by
-    condition and cell; and how many claims got which verdict.
+    They are test metrics by cell and weights; the numbers of conditions.csv, by condition and cell;
+    and how many claims got which verdict.
     """
     verdicts = Counter(claim.verdict for claim in claims)
     summary: dict[str, Any] = {
@@ -157,13 +171,7 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
         of_condition = summary["conditions"].setdefault(row.pop("condition"), {})
         cell = row.pop("cell")
         of_condition[cell] = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
-    for cell in results.cells:
-        test = {name: interval["mean"] for name, interval in results.metrics[cell].items()}
-        summary[cell] = {"test": test}
-        for weights in WEIGHTS:
-            end = float(_median_curve(results, cell, weights).iloc[-1])
-            summary[cell][weights] = {
-                "log10_column_sum_at_end": round(end, 4),
-                "below_float32_from": below_float32_from(results, cell, weights),
-            }
+    for (cell, weights), own in results.tests.groupby(["cell", "weights"], sort=False):
+        test = own.drop(columns=["cell", "weights", "seed"]).mean().round(6).to_dict()
+        summary.setdefault(str(cell), {})[weights] = {"test": test}
     return summary

@@ -4,6 +4,7 @@ All axes of gradients are log10, so that 10^-300 and 1 fit on one picture.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from rnngrad.report.style import (
     INK,
     MARKERS,
     NAMES,
-    WEIGHTS,
     WIDTH,
     figure_style,
 )
+from rnngrad.study import WEIGHTS
 from rnngrad.study.results import Results
 
 FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
@@ -34,52 +35,62 @@ PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
     "hidden_path": ("hidden path: through h at least once", "#cc79a7", "--"),
 }
 FIRST_STEPS = 60
+YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
 
 
 @figure_style()
 def training_figure(results: Results) -> Figure:
     """Loss and accuracy per epoch; bands are 95% intervals of the mean over seeds."""
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        for cell in results.cells:
-            for split, width in (("validation", 1.8), ("train", 0.7)):
-                rows = results.history.query("cell == @cell and split == @split")
-                look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
-                _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
-        axis.set(title=metric.capitalize(), xlabel="epoch")
+    ways = results.weights[1:]
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(ways)), layout="constrained")
+    axes = figure.subplots(len(ways), 2, sharex=True, sharey="col", squeeze=False)
+    for axis, (weights, metric) in zip(axes.flat, product(ways, YLABELS), strict=True):
+        history = results.history[results.history["weights"] == weights]
+        for cell, (split, width) in product(results.cells, (("validation", 1.8), ("train", 0.7))):
+            rows = history.query("cell == @cell and split == @split")
+            look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
+            _draw_mean(axis, rows, ("epoch", metric), band=split == "validation", **look)
+        axis.set(title=f"{metric.capitalize()}, {WEIGHTS[weights]}", ylabel=YLABELS[metric])
+        axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_ylabel("cross-entropy (nats)")
-    axes[1].set_ylabel("share of comments")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 @figure_style()
-def remembered_figure(remembered: pd.DataFrame) -> Figure | None:
-    """Show how well the last telling word is remembered, and how much gradient reaches it.
+def remembered_figure(results: Results) -> Figure:
+    """Show how well the last telling word is remembered, above how far back the loss reaches.
 
-    The columns are cell, seed, distance_median, auroc, log10_gradient; None without rows.
+    A column per way of training; the loss alone where no telling word is known.
     """
-    if remembered.empty:
-        return None
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for cell, rows in remembered.groupby("cell", sort=False):
-        for axis, column in ((left, "auroc"), (right, "log10_gradient")):
-            look = {"label": NAMES[str(cell)], "marker": MARKERS[str(cell)], "ms": 4}
-            _draw_mean(axis, rows, ("distance_median", column), band=True, **look)
-    for axis in (left, right):
-        axis.set(xlabel="words between the last telling word and the end", xscale="symlog")
-        axis.set_xlim(0, None)
+    remembered, reach = results.evidence["remembered"], results.evidence["reach"]
+    ways, rows = results.weights[1:], 2 - remembered.empty
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(ways), sharex=True, sharey="row", squeeze=False)
+    if rows == 2:
+        axes[0, 0].set_ylabel("pairs in the right order (AUROC)", fontsize="small")
+        axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes[-1, 0].set_ylabel("log10 of |d logit / d state|, relative", fontsize="small")
+    for weights, (above, axis) in zip(ways, axes[[0, -1]].T, strict=True):
+        above.set_title(WEIGHTS[weights].capitalize())
+        for cell in results.cells:
+            curves = reach.query("cell == @cell and weights == @weights")
+            for state, own in curves.groupby("state"):
+                beside = (cell, state) == ("lstm", "h")
+                look = {"label": f"{NAMES[cell]}, {state}", "lw": 0.8 if beside else 1.8}
+                names = ("distance", "log10")
+                _draw_mean(axis, own, names, band=not beside, ls=DASHES[cell], **look)
+            telling = remembered.query("cell == @cell and weights == @weights")
+            if rows == 2:
+                look = {"marker": MARKERS[cell], "ms": 4}
+                _draw_mean(above, telling, ("distance_median", "auroc"), band=True, **look)
+                look |= {"ls": "none", "mfc": "none"}
+                _draw_mean(axis, telling, ("distance_median", "log10_gradient"), band=False, **look)
+        axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
         ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
         axis.set_xticks(ticks, [str(t) for t in ticks])
-    left.set(title="What is remembered", ylabel="pairs in the right order (AUROC)")
-    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    right.set(title="What gradient reaches it", ylabel="log10 of |d logit / d state|, relative")
-    left.axhline(0.5, color=INK, lw=0.9, ls="--", label="chance")
-    left.legend(loc="best")
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -105,10 +116,10 @@ def _draw_mean(
 
 @figure_style()
 def jacobian_figure(results: Results) -> Figure:
-    """Column-sum statistic of d s_t/d s_0 over all steps: untrained left, trained right."""
+    """Column-sum statistic of d s_t/d s_0 over all steps, before and after training."""
     figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, weights in zip(axes, WEIGHTS, strict=True):
+    axes = figure.subplots(1, len(results.weights), sharey=True)
+    for axis, weights in zip(axes, results.weights, strict=True):
         curves = results.curves[results.curves["weights"] == weights]
         for cell in results.cells:
             own = curves.query("cell == @cell and statistic == 'column_sum'")
@@ -162,13 +173,16 @@ def gates_figure(results: Results) -> Figure | None:
             shares = own.pivot_table("share", "activation", "weights")
             edges = np.append(shares.index - 0.01, 1.0)
             axis.stairs(shares["init"], edges, label=WEIGHTS["init"], color=INK, lw=1.2)
-            look = {"color": COLOURS[cell], "alpha": 0.45, "fill": True}
-            axis.stairs(shares["trained"], edges, label=WEIGHTS["trained"], **look)
+            for weights in shares.columns.drop("init"):
+                # those that were trained on words alone are a line in the same colour
+                look = {"alpha": 0.35, "fill": True} if weights == "trained" else {"lw": 1.8}
+                label = WEIGHTS[weights]
+                axis.stairs(shares[weights], edges, label=label, color=COLOURS[cell], **look)
             axis.yaxis.set_major_formatter(PercentFormatter(1.0))
             gate = "forget gate" if cell == "lstm" else "update gate"
             axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
         row[0].set_ylabel("share of activations")
-        row[0].legend()
+        row[-1].legend()
     return figure
 
 
@@ -178,20 +192,24 @@ def triangle_figure(triangles: Mapping[tuple[str, str], NDArray[np.float32]]) ->
 
     ``triangles`` are (T, T) by cell and weights: log10 relative to the largest part of the row.
     """
-    trained = {
-        cell: values for (cell, weights), values in triangles.items() if weights == "trained"
-    }
-    figure = Figure(figsize=(WIDTH, 1.4 + WIDTH / len(trained)), layout="constrained")
-    axes = figure.subplots(1, len(trained), sharey=True, squeeze=False)[0]
-    for axis, (cell, values) in zip(axes, trained.items(), strict=True):
+    cells, kinds = (list(dict.fromkeys(names)) for names in zip(*triangles, strict=True))
+    ways = kinds[1:]
+    side = WIDTH / len(cells)
+    figure = Figure(figsize=(WIDTH, 1.4 + side * len(ways)), layout="constrained")
+    axes = figure.subplots(len(ways), len(cells), sharex=True, sharey=True, squeeze=False)
+    for axis, (weights, cell) in zip(axes.flat, product(ways, cells), strict=True):
+        values = triangles[cell, weights]
         T = len(values)
         axis.imshow(values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5))
         axis.grid(visible=False)
-        axis.set(title=f"{NAMES[cell]}, trained", xlabel="step t at which W_hh is used")
-    axes[0].set_ylabel("step T of the loss")
+        axis.set_title(f"{NAMES[cell]}, {WEIGHTS[weights]}", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel("step t at which W_hh is used")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("step T of the loss")
     figure.colorbar(
-        axes[0].images[0],
-        ax=axes.tolist(),
+        axes[0, 0].images[0],
+        ax=axes.ravel().tolist(),
         label="log10 of the part's norm, relative to the row's largest",
         location="bottom",
         extend="min",
@@ -210,13 +228,13 @@ def paths_figure(curves: pd.DataFrame) -> Figure | None:
     lstm = curves[(curves["cell"] == "lstm") & curves["statistic"].isin(PATHS)]
     if lstm.empty:
         return None
+    by_weights = lstm.groupby("weights", sort=False)
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    axes = figure.subplots(2, 2, sharey="row", height_ratios=[1.2, 1])
-    for column, weights in zip(axes.T, WEIGHTS, strict=True):
-        chosen = lstm[lstm["weights"] == weights]
+    axes = figure.subplots(2, len(by_weights), sharey="row", height_ratios=[1.2, 1])
+    for column, (weights, chosen) in zip(axes.T, by_weights, strict=True):
         _draw_paths(column[0], chosen)
         _draw_paths(column[1], chosen[chosen["step"] <= FIRST_STEPS])
-        column[0].set_title(f"LSTM, {WEIGHTS[weights]}")
+        column[0].set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
         column[1].set_xlabel("step t")
     axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
     for axis in axes[:, 0]:
@@ -234,7 +252,7 @@ def _draw_paths(axis: Axes, curves: pd.DataFrame) -> None:
 
 
 @figure_style()
-def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figure:
+def lengths_figure(lengths: NDArray[np.int64], most: int, padded: bool) -> Figure:
     """Show how long comments are, and how many steps they have at most, or padding makes."""
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axis = figure.subplots()
@@ -242,7 +260,7 @@ def lengths_figure(lengths: NDArray[np.int64], most: int, padding: str) -> Figur
     axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
     axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
     axis.axvline(most, color=INK, ls="--", lw=0.9)
-    note = f"{'at most' if padding == 'none' else 'padded to'} {most:,}"
+    note = f"{'padded to' if padded else 'at most'} {most:,}"
     place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "top"}
     axis.annotate(note, (most, 0.95), xycoords=axis.get_xaxis_transform(), **place)
     axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])

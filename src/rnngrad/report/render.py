@@ -33,26 +33,28 @@ def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dic
         "windows": why_figures.windows_figure(results.condition_curves),
         "conditions": why_figures.conditions_figure(results.condition_curves),
         "training": model_figures.training_figure(results),
-        "remembered": model_figures.remembered_figure(results.evidence["remembered"]),
+        "remembered": model_figures.remembered_figure(results),
         "jacobian": model_figures.jacobian_figure(results),
         "gates": model_figures.gates_figure(results),
         "triangle": model_figures.triangle_figure(results.triangles),
         "paths": model_figures.paths_figure(results.curves),
-        "lengths": model_figures.lengths_figure(lengths, most, results.params.embed.padding),
+        "lengths": model_figures.lengths_figure(lengths, most, "trained" in results.weights),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
-    """Five sentences: the zeros, the padding, the RNN, training, the tutorials.
+    """Six sentences: the zeros, the padding, the RNN, the gates and words, the tutorials.
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    template = environment().get_template("answer.txt.j2")
+    rows, template = metrics.opened_gates(results), environment().get_template("answer.txt.j2")
     page = template.render(
         value=partial(metrics.value_of, results.conditions),
         question=results.params.conditions.question,
         padding_share=metrics.padding_share(results),
+        on_words={row["weights"]: row for row in rows if row["cell"] == "lstm"},
+        trained=results.weights[-1],
         claims=claims,
         verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
         counts=Counter(claim.verdict for claim in claims),
@@ -80,14 +82,15 @@ def render_markdown(
         "claims": claims,
         "conditions": conditions.to_dict("records"),
         "condition_seeds": metrics.condition_seeds(results),
-        "float32_plateau": metrics.falls_below_float32(conditions, "float32"),
         "log10": math.log10,
         "causes": metrics.cause_table(conditions).to_dict("records"),
         "value": partial(metrics.value_of, conditions),
         "padding_share": metrics.padding_share(results),
-        "trained": metrics.trained_models(results),
+        "weights": results.weights,
+        "on_words": metrics.opened_gates(results),
+        "tests": metrics.test_scores(results),
         "swing": metrics.swing(results),
-        "seeds": results.numbers_of_seeds,
+        "seeds": results.history.groupby("cell")["seed"].nunique().tolist(),
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),
         "curve_steps": curves.columns[3:],

@@ -16,7 +16,6 @@ COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
 DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
 MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-WEIGHTS = {"init": "untrained", "trained": "trained"}
 
 # The limits of float32 as log10: the smallest normal number and the smallest denormal one.
 FLOAT32_NORMAL = -37.93

@@ -9,13 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from rnngrad.errors import printable
-from rnngrad.report.style import NAMES, WEIGHTS
-from rnngrad.study import claims
+from rnngrad.report.style import NAMES
+from rnngrad.study import WEIGHTS, claims
 
 NAMED = {
     **NAMES,
     **WEIGHTS,
-    "initial": "untrained",
     "column_sum": "column sum",
     "frobenius": "Frobenius",
     "spectral": "spectral",

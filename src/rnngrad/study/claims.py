@@ -31,6 +31,7 @@ COMPARED = {  # claim 2, by condition: the part of the question's setting that i
     "no_padding": "padding",
     "torch_initializer": "this initialiser",
     "trained": "untrained weights",
+    "trained_without_padding": "padding in training",
 }
 SAME_RATE = 0.1  # claim 4, of the cell path's rate
 MUCH = 0.1  # claim 5, of the summed norms
@@ -70,10 +71,11 @@ class Claim:
 def judge_all(results: Results) -> list[Claim]:
     """Every claim that the cells and conditions of params.yaml allow to judge, by its number."""
     seeds, evidence = results.condition_seeds, results.evidence
+    epochs = {cell: results.params.train_of(cell).epochs for cell in results.cells}
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
-        lstm_wins(results.model_cards, evidence["remembered"]),
+        lstm_wins(results.tests, epochs, evidence["remembered"]),
         late_steps(evidence["shares"]),
         blocking(evidence["influences"]),
         forget_bias(seeds, results.gates),
@@ -129,40 +131,43 @@ def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
 
 
 def lstm_wins(
-    model_cards: Mapping[str, Mapping[str, Any]], remembered: pd.DataFrame
+    tests: pd.DataFrame, epochs: Mapping[str, int], remembered: pd.DataFrame
 ) -> Claim | None:
     """Claim 3: does the LSTM beat the RNN in loss and accuracy?"""
-    scores = pd.concat(
-        pd.DataFrame(card["test"]["per_seed"]).assign(cell=cell, seed=card["settings"]["seeds"])
-        for cell, card in model_cards.items()
-    )
-    accuracy, loss = (_difference(scores, name, "lstm", "rnn") for name in ("accuracy", "loss"))
-    if accuracy is None or loss is None:
-        return None
-    more, less = _above_zero(accuracy), _below_zero(loss)
+    scores: dict[str, Any] = {}
+    wins, ahead = [], []
+    for weights, models in tests.groupby("weights", sort=False):
+        accuracy, loss = (_difference(models, name, "lstm", "rnn") for name in ("accuracy", "loss"))
+        if accuracy is None or loss is None:
+            return None
+        scores[str(weights)] = {"accuracy": accuracy, "loss": loss}
+        better = {"accuracy": _above_zero(accuracy), "loss": _below_zero(loss)}
+        wins.append(all(better.values()))
+        what = "" if wins[-1] else f"{'accuracy' if better['accuracy'] else 'loss'} of "
+        ahead += [f"in {what}{_models(str(weights))}"] if any(better.values()) else []
     measured = {
-        "accuracy": accuracy,
-        "loss": loss,
-        "epochs": {cell: model_cards[cell]["settings"]["epochs"] for cell in ("rnn", "lstm")},
+        "scores": scores,
+        "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")},
         "memory": _gradient_predicts_memory(remembered),
     }
-    ruling = _ruling(more and less, more or less, "in accuracy" if more else "in loss")
-    return Claim(3, QUESTION, *ruling, _numbers(measured), accuracy)
+    ruling = _ruling(all(wins), ahead, _listed(ahead))
+    least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
+    return Claim(3, QUESTION, *ruling, _numbers(measured), least)
 
 
 def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
-    """Ask by cell: where the gradient at a telling word is larger, is more remembered of it?
+    """Ask by weights and cell: is more remembered of a telling word with a larger gradient?
 
     Spearman's rank correlation between log10_gradient and auroc over the bins of distance. A seed
     has none with fewer than three bins, or where one of the two is the same in all.
     """
     found = {}
-    for cell, models in remembered.groupby("cell", sort=False):
+    for (weights, cell), models in remembered.groupby(["weights", "cell"], sort=False):
         by_seed = models.groupby("seed")[["log10_gradient", "auroc"]]
         both = by_seed.corr("spearman", min_periods=3).xs("log10_gradient", level=1)
         known = both["auroc"].dropna()
         if len(known):
-            found[str(cell)] = mean_interval(known.tolist())
+            found[f"{weights}/{cell}"] = mean_interval(known.tolist())
     return found
 
 
@@ -187,18 +192,18 @@ def gate_rate(paths: pd.DataFrame) -> Claim | None:
 def late_steps(shares: pd.DataFrame) -> Claim | None:
     """Claim 5: do later steps dominate the weight gradient much more in an RNN?"""
     measured: dict[str, Any] = {"steps": shares["steps"].max()}
-    much: dict[str, bool] = {}
+    much: list[str] = []
     difference = None
-    for weights in WEIGHTS:
-        chosen = shares[shares["weights"] == weights]
+    by_weights = shares.groupby("weights", sort=False)
+    for weights, chosen in by_weights:
         difference = _difference(chosen, "late_share", "rnn", "lstm")
         if difference is None:
             return None
         means = chosen.groupby("cell")[["late_share", "steps_of_most"]].mean()
-        measured[weights] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
-        much[weights] = _above_zero(difference) and difference["mean"] >= MUCH
-    condition = f"with {_trained('init' if much['init'] else 'trained')} weights"
-    ruling = _ruling(all(much.values()), any(much.values()), condition)
+        measured[str(weights)] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
+        if _above_zero(difference) and difference["mean"] >= MUCH:
+            much.append(_models(str(weights)))
+    ruling = _ruling(len(much) == len(by_weights), much, f"in {_listed(much)}")
     return Claim(5, TUTORIAL_1, *ruling, _numbers(measured), difference)
 
 
@@ -268,7 +273,7 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     growing = []
     for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
         span = " to ".join(str(factor) for factor in ends.unique())
-        growing.append(f"{_trained(str(weights))} W_o times {span}")
+        growing.append(f"W_o times {span} in {_models(str(weights))}")
     explodes = any(_above_zero(rate) for rate in rates.values())
     ruling = _ruling(clips and explodes, clips and growing, f"with {_listed(growing)}")
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
@@ -388,11 +393,12 @@ def _of_case(frame: pd.DataFrame, case: Hashable) -> pd.DataFrame:
 
 def _with_cases(chosen: pd.Series) -> str:
     index = chosen.index[chosen]
-    return f"with {_listed([f'{_trained(weights)} weights on {kind}' for weights, kind in index])}"
+    return _listed([f"on {kind} in {_models(weights)}" for weights, kind in index])
 
 
-def _trained(weights: str) -> str:
-    return "untrained" if weights == "init" else weights
+def _models(weights: str) -> str:
+    """Such as "untrained models"; those whose kernel is scaled are untrained, too."""
+    return "untrained models" if weights == "init" else f"models {WEIGHTS[weights]}"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 from rnngrad.stage import read_output
-from rnngrad.study import WEIGHTS
+from rnngrad.study import trained
 
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 HISTORY = ["seed", "epoch", "split", "loss", "accuracy"]
@@ -28,6 +29,7 @@ MEASURES = {  # the cells that have it
     "output_gates": ("lstm",),
     "paths": ("lstm",),
     "powers": ("rnn",),
+    "reach": ANY,
     "remembered": ANY,  # once they are trained
     "shares": ANY,
 }
@@ -39,9 +41,9 @@ class Results:
 
     Attributes:
         curves, gates, evidence: the tables of :mod:`rnngrad.study.measures`, those of all models
-            below one another, behind cell, seed and weights (init | trained).
-        history: cell, seed, epoch, split, loss, accuracy.
-        metrics: by cell and test metric, the mean over seeds with its 95% interval.
+            below one another, behind cell, seed and weights (a key of `rnngrad.study.WEIGHTS`).
+        history: cell, weights (trained ones), seed, epoch, split, loss, accuracy.
+        tests: cell, weights, seed, and the metrics on the test split.
         model_cards, data_card, embed_card: the settings and counts of the stages before.
         conditions, condition_seeds, condition_curves: see :mod:`rnngrad.study.condition_tables`.
         triangles: by cell and weights, (T, T) float32, medians over seeds: which steps a weight's
@@ -52,7 +54,7 @@ class Results:
     curves: pd.DataFrame
     gates: pd.DataFrame
     history: pd.DataFrame
-    metrics: dict[str, dict[str, Any]]
+    tests: pd.DataFrame
     model_cards: dict[str, dict[str, Any]]
     data_card: dict[str, Any]
     embed_card: dict[str, Any]
@@ -67,10 +69,8 @@ class Results:
         return list(self.params.cells)
 
     @property
-    def numbers_of_seeds(self) -> list[int]:
-        """The number of seeds of each cell's trained models, in the order of the cells."""
-        seeds = self.history.groupby("cell")["seed"].nunique()
-        return [int(seeds[cell]) for cell in self.cells]
+    def weights(self) -> list[str]:
+        return ["init", *trained(self.params).values()]
 
 
 def load_results(build: Path, params: Params) -> Results:
@@ -81,18 +81,22 @@ def load_results(build: Path, params: Params) -> Results:
     """
     cells, train, conditions = list(params.cells), build / "train", build / "conditions"
     histories: list[pd.DataFrame] = []
+    tests: list[dict[str, Any]] = []
     tables: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     triangles: defaultdict[tuple[str, str], list[NDArray]] = defaultdict(list)
-    models = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
-    for cell, seed in models:
-        path = train / cell / f"seed-{seed}" / "history.csv"
-        histories.append(read_result(path, *HISTORY).assign(cell=cell))
-        for weights in WEIGHTS:
-            folder = build / "probe" / cell / f"{weights}-{seed}"
-            for name, having in MEASURES.items():
-                if cell in having and (name, weights) != ("remembered", "init"):
-                    tables[name].append(read_result(folder / f"{name}.csv"))
-            triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
+    seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
+    models = [(None, "init"), *trained(params).items()]
+    for (cell, seed), (padding, weights) in product(seeds, models):
+        if padding:
+            folder = train / cell / padding / f"seed-{seed}"
+            names = {"cell": cell, "weights": weights}
+            histories.append(read_result(folder / "history.csv", *HISTORY).assign(**names))
+            tests.append(names | {"seed": seed} | _read_json(folder / "test.json")["metrics"])
+        folder = build / "probe" / cell / f"{weights}-{seed}"
+        for name, having in MEASURES.items():
+            if cell in having and (name, weights) != ("remembered", "init"):
+                tables[name].append(read_result(folder / f"{name}.csv"))
+        triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
     if "lstm" in cells:
         path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
         tables["tutorial"].append(read_result(path))
@@ -106,7 +110,7 @@ def load_results(build: Path, params: Params) -> Results:
         curves=measures.pop("curves"),
         gates=measures.pop("gates", pd.DataFrame(columns=GATES)),
         history=pd.concat(histories),
-        metrics={cell: _read_json(train / cell / "metrics.json") for cell in cells},
+        tests=pd.DataFrame(tests),
         model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
         data_card=_read_json(build / "data_card.json"),
         embed_card=_read_json(build / "embed" / "card.json"),

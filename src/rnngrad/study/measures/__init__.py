@@ -15,6 +15,7 @@ from rnngrad.study.measures import (
     output_gates,
     paths,
     powers,
+    reach,
     remembered,
     shares,
     tutorial,
@@ -56,6 +57,7 @@ def _measures(
     tables = {
         "curves": curves.over_comments(run, log10),
         "influences": influences.influences(passage),
+        "reach": reach.reach(passage),
     }
     tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:

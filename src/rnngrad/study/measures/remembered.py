@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-import rnngrad
 from rnngrad.data.tokenized import TokenizedSample
+from rnngrad.study.measures.reach import loss_gradients
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.inputs import Embedding, padded_comments
 from rnngrad.study.runs.open_model import Opened, state_after
@@ -20,15 +20,14 @@ PROBED = 4  # comments of each bin whose gradient is taken
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     """The toxic test comments whose last telling word is known and read, with its distance.
 
-    The distance, in steps, is that from the state that is read: the words after it and padding
-    behind. bin: fifths of the distances, from 0; fewer where distances are equal.
+    The distance is the words after it. bin: fifths of the distances, from 0; fewer where distances
+    are equal.
     """
     limit = sample.max_length(run.steps)
     distance = sample.telling_distance
     kept = (distance < limit) & (sample.labels == 1) & (sample.splits == "test")
     comments = np.flatnonzero(kept)
-    behind = limit - np.minimum(sample.lengths[comments], limit) if run.padding == "post" else 0
-    steps = distance[comments].astype(np.int64) + behind
+    steps = distance[comments].astype(np.int64)
     table = pd.DataFrame({"comment": comments, "distance": steps})
     if table.empty:
         return table.assign(bin=table["distance"])
@@ -80,16 +79,11 @@ def _log10_gradients(
     model: Opened, embedding: Embedding, probed: pd.DataFrame
 ) -> NDArray[np.float64]:
     """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
-    run, module, head, _, _ = model
-    inputs = padded_comments(run, embedding, probed["comment"].to_numpy())
-    last = inputs.lengths.numpy() - 1
-    at = last - probed["distance"].to_numpy()
+    inputs = padded_comments(model.run, embedding, probed["comment"].to_numpy())
+    at = inputs.lengths.numpy() - 1 - probed["distance"].to_numpy()
     # no telling word comes earlier: up to there the forward pass is enough
     first = int(at.min())
-    state = state_after(module, inputs.x[:, :first])
-    x, b = inputs.x[:, first:], np.arange(len(probed))
-    gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
-    gradient[b, last - first] = head.weight.detach()
-    curves = rnngrad.loss_gradient_curves(module, x, gradient, state)
-    log10 = curves.log10_h if curves.log10_c is None else curves.log10_c
-    return log10[b, at - first] - log10[b, last - first]
+    start = state_after(model.module, inputs.x[:, :first])
+    late = inputs._replace(x=inputs.x[:, first:], lengths=inputs.lengths - first)
+    log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
+    return log10[range(len(at)), at - first]

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from rnngrad.models.weights import weight_file
-from rnngrad.params import Params, Setting
-from rnngrad.study import WEIGHTS
+from rnngrad.params import Padding, Params, Setting
+from rnngrad.study import TRAINED, trained
 
 Jobs = dict[str, tuple[Any, ...]]
 
@@ -20,10 +20,10 @@ class Run(BaseModel, frozen=True):
 
     Attributes:
         cell, seed: the kind of model, and the seed of its weights.
-        weights: those in a file from before (init) or after training (trained), or initial: drawn
-            as initializer, forget_bias, units and state_nonlinearity say, see `Setting`.
+        weights: those in a file from before (init) or after training (a value of `TRAINED`), or
+            initial: drawn as initializer, forget_bias, units and state_nonlinearity say.
         input: comments | stream | emptied_comments | random_tokens.
-        padding: pre | post | none; none for all input but comments.
+        padding: pre | none; none for all input but comments.
         steps: the words kept of a comment, or all steps; None stands for the longest comment's.
         examples, inputs_seed: how many are drawn, and which.
         features: the number of features that are read; None stands for all.
@@ -38,7 +38,7 @@ class Run(BaseModel, frozen=True):
     units: int | None = None
     state_nonlinearity: str | None = None
     input: str
-    padding: Literal["pre", "post", "none"]
+    padding: Padding
     steps: int | None
     examples: int
     inputs_seed: int
@@ -65,15 +65,19 @@ class Condition(NamedTuple):
 
 
 def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
-    """The arguments of :func:`rnngrad.study.measures.measure_model`, by model of a cell."""
-    probe, jobs = params.probe, Jobs()
-    for seed, weights in product(params.train_of(cell).seeds, WEIGHTS):
+    """The arguments of :func:`rnngrad.study.measures.measure_model`, by model of a cell.
+
+    Trained models read comments as in their training; untrained ones with padding, if any does.
+    """
+    probe, jobs, paddings = params.probe, Jobs(), trained(params)
+    models = [(next(iter(paddings)), "init"), *paddings.items()]
+    for seed, (padding, weights) in product(params.train_of(cell).seeds, models):
         run = Run(
             cell=cell,
             seed=seed,
             weights=weights,
             input="comments",
-            padding=params.embed.padding,
+            padding=padding,
             steps=params.embed.max_length,
             examples=probe.comments,
             inputs_seed=probe.seed,
@@ -81,7 +85,7 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
             state_seed=probe.seed,
         )
         file, train = _training(params, run, build)
-        predictions = file.with_name("predictions.csv") if weights == "trained" else None
+        predictions = None if weights == "init" else file.with_name("predictions.csv")
         job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
         jobs[f"{weights}-{seed}"] = job
     return jobs | ({"tutorial": ()} if cell == "lstm" else {})
@@ -122,40 +126,48 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
     """The file and the training settings of weights that come from one."""
     if run.weights == "initial":
         return ()
-    settings = params.train_of(run.cell).model_copy(update={"seeds": [run.seed]})
-    return weight_file(build / "train" / run.cell, run.weights, run.seed), settings
+    paddings = {name: padding for padding, name in TRAINED.items()}
+    padding = paddings.get(run.weights, run.padding)
+    settings = {"seeds": [run.seed], "padding": [padding]}
+    name = "trained" if run.weights in paddings else "init"
+    file = weight_file(build / "train" / run.cell / padding, name, run.seed)
+    return file, params.train_of(run.cell).model_copy(update=settings)
 
 
 def conditions_of(params: Params) -> Iterator[Condition]:
-    """The conditions of every case, cell and seed."""
+    """The conditions of every case, cell and seed; none of models that nobody trained."""
     conditions = params.conditions
     for case in conditions.cases:
         setting, factor = conditions.setting_of(case), conditions.factor_of(case)
-        trained = setting.weights == "trained"
         for cell in setting.cells:
-            if trained and cell not in params.cells:
-                continue  # nobody trained it
-            for seed in params.train_of(cell).seeds if trained else conditions.seeds:
+            for seed in _seeds(params, setting, cell):
                 yield Condition(case, factor, _run_of(params, setting, cell, seed), setting)
+
+
+def _seeds(params: Params, setting: Setting, cell: str) -> list[int]:
+    if setting.weights == "initial":
+        return params.conditions.seeds
+    known = cell in params.cells and setting.trained_with in params.train.padding
+    return params.train_of(cell).seeds if known else []
 
 
 def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:
     """The run of a setting, without what changes nothing in it."""
-    conditions, trained = params.conditions, setting.weights == "trained"
-    padding = params.embed.padding if trained else setting.padding
-    kind = "stream" if (setting.input, padding) == ("comments", "none") else setting.input
+    conditions, unpadded = params.conditions, setting.padding == "none"
+    kind = "stream" if setting.input == "comments" and unpadded else setting.input
     # all emptied comments are alike
     examples = {"stream": conditions.streams, "emptied_comments": 1}.get(kind, conditions.comments)
     changes: dict[str, Any] = {
         "cell": cell,
         "seed": seed,
         "input": kind,
-        "padding": padding if kind == "comments" else "none",
+        "padding": setting.padding if kind == "comments" else "none",
         "examples": examples,
         "inputs_seed": conditions.seed,
         "state_seed": 1000 * conditions.seed + seed,  # another state for every weight seed
     }
-    if trained:
+    if setting.weights == "trained":
+        changes["weights"] = TRAINED[setting.trained_with]
         changes |= dict.fromkeys(("initializer", "forget_bias", "units", "state_nonlinearity"))
     elif setting.sliced_input and setting.units < params.embed.dimensions:
         changes["features"] = setting.units

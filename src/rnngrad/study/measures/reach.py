@@ -1,0 +1,31 @@
+"""How far back does the loss at the end of some words reach?"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import rnngrad
+from rnngrad.study.runs.open_model import Opened
+
+
+def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
+    """(B, T) log10 of |d logit/d s_t| over that at the step that is read; s is h, and an LSTM's c.
+
+    NaN beyond the steps that count.
+    """
+    _, module, head, (x, _, lengths, _), start = model
+    gradient, last = x.new_zeros(*x.shape[:2], module.hidden_size), lengths - 1
+    gradient[range(len(x)), last] = head.weight.detach()
+    found = rnngrad.loss_gradient_curves(module, x, gradient, start, lengths=lengths)
+    log10 = {"h": found.log10_h, "c": found.log10_c}
+    rows = range(len(x))
+    return {s: v - v[rows, last][:, None] for s, v in log10.items() if v is not None}
+
+
+def reach(model: Opened) -> pd.DataFrame:
+    """A row per state and distance (steps to the last one): the median over comments, log10."""
+    tables = [
+        pd.DataFrame({"state": state, "log10": np.median(log10[:, ::-1], axis=0)})
+        for state, log10 in loss_gradients(model).items()
+    ]
+    return pd.concat(tables).rename_axis("distance").reset_index()
