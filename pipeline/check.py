@@ -8,11 +8,12 @@ of params.yaml, since DVC would hand it to a shell, or delete the folder of that
 import json
 from typing import get_args
 
-from rnngrad.params import Cell, read_params
 from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
+    from rnngrad.params import Cell, read_params
+
     params = read_params()
     for cell in get_args(Cell):
         settings = params.train_of(cell).model_dump() if cell in params.cells else None

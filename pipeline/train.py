@@ -11,14 +11,15 @@ more model. Interrupted, it goes on from the last finished epoch when it is star
 import sys
 from pathlib import Path
 
-from rnngrad.params import read_params
 from rnngrad.stage import cell_of_stage, leave_out, run_stage
-from rnngrad.workers import start_workers
 
 BUILD = Path("build")
 
 
 def main(cell: str) -> None:
+    from rnngrad.params import read_params
+    from rnngrad.workers import start_workers
+
     start_workers("rnngrad.models.training")
     params = read_params()
     if params.lacks(cell):

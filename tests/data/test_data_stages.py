@@ -15,6 +15,7 @@ OUTPUTS = [
     "comments.parquet",
     "data_card.json",
     "embed/card.json",
+    "embed/digest.txt",
     "embed/tokens.npz",
     "embed/vectors.npy",
     "sample.parquet",

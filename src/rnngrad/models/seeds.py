@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rnngrad.intervals import mean_interval
-from rnngrad.kept import DIGEST, run_kept
+from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
 from rnngrad.params import EmbedParams, TrainParams
+from rnngrad.stage import DIGEST, seal
 
 CODE = ("models", "data")
 
@@ -93,3 +94,4 @@ def _sum_up(cell: str, params: TrainParams, folder: Path) -> None:
     }
     for name, content in (("metrics", metrics), ("model_card", card)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    seal(folder)
