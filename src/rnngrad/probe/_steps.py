@@ -95,8 +95,8 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
 def _ends(lengths: Sequence[int] | Array | Tensor, batch: int, time: int) -> Tensor:
     try:
         tensor = torch.as_tensor(lengths).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError("lengths must be integers up to 64 bits, one per example") from None
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
     if tensor.shape != (batch,):
