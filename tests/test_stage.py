@@ -116,3 +116,14 @@ def test_what_is_sealed_and_changed_is_not_read(tmp_path: Path) -> None:
     path.write_text("two\n")
     with pytest.raises(InputError, match=r"some.txt: cannot be read \(cut or changed\); run dvc"):
         read_output(path, "dvc repro", Path.read_text)
+
+
+def test_where_comments_lie_is_the_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [tmp_path / "build", tmp_path / ".dvc" / "cache"]
+    for folder in folders:
+        folder.mkdir(parents=True, mode=0o755)
+    run_stage(lambda: None)
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700] * 2

@@ -8,10 +8,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rnngrad.errors import InputError
 
@@ -29,6 +30,9 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     # what a stage imports and reads stays: to look through it for garbage takes a tenth of the time
     gc.set_threshold(50_000)
+    for folder in (Path("build"), Path(".dvc/cache")):
+        if folder.is_dir():
+            folder.chmod(0o700)  # comments lie in them
     name = Path(sys.argv[0]).stem
     wanted = inspect.signature(main)
     try:
@@ -86,6 +90,14 @@ def seals(paths: Iterable[Path]) -> str:
     """A line per file with its SHA-256 and name."""
     files = sorted(path for path in paths if not path.is_dir() and path.name != DIGEST)
     return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
+
+
+def alone(place: str) -> AbstractContextManager[Any]:
+    """Wait until no other process of this user and machine works at a place, a path or address."""
+    from filelock import FileLock
+
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
+    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"))
 
 
 def cell_of_stage() -> list[str]:

@@ -13,12 +13,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from ruamel.yaml import YAML, YAMLError
@@ -26,6 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 from rnngrad.errors import InputError
 from rnngrad.models.live import connect, tracking_errors
 from rnngrad.params import Params, check_params
+from rnngrad.stage import alone
 from rnngrad.study.results import Results
 
 EXPERIMENT = "rnngrad"
@@ -33,7 +32,6 @@ RESULT = "rnngrad.result"
 BATCH, PARAMS = 1000, 100  # metrics and parameters that one log_batch call may carry
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
-WAITING = 600  # seconds for another process that publishes
 SETTINGS = 3  # of those changed, in a run's name
 
 for noisy in ("alembic", "mlflow"):
@@ -80,7 +78,7 @@ def publish(
     own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
     contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
     checksum = hashlib.sha256(b"".join(contents)).hexdigest()
-    with tracking_errors(uri), _lock(uri):
+    with tracking_errors(uri), alone(uri):
         client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
         parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
@@ -100,12 +98,6 @@ def publish(
                     client.set_terminated(run.info.run_id, "FAILED")
             raise
     return True
-
-
-def _lock(uri: str) -> FileLock:
-    """One process of this machine at a time publishes to a place."""
-    place = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{place}.lock"), timeout=WAITING)
 
 
 def _publish(
