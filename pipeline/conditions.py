@@ -11,10 +11,7 @@ import sys
 from pathlib import Path
 
 from rnngrad.errors import InputError
-from rnngrad.kept import run_kept
-from rnngrad.params import read_params
-from rnngrad.stage import run_stage, whole
-from rnngrad.workers import start_workers
+from rnngrad.stage import run_stage, seal, whole
 
 BUILD = Path("build")
 CODE = (
@@ -31,6 +28,10 @@ CODE = (
 
 
 def main() -> None:
+    from rnngrad.kept import run_kept
+    from rnngrad.params import read_params
+    from rnngrad.workers import start_workers
+
     start_workers("rnngrad.study.measure_run", "rnngrad.compiled_probe")
     params = read_params()
 
@@ -55,6 +56,7 @@ def main() -> None:
     for name, (table, digits) in files.items():
         with whole(folder / name) as path:
             table.to_csv(path, index=False, float_format=digits)
+    seal(folder)
 
 
 if __name__ == "__main__":

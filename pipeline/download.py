@@ -1,11 +1,11 @@
 """Stage 1: get the comments of data.source as build/comments.parquet."""
 
-from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
     from rnngrad.data.sources import read_comments
+    from rnngrad.params import read_params
 
     comments = read_comments(read_params())
     with whole("build/comments.parquet") as path:

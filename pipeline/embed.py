@@ -1,6 +1,5 @@
 """Stage 3: write the sample as tokens and the vectors of its words into build/embed."""
 
-from rnngrad.params import read_params
 from rnngrad.stage import read_output, run_stage, whole
 
 
@@ -8,6 +7,7 @@ def main() -> None:
     import pandas as pd
 
     from rnngrad.data.embedding import embed_sample
+    from rnngrad.params import read_params
 
     params = read_params().embed
     embedding = embed_sample(

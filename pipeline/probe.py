@@ -12,10 +12,7 @@ probes its two models alone.
 import sys
 from pathlib import Path
 
-from rnngrad.kept import run_kept
-from rnngrad.params import read_params
 from rnngrad.stage import cell_of_stage, leave_out, run_stage
-from rnngrad.workers import start_workers
 
 BUILD = Path("build")
 CODE = (
@@ -33,6 +30,10 @@ CODE = (
 
 
 def main(cell: str) -> None:
+    from rnngrad.kept import run_kept
+    from rnngrad.params import read_params
+    from rnngrad.workers import start_workers
+
     start_workers("rnngrad.study.measures", "rnngrad.compiled_probe")
     params = read_params()
     if params.lacks(cell):

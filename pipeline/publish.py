@@ -8,19 +8,17 @@ Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root.
 import json
 from pathlib import Path
 
-from rnngrad.params import read_params
-from rnngrad.stage import run_stage
+from rnngrad.stage import read_output, run_stage
 
 BUILD, REPORTS = Path("build"), Path("reports")
 
 
 def main() -> None:
-    params = read_params()
-
+    from rnngrad.params import read_params
     from rnngrad.study.results import load_results
     from rnngrad.tracking import publish, tracking_uri
 
-    results = load_results(BUILD, params)
+    results = load_results(BUILD, read_params())
     cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
     cards += [BUILD / "train" / cell / "model_card.json" for cell in results.cells]
     folders = ("train", "probe", "conditions")
@@ -29,8 +27,10 @@ def main() -> None:
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
-    metrics = json.loads((REPORTS / "metrics.json").read_text())
-    note = (REPORTS / "answer.txt").read_text()
+    metrics = read_output(
+        REPORTS / "metrics.json", "dvc repro", lambda path: json.loads(path.read_text())
+    )
+    note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     done = publish(results, metrics, note, [*cards, *numbers], [*cards, *pages, *figures], uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")
 

@@ -9,15 +9,16 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from rnngrad.params import read_params
 from rnngrad.stage import run_stage, whole
-from rnngrad.workers import pool, start_workers
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; made by benchmarks/stages.py
 
 
 def main() -> None:
+    from rnngrad.params import read_params
+    from rnngrad.workers import pool, start_workers
+
     start_workers("rnngrad.report.style")
     params = read_params()
 

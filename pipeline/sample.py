@@ -2,7 +2,6 @@
 
 import json
 
-from rnngrad.params import read_params
 from rnngrad.stage import read_output, run_stage, whole
 
 
@@ -10,6 +9,7 @@ def main() -> None:
     import pandas as pd
 
     from rnngrad.data.sampling import data_card, sample_comments
+    from rnngrad.params import read_params
 
     params = read_params().sample
     comments = read_output("build/comments.parquet", "the download stage", pd.read_parquet)

@@ -12,14 +12,15 @@ it is started again.
 import sys
 from pathlib import Path
 
-from rnngrad.params import read_params
 from rnngrad.stage import cell_of_stage, leave_out, run_stage
-from rnngrad.workers import start_workers
 
 BUILD = Path("build")
 
 
 def main(cell: str) -> None:
+    from rnngrad.params import read_params
+    from rnngrad.workers import start_workers
+
     start_workers("rnngrad.models.training")
     params = read_params()
     if params.lacks(cell):

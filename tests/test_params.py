@@ -4,7 +4,7 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 
 from rnngrad.errors import InputError
-from rnngrad.params import read_params
+from rnngrad.params import check_memory, read_params
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -147,6 +147,41 @@ BAD = {
         "cells.x; touch y: input should be 'rnn', 'lstm' or 'gru'",
     ),
     "no YAML": ("data:", "data: [", "not valid YAML"),
+    "a tag that its text does not fit": (
+        "epochs: 10",
+        "epochs: !!int x",
+        "not valid YAML: invalid",
+    ),
+    "5,000 digits": ("epochs: 10", f"epochs: {'9' * 5000}", "not valid YAML: Exceeds the limit"),
+    "5,000 hexadecimal digits": (
+        "epochs: 10",
+        f"epochs: 0x{'9' * 5000}",
+        "train.epochs: input should be less than",
+    ),
+    "500 brackets": ("epochs: 10", f"epochs: {'[' * 500}{']' * 500}", "not valid YAML: maximum"),
+    "500 braces": ("gru: {}", f"gru: {'{a: ' * 500}1{'}' * 500}", "not valid YAML: maximum"),
+    "100 brackets": (
+        "epochs: 10",
+        f"epochs: {'[' * 100}{']' * 100}",
+        "input should be a valid int",
+    ),
+    "a list in itself": ("epochs: 10", "epochs: &a [*a]", "train.epochs: input should be a valid"),
+    "a long text": ("epochs: 10", f"epochs: {'k' * 5000}", "train.epochs: input should be a valid"),
+    "a long key": ("epochs: 10", f"{'k' * 1000}: 3\n  epochs: 10", "kkkk … kkk"),
+    "a number beyond float32": (
+        "learning_rate: 0.001",
+        "learning_rate: 1e39",
+        "0 or from 1e-30 to",
+    ),
+    "a number below float32": (
+        "learning_rate: 0.001",
+        "learning_rate: 1e-46",
+        "0 or from 1e-30 to",
+    ),
+    "a bias beyond float32": ("forget_bias: 1.0 ", "forget_bias: -1e39 ", "0 or from 1e-30 to"),
+    "a size beyond integers": ("hidden: 200", f"hidden: 1{'0' * 30}", "train.hidden: input should"),
+    "NUL in a path": ("path:       ", 'path: "a\\0b"', "data.path: has characters that no file"),
+    "half a character": ("filler: the", 'filler: "\\ud800"', "sample.filler: has characters that"),
 }
 
 
@@ -168,6 +203,31 @@ def test_bad_params_give_one_line_with_file_and_key(case: str, tmp_path: Path) -
     assert message.startswith(f"{path}: ")
     assert expected in message
     assert "\n" not in message
+    assert len(message) <= 300
+
+
+HUGE = [
+    ("hidden: 200", "hidden: 2000000", "batch_size and hidden of rnn"),
+    ("comments_per_class: 500", "comments_per_class: 2000000000", "data.demo.comments_per_class"),
+    ("dimensions: 100", "dimensions: 2000000000", "dim|batch"),
+    ("units: 200", "units: 1000000", "conditions: comments, units and steps of "),
+    ("comments: 8", "comments: 100000000", "probe.comments and hidden of "),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), HUGE)
+def test_sizes_beyond_the_memory_are_refused(
+    old: str, new: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    assert old in DEFAULT
+    path.write_text(DEFAULT.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"({expected}).*about [\d,]+ GB.* has 16 GB; set sm"):
+        check_memory(read_params(path), 16e9)
+
+
+def test_the_committed_sizes_fit_into_a_small_machine() -> None:
+    check_memory(read_params(ROOT / "params.yaml"), 4e9)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

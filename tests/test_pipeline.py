@@ -420,5 +420,92 @@ def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
     done = clone.run("python", "pipeline/probe.py", "lstm")
     path.write_bytes(content)
     assert done.returncode == 1
-    assert f"probe: {name}: not a torch weight file" in done.stderr
+    assert f"probe: {name}: cannot be read (" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("sample", "build/comments.parquet"),
+        ("embed", "build/sample.parquet"),
+        ("train rnn", "build/embed/tokens.npz"),
+        ("probe rnn", "build/embed/vectors.npy"),
+        ("conditions", "build/train/rnn/pre/seed-1/trained-1.pt"),
+        ("report", "build/probe/lstm/trained-1/paths.csv"),
+        ("report", "build/conditions/curves.csv"),
+        ("report", "build/data_card.json"),
+        ("publish", "build/train/lstm/model_card.json"),
+        ("publish", "reports/metrics.json"),
+        ("publish", "reports/conditions.csv"),
+    ],
+)
+@pytest.mark.parametrize("left", [0.5, None])
+def test_an_input_that_is_cut_or_missing_is_named(
+    left: float | None, stage: str, name: str, clone: Clone
+) -> None:
+    path, (script, *cell) = clone.folder / name, stage.split()
+    content = path.read_bytes()
+    path.unlink()  # it may be a link into DVC's cache
+    if left is not None:
+        path.write_bytes(content[: int(left * len(content))])
+    done = clone.run("python", f"pipeline/{script}.py", *cell)
+    path.write_bytes(content)
+    if name != "reports/conditions.csv" or left is None:  # which is an attachment alone
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"{script}: {name}: ")
+        assert "dvc repro" in line or "stage" in line
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 4.0])
+def test_after_dvc_alone_is_killed_another_repro_ends_well(
+    seconds: float, clone: Clone, params: Path
+) -> None:
+    """The stage that it ran ends as well, and does not write what the next one writes."""
+    clone.edit("hidden: 8", f"hidden: {9 + int(seconds)}")
+    process = subprocess.Popen(
+        ["dvc", "repro", "train@rnn"],
+        cwd=clone.folder,
+        env=clone.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Running stage 'train@rnn'" in line:
+            break
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert clone.repro("train@rnn") in (["train@rnn"], [])
+    found = clone.checksums()
+    shutil.rmtree(clone.folder / "build" / "train" / "rnn")
+    clone.succeed("python", "pipeline/train.py", "rnn")
+    assert clone.checksums() == found
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("script", ["check", "train rnn", "report", "publish"])
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.7])
+def test_ctrl_c_while_a_stage_is_imported_is_one_line(
+    seconds: float, script: str, clone: Clone
+) -> None:
+    name, *cell = script.split()
+    process = subprocess.Popen(
+        ["python", f"pipeline/{name}.py", *cell],
+        cwd=clone.folder,
+        env=clone.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) in (
+        (130, "interrupted; make study or dvc repro goes on from here\n"),
+        (0, ""),  # it was quicker
+    )

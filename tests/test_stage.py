@@ -1,9 +1,12 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rnngrad.errors import InputError
-from rnngrad.stage import cell_of_stage, run_stage, whole
+from rnngrad.stage import cell_of_stage, read_output, run_stage, seal, whole
 
 
 def test_an_output_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -71,3 +74,56 @@ def test_dvc_says_which_cell_a_stage_is_of(
     if stage:
         monkeypatch.setenv("DVC_STAGE", stage)
     assert cell_of_stage() == cell
+
+
+def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path: Path) -> None:
+    stage = (
+        "import os, sys, time\n"
+        "from rnngrad.stage import run_stage\n"
+        "def main():\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(300)\n"
+        "run_stage(main)\n"
+    )
+    (tmp_path / "stage.py").write_text(stage)
+    dvc = "import subprocess, sys\nsubprocess.run([sys.executable, sys.argv[1]])\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", dvc, tmp_path / "stage.py"],
+        env=os.environ | {"DVC_STAGE": "report", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.kill()
+    assert process.communicate(timeout=60) == ("", None)  # its output ends when the stage does
+
+
+def test_a_full_disk_is_one_line() -> None:
+    def main() -> None:
+        with Path("/dev/full").open("w") as file:
+            file.write("a line\n")
+
+    with pytest.raises(SystemExit, match="No space left on device; mend it, run dvc repro"):
+        run_stage(main)
+
+
+def test_what_is_sealed_and_changed_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("two\nlines\n")
+    seal(tmp_path)
+    assert read_output(path, "dvc repro", Path.read_text) == "two\nlines\n"
+    path.write_text("two\n")
+    with pytest.raises(InputError, match=r"some.txt: cannot be read \(cut or changed\); run dvc"):
+        read_output(path, "dvc repro", Path.read_text)
+
+
+def test_where_comments_lie_is_the_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [tmp_path / "build", tmp_path / ".dvc" / "cache"]
+    for folder in folders:
+        folder.mkdir(parents=True, mode=0o755)
+    run_stage(lambda: None)
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700] * 2

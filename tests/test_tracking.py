@@ -1,4 +1,9 @@
+import multiprocessing
+import os
+import socket
 import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -204,12 +209,61 @@ def test_what_was_published_by_halves_is_published_anew(
         broken.setattr(tracking, "_points", interrupt)
         with pytest.raises(KeyboardInterrupt):
             tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert statuses(uri) == ["FAILED", "FAILED"]
+    files[0].write_text("<svg></svg>")  # another result
     assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert statuses(uri) == ["FINISHED", "FINISHED"]
+
+
+def statuses(uri: str) -> list[str]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
+
+
+def test_what_a_killed_publisher_left_is_published_anew(
+    results: Results, files: list[Path]
+) -> None:
+    uri = tracking.tracking_uri()
+    process = multiprocessing.get_context("fork").Process(
+        target=publish_and_die, args=(results, files, uri)
+    )
+    process.start()
+    process.join()
+    assert statuses(uri) == ["RUNNING"]
+    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert statuses(uri) == ["FINISHED", "FINISHED"]
+
+
+def publish_and_die(results: Results, files: list[Path], uri: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_condition_points", lambda _: os._exit(9))
+        tracking.publish(results, METRICS, "an answer", files, files, uri)
+
+
+def test_two_publishers_at_once_store_a_result_once(results: Results, files: list[Path]) -> None:
+    """The database is new to both."""
+    uri = tracking.tracking_uri()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        both = [
+            executor.submit(tracking.publish, results, METRICS, "", files, files, uri)
+            for _ in range(2)
+        ]
+        assert sorted(future.result() for future in both) == [False, True]
+    assert statuses(uri) == ["FINISHED", "FINISHED"]
+
+
+def test_a_server_that_does_not_answer_is_one_line_within_seconds(
+    results: Results, files: list[Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=f"^MLflow at {uri}: cannot be used") as caught:
+            tracking.publish(results, METRICS, "an answer", files, files, uri)
+        assert time.monotonic() < begun + 10
+    assert len(str(caught.value)) <= 300
 
 
 def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: list[Path]) -> None:

@@ -6,6 +6,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+LONGEST = 300  # characters of a message, whatever was given
+
+
 class InputError(ValueError):
     """Something the user gave is unusable.
 
@@ -14,4 +17,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        line = printable(message[:LONGEST] + message[LONGEST:][-LONGEST:])
+        fits = len(line) <= LONGEST
+        # what was wrong stands at its beginning, what to do at its end
+        super().__init__(line if fits else f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}")

@@ -12,10 +12,8 @@ from tqdm import tqdm
 
 import rnngrad
 from rnngrad.errors import InputError
-from rnngrad.stage import remove, whole
+from rnngrad.stage import DIGEST, remove, seal, seals, whole
 from rnngrad.workers import pool
-
-DIGEST = "digest.txt"
 
 
 def run_kept(
@@ -80,15 +78,14 @@ def _make(
 ) -> None:
     with whole(path) as folder:
         folder.mkdir()
-        mark = folder / DIGEST
-        mark.write_text(f"{digest}\n")
+        (folder / DIGEST).write_text(f"{digest}\n")
         function(folder, *arguments)
-        mark.write_text(f"{digest}\n{_content(folder)}\n")
+        seal(folder, f"{digest}\n")
 
 
 def _is_kept(folder: Path, digest: str) -> bool:
     mark = folder / DIGEST
-    return mark.is_file() and mark.read_bytes() == f"{digest}\n{_content(folder)}\n".encode()
+    return mark.is_file() and mark.read_bytes() == f"{digest}\n{seals(folder.iterdir())}".encode()
 
 
 def _keep(folder: Path, names: set[str]) -> None:

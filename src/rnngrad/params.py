@@ -1,12 +1,12 @@
 """params.yaml as frozen, typed objects: the one configuration of the study."""
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from rnngrad.errors import InputError
 
@@ -14,6 +14,24 @@ Cell = Literal["rnn", "lstm", "gru"]
 Padding = Literal["pre", "none"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Size = Annotated[int, Field(ge=1, lt=2**31)]
+LONGEST = 1403  # words of a comment, where embed.max_length is null
+
+
+def _text(text: str) -> str:
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("has characters that no file name and no text may have")
+    return text
+
+
+def _number(value: float) -> float:
+    if value and not 1e-30 <= abs(value) <= 1e30:
+        raise ValueError("must be 0 or from 1e-30 to 1e30, since float32 computes with it")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Number = Annotated[float, AfterValidator(_number)]
 
 
 def _differ(values: list[Any]) -> list[Any]:
@@ -43,15 +61,15 @@ MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
 
 
 class DemoParams(_Section):
-    comments_per_class: Annotated[int, Field(ge=20)]
+    comments_per_class: Annotated[Size, Field(ge=20)]
     label_noise: Annotated[float, Field(ge=0, lt=0.5)]
     seed: Seed
 
 
 class DataParams(_Section):
     source: Literal["demo", "jigsaw", "csv"]
-    path: str | None
-    label: str
+    path: Text | None
+    label: Text
     demo: DemoParams
 
     @model_validator(mode="after")
@@ -64,9 +82,9 @@ class DataParams(_Section):
 
 
 class SampleParams(_Section):
-    per_class: Annotated[int, Field(ge=1)] | None
+    per_class: Size | None
     replace_fraction: Fraction
-    filler: Annotated[str, Field(pattern=r"^\S+$")]
+    filler: Annotated[Text, Field(pattern=r"^\S+$")]
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
@@ -80,10 +98,10 @@ class SampleParams(_Section):
 
 class EmbedParams(_Section):
     vectors: Literal["corpus", "glove", "file"]
-    path: str | None
-    dimensions: Annotated[int, Field(ge=1)]
+    path: Text | None
+    dimensions: Size
     vocabulary: Literal["sample", "train"]
-    max_length: Annotated[int, Field(ge=1)] | None
+    max_length: Size | None
 
     @model_validator(mode="after")
     def _file_has_a_path(self) -> Self:
@@ -97,19 +115,19 @@ class EmbedParams(_Section):
 class TrainParams(_Section):
     padding: Annotated[list[Padding], Field(min_length=1), AfterValidator(_differ)]
     seeds: Seeds
-    hidden: Annotated[int, Field(ge=1)]
+    hidden: Size
     initializer: Literal["keras", "torch"]
-    forget_bias: float
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    clip_norm: Annotated[float, Field(gt=0)] | None
+    forget_bias: Number
+    epochs: Size
+    batch_size: Size
+    learning_rate: Annotated[Number, Field(gt=0)]
+    clip_norm: Annotated[Number, Field(gt=0)] | None
 
 
 class ProbeParams(_Section):
-    comments: Annotated[int, Field(ge=1)]
+    comments: Size
     initial_state: Literal["uniform", "zero"]
-    spectral_steps: Annotated[int, Field(ge=2)]
+    spectral_steps: Annotated[Size, Field(ge=2)]
     seed: Seed
 
 
@@ -120,13 +138,13 @@ class Setting(_Section):
     weights: Literal["initial", "trained"]
     trained_with: Padding
     initializer: Literal["keras", "torch", "identity", "chrono"]
-    forget_bias: float
-    units: Annotated[int, Field(ge=1)]
+    forget_bias: Number
+    units: Size
     state_nonlinearity: Literal["tanh", "sigmoid"]
     input: Literal["comments", "emptied_comments", "random_tokens"]
     sliced_input: bool
     padding: Padding
-    steps: Annotated[int, Field(ge=3)]
+    steps: Annotated[Size, Field(ge=3)]
     initial_state: Literal["uniform", "zero"]
     arithmetic: Literal["log", "float64", "float32", "float32_flushed"]
     statistic: Literal["column_sum", "frobenius", "spectral"]
@@ -165,8 +183,8 @@ class Setting(_Section):
 
 class ConditionsParams(_Section):
     seeds: Seeds
-    comments: Annotated[int, Field(ge=1)]
-    streams: Annotated[int, Field(ge=1)]
+    comments: Size
+    streams: Size
     seed: Seed
     question: Setting
     cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
@@ -246,7 +264,7 @@ def read_params(path: str | Path = "params.yaml") -> Params:
         content = YAML(typ="safe", pure=True).load(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except YAMLError as error:
+    except Exception as error:  # !!int x, 5,000 digits and 500 brackets raise what they like
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     return check_params(content, path)
 
@@ -269,6 +287,38 @@ def check_params(content: Any, path: str | Path) -> Params:
     return params
 
 
+def check_memory(params: Params, available: float) -> None:
+    """Refuse sizes that take more than these bytes, by an estimate.
+
+    Raises:
+        InputError: it names the settings, and how many gigabytes they take.
+    """
+    D, longest = params.embed.dimensions, params.embed.max_length or LONGEST
+    needs = {"embed.dimensions": 4e4 * D}  # of ten thousand words
+    if params.data.source == "demo":
+        needs["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
+
+    def add(name: str, examples: int, H: int, T: int) -> None:
+        # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
+        activations, weights = examples * T * (D + 8 * H), 16 * H * (D + H)
+        needs[name] = 4.0 * (activations + weights + 8 * examples * H * H)
+
+    for cell in params.cells:
+        train = params.train_of(cell)
+        add(f"batch_size and hidden of {cell}", train.batch_size, train.hidden, longest)
+        add(f"probe.comments and hidden of {cell}", params.probe.comments, train.hidden, longest)
+    for case in params.conditions.cases:
+        own, count = params.conditions.setting_of(case), params.conditions
+        examples = max(count.comments, count.streams)
+        add(f"conditions: comments, units and steps of {case}", examples, own.units, own.steps)
+    worst = max(needs, key=lambda name: needs[name])
+    if needs[worst] > available:
+        raise InputError(
+            f"{worst}: about {needs[worst] / 1e9:,.0f} GB of memory, and this machine has "
+            f"{available / 1e9:,.0f} GB; set smaller sizes"
+        )
+
+
 def _checked(section: type[T], values: Any, *place: str) -> T:
     """Make a section of what stands at this place of params.yaml."""
     try:
@@ -286,6 +336,10 @@ def _first_error(error: ValidationError, place: tuple[str, ...]) -> str:
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; remove it or correct its name"
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in {"missing", "value_error"} else f", got {first['input']!r}"
+    try:
+        shown = reprlib.repr(first["input"])
+    except ValueError:  # of hexadecimal digits there may be too many for decimal ones
+        shown = "a number of thousands of digits"
+    given = "" if first["type"] in {"missing", "value_error"} else f", got {shown}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"

@@ -101,6 +101,8 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
         >>> [line.get_label() for line in rnngrad.compare(curves).lines]
         ['lstm', 'gru']
     """
+    if not (isinstance(results, Mapping) and all(isinstance(name, str) for name in results)):
+        raise TypeError("results must be a dict from names, str, to results")
     names = {_name(result) for result in results.values()}
     lines = zip(results, map(_main, results.values()), _styles(results), strict=True)
     return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")

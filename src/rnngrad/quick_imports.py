@@ -7,17 +7,11 @@ The workers take it out of the collector's sight and turn the collector on again
 
 import gc
 import os
-import time
 from threading import Thread
 
-
-def end_with_the_main_process() -> None:
-    """Importing torch takes seconds: too long for a process whose parent was killed."""
-    main = int(os.environ["RNNGRAD_MAIN_PROCESS"])
-    while os.getppid() == main:
-        time.sleep(0.2)
-    os._exit(1)
-
+from rnngrad.stage import end_with
 
 gc.disable()
-Thread(target=end_with_the_main_process, daemon=True).start()
+# importing torch takes seconds: too long for a process whose parent was killed
+main = int(os.environ["RNNGRAD_MAIN_PROCESS"])
+Thread(target=end_with, args=(main,), daemon=True).start()

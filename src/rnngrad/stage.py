@@ -1,28 +1,38 @@
 """The parts that all pipeline stages share: one-line errors, and outputs that appear only whole."""
 
 import gc
+import hashlib
 import inspect
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
-from zipfile import BadZipFile
+from tempfile import gettempdir
+from threading import Thread
+from typing import Any, TypeVar
 
 from rnngrad.errors import InputError
 
 T = TypeVar("T")
+DIGEST = "digest.txt"
 
 
 def run_stage(main: Callable[..., None], *arguments: str) -> None:
     """Call ``main(*arguments)``; turn bad input into one line on stderr and exit status 1.
 
-    Ctrl-C exits with status 130, without a traceback; DVC then leaves the stage undone.
+    Ctrl-C exits with status 130, without a traceback; DVC then leaves the stage undone. ``main``
+    imports what takes time, so that this holds meanwhile. A stage ends with the DVC that runs it.
     """
+    if "DVC_STAGE" in os.environ:
+        Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     # what a stage imports and reads stays: to look through it for garbage takes a tenth of the time
     gc.set_threshold(50_000)
+    for folder in (Path("build"), Path(".dvc/cache")):
+        if folder.is_dir():
+            folder.chmod(0o700)  # comments lie in them
     name = Path(sys.argv[0]).stem
     wanted = inspect.signature(main)
     try:
@@ -34,23 +44,60 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         main(*arguments)
     except InputError as error:
         sys.exit(f"{name}: {error}")
+    except OSError as error:  # such as a full disk
+        sys.exit(f"{name}: {error.filename or 'output'}: {error.strerror}; mend it, run dvc repro")
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended; for a thread."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
     """Have ``reader`` read what a stage wrote.
 
     Raises:
-        InputError: the file is missing or holds something else; the message says what to run.
+        InputError: the file is missing, holds something else, or is no longer what :func:`seal`
+            has seen; the message says what to run.
     """
     try:
+        _check_seal(Path(path))
         return reader(Path(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; run {stage} first") from error
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run {stage} again") from error
+    except Exception as error:  # there is no end of what a damaged file may raise
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from error
+
+
+def _check_seal(path: Path) -> None:
+    mark = path.with_name(DIGEST)
+    if mark.exists() and seals([path]) not in mark.read_text():
+        raise ValueError("cut or changed")  # half a CSV is a CSV
+
+
+def seal(folder: Path, head: str = "") -> None:
+    """Write into ``digest.txt`` a line for every file of a folder, below ``head``."""
+    (folder / DIGEST).write_text(head + seals(folder.iterdir()))
+
+
+def seals(paths: Iterable[Path]) -> str:
+    """A line per file with its SHA-256 and name."""
+    files = sorted(path for path in paths if not path.is_dir() and path.name != DIGEST)
+    return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
+
+
+def alone(place: str) -> AbstractContextManager[Any]:
+    """Wait until no other process of this user and machine works at a place, a path or address."""
+    from filelock import FileLock
+
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
+    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"))
 
 
 def cell_of_stage() -> list[str]:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -19,12 +20,12 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
-from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import connect
+from rnngrad.models.live import connect, tracking_errors
 from rnngrad.params import Params, check_params
+from rnngrad.stage import alone
 from rnngrad.study import trained
 from rnngrad.study.results import Results
 
@@ -77,22 +78,27 @@ def publish(
     """
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
-    client, experiment = connect(uri, EXPERIMENT, own)
-    try:
-        contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
-        checksum = hashlib.sha256(b"".join(contents)).hexdigest()
+    contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
+    checksum = hashlib.sha256(b"".join(contents)).hexdigest()
+    with tracking_errors(uri), alone(uri):
+        client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
         parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
         if any(parent.status == "FINISHED" for parent in parents):
             return False
-        for run in known:
-            client.delete_run(run.info.run_id)
-        parent = _publish(client, experiment, results, checksum, metrics, note)
-        for path in artifacts:
-            client.log_artifact(parent, path, path.parent.as_posix())
-        client.set_terminated(parent)
-    except MlflowException as error:
-        raise InputError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
+        failed = client.search_runs([experiment], "attributes.status = 'FAILED'")
+        for run_id in {run.info.run_id for run in (*known, *failed)}:
+            client.delete_run(run_id)
+        try:
+            parent = _publish(client, experiment, results, checksum, metrics, note)
+            for path in artifacts:
+                client.log_artifact(parent, path, path.parent.as_posix())
+            client.set_terminated(parent)
+        except BaseException:
+            with suppress(Exception):  # a server that is gone cannot be told
+                for run in client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'"):
+                    client.set_terminated(run.info.run_id, "FAILED")
+            raise
     return True
 
 

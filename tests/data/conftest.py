@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,7 +72,7 @@ def study(tmp_path: Path) -> Study:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for downloads, and no waiting between attempts."""
     monkeypatch.setenv("RNNGRAD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("rnngrad.data.fetch.PAUSE", 0)
     return tmp_path / "cache"
 
 
@@ -86,6 +85,7 @@ class Server:
         self.cut_short: set[str] = set()
         self.fail_first: dict[str, int] = {}
         self.delay = 0.0
+        self.trickles = False
         self.requests: list[str] = []
 
 
@@ -105,6 +105,9 @@ def _handler(find: Callable[[], Server]) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            for byte in body if server.trickles else b"":
+                time.sleep(0.05)
+                self.wfile.write(bytes([byte]))
             self.wfile.write(body[: len(body) // 2] if name in server.cut_short else body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002

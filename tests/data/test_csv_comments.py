@@ -49,17 +49,20 @@ BAD = {
     "header only": (rows(), "a header but no rows"),
     "no text": (
         b"id,text,toxic\n1,a,0\n",
-        "no column comment_text; it has id, text, toxic; rename",
+        "no column comment_text; it has 3 columns: id, text, toxic; rename",
     ),
-    "no label": (b"id,comment_text\n1,a\n", "no column toxic; it has id, comment_text; rename"),
-    "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has one without a proper name"),
+    "no label": (
+        b"id,comment_text\n1,a\n",
+        "no column toxic; it has 2 columns: id, comment_text; rename",
+    ),
+    "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has 1 columns; rename"),
     "semicolons": (b"id;comment_text;toxic\n1;a;0\n", "separated by semicolons or tabs; save it"),
     "gzipped": (gzip.compress(b"comment_text,toxic\na,0\n"), "it is gzipped: name it .csv.gz"),
     "many columns": (
-        ",".join(f"c{i}" for i in range(12)) + "\n",
-        "it has c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
+        ",".join(f"c{i}" for i in range(1000)) + ",toxic\n",
+        "it has 1001 columns: c0, c1, c2,",
     ),
-    "no header": (f"{SECRET} you,0\nfine,1\n", r"it has one without a proper name \(column 1\), 0"),
+    "no header": (f"{SECRET},0\nfine,1\n", "it has 2 columns; rename"),
     "two labels": (
         f"comment_text,toxic,toxic\n{SECRET},0,1\n",
         "2 columns are named toxic; rename all but one",

@@ -15,6 +15,7 @@ OUTPUTS = [
     "comments.parquet",
     "data_card.json",
     "embed/card.json",
+    "embed/digest.txt",
     "embed/tokens.npz",
     "embed/vectors.npy",
     "sample.parquet",
@@ -91,7 +92,7 @@ CSV_FAULTS = {
     "empty": ("", ["comments.csv: the file is empty"]),
     "no columns": (
         f"a,b\n1,{SECRET}\n",
-        ["comments.csv: no column comment_text or toxic; it has a, b"],
+        ["comments.csv: no column comment_text or toxic; it has 2 columns"],
     ),
     "label": (HEADER + f"1,{SECRET},0\n2,{SECRET},5\n", ["data row 2", "is 5, not 0 or 1"]),
 }

@@ -129,7 +129,7 @@ def test_the_folder_gives_back_what_was_embedded(params, tmp_path):
     found = embed_sample(SAMPLE, params())
     found.save(tmp_path / "build" / "embed")
     names = sorted(path.name for path in (tmp_path / "build" / "embed").iterdir())
-    assert names == ["card.json", "tokens.npz", "vectors.npy"]
+    assert names == ["card.json", "digest.txt", "tokens.npz", "vectors.npy"]
     loaded = TokenizedSample.load(tmp_path / "build" / "embed" / "tokens.npz")
     np.testing.assert_array_equal(loaded.tokens, found.sample.tokens)
     text = (tmp_path / "build" / "embed" / "card.json").read_text()

@@ -1,6 +1,9 @@
 import hashlib
 import io
+import stat
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,57 @@ def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):
     monkeypatch.delenv("RNNGRAD_CACHE")
     assert cache_folder().name == "rnngrad"
     assert not cache_folder().is_relative_to(Path.cwd())
+
+
+def test_a_server_that_sends_a_byte_at_a_time_is_given_up(server, cache, monkeypatch):
+    server.files["train.csv"] = CONTENT
+    server.trickles = True
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"train.csv \(too slow\)"):
+        fetch([mirror(server.url + "train.csv")], attempts=1)
+    assert time.monotonic() < begun + 10
+    assert list(cache.iterdir()) == []
+
+
+def test_more_than_the_known_size_is_not_read(server, cache):
+    server.files["train.csv"] = CONTENT + b"x" * 1_000_000
+    server.files["all.zip"] = zipped("train.csv", CONTENT + b"x" * 10_000_000)
+    urls = [server.url + "train.csv", server.url + "all.zip"]
+    with pytest.raises(InputError, match=r"train.csv \(too large\) or .*all.zip \(too large\)"):
+        fetch([mirror(urls[0]), mirror(urls[1], archive="all.zip")], attempts=1)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_bad_archive_in_the_cache_is_fetched_again_in_the_same_run(server, cache):
+    cache.mkdir()
+    good = zipped("train.csv", CONTENT)
+    server.files["all.zip"] = good
+    for bad in (b"no zip", good[:100], zipped("train.csv", b"else")):
+        (cache / "all.zip").write_bytes(bad)
+        (cache / "train.csv").unlink(missing_ok=True)
+        found = fetch([mirror(server.url + "all.zip", archive="all.zip")])
+        assert found.read_bytes() == CONTENT
+
+
+def test_what_a_killed_download_left_is_cleared(server, cache):
+    cache.mkdir()
+    (cache / ".unfinished-train.csv").write_bytes(b"half")
+    server.files["train.csv"] = CONTENT
+    fetch([mirror(server.url + "train.csv")])
+    assert [path.name for path in cache.iterdir()] == ["train.csv"]
+
+
+def test_the_cache_is_the_users_alone(server, cache):
+    server.files["train.csv"] = CONTENT
+    fetch([mirror(server.url + "train.csv")])
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_two_at_once_download_once(server, cache):
+    server.files["train.csv"] = CONTENT
+    server.delay = 0.2
+    with ThreadPoolExecutor(2) as executor:
+        found = [executor.submit(fetch, [mirror(server.url + "train.csv")]) for _ in range(2)]
+        assert {future.result() for future in found} == {cache / "train.csv"}
+    assert server.requests == ["train.csv"]

@@ -77,6 +77,11 @@ BAD = {
         "9 3\na 1 2 3\n",
         "ends after line 2 with 1 of 9 vectors; get it again",
     ),
+    "a promise of too many digits": (
+        f"{'9' * 5000} 3\na 1 2 3\n",
+        "vectors of 1 numbers, but embed",
+    ),
+    "a first word that is a number": ("1990 1 2\na 1 2\n", "has vectors of 2 numbers, but embed"),
     "header only": ("9 3\n", "ends after line 1 with 0 of 9 vectors"),
     "empty": ("", "has no vectors; set embed.path to a file of word vectors"),
     "other words": ("x 1 2 3\ny 1 2 3\n", "none of the sample's 4 words has a vector in it"),
@@ -92,6 +97,13 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, case):
         read_vectors(path, VOCABULARY, 3)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["1990 7", "1990 0.5", f"{'9' * 5000} 7"])
+def test_a_first_word_that_is_a_number_is_a_word(tmp_path, first):
+    word, value = first.split()
+    vectors = read_vectors(write(tmp_path, f"{first}\na 2\n"), {word: 1, "a": 2}, 1)
+    assert vectors.tolist() == [[0], [float(value)], [2]]
 
 
 def test_a_gzip_file_cut_short(tmp_path):

@@ -1,44 +1,127 @@
 """Epochs in MLflow while training runs."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from pytorch_lightning.loggers import MLFlowLogger
+from mlflow.entities import Run
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import EXPERIMENT, connect, live_logger, make_experiment
+from rnngrad.models.live import EXPERIMENT, connect, live_run, make_experiment
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """It takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def logged(uri: str) -> list[Run]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
 def test_nothing_is_logged_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     make_experiment()
-    assert live_logger("lstm seed 1") is False
+    with live_run("lstm seed 1") as log:
+        log((1, {"train_loss": 0.5}))
 
 
-def test_trainings_log_to_an_experiment_made_before_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path / 'live.db'}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     make_experiment()
     make_experiment()
-    found = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
-    logger = live_logger("lstm seed 1")
-    assert found is not None
-    assert isinstance(logger, MLFlowLogger)
-    assert logger.experiment_id == found.experiment_id
+    with live_run("lstm seed 1") as log:
+        for epoch in (1, 2):
+            log((epoch, {"train_loss": 0.5 / epoch}))
+    with pytest.raises(InputError), live_run("lstm seed 2"):
+        raise InputError("training diverges")
+    failed, run = logged(uri)
+    assert (run.info.run_name, run.info.status) == ("lstm seed 1", "FINISHED")
+    points = MlflowClient(uri).get_metric_history(run.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+    assert (failed.info.run_name, failed.info.status) == ("lstm seed 2", "FAILED")
 
 
-def test_a_database_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    begun = time.monotonic()
+    make_experiment()
+    assert time.monotonic() < begun + 10
+    with live_run("lstm seed 1") as log:
+        before = time.monotonic()
+        for epoch in range(100):
+            log((epoch, {"train_loss": 0.5}))
+        assert time.monotonic() < before + 1
+    assert time.monotonic() < before + 10
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"MLflow at {silent_server}: ")
+    assert line.endswith("training goes on without it")
+    assert len(line) < 330
+
+
+def test_a_database_that_is_lost_on_the_way_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "live.db"
+    uri = f"sqlite:///{path}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    make_experiment()
+    with live_run("lstm seed 1") as log:
+        log((1, {"train_loss": 0.5}))
+        while not (logged(uri) and logged(uri)[0].data.metrics):
+            time.sleep(0.1)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("DROP TABLE metrics")
+        log((2, {"train_loss": 0.5}))
+        log((3, {"train_loss": 0.5}))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("lstm seed 1: MLflow at ")
+
+
+def test_a_database_that_cannot_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://elsewhere")
-    with pytest.raises(InputError, match="MLflow at nonsense://elsewhere: "):
-        make_experiment()
+    make_experiment()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("MLflow at nonsense://elsewhere: cannot be used: ")
+
+
+def test_a_database_that_another_process_holds_is_one_line_within_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    connect(f"sqlite:///{path}", "study")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with pytest.raises(InputError, match="cannot be used: database is locked"):
+            connect(f"sqlite:///{path}", "study")
+        assert time.monotonic() < begun + 10
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_database_that_is_cut_is_one_line(share: float, tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.db", tmp_path / "mlflow.db"
+    connect(f"sqlite:///{whole}", "study")
+    content = whole.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match="is broken, move it away") as caught:
+        connect(f"sqlite:///{path}", "study")
+    assert len(str(caught.value)) <= 300
 
 
 # ends itself at the n-th statement that it sends to its database

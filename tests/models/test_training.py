@@ -214,7 +214,7 @@ def test_a_file_without_weights_is_named(
     path = tmp_path / "init-1.pt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"init-1.pt: .* train it") as caught:
+    with pytest.raises(InputError, match=r"init-1.pt: .* run dvc repro") as caught:
         load_classifier(path, "rnn", D, params)
     assert "\n" not in str(caught.value)
 

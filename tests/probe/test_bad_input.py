@@ -239,6 +239,36 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "GiB: pass fewer examples or steps at a time",
     ),
+    "a seed beyond 64 bits": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=2**63),
+        "seed is beyond 64 bits",
+    ),
+    "directions beyond 64 bits": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", directions=10**5000),
+        "directions is beyond 64 bits",
+    ),
+    "directions beyond all memory": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", directions=2**62),
+        "directions=4611686018427387904: use 4 to 10000",
+    ),
+    "a layer of too many digits": (
+        lambda: rnngrad.jacobian_curves(gru(), X, layer=10**5000),
+        "layer is beyond 64 bits",
+    ),
+    "a warm-up of too many digits": (
+        lambda: rnngrad.lyapunov_exponents(gru(), X, warmup=-(10**5000)),
+        "warmup is beyond 64 bits",
+    ),
+    "steps beyond 64 bits": (
+        lambda: rnngrad.autograd_column_sums(gru(), X, steps=[2**70]),
+        "steps must lie in 1..5",
+    ),
+    "a state of too many digits": (
+        lambda: rnngrad.jacobian_curves_of_step(
+            lambda s, x: (s[0] + x, s[1]), X, (X[:, 0], X[:, 0]), state=10**5000
+        ),
+        "state is beyond 64 bits",
+    ),
     "bidirectional": (
         lambda: rnngrad.jacobian_curves(lstm(bidirectional=True), X),
         "copy each direction of a layer into a module of its own",
@@ -292,7 +322,23 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "lengths that are no numbers": (
         lambda: rnngrad.jacobian_curves(gru(), X, lengths=["a", "b"]),  # pyright: ignore[reportArgumentType]
-        "lengths must be integers, one per example, got ['a', 'b']",
+        "lengths must be integers up to 64 bits, one per example",
+    ),
+    "lengths beyond all integers": (
+        lambda: rnngrad.jacobian_curves(gru(), X, lengths=[10**5000, 1]),
+        "lengths must be integers up to 64 bits, one per example",
+    ),
+    "an array for a method": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method=X.numpy()),  # pyright: ignore[reportArgumentType]
+        "unhashable type: 'numpy.ndarray'",
+    ),
+    "a tensor for a name": (
+        lambda: rnngrad.compare({X: rnngrad.jacobian_curves(gru(), X)}),  # pyright: ignore[reportArgumentType]
+        "results must be a dict from names",
+    ),
+    "a tensor for results": (
+        lambda: rnngrad.compare(X),  # pyright: ignore[reportArgumentType]
+        "results must be a dict from names",
     ),
     "own forward": (
         lambda: rnngrad.jacobian_curves(OwnForward(3, 4), X),
@@ -315,6 +361,10 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "eight bits": (
         lambda: rnngrad.jacobian_curves(gru(), X.to(torch.float8_e4m3fn)),
         "inputs must be floating point of 16 bits or more, got torch.float8_e4m3fn",
+    ),
+    "eight bits of an initial state": (
+        lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 2, 4).to(torch.float8_e5m2)),
+        "h_0 must be floating point of 16 bits or more, got torch.float8_e5m2",
     ),
     "seed": (
         lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=None),  # pyright: ignore[reportArgumentType]

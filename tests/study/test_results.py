@@ -11,6 +11,7 @@ import pytest
 
 from rnngrad.errors import InputError
 from rnngrad.params import Params
+from rnngrad.stage import seal
 from rnngrad.study import WEIGHTS
 from rnngrad.study.results import (
     CONDITION_CURVES,
@@ -131,3 +132,32 @@ def test_a_missing_measure_is_named(name: str, build: Path, params: Params) -> N
     (build / "probe" / "lstm" / "trained-6" / name).unlink()
     with pytest.raises(InputError, match=f"lstm.trained-6.{name}: not found"):
         load_results(build, params)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\0" * 99]
+)
+def test_whatever_file_is_damaged_is_named(
+    damage: Callable[[bytes], bytes], build: Path, params: Params
+) -> None:
+    files = [path for path in build.rglob("*") if path.is_file()]
+    for folder in {path.parent for path in files}:
+        seal(folder)
+    load_results(build, params)
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(InputError, match=f"{path.name}: cannot be read .*; run dvc repro"):
+            load_results(build, params)
+        path.write_bytes(content)
+    assert len(files) > 90
+
+
+def test_half_a_table_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "paths.csv"
+    write(path, "a", rows=4)
+    seal(tmp_path)
+    assert len(read_result(path, "a")) == 4
+    write(path, "a", rows=2)
+    with pytest.raises(InputError, match=r"paths.csv: cannot be read \(cut or changed\); run dvc"):
+        read_result(path, "a")

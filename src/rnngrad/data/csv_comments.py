@@ -72,8 +72,10 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
             )
     missing = [column for column in columns if column not in header]
     if missing:
+        # without a header, the first comment would stand among the names
+        known = f": {', '.join(header)}" if len(missing) < len(columns) else ""
         raise InputError(
-            f"{path}: no column {' or '.join(missing)}; it has {_names(header)}; "
+            f"{path}: no column {' or '.join(missing)}; it has {len(header)} columns{known}; "
             "rename a column, or set data.label to the one with the labels"
         )
     if len(table) == 1:
@@ -109,12 +111,3 @@ def _what(value: str) -> str:
     if not value.strip():
         return "is empty"
     return f"is {value}" if re.fullmatch(r"[-+\d.eE]{1,20}", value) else "is text"
-
-
-def _names(header: list[str]) -> str:
-    # without a header, the first comment stands in its place
-    shown = [
-        name if re.fullmatch(r"\w{1,40}", name) else f"one without a proper name (column {place})"
-        for place, name in enumerate(header, start=1)
-    ]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")

@@ -15,6 +15,7 @@ from rnngrad.data.tokens import build_vocabulary, encode, tokenize
 from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
+from rnngrad.stage import seal
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Embedding:
     card: dict
 
     def save(self, folder: Path) -> None:
-        """Write tokens.npz, vectors.npy and card.json into a new folder."""
+        """Write tokens.npz, vectors.npy, card.json and digest.txt into a new folder."""
         folder.mkdir(parents=True)
         self.sample.save(folder / "tokens.npz")
         np.save(folder / "vectors.npy", self.vectors)
         (folder / "card.json").write_text(json.dumps(self.card, indent=2, sort_keys=True) + "\n")
+        seal(folder)
 
 
 def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:

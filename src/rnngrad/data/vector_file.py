@@ -6,6 +6,7 @@ header line "words dimensions" (word2vec's text format) and may be gzipped.
 
 import codecs
 import gzip
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,7 +100,9 @@ def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
     promised = read = number = 0
     for number, line in _decoded(path):
         fields = line.split(" ")
-        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+        # of one dimension, a first word that is a number looks like a header, too
+        header = number == 1 and re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})", line)
+        if header and (dimensions > 1 or fields[1] == "1"):
             promised = int(fields[0])
             _check_dimensions(path, int(fields[1]), dimensions)
             continue

@@ -2,10 +2,18 @@
 
 import logging
 import os
-from contextlib import suppress
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from rnngrad.errors import InputError
 
@@ -19,6 +27,8 @@ BROKEN = (
     "; if the database is broken, move it away and run the same command again: every result is in "
     "build/ and reports/"
 )
+SECONDS = 4  # that one answer may take; MLflow itself would try for four minutes
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 # what it logs it raises as well
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -35,30 +45,52 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     Raises:
         InputError: the server or database cannot be used.
     """
-    from alembic.util.exc import CommandError
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    os.environ.update({name: value for name, value in PATIENCE.items() if name not in os.environ})
+    with tracking_errors(uri):
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE)))
+        client = MlflowClient(tracking_uri=uri)
+        if not client.get_experiment_by_name(name):
+            with suppress(MlflowException):  # another process was faster, or the next line says why
+                client.create_experiment(name, artifact_location=artifacts)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise MlflowException(f"experiment {name} cannot be made")
+        return client, found.experiment_id
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn whatever a server or database raises into one line, an InputError."""
+    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if uri.startswith(SQLITE):
-            _make_database(Path(uri.removeprefix(SQLITE)))
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(name)
-        if found:
-            return client, found.experiment_id
-        return client, client.create_experiment(name, artifact_location=artifacts)
-    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
+        yield
+    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
         cure = BROKEN if uri.startswith(SQLITE) else ""
         reason = str(error).partition("\n")[0]
         raise InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}") from error
 
 
 def _make_database(path: Path) -> None:
-    """Make it under another name: ended on its way, MLflow leaves one that it can never open."""
+    """Make it under another name: ended on its way, MLflow leaves one that it can never open.
+
+    Raises:
+        sqlite3.Error: one that is there is damaged, locked, or cannot be written to.
+    """
     from mlflow import MlflowClient
 
     if path.exists():
+        with closing(sqlite3.connect(path, timeout=SECONDS, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
@@ -71,19 +103,47 @@ def _make_database(path: Path) -> None:
 def make_experiment() -> None:
     """Make what the trainings log to, before they start: several at once get in each other's way.
 
-    Raises:
-        InputError: the tracking server or database cannot be used.
+    One line says where the server or database cannot be used; nothing else happens.
     """
-    uri = os.environ.get(URI)
-    if uri:
-        connect(uri, EXPERIMENT)
+    if uri := os.environ.get(URI):
+        try:
+            connect(uri, EXPERIMENT)
+        except InputError as error:
+            print(f"{error}; training goes on without it", file=sys.stderr)
 
 
-def live_logger(run: str):
-    """Lightning's logger of one training; False where nothing is to be logged."""
-    uri = os.environ.get(URI)
+@contextmanager
+def live_run(name: str) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
+    """Give a function that logs an epoch and its metrics, where ``MLFLOW_TRACKING_URI`` is set.
+
+    A thread sends them: training neither waits for a server nor ends with it.
+    """
+    epochs: SimpleQueue[Any] = SimpleQueue()
+    sender = Thread(target=_send, args=(os.environ.get(URI), name, epochs), daemon=True)
+    sender.start()
+    status = "FAILED"
+    try:
+        yield epochs.put
+        status = "FINISHED"
+    finally:
+        epochs.put(status)
+        sender.join(2 * SECONDS)
+
+
+def _send(uri: str | None, name: str, epochs: "SimpleQueue[Any]") -> None:
     if not uri:
-        return False
-    from pytorch_lightning.loggers import MLFlowLogger
+        return
+    from mlflow.entities import Metric
 
-    return MLFlowLogger(EXPERIMENT, run_name=run, tracking_uri=uri)
+    with suppress(InputError):  # which `make_experiment` has told about
+        client, experiment = connect(uri, EXPERIMENT)
+        try:
+            run = client.create_run(experiment, run_name=name).info.run_id
+            while not isinstance(epoch := epochs.get(), str):
+                step, metrics = epoch
+                now = int(time.time() * 1000)
+                client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
+            client.set_terminated(run, epoch)
+        except Exception as error:
+            reason = InputError(f"{name}: MLflow at {uri}: {str(error).partition(chr(10))[0]}")
+            tqdm.write(f"{reason}; training goes on without it", file=sys.stderr)

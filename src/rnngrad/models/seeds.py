@@ -5,9 +5,10 @@ import shutil
 from itertools import product
 from pathlib import Path
 
-from rnngrad.kept import DIGEST, run_kept
+from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
 from rnngrad.params import TrainParams
+from rnngrad.stage import DIGEST, seal
 
 CODE = ("models", "data")
 
@@ -85,3 +86,4 @@ def _describe(cell: str, params: TrainParams, folder: Path) -> None:
     }
     text = json.dumps(card, indent=2, sort_keys=True)
     (folder / "model_card.json").write_text(f"{text}\n")
+    seal(folder)

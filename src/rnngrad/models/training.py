@@ -6,7 +6,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from zipfile import ZipFile
 
 import pandas as pd
@@ -24,8 +24,11 @@ from rnngrad.data.batches import Batch
 from rnngrad.data.datamodule import CommentData
 from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.models.live import live_logger
+from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
@@ -103,6 +106,8 @@ class EpochHistory(Callback):
     Its bar says which cell, seed and epoch; there is none where there is no terminal.
     """
 
+    log_live: "Callable[[tuple[int, dict[str, float]]], None]"
+
     def __init__(self, who: str, line: int) -> None:
         self.rows: list[dict[str, Any]] = []
         self.who = who
@@ -118,6 +123,7 @@ class EpochHistory(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.log_live((trainer.current_epoch + 1, found))
         for split in ("train", "validation"):
             values = {metric: found[f"{split}_{metric}"] for metric in ("loss", "accuracy")}
             self.rows.append({"epoch": trainer.current_epoch + 1, "split": split, **values})
@@ -171,7 +177,7 @@ def train_model(
         enable_model_summary=False,
         enable_progress_bar=False,
         devices=_one_device(turn),
-        logger=live_logger(who.replace(",", "")),
+        logger=False,
         callbacks=[
             history,
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
@@ -179,7 +185,9 @@ def train_model(
         default_root_dir=checkpoints,
     )
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=_resumable(checkpoints / "last.ckpt", who))
+        last = _resumable(checkpoints / "last.ckpt", who)
+        with live_run(who.replace(",", "")) as history.log_live:
+            trainer.fit(model, datamodule=data, ckpt_path=last)
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
     probability = torch.cat(cast("list[Tensor]", trainer.predict(model, datamodule=data))).cpu()

@@ -1,11 +1,11 @@
 """Weight files of trained and untrained models."""
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnngrad.errors import InputError
 from rnngrad.params import TrainParams
+from rnngrad.stage import read_output
 
 if TYPE_CHECKING:
     from rnngrad.models.classifier import CommentClassifier
@@ -30,12 +30,11 @@ def load_classifier(
     from rnngrad.models.classifier import CommentClassifier
 
     model = CommentClassifier(cell, features, params)
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); train it first") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise InputError(f"{path}: not a torch weight file; train it again") from error
+    found = read_output(
+        path,
+        "dvc repro",
+        lambda path: torch.load(path, map_location="cpu", weights_only=True),
+    )
     try:
         model.load_state_dict(found)
     except (RuntimeError, TypeError) as error:

@@ -339,9 +339,11 @@ def _initial_state(
 
 
 def check_integer(value: object, name: str) -> None:
-    """Raise a TypeError unless the value is an integer; a bool is none."""
+    """Raise a TypeError unless the value is an integer; a bool is none, nor is one of 65 bits."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not -(2**63) <= value < 2**63:
+        raise InputError(f"{name} is beyond 64 bits")
 
 
 def check_floating(tensor: Tensor, name: str) -> None:

@@ -104,5 +104,5 @@ def _ends(lengths: Any, batch: int, time: int) -> Tensor:
 def _tensor(values: Any, expected: str) -> Tensor:
     try:  # torch takes no negative strides, NumPy no tensors of a GPU
         return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values)).cpu()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"{expected}, got {values!r}"[:200]) from None

@@ -213,7 +213,7 @@ def autograd_column_sums(
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     counts = problem.counts
     every = np.arange(1, counts.real.shape[1] + 1)
-    chosen = every if steps is None else np.array(steps, int)
+    chosen = every if steps is None else np.array(steps)
     if not np.isin(chosen, every).all():
         raise InputError(f"steps must lie in 1..{len(every)}")
     wanted = np.isin(every, chosen)

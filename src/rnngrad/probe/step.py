@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Array, check_finite, check_floating
+from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
 from rnngrad.probe._statistics import STATISTICS, spectral_mask, spectral_norm, wanted_statistics
@@ -169,6 +169,8 @@ class _FlatStep:
             return index
         parts = np.split(index, np.cumsum(self.sizes)[:-1])
         tree = pytree.tree_unflatten(parts, self.spec)
+        if isinstance(state, int):
+            check_integer(state, "state")
         if isinstance(tree, np.ndarray):
             raise InputError(f"state={state!r}: the state is a single tensor; use state=None")
         try:

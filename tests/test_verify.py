@@ -1,0 +1,58 @@
+"""How far apart two runs' outputs are."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pipeline.verify import compare
+
+TEXT = "step,log10\n1,-0.5\n2,-95.25\n3,-inf\n"
+
+
+def write(path: Path, change: float) -> None:
+    """One file of every kind, whose numbers are changed by a share of the largest."""
+    path.mkdir()
+    values = np.array([1.0, 2.0, np.nan, 4.0 + 4 * change])
+    np.save(path / "a.npy", values)
+    np.savez(path / "a.npz", values=values, names=np.array(["x", "y"]))
+    torch.save({"weight": torch.from_numpy(values)}, path / "a.pt")
+    pd.DataFrame({"text": list("abcd"), "value": values}).to_parquet(path / "a.parquet")
+    (path / "a.json").write_text(f'{{"step": 1, "loss": {4.0 + 4 * change!r}}}')
+    (path / "digest.txt").write_text(f"{change}")
+
+
+@pytest.mark.parametrize("name", ["", "a.npy", "a.npz", "a.pt", "a.parquet", "a.json"])
+def test_numbers_are_compared_beside_the_largest(name: str, tmp_path: Path) -> None:
+    for folder, change in (("before", 0.0), ("same", 0.0), ("near", 1e-4), ("far", 0.1)):
+        write(tmp_path / folder, change)
+    verdicts = [
+        compare(tmp_path / "before" / name, tmp_path / folder / name)
+        for folder in ("same", "near", "far", "none")
+    ]
+    assert verdicts == ["the same numbers", "within 1e-04", "different", "different"]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        (TEXT.replace("-95.25", "-95.26"), "within 1e-04"),
+        (TEXT.replace("-95.25", "-45.25"), "different"),
+        (TEXT.replace("-inf", "inf"), "different"),
+        (TEXT + "4,-0.5\n", "different"),
+        (TEXT.replace("step", "time"), "different"),
+    ],
+)
+def test_text_is_the_same_but_for_its_numbers(text: str, verdict: str, tmp_path: Path) -> None:
+    for name, content in (("before.csv", TEXT), ("again.csv", text)):
+        (tmp_path / name).write_text(content)
+    assert compare(tmp_path / "before.csv", tmp_path / "again.csv") == verdict
+
+
+def test_one_more_file_is_another_folder(tmp_path: Path) -> None:
+    for folder in ("before", "again"):
+        write(tmp_path / folder, 0.0)
+    (tmp_path / "again" / "more.csv").write_text(TEXT)
+    assert compare(tmp_path / "before", tmp_path / "again") == "different"
+    assert compare(tmp_path / "again", tmp_path / "before") == "different"
