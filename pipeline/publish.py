@@ -31,7 +31,8 @@ def main() -> None:
         REPORTS / "metrics.json", "dvc repro", lambda path: json.loads(path.read_text())
     )
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
-    done = publish(results, metrics, note, [*cards, *numbers], [*cards, *pages, *figures], uri)
+    shown, models = [*cards, *pages, *figures], BUILD / "train"
+    done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")
 
 

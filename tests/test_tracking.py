@@ -13,10 +13,12 @@ from ruamel.yaml import YAML
 
 from rnngrad import tracking
 from rnngrad.errors import InputError
+from rnngrad.models import live
 from rnngrad.params import check_params, read_params
 from rnngrad.study import TRAINED
 from rnngrad.study.results import Results
 
+MODELS = Path("build/train")
 ROOT = Path(__file__).parent.parent
 METRICS = {"lstm": {"trained": {"test": {"accuracy": 0.75, "auroc": None}}}}
 
@@ -84,13 +86,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     path = Path("reports/figures/jacobian.svg")
     path.parent.mkdir(parents=True)
     path.write_text("<svg/>")
+    model = MODELS / "lstm" / "none" / "seed-5" / "digest.txt"
+    model.parent.mkdir(parents=True)
+    model.write_text("0123456789abcdef" * 4)
     return [path]
 
 
 def test_a_result_is_published_once_and_whole(results: Results, files: list[Path]) -> None:
     uri = tracking.tracking_uri()
-    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
-    assert not tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    assert not tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -126,7 +131,7 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
     params = results.params.model_copy(update={"conditions": conditions})
     uri = tracking.tracking_uri()
     assert tracking.publish(
-        Results(**{**vars(results), "params": params}), METRICS, "", files, files, uri
+        Results(**{**vars(results), "params": params}), METRICS, "", files, files, MODELS, uri
     )
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
@@ -165,7 +170,7 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     params = check_params(content, "params.yaml")
     changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
     uri = tracking.tracking_uri()
-    assert tracking.publish(changed, METRICS, "", files, files, uri)
+    assert tracking.publish(changed, METRICS, "", files, files, MODELS, uri)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -181,9 +186,9 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
 
 def test_another_result_is_another_run(results: Results, files: list[Path]) -> None:
     uri = tracking.tracking_uri()
-    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     files[0].write_text("<svg></svg>")
-    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
 
 
 def test_the_same_numbers_on_another_page_are_the_same_result(
@@ -191,10 +196,10 @@ def test_the_same_numbers_on_another_page_are_the_same_result(
 ) -> None:
     uri = tracking.tracking_uri()
     (numbers,) = files
-    assert tracking.publish(results, METRICS, "an answer", files, [numbers], uri)
+    assert tracking.publish(results, METRICS, "an answer", files, [numbers], MODELS, uri)
     page = numbers.with_name("page.html")
     page.write_text("<p>")
-    assert not tracking.publish(results, METRICS, "an answer", files, [numbers, page], uri)
+    assert not tracking.publish(results, METRICS, "an answer", files, [numbers, page], MODELS, uri)
 
 
 def test_what_was_published_by_halves_is_published_anew(
@@ -208,10 +213,10 @@ def test_what_was_published_by_halves_is_published_anew(
     with monkeypatch.context() as broken:
         broken.setattr(tracking, "_points", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tracking.publish(results, METRICS, "an answer", files, files, uri)
+            tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     assert statuses(uri) == ["FAILED", "FAILED"]
     files[0].write_text("<svg></svg>")  # another result
-    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
@@ -232,14 +237,14 @@ def test_what_a_killed_publisher_left_is_published_anew(
     process.start()
     process.join()
     assert statuses(uri) == ["RUNNING"]
-    assert tracking.publish(results, METRICS, "an answer", files, files, uri)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
 def publish_and_die(results: Results, files: list[Path], uri: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking, "_condition_points", lambda _: os._exit(9))
-        tracking.publish(results, METRICS, "an answer", files, files, uri)
+        tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
 
 
 def test_two_publishers_at_once_store_a_result_once(results: Results, files: list[Path]) -> None:
@@ -247,7 +252,7 @@ def test_two_publishers_at_once_store_a_result_once(results: Results, files: lis
     uri = tracking.tracking_uri()
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
         both = [
-            executor.submit(tracking.publish, results, METRICS, "", files, files, uri)
+            executor.submit(tracking.publish, results, METRICS, "", files, files, MODELS, uri)
             for _ in range(2)
         ]
         assert sorted(future.result() for future in both) == [False, True]
@@ -261,7 +266,7 @@ def test_a_server_that_does_not_answer_is_one_line_within_seconds(
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
         begun = time.monotonic()
         with pytest.raises(InputError, match=f"^MLflow at {uri}: cannot be used") as caught:
-            tracking.publish(results, METRICS, "an answer", files, files, uri)
+            tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
         assert time.monotonic() < begun + 10
     assert len(str(caught.value)) <= 300
 
@@ -275,7 +280,9 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         for step in range(1, 2501)
     )
     uri = tracking.tracking_uri()
-    tracking.publish(Results(**{**vars(results), "curves": curves}), METRICS, "", files, files, uri)
+    tracking.publish(
+        Results(**{**vars(results), "curves": curves}), METRICS, "", files, files, MODELS, uri
+    )
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     assert experiment is not None
@@ -296,5 +303,28 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unusable_place_is_one_line(results: Results, files: list[Path]) -> None:
     with pytest.raises(InputError, match="MLflow at nowhere://") as caught:
-        tracking.publish(results, METRICS, "an answer", files, files, "nowhere://x")
+        tracking.publish(results, METRICS, "an answer", files, files, MODELS, "nowhere://x")
     assert "\n" not in str(caught.value)
+
+
+def test_a_training_that_was_watched_is_the_models_own_run(
+    results: Results, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tracking.tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    live.make_experiment()
+    for model in ("0123456789abcdef", "another"):
+        with live.live_run("training", model) as log:
+            log((1, {"train_loss": 0.5}))
+            time.sleep(0.1)
+    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == 3
+    (own,) = [run for run in runs.values() if "mlflow.parentRunId" in run.data.tags]
+    assert own.info.run_name == "lstm seed 5 padding none"
+    assert own.info.end_time > own.info.start_time + 50
+    assert own.data.metrics["train_loss"] == 0.25
+    assert own.data.params["seed"] == "5"

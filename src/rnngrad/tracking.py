@@ -19,17 +19,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import connect, tracking_errors
+from rnngrad.models.live import EXPERIMENT, MODEL, connect, tracking_errors
 from rnngrad.params import Params, check_params
-from rnngrad.stage import alone
+from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
 from rnngrad.study.results import Results
 
-EXPERIMENT = "rnngrad"
 RESULT = "rnngrad.result"
 BATCH, PARAMS = 1000, 100  # metrics and parameters that one log_batch call may carry
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
@@ -57,6 +56,7 @@ def publish(
     note: str,
     files: list[Path],
     artifacts: list[Path],
+    models: Path,
     uri: str,
 ) -> bool:
     """Publish a result unless it is there already.
@@ -68,6 +68,8 @@ def publish(
         files: the numbers; their checksum says whether two results are the same.
         artifacts: cards, figures and pages to attach. They may be drawn anew without making
             another result of the same numbers.
+        models: the folder of the trained models. One that was logged while it was trained keeps
+            its run, with the times of its training.
         uri: an MLflow tracking URI.
 
     Returns:
@@ -90,7 +92,7 @@ def publish(
         for run_id in {run.info.run_id for run in (*known, *failed)}:
             client.delete_run(run_id)
         try:
-            parent = _publish(client, experiment, results, checksum, metrics, note)
+            parent = _publish(client, experiment, results, checksum, metrics, note, models)
             for path in artifacts:
                 client.log_artifact(parent, path, path.parent.as_posix())
             client.set_terminated(parent)
@@ -109,6 +111,7 @@ def _publish(
     checksum: str,
     metrics: Mapping[str, Any],
     note: str,
+    models: Path,
 ) -> str:
     """Log the parent and its children; give the parent's id, which is still running."""
     params, changed = results.params, _changed_settings(results.params)
@@ -121,16 +124,24 @@ def _publish(
     points = [(str(name), value, 0) for name, value in found.items()]
     _log(client, parent, flat.to_dict(), [*points, *_condition_points(results)])
     others = "".join(f", {setting}" for setting in changed[:SETTINGS])
+    logged = client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'")
+    live = {run.data.tags[MODEL]: run for run in logged if RESULT not in run.data.tags}
     for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:
             name = f"{cell} seed {seed} padding {padding}{others}"
-            names = {"mlflow.parentRunId": parent, "mlflow.runName": name}
-            child = client.create_run(experiment, tags={RESULT: checksum} | names).info.run_id
+            digest = models / cell / padding / f"seed-{seed}" / DIGEST
+            model = digest.read_text()[:16] if digest.exists() else ""
+            tags = {RESULT: checksum, MODEL: model, "mlflow.parentRunId": parent}
+            tags["mlflow.runName"] = name
+            own = live.pop(model, None) or client.create_run(experiment)
+            child = own.info.run_id
+            client.log_batch(child, tags=[RunTag(*tag) for tag in tags.items()])
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
             settings["padding"] = padding
             _log(client, child, settings, _points(results, cell, seed, weights))
-            client.set_terminated(child)
+            if own.info.status == "RUNNING":
+                client.set_terminated(child, end_time=own.info.start_time)  # nobody saw it train
     return parent
 
 

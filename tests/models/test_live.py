@@ -33,7 +33,7 @@ def logged(uri: str) -> list[Run]:
 def test_nothing_is_logged_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     make_experiment()
-    with live_run("lstm seed 1") as log:
+    with live_run("lstm seed 1", "0123") as log:
         log((1, {"train_loss": 0.5}))
 
 
@@ -43,10 +43,10 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     make_experiment()
     make_experiment()
-    with live_run("lstm seed 1") as log:
+    with live_run("lstm seed 1", "0123") as log:
         for epoch in (1, 2):
             log((epoch, {"train_loss": 0.5 / epoch}))
-    with pytest.raises(InputError), live_run("lstm seed 2"):
+    with pytest.raises(InputError), live_run("lstm seed 2", "4567"):
         raise InputError("training diverges")
     failed, run = logged(uri)
     assert (run.info.run_name, run.info.status) == ("lstm seed 1", "FINISHED")
@@ -62,7 +62,7 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
     begun = time.monotonic()
     make_experiment()
     assert time.monotonic() < begun + 10
-    with live_run("lstm seed 1") as log:
+    with live_run("lstm seed 1", "0123") as log:
         before = time.monotonic()
         for epoch in range(100):
             log((epoch, {"train_loss": 0.5}))
@@ -81,7 +81,7 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(
     uri = f"sqlite:///{path}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     make_experiment()
-    with live_run("lstm seed 1") as log:
+    with live_run("lstm seed 1", "0123") as log:
         log((1, {"train_loss": 0.5}))
         while not (logged(uri) and logged(uri)[0].data.metrics):
             time.sleep(0.1)

@@ -20,7 +20,8 @@ from rnngrad.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "rnngrad live training"
+EXPERIMENT = "rnngrad"
+MODEL = "rnngrad.model"  # the tag by which publishing finds a model's run
 URI = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 BROKEN = (
@@ -113,13 +114,14 @@ def make_experiment() -> None:
 
 
 @contextmanager
-def live_run(name: str) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
+def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
     """Give a function that logs an epoch and its metrics, where ``MLFLOW_TRACKING_URI`` is set.
 
+    ``model`` is the digest of all that the model depends on, and tags the run.
     A thread sends them: training neither waits for a server nor ends with it.
     """
     epochs: SimpleQueue[Any] = SimpleQueue()
-    sender = Thread(target=_send, args=(os.environ.get(URI), name, epochs), daemon=True)
+    sender = Thread(target=_send, args=(os.environ.get(URI), name, model, epochs), daemon=True)
     sender.start()
     status = "FAILED"
     try:
@@ -130,7 +132,7 @@ def live_run(name: str) -> Iterator[Callable[[tuple[int, dict[str, float]]], Non
         sender.join(2 * SECONDS)
 
 
-def _send(uri: str | None, name: str, epochs: "SimpleQueue[Any]") -> None:
+def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
     if not uri:
         return
     from mlflow.entities import Metric
@@ -138,7 +140,7 @@ def _send(uri: str | None, name: str, epochs: "SimpleQueue[Any]") -> None:
     with suppress(InputError):  # which `make_experiment` has told about
         client, experiment = connect(uri, EXPERIMENT)
         try:
-            run = client.create_run(experiment, run_name=name).info.run_id
+            run = client.create_run(experiment, tags={MODEL: model}, run_name=name).info.run_id
             while not isinstance(epoch := epochs.get(), str):
                 step, metrics = epoch
                 now = int(time.time() * 1000)

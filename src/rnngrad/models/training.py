@@ -186,7 +186,7 @@ def train_model(
     )
     try:
         last = _resumable(checkpoints / "last.ckpt", who)
-        with live_run(who.replace(",", "")) as history.log_live:
+        with live_run(who.replace(",", ""), checkpoints.name) as history.log_live:
             trainer.fit(model, datamodule=data, ckpt_path=last)
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
