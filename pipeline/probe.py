@@ -6,7 +6,7 @@ DVC names the cell in DVC_STAGE. A cell that params.yaml does without is not pro
 
 Reads build/train/<cell>/ and build/embed/. Writes a folder for every model, such as
 build/probe/<cell>/trained-1/, see :func:`rnngrad.study.measures.measure_model`. One more seed
-probes its two models alone.
+probes its models alone.
 """
 
 import sys

@@ -28,7 +28,7 @@ TINY = {
     "seeds: [1, 2, 3, 4, 5]  # one": "seeds: [1, 2]  # one",
     "  gru: {}\n": "",
     "hidden: 200": "hidden: 8",
-    "epochs: 5": "epochs: 2",
+    "epochs: 4": "epochs: 2",
     "comments: 8": "comments: 3",
     "spectral_steps: 60": "spectral_steps: 6",
     "seeds: [1, 2, 3, 4, 5]  # initial": "seeds: [1, 2]  # initial",

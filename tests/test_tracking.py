@@ -104,7 +104,7 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     (child,) = [run for run in runs if run is not parent]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "lstm seed 5 padding none"
-    assert parent.data.params["train.epochs"] == "5"
+    assert parent.data.params["train.epochs"] == "4"
     numbers = {"lstm.trained.test.accuracy": 0.75, "question_lstm_log10": -2.5}
     assert parent.data.metrics == numbers
     curve = client.get_metric_history(parent.info.run_id, "question_lstm_log10")

@@ -60,6 +60,14 @@ def test_the_answer_has_six_sentences_with_the_numbers(results: Results) -> None
     assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
 
 
+def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) -> None:
+    gates = Results(**{**vars(results), "gates": results.gates.assign(mean=0.731)})
+    assert (
+        "leaves its forget gates on words as they were, on average at 0.73."
+        in answer(gates, CLAIMS)[3]
+    )
+
+
 def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> None:
     seeds = results.condition_seeds.copy()
     chosen = (seeds["condition"] == "trained") & (seeds["cell"] == "rnn") & (seeds["seed"] == 2)
