@@ -58,11 +58,6 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
         modules: names. One that cannot be imported is an error only for the job that needs it.
         method: how processes start, see `multiprocessing`.
     """
-    if not os.environ.get(SCHEDULER):  # jobs of others run elsewhere
-        _start_workers(*modules, method=method)
-
-
-def _start_workers(*modules: str, method: str) -> None:
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if method == "forkserver":
         multiprocessing.set_forkserver_preload(["rnngrad.quick_imports", *modules])
@@ -101,7 +96,7 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
 @contextmanager
 def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator["_Processes"]:
     at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
-    _start_workers(method=method)
+    start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
@@ -133,18 +128,17 @@ def _cluster(place: str) -> Iterator[Executor]:
         client = Client(address, timeout=SECONDS, set_as_default=False)
         client.wait_for_workers(1, timeout=SECONDS)
         with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-            found = client.run(_described, os.path.abspath(mark.name))
+            found = client.run(_processor, os.path.abspath(mark.name))
     except (ImportError, OSError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
-    strangers = [worker for worker, (fits, _) in found.items() if not fits]
-    if strangers:
+    if "" in found.values():
         raise InputError(
-            f"{strangers[0]} does not see {os.getcwd()}, or has a nanny: start workers with "
-            "--no-nanny where they share the folder"
+            f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
+            "workers with --no-nanny where they share the folder"
         )
-    if len(processors := {processor for _, processor in found.values()}) > 1:
-        print("results depend on the processor:", *sorted(processors), sep=" | ", file=sys.stderr)
+    if len(kinds := {*found.values()}) > 1:
+        print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
     executor = _Cluster()
     executor.own = client.get_executor(pure=False)
     try:
@@ -159,35 +153,36 @@ def _cluster(place: str) -> Iterator[Executor]:
 class _Cluster(Executor):
     own: Executor
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self.own.submit(_elsewhere, os.getcwd(), fn, args, kwargs)
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        return self.own.submit(_elsewhere, os.getcwd(), fn, *args)
 
 
-def _described(mark: str) -> tuple[bool, str]:
-    """Of a cluster's worker: does it share the folder and may it start processes; its processor."""
+def _processor(mark: str) -> str:
+    """A worker's processor; nothing where it does not see a file or must not start processes."""
+    if not os.path.exists(mark) or multiprocessing.current_process().daemon:
+        return ""
     info = Path("/proc/cpuinfo")
     named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
-    fits = os.path.exists(mark) and not multiprocessing.current_process().daemon
-    return fits, named[1] if named else platform.machine()
+    return named[1] if named else platform.machine()
 
 
-def _elsewhere(folder: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _elsewhere(*job: Any) -> Any:
     """Do a job on a cluster's worker, in a process of its own: what it sets ends with it."""
     from distributed import get_worker
 
     worker = get_worker()
     task = worker.state.tasks[worker.get_current_task()]
     with _pool(1) as executor:
-        future = executor.submit(_in, folder, function, args, kwargs)
+        future = executor.submit(_in, *job)
         while not futures.wait([future], 1).done:
             if task.state != "executing":  # nobody waits for it any more
                 raise futures.CancelledError
         return future.result()
 
 
-def _in(folder: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _in(folder: str, function: Callable[..., Any], *args: Any) -> Any:
     os.chdir(folder)
-    return function(*args, **kwargs)
+    return function(*args)
 
 
 def cores() -> int:
