@@ -442,8 +442,9 @@ def test_a_broken_checkpoint_is_named(clone: Clone) -> None:
 )
 @pytest.mark.parametrize("left", [0.5, None])
 def test_an_input_that_is_cut_or_missing_is_named(
-    left: float | None, stage: str, name: str, clone: Clone
+    left: float | None, stage: str, name: str, clone: Clone, params: Path
 ) -> None:
+    """What the stage has kept of other inputs it deletes: the fixture brings it back."""
     path, (script, *cell) = clone.folder / name, stage.split()
     content = path.read_bytes()
     path.unlink()  # it may be a link into DVC's cache

@@ -293,24 +293,24 @@ def check_memory(params: Params, available: float) -> None:
     Raises:
         InputError: it names the settings, and how many gigabytes they take.
     """
-    D, longest = params.embed.dimensions, params.embed.max_length or LONGEST
-    needs = {"embed.dimensions": 4e4 * D}  # of ten thousand words
+    D, T, count = params.embed.dimensions, params.embed.max_length or LONGEST, params.conditions
+    sizes = [
+        (f"conditions: comments, units and steps of {case}", count.comments, own.units, own.steps)
+        for case in count.cases
+        for own in [count.setting_of(case)]
+    ]
+    for cell in params.cells:
+        own = params.train_of(cell)
+        sizes.append((f"batch_size and hidden of {cell}", own.batch_size, own.hidden, T))
+        sizes.append((f"probe.comments and hidden of {cell}", params.probe.comments, own.hidden, T))
+    # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
+    needs = {
+        name: 4.0 * (n * steps * (D + 8 * H) + 16 * H * (D + H) + 8 * n * H * H)
+        for name, n, H, steps in sizes
+    }
+    needs["embed.dimensions"] = 4e4 * D  # of ten thousand words
     if params.data.source == "demo":
         needs["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
-
-    def add(name: str, examples: int, H: int, T: int) -> None:
-        # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
-        activations, weights = examples * T * (D + 8 * H), 16 * H * (D + H)
-        needs[name] = 4.0 * (activations + weights + 8 * examples * H * H)
-
-    for cell in params.cells:
-        train = params.train_of(cell)
-        add(f"batch_size and hidden of {cell}", train.batch_size, train.hidden, longest)
-        add(f"probe.comments and hidden of {cell}", params.probe.comments, train.hidden, longest)
-    for case in params.conditions.cases:
-        own, count = params.conditions.setting_of(case), params.conditions
-        examples = max(count.comments, count.streams)
-        add(f"conditions: comments, units and steps of {case}", examples, own.units, own.steps)
     worst = max(needs, key=lambda name: needs[name])
     if needs[worst] > available:
         raise InputError(

@@ -1,17 +1,23 @@
-"""Independent jobs on all cores, one thread each, and a quiet answer to Ctrl-C."""
+"""Independent jobs on all cores or on a Dask cluster, one thread each; Ctrl-C is quiet."""
 
 import gc
+import json
+import logging
 import multiprocessing
 import os
+import platform
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Thread
 from typing import Any
 
@@ -37,6 +43,8 @@ _ENVIRONMENT = {
 # libraries do not outlive being copied.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
+SCHEDULER = "RNNGRAD_SCHEDULER"
+SECONDS = 8  # in which a scheduler must answer
 _number = 0
 
 
@@ -65,6 +73,9 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
     than two threads for one, and no result depends on the number of cores. An error or Ctrl-C
     inside the block ends the workers in the middle of their jobs.
 
+    Where ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs
+    run on that cluster. Its workers share this folder: jobs read and write below it.
+
     Args:
         jobs: how many will be submitted. Their functions are importable by name; arguments and
             results are picklable and hold no tensors, which torch would share instead of copying.
@@ -74,8 +85,16 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
         method: how processes start, see `multiprocessing`.
 
     Raises:
-        InputError: a worker was ended from outside, as the kernel does when memory runs out.
+        InputError: a worker was ended from outside, as the kernel does when memory runs out; or
+            the cluster cannot be used.
     """
+    place = os.environ.get(SCHEDULER)
+    with _cluster(place) if place else _pool(jobs, share_cores, method) as executor:
+        yield executor
+
+
+@contextmanager
+def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator["_Processes"]:
     at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
     start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
@@ -97,6 +116,73 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
             "a worker process was ended from outside, perhaps because memory ran out; "
             "run the same command again to go on"
         ) from error
+
+
+@contextmanager
+def _cluster(place: str) -> Iterator[Executor]:
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
+    try:
+        from distributed import Client, KilledWorker
+
+        address = place if "://" in place else json.loads(Path(place).read_text())["address"]
+        client = Client(address, timeout=SECONDS, set_as_default=False)
+        client.wait_for_workers(1, timeout=SECONDS)
+        with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
+            found = client.run(_processor, os.path.abspath(mark.name))
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
+    if "" in found.values():
+        raise InputError(
+            f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
+            "workers with --no-nanny where they share the folder"
+        )
+    if len(kinds := {*found.values()}) > 1:
+        print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
+    executor = _Cluster()
+    executor.own = client.get_executor(pure=False)
+    try:
+        yield executor
+    except (KilledWorker, futures.CancelledError) as error:
+        raise InputError("the cluster lost a job; run the same command again to go on") from error
+    finally:
+        executor.own.shutdown(wait=False)
+        client.close()
+
+
+class _Cluster(Executor):
+    own: Executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        return self.own.submit(_elsewhere, os.getcwd(), fn, *args)
+
+
+def _processor(mark: str) -> str:
+    """A worker's processor; nothing where it does not see a file or must not start processes."""
+    if not os.path.exists(mark) or multiprocessing.current_process().daemon:
+        return ""
+    info = Path("/proc/cpuinfo")
+    named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
+    return named[1] if named else platform.machine()
+
+
+def _elsewhere(*job: Any) -> Any:
+    """Do a job on a cluster's worker, in a process of its own: what it sets ends with it."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    with _pool(1) as executor:
+        future = executor.submit(_in, *job)
+        while not futures.wait([future], 1).done:
+            if task.state != "executing":  # nobody waits for it any more
+                raise futures.CancelledError
+        return future.result()
+
+
+def _in(folder: str, function: Callable[..., Any], *args: Any) -> Any:
+    os.chdir(folder)
+    return function(*args)
 
 
 def cores() -> int:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from rnngrad.errors import InputError
+from rnngrad.stage import alone, whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,20 +47,15 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
         InputError: the server or database cannot be used.
     """
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     os.environ.update({name: value for name, value in PATIENCE.items() if name not in os.environ})
-    with tracking_errors(uri):
+    with tracking_errors(uri), alone(f"make {uri}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=uri)
-        if not client.get_experiment_by_name(name):
-            with suppress(MlflowException):  # another process was faster, or the next line says why
-                client.create_experiment(name, artifact_location=artifacts)
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise MlflowException(f"experiment {name} cannot be made")
-        return client, found.experiment_id
+        if found := client.get_experiment_by_name(name):
+            return client, found.experiment_id
+        return client, client.create_experiment(name, artifact_location=artifacts)
 
 
 @contextmanager
@@ -93,12 +88,8 @@ def _make_database(path: Path) -> None:
         if found != "ok":
             raise sqlite3.DatabaseError(found)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
+    with whole(path) as unfinished:
         MlflowClient(tracking_uri=f"{SQLITE}{unfinished}").get_experiment_by_name(EXPERIMENT)
-        with suppress(FileExistsError):  # another process was faster
-            os.link(unfinished, path)
 
 
 def make_experiment() -> None:
@@ -109,7 +100,7 @@ def make_experiment() -> None:
     if uri := os.environ.get(URI):
         try:
             connect(uri, EXPERIMENT)
-        except InputError as error:
+        except Exception as error:  # nothing that tracking does stops a training
             print(f"{error}; training goes on without it", file=sys.stderr)
 
 
@@ -137,7 +128,7 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
         return
     from mlflow.entities import Metric
 
-    with suppress(InputError):  # which `make_experiment` has told about
+    with suppress(Exception):  # which `make_experiment` has told about
         client, experiment = connect(uri, EXPERIMENT)
         try:
             run = client.create_run(experiment, tags={MODEL: model}, run_name=name).info.run_id

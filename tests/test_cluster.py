@@ -1,0 +1,187 @@
+"""Jobs on a Dask cluster: a scheduler and two workers on this machine's loopback."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnngrad.data.embedding import Embedding
+from rnngrad.errors import InputError
+from rnngrad.kept import run_kept
+from rnngrad.models.seeds import train_cell
+from rnngrad.params import TrainParams, read_params
+from rnngrad.workers import pool
+
+pytest.importorskip("distributed")
+
+ROOT = Path(__file__).parents[1]
+SOON = 120
+
+
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "scheduler.json"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-show")
+        deadline = time.monotonic() + SOON
+        while not self.file.exists() or not self.file.read_text().endswith("}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        self.workers = [self.start_worker(f"worker{number}") for number in (1, 2)]
+
+    def start_worker(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        nanny = options or ("--no-nanny",)
+        return self.start("dask_worker", "--nthreads", "1", "--name", name, *nanny)
+
+    def start(self, program: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.{program}"]
+        command += ["--scheduler-file", str(self.file), "--no-dashboard", *options]
+        paths = os.pathsep.join([str(ROOT / "src"), *sys.path])
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": paths},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    found = Cluster(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RNNGRAD_SCHEDULER", str(found.file))
+    yield found
+    found.end()
+
+
+def who(seconds: float) -> tuple[int, str, str | None]:
+    """The process that has started this one, its folder, and how many threads it shall take."""
+    time.sleep(seconds)
+    return os.getppid(), os.getcwd(), os.environ.get("OMP_NUM_THREADS")
+
+
+def write_and_wait(path: Path, text: str, seconds: float) -> None:
+    worker = multiprocessing.parent_process()
+    assert worker is not None
+    with Path("begun").open("a") as file:
+        file.write(f"{worker.pid}\n")
+    time.sleep(seconds)
+    (path / "result.txt").write_text(text)
+
+
+def test_jobs_run_on_every_worker_and_none_here(cluster: Cluster, tmp_path: Path) -> None:
+    with pool(6) as executor:
+        found = [future.result() for future in [executor.submit(who, 1) for _ in range(6)]]
+    counts = Counter(parent for parent, *_ in found)
+    assert len(counts) == 2
+    assert min(counts.values()) > 1
+    assert {(folder, threads) for _, folder, threads in found} == {(str(tmp_path), "1")}
+    with pytest.raises(ZeroDivisionError), pool(1) as executor:
+        executor.submit(divmod, 1, 0).result()
+
+
+def test_a_training_gives_the_same_bytes_as_here(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_sample: Callable[..., Any],
+    make_train_params: Callable[..., TrainParams],
+) -> None:
+    splits = ["train", "validation", "test", "train", "validation", "test"]
+    sample, vectors = make_sample([9, 12, 7, 5, 8, 11, 6] * 4, splits, 4)
+    Embedding(sample, vectors, {}).save(Path("build/embed"))
+    params, embed = make_train_params(seeds=[1, 2, 3]), read_params(ROOT / "params.yaml").embed
+    embed = embed.model_copy(update={"max_length": 20})
+
+    def trained() -> dict[str, str]:
+        train_cell("lstm", params, embed, Path("build"))
+        files = sorted(path for path in Path("build/train").rglob("*") if path.is_file())
+        return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
+
+    there = trained()
+    shutil.rmtree("build/train")
+    monkeypatch.delenv("RNNGRAD_SCHEDULER")
+    assert trained() == there
+    assert len(there) == 3 * 6 + 3
+
+
+def test_an_address_stands_for_its_file(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = json.loads(cluster.file.read_text())["address"]
+    monkeypatch.setenv("RNNGRAD_SCHEDULER", address)
+    with pool(1) as executor:
+        assert executor.submit(divmod, 7, 4).result() == (1, 3)
+
+
+def test_the_job_of_a_worker_that_is_killed_runs_elsewhere(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    kill = (
+        "import os, time\n"
+        "while not os.path.exists('begun'): time.sleep(0.1)\n"
+        "time.sleep(0.5)\n"
+        "os.kill(int(open('begun').read()), 9)\n"
+    )
+    killer = subprocess.Popen([sys.executable, "-c", kill])
+    run_kept(write_and_wait, {"a": ("one", 5.0)}, Path("results"), code=[])
+    assert killer.wait() == 0
+    assert (tmp_path / "results" / "a" / "result.txt").read_text() == "one"
+    first, second = Path("begun").read_text().split()
+    assert {int(first), int(second)} == {worker.pid for worker in cluster.workers}
+
+
+def test_a_job_ends_when_nobody_waits_for_it(cluster: Cluster, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        with pool(1) as executor:
+            executor.submit(write_and_wait, tmp_path, "late", 6.0)
+            while not Path("begun").exists():
+                time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    time.sleep(8)
+    assert not Path("result.txt").exists()
+
+
+@pytest.mark.parametrize("place", ["tcp://127.0.0.1:9", "no_such_file.json", "nonsense://x"])
+def test_a_scheduler_that_is_not_there_is_one_line(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNGRAD_SCHEDULER", place)
+    begun = time.monotonic()
+    with (
+        pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: cannot be used") as caught,
+        pool(1),
+    ):
+        pass
+    assert time.monotonic() < begun + 10
+    assert len(str(caught.value)) <= 300
+
+
+def test_workers_that_cannot_start_processes_are_named(cluster: Cluster, tmp_path: Path) -> None:
+    for worker in cluster.workers:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait()
+    cluster.start_worker("nanny", "--nanny")
+    with pytest.raises(InputError, match="start workers with --no-nanny"), pool(1):
+        pass
