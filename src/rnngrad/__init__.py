@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    from rnngrad.keras import from_keras
     from rnngrad.probe import (
         Diagnosis,
         JacobianCurves,
@@ -33,6 +34,7 @@ __all__ = [
     "Trajectory",
     "autograd_column_sums",
     "diagnose",
+    "from_keras",
     "jacobian_curves",
     "jacobian_curves_of_step",
     "loss_gradient_curves",
@@ -47,6 +49,8 @@ def __getattr__(name: str) -> object:
         from importlib import metadata
 
         return metadata.version("rnngrad")
+    if name == "from_keras":
+        return import_module("rnngrad.keras").from_keras
     if name in __all__:
         return getattr(import_module("rnngrad.probe"), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")

@@ -1,0 +1,50 @@
+"""Does this installation have what rnngrad needs, and what else does it have?"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+
+
+def checks() -> Iterator[tuple[bool | None, str, str]]:
+    """Is it well (None: it is optional and not there), what, and what there is to say."""
+    yield True, "python", f"{sys.version.split()[0]} on {sys.platform}"
+    for text in metadata.requires("rnngrad") or []:
+        name, extra = re.split(r"[^\w.-]", text)[0], re.search(r"extra == .(\w+)", text)
+        try:
+            yield True, name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            of = f"rnngrad[{extra[1]}]" if extra else "rnngrad"
+            yield None if extra else False, name, f"not installed: pip install '{of}'"
+    yield _loops()
+    try:
+        import torch
+    except ImportError:
+        return
+    yield True, "cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    yield True if names else None, "GPU", ", ".join(names) or "none: all runs on the CPU"
+    try:
+        from rnngrad.data.fetch import cache_folder
+    except ImportError:
+        return
+    files = sorted(path.name for path in cache_folder().glob("*"))
+    says = ", ".join(files) or "nothing downloaded, and the demo needs nothing"
+    yield True if files else None, "data", f"{cache_folder()}: {says}"
+
+
+def _loops() -> tuple[bool, str, str]:
+    begun = time.perf_counter()
+    try:
+        import numba
+
+        from rnngrad.probe import compile_loops
+
+        compile_loops()
+        seconds = time.perf_counter() - begun
+        folder = numba.njit(cache=True)(compile_loops).stats.cache_path
+    except Exception as error:  # whatever is wrong is told
+        return False, "compiled loops", f"{error}: NUMBA_CACHE_DIR may name a folder for them"
+    return True, "compiled loops", f"ready in {seconds:.1f} s, kept in {folder}"
