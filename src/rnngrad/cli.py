@@ -4,11 +4,10 @@ Nothing heavy is imported before a command needs it, so that help comes at once.
 """
 
 import argparse
-import math
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module, metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from rnngrad import Diagnosis
 
+FORM = argparse.ArgumentDefaultsHelpFormatter
 EXIT = "exit status: 0 done, 1 bad input (one line on stderr), 2 wrong usage, 130 Ctrl-C"
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 ANSWERS = {
@@ -36,13 +36,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
-    except (InputError, TypeError) as error:
+        status = options.run(options)
+        sys.stdout.flush()
+    except (InputError, TypeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate" not in str(error):
+            raise
         print(f"rnngrad {options.command}: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads has had enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,16 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     version = f"rnngrad {metadata.version('rnngrad')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared: dict[str, Any] = {"epilog": EXIT, "formatter_class": FORM}
 
     def command(name: str, run: Callable[..., int], says: str) -> Callable[..., Any]:
-        form = argparse.ArgumentDefaultsHelpFormatter
-        one = commands.add_parser(
-            name, help=says, description=says, epilog=EXIT, formatter_class=form
-        )
+        one = commands.add_parser(name, help=says, description=says, **shared)
         one.set_defaults(run=run)
         return one.add_argument
 
-    add = command("diagnose", _diagnose, "why is the gradient of an untrained cell zero?")
+    says = "the study's question: why is an untrained cell's gradient zero? (random words, seconds)"
+    add = command("diagnose", _diagnose, says)
     add("--cell", choices=("rnn", "lstm", "gru"), default="lstm", help="kind of cell")
     kinds = ("keras", "torch", "chrono", "identity")
     add("--init", choices=kinds, default="keras", help="initial weights")
@@ -165,6 +171,7 @@ def _answer(
     import torch
 
     import rnngrad
+    from rnngrad.text_plot import text_plot
 
     png = getattr(options, "png", None)
     if png and not Path(png).parent.is_dir():
@@ -176,8 +183,7 @@ def _answer(
     if png:
         _draw(found, png)
     else:
-        limit = math.log10(torch.finfo(dtype).smallest_normal)
-        print(*_text_plot(found.log10_frobenius, limit, f"{options.dtype} ends"), sep="\n")
+        print(*text_plot(found.log10_frobenius, dtype), sep="\n")
     print(f"\n{_sentence(found, options.dtype)}")
     return 0
 
@@ -192,7 +198,7 @@ def _sentence(found: "Diagnosis", dtype: str) -> str:
     name = str(names[counts.argmax()])
     size = np.median(found.log10_frobenius[at_end][verdicts[at_end] == name])
     of = "" if len(verdicts) == 1 else f", in {counts.max()} of {len(verdicts)} examples"
-    return f"{name}{of}: over all steps it is {ANSWERS[name].format(size=size, dtype=dtype)}"
+    return f"{name}{of}: |J| over all steps is {ANSWERS[name].format(size=size, dtype=dtype)}"
 
 
 def _draw(found: "Diagnosis", path: str) -> None:
@@ -204,40 +210,6 @@ def _draw(found: "Diagnosis", path: str) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"--png {path}: {error}") from None
     print(f"drawn: {path}")
-
-
-def _text_plot(
-    log10: "np.ndarray", limit: float, note: str, width: int = 68, height: int = 14
-) -> Iterator[str]:
-    """The median of the examples in braille dots, or in asterisks where the terminal has none."""
-    import numpy as np
-
-    steps = np.flatnonzero(~np.isnan(log10).all(axis=0))
-    middle = np.nanquantile(log10[:, steps], 0.5, axis=0, method="nearest")
-    if not np.isfinite(middle).any():
-        return
-    low, high = math.floor(middle[np.isfinite(middle)].min()), math.ceil(middle.max())
-    dots = np.zeros((4 * height, 2 * width), dtype=bool)
-    rows = (high - np.array([*middle, limit])) / max(high - low, 1) * (len(dots) - 1)
-    notes: dict[int, str] = {}
-    if low < limit < high:
-        dots[round(rows[-1]), ::3] = True
-        notes[round(rows[-1]) // 4] = note
-    cuts = np.linspace(0, len(middle) - 1, 2 * width + 1).round().astype(int)
-    for x, (first, last) in enumerate(pairwise(cuts)):
-        some = rows[first : last + 1]
-        some = some[np.isfinite(some)].round().astype(int)
-        if len(some):
-            dots[some.min() : some.max() + 1, x] = True
-    bits = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])[:, None]
-    cells = (dots.reshape(height, 4, width, 2) * bits).sum(axis=(1, 3))
-    braille = "utf" in (sys.stdout.encoding or "").lower()
-    yield "log10 |J| at every step, median of the examples"
-    for y, row in enumerate(cells):
-        mark = f"{high:+d}" if y == 0 else f"{low:+d}" if y == height - 1 else ""
-        line = "".join(" " if not c else chr(0x2800 + c) if braille else "*" for c in row)
-        yield f"{mark:>5} |{line} {notes.get(y, '')}".rstrip()
-    yield f"{'step':>5}  1{len(middle):>{width - 1}}"
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -73,7 +73,7 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
     name = next(iter(layers)) if name is None and len(layers) == 1 else name
     if name not in layers:
         wrong = "holds several recurrent layers" if name is None else f"has no layer {name!r}"
-        raise InputError(f"{path}: {wrong}: name one of {', '.join(layers)}")
+        raise InputError(f"{path}: {wrong}: name (--module) one of {', '.join(layers)}")
     return _module(layers[name], f"{path}: {name}")
 
 

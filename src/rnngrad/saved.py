@@ -1,6 +1,7 @@
 """A recurrent module from a file of torch's, without running anything that the file may hold."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def recurrent_module(
     name = names[0] if name is None and len(names) == 1 else name
     if name not in names:
         wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
-        raise InputError(f"{path}: {wrong}: name one of {', '.join(names)}")
+        raise InputError(f"{path}: {wrong}: name (--module) one of {', '.join(names)}")
     pattern = re.compile(re.escape(f".{name}." if name else ".") + r"((weight|bias)_[hir]+_l\w+)")
     own = {at[1]: weight for key, weight in weights.items() if (at := pattern.fullmatch(key))}
     if modes.get(name) in ("RNN_RELU", "RNN_TANH"):
@@ -49,7 +50,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     own: Any = [c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module)]
     modes: dict[str, str] = {}
     try:
-        with torch.serialization.safe_globals(own):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(own):
             found = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(found, nn.Module):
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
