@@ -180,9 +180,10 @@ def test_a_live_layer_is_asked_for_its_weights():
     layer = LSTM((3, 8), (2, 8), (8,), activation="tanh", use_bias=True)
     module = rnngrad.from_keras(layer)
     assert str(module) == "LSTM(3, 2, batch_first=True)"
-    np.testing.assert_array_equal(module.weight_hh_l0.detach().numpy(), layer.weights[1].T)
-    np.testing.assert_array_equal(module.bias_ih_l0.detach().numpy(), layer.weights[2])
-    assert not module.bias_hh_l0.any()
+    weights = {name: weight.numpy() for name, weight in module.state_dict().items()}
+    np.testing.assert_array_equal(weights["weight_hh_l0"], layer.weights[1].T)
+    np.testing.assert_array_equal(weights["bias_ih_l0"], layer.weights[2])
+    assert not weights["bias_hh_l0"].any()
 
 
 @pytest.mark.parametrize(

@@ -202,11 +202,12 @@ def _sentence(found: "Diagnosis", dtype: str) -> str:
 
 
 def _draw(found: "Diagnosis", path: str) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    import_module("rnngrad.plot").draw_diagnosis(found, figure.subplots())
     try:
-        import_module("rnngrad.plot").draw_diagnosis(found).figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise InputError(f"--png {path}: {error}") from None
     print(f"drawn: {path}")

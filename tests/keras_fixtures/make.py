@@ -4,6 +4,8 @@ Needs the packages in requirements.txt beside this file, in an environment of th
 into this folder or into the one named. outputs.npz has inputs and Keras' outputs of model.keras.
 """
 
+# pyright: reportMissingImports=false
+
 import sys
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -71,7 +73,7 @@ def main(folder: Path) -> None:
         randomise(model, number)
         save(model, folder / f"{name}.keras")
         if name == "model":
-            np.savez(folder / "outputs.npz", **outputs(model))
+            np.savez(folder / "outputs.npz", allow_pickle=False, **outputs(model))
 
 
 if __name__ == "__main__":
