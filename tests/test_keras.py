@@ -184,6 +184,7 @@ def test_a_live_layer_is_asked_for_its_weights():
     np.testing.assert_array_equal(weights["weight_hh_l0"], layer.weights[1].T)
     np.testing.assert_array_equal(weights["bias_ih_l0"], layer.weights[2])
     assert not weights["bias_hh_l0"].any()
+    assert all(weight.flags.c_contiguous for weight in weights.values())
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,7 @@ def test_what_is_no_layer():
         rnngrad.from_keras(nn.Linear(2, 2))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own, to NumPy
 def test_live_layers_of_keras_itself():
     keras = pytest.importorskip("keras", reason="Keras is not installed; CI has it elsewhere")
     layers = keras.layers

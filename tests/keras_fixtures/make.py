@@ -6,9 +6,12 @@ into this folder or into the one named. outputs.npz has inputs and Keras' output
 
 # pyright: reportMissingImports=false
 
+import os
 import sys
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the quickest to install and to import
 
 import keras
 import numpy as np
