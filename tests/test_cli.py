@@ -335,14 +335,14 @@ def test_the_doctor_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPat
     version = importlib.metadata.version
 
     def without(name: str) -> str:
-        if name in ("numba", "mlflow"):
+        if name in ("torch", "mlflow"):
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", without)
     status, out, _ = run("doctor")
     assert status == 1
-    assert re.search(r"^BAD +numba +not installed: pip install 'rnngrad'$", out, re.MULTILINE)
+    assert re.search(r"^BAD +torch +not installed: pip install 'rnngrad'$", out, re.MULTILINE)
     assert re.search(r"^-- +mlflow +.* 'rnngrad\[study\]'$", out, re.MULTILINE)
 
 

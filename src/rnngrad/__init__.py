@@ -1,7 +1,8 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `rnngrad.probe`, which needs torch. They are resolved on first use
-(PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
+The public names below live in `rnngrad.probe` and `rnngrad.keras`, which need torch. They are
+resolved on first use (PEP 562), so that `import rnngrad` and the rooms that need no torch stay
+quick to import.
 """
 
 from importlib import import_module
@@ -43,16 +44,16 @@ __all__ = [
     "weight_gradient_parts",
 ]
 
+HOMES = {"from_keras": "rnngrad.keras"}  # of the names that do not live in the probe
+
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("rnngrad")
-    if name == "from_keras":
-        return import_module("rnngrad.keras").from_keras
     if name in __all__:
-        return getattr(import_module("rnngrad.probe"), name)
+        return getattr(import_module(HOMES.get(name, "rnngrad.probe")), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 
 
