@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study full-study verify test bench lint format rooms ui lock licences clean
+.PHONY: help install study full-study real-study verify test bench docs lint format rooms ui lock licences clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
@@ -32,6 +32,9 @@ full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk a
 	@cat reports/answer.txt
 	@echo "report: file://$(abspath reports/report.html)"
 
+real-study: $(INSTALLED) ## reports/real: the study on real comments (DATA=train.csv.gz VECTORS=glove.txt.gz)
+	@$(BIN)/python pipeline/real_study.py "$(DATA)" "$(VECTORS)"
+
 verify: $(INSTALLED) ## rerun the committed study from nothing, and say which outputs are the same
 	@$(BIN)/python pipeline/verify.py
 
@@ -42,6 +45,15 @@ bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on
 	@test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
 	-@grep -v '^#' benchmarks/requirements.txt | xargs -n 1 .bench-venv/bin/python -m pip install --quiet --disable-pip-version-check
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+docs: .docs-venv ## the pages about the library, in site/
+	@NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build --quiet --strict
+	@echo "docs: file://$(abspath site/index.html)"
+
+.docs-venv: docs/requirements.txt
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
 
 lint: $(INSTALLED) ## ruff, pyright and the rule which room may import which
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ BROWSER, where it is set, names what opens the address. Ctrl-C ends the server.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,9 @@ def main(port: str) -> None:
     from rnngrad.models.live import connect
     from rnngrad.tracking import EXPERIMENT, tracking_uri
 
+    with socket.socket() as any_server:
+        if not any_server.connect_ex((HOST, int(port))):
+            raise InputError(f"port {port} is taken, by another MLflow? make ui PORT=5001")
     uri = tracking_uri()
     _, experiment = connect(uri, EXPERIMENT)
     server = f"http://{HOST}:{port}"
@@ -53,9 +57,7 @@ def main(port: str) -> None:
 def _wait(process: subprocess.Popen, server: str) -> None:
     for _ in range(SECONDS * 10):
         if process.poll() is not None:
-            raise InputError(
-                "MLflow did not start, see above; is the port taken? make ui PORT=5001"
-            )
+            raise InputError("MLflow did not start, see above")
         with suppress(URLError, ConnectionError), urllib.request.urlopen(server, timeout=5):
             return
         time.sleep(0.1)

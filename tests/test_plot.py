@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from torch import nn
 
 import rnngrad
-from rnngrad import plot
 
 STEPS = 30
 
@@ -106,12 +105,19 @@ def test_losses_triangle_and_gates():
     np.testing.assert_array_equal(drawn["|dL/dc_t|"][:, 1], np.median(losses.log10_c, axis=0))
 
     parts = rnngrad.weight_gradient_parts(lstm, x, torch.ones(5, STEPS, 4), reduce="log10_norm")
-    image = plot.draw_triangle(parts["weight_ih_l0"]).images[0]
+    image = parts.plot(weight="weight_ih_l0").images[0]
     shown, median = np.asarray(image.get_array()), np.median(parts["weight_ih_l0"], axis=0)
     assert (shown[np.triu_indices(STEPS, 1)] != shown[np.triu_indices(STEPS, 1)]).all()  # NaN
     below = np.tril_indices(STEPS)
     expected = median - median.max(axis=1, keepdims=True)
     np.testing.assert_allclose(shown[below], expected[below], rtol=1e-12)
+    for reduce in ("norm", "none"):  # the same picture
+        same = rnngrad.weight_gradient_parts(lstm, x, torch.ones(5, STEPS, 4), reduce=reduce)
+        array = np.asarray(same.plot(weight="weight_ih_l0").images[0].get_array())
+        np.testing.assert_allclose(array[below], expected[below], rtol=0, atol=1e-12)
+    curve = rnngrad.weight_gradient_parts(lstm, x, torch.ones(5, STEPS, 4), reduce="curve")
+    added = np.median(curve["bias_hh_l0"], axis=0)
+    np.testing.assert_array_equal(lines(curve.plot())["bias_hh_l0"][:, 1], added)
 
     path = rnngrad.trajectory(lstm, x)
     drawn = lines(path.plot())
@@ -146,7 +152,7 @@ def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():
     picture = page.split("base64,")[1].split('"')[0]
     assert base64.b64decode(picture).startswith(b"\x89PNG")
     assert not plt.get_fignums()
-    assert repr(reach.layers["lstm"]).startswith("LayerReach(name='lstm', curves=JacobianCurves, ")
+    assert repr(reach.layers["lstm"]).startswith("LayerReach(name='lstm', diagnosis=")
     assert len(repr(reach.layers["lstm"])) < 300
 
 

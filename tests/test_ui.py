@@ -26,6 +26,19 @@ def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
         assert again.connect_ex(("127.0.0.1", port))  # nobody listens any more
 
 
+def test_a_port_that_is_taken_is_told_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, ROOT / "pipeline" / "ui.py", port], capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert f"port {port} is taken" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def check(process: "subprocess.Popen[str]", port: int) -> None:
     assert process.stdout
     lines = iter(process.stdout.readline, "")

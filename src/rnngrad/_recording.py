@@ -148,6 +148,8 @@ def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
         else:
             x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
             lengths = torch.full((len(x),), x.shape[1], device="cpu")
+            if not all(x.shape[:2]):
+                raise InputError(f"{name} reads no example or no step: {tuple(input.shape)}")
         run = next((run for run in calls if not packed and run.ends_in(hx)), None)
         if run is None:
             title = f"{name} (call {len(calls) + 1})" if calls else name

@@ -15,7 +15,6 @@ from rnngrad._recording import Run, given, like, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers
 
-SPECTRAL_STEPS = 16  # evenly over log t: at every step the norm costs as much as all the rest
 LITTLE = -2.0  # log10: less than 1 % of the largest
 
 
@@ -36,7 +35,6 @@ class LayerReach(Pictured):
     """
 
     name: str
-    curves: probe.JacobianCurves
     diagnosis: probe.Diagnosis
     loss_gradients: probe.LossGradientCurves | None
     weight_gradients: dict[str, np.ndarray]
@@ -47,6 +45,11 @@ class LayerReach(Pictured):
     lengths: Tensor
 
     plot = draw_layers
+
+    @property
+    def curves(self) -> probe.JacobianCurves:
+        """What the diagnosis judges."""
+        return self.diagnosis.curves
 
     @property
     def learned_at(self) -> np.ndarray:
@@ -139,7 +142,7 @@ def gradient_reach(
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
             does not depend on any of them; and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True), torch.zeros(2, 5, 3)
         >>> reach = rnngrad.gradient_reach(lstm, x, loss=lambda output: output[0][:, -1].sum())
@@ -161,7 +164,6 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
     """Ask the probe about each direction of a layer."""
     layer, x, sent = run.layers[n], torch.cat(run.layers[n].read, dim=1), None
     ways, weights = len(layer.start[0]), layer.module.state_dict()
-    steps = np.unique(np.geomspace(1, x.shape[1], SPECTRAL_STEPS).astype(int))
     if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
         raise InputError(f"the loss looks at c between two calls of {run.name}: use h alone there")
     for way in range(ways):
@@ -177,7 +179,6 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
         asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}
         asked["module"], state = like(layer.module, own), "c" if c else "h"
         try:
-            curves = probe.jacobian_curves(**asked, state=state, spectral_steps=steps)
             diagnosis = probe.diagnose(**asked, state=state)
             if gradients:
                 output = torch.cat([gradients[h] for h in layer.outputs], dim=1)
@@ -189,7 +190,7 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         parts = {w.replace("_l0", tail.replace("0", str(n))): v for w, v in parts.items()}
-        yield LayerReach(name, curves, diagnosis, losses, parts, sent, **asked)
+        yield LayerReach(name, diagnosis, losses, parts, sent, **asked)
 
 
 def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:

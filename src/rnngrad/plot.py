@@ -78,7 +78,7 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
             losses dL/dh is drawn.
         ax: matplotlib's axes, which are returned; None makes new ones.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> x = torch.zeros(2, 5, 3)
         >>> modules = {"lstm": torch.nn.LSTM(3, 4), "gru": torch.nn.GRU(3, 4)}
@@ -128,23 +128,32 @@ def draw_losses(curves: Any, ax: Any = None) -> Any:
 def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in gates.values()]
+    real = trajectory.real[..., None]
+    shown = (np.where(real, values, np.nan) for values in gates.values())
+    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in shown]
     return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
 
 
-def draw_triangle(parts: Array, ax: Any = None) -> Any:
-    """Draw one weight's array (batch, T_loss, T_step) of `weight_gradient_parts`, "log10_norm".
+def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
+    """Draw one weight's triangle, each row beside its largest part, or the curves of all weights.
 
-    Each row beside its largest part, as the median over examples.
+    Of several examples the medians are drawn.
     """
-    ax, parts = _axes(ax), np.median(parts, axis=0)
-    top, T = parts.max(axis=1, keepdims=True), len(parts)
-    shown = np.where(parts > -np.inf, parts - np.where(top > -np.inf, top, 0), np.nan)
+    if parts.reduce == "curve":
+        lines = zip(parts, parts.values(), _styles(parts), strict=True)
+        return _draw(ax, lines, "log10 of what step t adds")
+    ax, found = _axes(ax), parts[weight]
+    if parts.reduce != "log10_norm":
+        with np.errstate(divide="ignore"):
+            found = np.log10(np.sqrt((found**2).sum(axis=tuple(range(3, found.ndim)))))
+    found = np.median(found, axis=0)
+    top, T = found.max(axis=1, keepdims=True), len(found)
+    shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     picture = ax.imshow(
         shown, vmin=FAINTEST, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5),
         aspect="auto", interpolation="nearest",
     )  # fmt: skip
-    ax.set(xlabel="step t at which the weight is used", ylabel="step T of the loss")
+    ax.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
     label = "log10, beside the row's largest"
     ax.figure.colorbar(picture, ax=ax, extend="min", label=label)
     return ax

@@ -93,6 +93,7 @@ def test_a_diagnosis_is_that_of_the_steps_that_count(cell: str) -> None:
         np.testing.assert_array_equal(found.naive[example, :length], naive)
         np.testing.assert_array_equal(sums[example, [1, 8]], naive[[1, 8]])
         assert np.isnan(sums[example]).sum() == 10
+        assert found.decades_per_step[example] == pytest.approx(own.decades_per_step[0])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -161,6 +162,7 @@ def test_where_the_forward_pass_overflows_is_told_in_steps_as_given() -> None:
     ("mask", "error", "message"),
     [
         (torch.ones(3, 12), TypeError, "mask must be bool"),
+        ([[True], [True, False]], TypeError, "mask must be bool"),
         (torch.ones(3, 11, dtype=torch.bool), InputError, r"mask has shape \(3, 11\)"),
         (np.arange(36).reshape(3, 12) < 24, InputError, "mask counts no step of example 2"),
     ],
@@ -169,3 +171,32 @@ def test_a_mask_that_cannot_be_meant(mask: Any, error: type[Exception], message:
     instance, _ = problem("gru")
     with pytest.raises(error, match=message):
         rnngrad.jacobian_curves(instance.module, instance.inputs, mask=mask)
+
+
+def test_a_mask_may_be_any_view_of_an_array() -> None:
+    instance, mask = problem("gru")
+    x, turned = instance.inputs, mask.numpy()[:, ::-1].copy()[:, ::-1]
+    found = rnngrad.jacobian_curves(instance.module, x, mask=turned).log10_frobenius
+    expected = rnngrad.jacobian_curves(instance.module, x, mask=mask).log10_frobenius
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("probe", [rnngrad.loss_gradient_curves, rnngrad.weight_gradient_parts])
+def test_a_loss_that_looks_at_padding_alone_is_told(probe: Any) -> None:
+    instance = make(Case("lstm", steps=12, hidden=5, batch=3))
+    gradient = torch.zeros(3, 12, 5).double()
+    gradient[:, -1] = 1
+    given = instance.module, instance.inputs, gradient
+    with pytest.raises(InputError, match="of example 1 is zero at every step that counts"):
+        probe(*given, lengths=[12, 9, 12])
+    states = torch.ones(1, 3, 5).double()
+    probe(*given, lengths=[12, 9, 12], final_state_gradient=(states, states))
+
+
+def test_a_trajectory_ends_with_its_example() -> None:
+    instance = make(Case("lstm", steps=12, hidden=5, batch=3))
+    path = rnngrad.trajectory(instance.module, instance.inputs, lengths=[12, 9, 12])
+    assert np.isnan(path.h[1, 10:]).all()
+    assert np.isfinite(path.h[1, :10]).all()
+    drawn = path.plot().lines[0]
+    assert len(drawn.get_xdata()) == 12

@@ -11,13 +11,14 @@ from rnngrad.probe.loss_gradients import LossGradientCurves, loss_gradient_curve
 from rnngrad.probe.lyapunov import lyapunov_exponents
 from rnngrad.probe.step import jacobian_curves_of_step
 from rnngrad.probe.trajectory import Trajectory, trajectory
-from rnngrad.probe.weight_gradients import weight_gradient_parts
+from rnngrad.probe.weight_gradients import WeightGradientParts, weight_gradient_parts
 
 __all__ = [
     "Diagnosis",
     "JacobianCurves",
     "LossGradientCurves",
     "Trajectory",
+    "WeightGradientParts",
     "autograd_column_sums",
     "compile_loops",
     "diagnose",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rnngrad.errors import InputError
 from rnngrad.probe._problem import Problem, check_finite
@@ -60,8 +61,8 @@ class Arriving(NamedTuple):
     lengths: Array
 
     @classmethod
-    def of(cls, problem: Problem, output: Array, final: Any) -> Self:
-        """Final gradients come as torch returns final states; InputError where they do not fit."""
+    def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
+        """Gradients as torch returns output and final states; InputError where they do not fit."""
         parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
         shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
         if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
@@ -70,7 +71,8 @@ class Arriving(NamedTuple):
         for array, part in zip(arrays, parts, strict=False):
             check_finite(part, "final_state_gradient", ("layer", "example", "unit"))
             array[...] = part.detach().cpu().double().numpy().reshape(array.shape)
-        return cls(output, np.stack(arrays, axis=1), problem.lengths.numpy())
+        output_gradient = problem.like_output(output, name, alone=not parts)
+        return cls(output_gradient, np.stack(arrays, axis=1), problem.lengths.numpy())
 
     def at(self, t: int, examples: Array, layer: int = 0) -> Array:
         """What joins at step t (from 0) in the layers from one on: (layers * states, r, H)."""

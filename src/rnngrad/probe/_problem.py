@@ -124,8 +124,11 @@ class Problem:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
         return rows[state]
 
-    def like_output(self, gradient: Tensor, name: str) -> Array:
-        """A tensor shaped like the module's output as (b, t, H), and 0 beyond the lengths."""
+    def like_output(self, gradient: Tensor, name: str, alone: bool) -> Array:
+        """A gradient shaped like the module's output as (b, t, H); 0 where steps do not count.
+
+        alone: is it all that the loss sends? A loss that looks at no step that counts is a slip.
+        """
         tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
         expected = (*self.counts.real.shape, self.hidden)
         if tuple(tensor.shape) != expected:
@@ -133,8 +136,15 @@ class Problem:
                 f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
                 f"the module's output {expected}"
             )
-        tensor = self.counts.cleared(tensor.detach().cpu())
+        given = tensor.detach().cpu()
+        tensor = self.counts.cleared(given)
         check_finite(tensor, name, ("example", "step", "unit"))
+        lost = given.flatten(1).any(dim=1) & ~tensor.flatten(1).any(dim=1)
+        for b in lost.nonzero().flatten().tolist() if alone else ():
+            raise InputError(
+                f"{name} of example {b} is zero at every step that counts: does the loss look at "
+                "padding? Take the output at the last step that counts, or final_state_gradient"
+            )
         return self.counts.counted(tensor).double().numpy()
 
 

@@ -4,7 +4,6 @@ Below the door nobody knows a mask. The steps that count stand one after another
 at them is put back to where they were.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,14 +60,12 @@ class Steps:
         A value stays where the state is kept. `start`, a number or (b, ...), stands before the
         first step that counts, NaN beyond the ends.
         """
-        if not self.masked:
-            return values
-        first = np.broadcast_to(start, values[:, 0].shape)[:, None]
-        last = self._last()
-        found = np.concatenate((first, values), axis=1)[np.arange(len(last))[:, None], last + 1]
-        if found.dtype.kind == "f":
-            found[np.arange(last.shape[1]) >= self.ends.numpy()[:, None]] = np.nan
-        return found
+        if self.masked:
+            first, last = np.broadcast_to(start, values[:, 0].shape)[:, None], self._last()
+            values = np.concatenate((first, values), axis=1)
+            values = values[np.arange(len(last))[:, None], last + 1]
+        values[np.arange(values.shape[1]) >= self.ends.numpy()[:, None]] = np.nan
+        return values
 
     def _last(self) -> Array:
         """Which of the steps that count was the last at every step, from 0; -1 before them."""
@@ -81,7 +78,7 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
     real = torch.arange(time) < ends[:, None]
     if mask is None:
         return Steps(real, ends, masked=False)
-    given = torch.as_tensor(mask).cpu()
+    given = _tensor(mask, "mask must be bool, (batch, time)")
     if given.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True where a step counts, got {given.dtype}")
     if given.shape != real.shape:
@@ -92,11 +89,8 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
     return Steps(real, ends, masked=True)
 
 
-def _ends(lengths: Sequence[int] | Array | Tensor, batch: int, time: int) -> Tensor:
-    try:
-        tensor = torch.as_tensor(lengths).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"lengths must be integers, one per example, got {lengths!r}") from None
+def _ends(lengths: Any, batch: int, time: int) -> Tensor:
+    tensor = _tensor(lengths, "lengths must be integers, one per example")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
     if tensor.shape != (batch,):
@@ -105,3 +99,10 @@ def _ends(lengths: Sequence[int] | Array | Tensor, batch: int, time: int) -> Ten
     for b in ((tensor < 1) | (tensor > time)).nonzero().flatten().tolist():
         raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{time}")
     return tensor
+
+
+def _tensor(values: Any, expected: str) -> Tensor:
+    try:  # torch takes no negative strides, NumPy no tensors of a GPU
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values)).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{expected}, got {values!r}"[:200]) from None

@@ -271,7 +271,7 @@ class SigmoidStateLSTM(nn.LSTM):
 
     The probe takes it like torch's own modules.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from rnngrad.probe.cells import SigmoidStateLSTM
         >>> module = SigmoidStateLSTM(3, 4, batch_first=True)

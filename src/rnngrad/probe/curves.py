@@ -127,7 +127,7 @@ def jacobian_curves(
         InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights.
         TypeError: another kind of module, integer inputs, a PackedSequence.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> rnngrad.jacobian_curves(lstm, x, state="c").log10_frobenius.shape

@@ -49,9 +49,11 @@ class Diagnosis(Pictured):
     verdict: one of "structural", "saturated", "underflow", "decayed", "exploding", "alive"
         (in this precedence, see `diagnose`); "" beyond an example's length.
     log10_frobenius: the true magnitude, as in `rnngrad.jacobian_curves`; log10_column_sum likewise.
+    curves: what `rnngrad.jacobian_curves` found, without the spectral norm.
     naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype` with gradual
         underflow (torch on CPU); naive_flushed: the same with flush-to-zero (TensorFlow).
-    decades_per_step: (batch,) mean change of log10_frobenius up to its last finite value.
+    decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
+        finite value.
     horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
     """
 
@@ -64,6 +66,7 @@ class Diagnosis(Pictured):
     naive_flushed: Array
     decades_per_step: Array
     horizon: Array
+    curves: JacobianCurves
     title: str
 
     plot = draw_diagnosis
@@ -126,7 +129,7 @@ def diagnose(
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> rnngrad.diagnose(lstm, x, state="c").verdict[:, -1].tolist()
@@ -160,8 +163,9 @@ def diagnose(
         log10_column_sum=curves.log10_column_sum,
         naive=found[0],
         naive_flushed=found[1],
-        decades_per_step=_rates(change),
+        decades_per_step=_rates(change, counts.real.numpy()),
         horizon=_first_step(change <= -1),
+        curves=curves,
         title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
         f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
     )
@@ -199,7 +203,7 @@ def autograd_column_sums(
     Raises:
         InputError: another dtype, steps out of range, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> rnn, x = torch.nn.RNN(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> rnngrad.autograd_column_sums(rnn, x, flush=True).shape
@@ -317,11 +321,11 @@ def _verdicts(curves: JacobianCurves, change: Array, tiny: float, naive: list[Ar
     return np.select(list(cases.values()), list(cases), default="alive")
 
 
-def _rates(change: Array) -> Array:
-    """(batch,) mean decades per step up to the last finite value."""
-    finite = np.isfinite(change)
-    steps = finite.shape[1] - finite[:, ::-1].argmax(axis=1)
-    return np.where(finite.any(axis=1), change[np.arange(len(change)), steps - 1] / steps, np.nan)
+def _rates(change: Array, real: Array) -> Array:
+    """(batch,) mean decades per step that counts up to the last finite value."""
+    finite = np.isfinite(change) & real
+    last = np.arange(len(finite)), finite.shape[1] - 1 - finite[:, ::-1].argmax(axis=1)
+    return np.where(finite.any(axis=1), change[last] / real.cumsum(axis=1)[last], np.nan)
 
 
 def _first_step(mask: Array) -> Array:

@@ -34,7 +34,8 @@ class LossGradientCurves(Pictured):
 
     Total derivatives: dL/dh_t holds what comes through the output at t, the layers above and all
     later steps; dL/dc_t what comes through h_t as well. -inf where the gradient is exactly zero,
-    NaN beyond an example's length; log10_c is None without a cell state.
+    NaN beyond an example's length; where a mask keeps the state, that of the last step that
+    counted. log10_c is None without a cell state.
     """
 
     layer: int
@@ -80,7 +81,7 @@ def loss_gradient_curves(
     Raises:
         InputError: a gradient that does not fit the output, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> gradient = torch.zeros(2, 5, 4)
@@ -89,8 +90,7 @@ def loss_gradient_curves(
         (2, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
-    gradient = problem.like_output(output_gradient, "output_gradient")
-    arriving = Arriving.of(problem, gradient, final_state_gradient)
+    arriving = Arriving.of(problem, output_gradient, "output_gradient", final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
     parts = chunks(problem, len(problem.cells), PARTS)
     in_threads(sweep.run, parts, "loss gradients")

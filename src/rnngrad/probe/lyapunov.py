@@ -60,7 +60,7 @@ def lyapunov_exponents(
         InputError: count or warmup out of range, and whatever `jacobian_curves` refuses.
         TypeError: count or warmup that are no integers.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> rnn, x = torch.nn.RNN(3, 4, batch_first=True), torch.zeros(2, 50, 3)
         >>> rnngrad.lyapunov_exponents(rnn, x, count=2).shape

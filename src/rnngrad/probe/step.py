@@ -90,7 +90,7 @@ def jacobian_curves_of_step(
             dtype, mixes examples, has a memory, is random, or returns NaN or inf.
         TypeError: integer inputs or states.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> cell, x = torch.nn.LSTMCell(3, 4).double(), torch.zeros(2, 5, 3).double()
         >>> start = (torch.zeros(2, 4).double(), torch.zeros(2, 4).double())

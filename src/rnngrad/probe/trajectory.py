@@ -19,7 +19,8 @@ from rnngrad.probe.curves import MaybeNone
 class Trajectory(Pictured):
     """States, gates and factors of one layer, float64 arrays with (batch, time) in front.
 
-    h: (batch, time + 1, H), from the initial state on; c likewise, None without a cell state.
+    h: (batch, time + 1, H), from the initial state on, NaN beyond an example's length; c likewise,
+    None without a cell state.
     gates: activations (batch, time, H) by torch's letters: i, f, g, o of an LSTM; r, z, n of a GRU;
     none of an RNN.
     factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
@@ -77,7 +78,7 @@ def trajectory(
     Raises:
         InputError: the forward pass overflows, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> lstm, x = torch.nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> path = rnngrad.trajectory(lstm, x)

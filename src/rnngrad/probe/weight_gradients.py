@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
+from rnngrad.plot import draw_parts
 from rnngrad.probe._cotangents import Arriving, Cotangents, LayerMaps
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
@@ -22,6 +23,16 @@ REDUCTIONS = ("norm", "log10_norm", "none", "curve")
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
 ONE = ScaledRows.of(np.ones((1, 1)))
+
+
+class WeightGradientParts(dict[str, Array]):
+    """An array for each weight, by torch's flat name (weight_ih_l0, bias_hh_l1, ...)."""
+
+    def __init__(self, parts: dict[str, Array], reduce: str) -> None:
+        super().__init__(parts)
+        self.reduce = reduce
+
+    plot = draw_parts
 
 
 @probing
@@ -35,7 +46,7 @@ def weight_gradient_parts(
     lengths: Sequence[int] | Array | Tensor | None = None,
     mask: Array | Tensor | None = None,
     final_state_gradient: Tensor | tuple[Tensor, Tensor] | None = None,
-) -> dict[str, Array]:
+) -> WeightGradientParts:
     """The part of dL_T/dW that enters at each step t, for every loss L_T at once.
 
     Args:
@@ -48,12 +59,12 @@ def weight_gradient_parts(
         final_state_gradient: as in `rnngrad.loss_gradient_curves`, of the loss at the last step.
 
     Returns:
-        For each weight of the module, by torch's flat name (weight_ih_l0, bias_hh_l1, ...), a
-        float64 array (batch, T_loss, T_step), followed by the weight's shape for "none". It is zero
-        above the diagonal (T_step > T_loss) and where steps do not count. The sum of the parts over
-        both step axes is autograd's gradient of sum_T L_T; of a parametrized module (weight_norm,
-        orthogonal) that with respect to the effective weight, `module.weight_hh_l0`. Of "curve"
-        (batch, T_step), NaN beyond the lengths.
+        A dict: for each weight a float64 array (batch, T_loss, T_step), followed by the weight's
+        shape for "none". It is zero above the diagonal (T_step > T_loss) and where steps do not
+        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T; of a
+        parametrized module (weight_norm, orthogonal) that with respect to the effective weight,
+        `module.weight_hh_l0`. Of "curve" (batch, T_step), NaN beyond the lengths. Its
+        `.plot(ax=None, weight="weight_hh_l0")` draws it.
 
     Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
@@ -64,7 +75,7 @@ def weight_gradient_parts(
         InputError: an unknown reduction, gradients that do not fit the output, parts beyond 4 GiB,
             norms beyond the memory, and whatever `jacobian_curves` refuses.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> gru, x = torch.nn.GRU(3, 4, batch_first=True), torch.zeros(2, 5, 3)
         >>> parts = rnngrad.weight_gradient_parts(gru, x, torch.ones(2, 5, 4))
@@ -72,10 +83,9 @@ def weight_gradient_parts(
         (2, 5, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
-    gradients = problem.like_output(output_gradients, "output_gradients")
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
-    arriving = Arriving.of(problem, gradients, final_state_gradient)
+    arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
     out, curve, real = _empty(problem, reduce), reduce == "curve", problem.counts.real.numpy()
 
     def run(example: int) -> None:
@@ -89,10 +99,10 @@ def weight_gradient_parts(
                 out[name][example][index] = part
 
     in_threads(run, range(problem.batch), "weight gradients")
-    if not curve:
-        return out
-    beyond = np.arange(real.shape[1]) >= problem.counts.ends.numpy()[:, None]
-    return {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
+    if curve:
+        beyond = np.arange(real.shape[1]) >= problem.counts.ends.numpy()[:, None]
+        out = {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
+    return WeightGradientParts(out, reduce)
 
 
 def _empty(problem: Problem, reduce: str) -> dict[str, Array]:

@@ -1,0 +1,47 @@
+"""The code of the documentation's pages and of the notebook runs."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(block, names)
+    assert names["curves"].log10_frobenius.shape == (4, 600)
+    assert list(names["reach"].layers)[-1] == "encoder.1.backward"
+
+
+def test_every_cell_of_the_notebook_runs_and_shows_something() -> None:
+    notebook = json.loads((ROOT / "examples" / "tour.ipynb").read_text())
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            *statements, last = ast.parse("".join(cell["source"])).body
+            assert isinstance(last, ast.Expr)
+            exec(compile(ast.Module(statements, []), "notebook", "exec"), names)
+            shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    first, picture, reach = shown
+    assert "underflow" in first._repr_html_()
+    assert [line.get_label() for line in picture.lines][:3] == [
+        f"forget bias {b}" for b in (0, 1, 3)
+    ]
+    assert "encoder.1" in reach._repr_html_()
