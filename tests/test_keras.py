@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -20,6 +19,7 @@ import rnngrad
 
 FIXTURES = Path(__file__).with_name("keras_fixtures")
 ROOT = FIXTURES.parents[1]
+NO_KERAS = "Keras is not installed here; .ci/run has it in .keras-venv"
 LAYERS = {
     "encoder": "LSTM(3, 4, batch_first=True)",
     "gru": "GRU(4, 3, batch_first=True)",
@@ -205,7 +205,7 @@ def test_what_is_no_layer():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own, to NumPy
 def test_live_layers_of_keras_itself():
-    keras = pytest.importorskip("keras", reason="Keras is not installed; CI has it elsewhere")
+    keras = pytest.importorskip("keras", reason=NO_KERAS)
     layers = keras.layers
     for layer in (layers.LSTM(4), layers.GRU(3), layers.SimpleRNN(5, activation="relu")):
         layer.return_sequences = True
@@ -219,10 +219,10 @@ def test_live_layers_of_keras_itself():
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_h5py")
 def test_files_that_keras_writes_now(tmp_path: Path):
-    python = os.environ.get("RNNGRAD_KERAS_PYTHON")
-    if python is None:
-        pytest.skip("RNNGRAD_KERAS_PYTHON names no python that has Keras")
-    subprocess.run([python, FIXTURES / "make.py", tmp_path], check=True, capture_output=True)
+    pytest.importorskip("keras", reason=NO_KERAS)
+    subprocess.run(
+        [sys.executable, FIXTURES / "make.py", tmp_path], check=True, capture_output=True
+    )
     for name in LAYERS:
         module = rnngrad.from_keras(tmp_path / "model.keras", name)
         check_outputs(module, name, tmp_path)

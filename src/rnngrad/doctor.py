@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 
+from rnngrad.errors import InputError
+
 
 def checks() -> Iterator[tuple[bool | None, str, str]]:
     """Is it well (None: it is optional and not there), what, and what there is to say."""
@@ -32,7 +34,7 @@ def checks() -> Iterator[tuple[bool | None, str, str]]:
         yield True, loops, f"ready in {time.perf_counter() - begun:.1f} s, kept in {folder}"
     except Exception as error:  # whatever is wrong is told
         yield False, loops, f"{error}: NUMBA_CACHE_DIR may name a folder for them"
-    with suppress(ImportError):  # which ones are missing is said
+    with suppress(ImportError, InputError):  # which ones are missing is said
         import torch
 
         yield True, "cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"

@@ -1,5 +1,7 @@
 """The one exception that stands for bad input, and text that fits on one line."""
 
+from importlib.util import find_spec
+
 
 def printable(text: str) -> str:
     """The text with line breaks, and what else no terminal or page should be sent, written out."""
@@ -15,3 +17,10 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+def needs(extra: str, *modules: str) -> None:
+    """Raise InputError unless the modules that an extra of the package brings are there."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise InputError(f"{module} is not installed: pip install 'rnngrad[{extra}]'")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 from rnngrad.saved import chosen, module_of
 
 # weights, class and settings; a file of weights alone says neither of the latter
@@ -84,6 +84,7 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Class and settings by name, which a file of weights has not; name and weights by place."""
+    needs("keras", "h5py")
     known, found, weights = dict[str, Any](), dict[str, Any](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +107,6 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
                 weights = io.BytesIO(archive.read("model.weights.h5"))
         with import_module("h5py").File(weights) as file:
             file.visititems(look)
-    except ImportError:
-        raise InputError(f"{path}: needs h5py: pip install 'rnngrad[keras]'") from None
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
