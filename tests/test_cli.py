@@ -385,7 +385,7 @@ def test_a_reader_that_has_had_enough_is_no_error():
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        assert b"Error" not in process.stderr.read()
+        assert b"Broken" not in process.stderr.read()
     assert process.returncode == 1
 
 

@@ -167,7 +167,7 @@ def _as_text(ax: Any, steps: int) -> str:
         if x[:1] == [0]:  # from edge to edge: steps begin at 1
             picture.line(y[0])
             key.append(f"─ {line.get_label()}")
-        elif x:
+        else:
             marker, looks = next(markers)
             picture.draw(picture.signal(x, y, marker=marker).lines(True))
             key.append(f"{looks} {line.get_label()}")
