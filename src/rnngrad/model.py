@@ -13,7 +13,7 @@ from tqdm import tqdm
 from rnngrad import probe
 from rnngrad._recording import Run, given, like, record
 from rnngrad.errors import InputError
-from rnngrad.plot import Pictured, draw_layers
+from rnngrad.plot import Pictured, draw_layers, span, text_table
 
 LITTLE = -2.0  # log10: less than 1 % of the largest
 
@@ -83,16 +83,16 @@ class LayerReach(Pictured):
         row = {
             "layer": self.name,
             "module": f"{type(self.module).__name__}({self.module.hidden_size})",
-            "steps": _range(lengths, "{:.0f}"),
-            "decades/step": _range(fate.decades_per_step, "{:+.3f}"),
-            "horizon": _range(fate.horizon, "{:.0f}"),
-            "log10 |J| at end": _range(fate.log10_frobenius[end], "{:+.1f}"),
+            "steps": span(lengths, ".0f", absent="never"),
+            "decades/step": span(fate.decades_per_step, "+.3f", absent="never"),
+            "horizon": span(fate.horizon, ".0f", absent="never"),
+            "log10 |J| at end": span(fate.log10_frobenius[end], "+.1f", absent="never"),
             "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
-            "0 in float32 from": _range(first_zero, "{:.0f}"),
+            "0 in float32 from": span(first_zero, ".0f", absent="never"),
         }
         if self.loss_gradients is not None:
-            row["log10 |dL/dh_1|"] = _range(self.loss_gradients.log10_h[:, 0], "{:+.1f}")
-            row["learns back"] = _range(self.learns_back, "{:.0f}")
+            row["log10 |dL/dh_1|"] = span(self.loss_gradients.log10_h[:, 0], "+.1f", absent="never")
+            row["learns back"] = span(self.learns_back, ".0f", absent="never")
         return row
 
 
@@ -108,9 +108,7 @@ class GradientReach(Pictured):
     def __str__(self) -> str:
         rows: list[Any] = [layer.row() for layer in self.layers.values()]
         rows = [list(rows[0]), *(list(row.values()) for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join((self.title, "", *lines))
+        return f"{self.title}\n\n{text_table(rows)}"
 
 
 def gradient_reach(
@@ -198,12 +196,3 @@ def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
     t = torch.arange(x.shape[1])
     back = lengths[:, None] - 1 - t
     return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x
-
-
-def _range(values: np.ndarray, form: str) -> str:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return "never"
-    text = " .. ".join(dict.fromkeys(form.format(end) for end in (known.min(), known.max())))
-    absent = len(values) - len(known)
-    return f"{text} ({absent} of {len(values)}: never)" if absent else text

@@ -8,7 +8,7 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -68,6 +68,21 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(map(str, value)) + "}"
     return repr(value) if isinstance(value, str | int | float) else type(value).__name__
+
+
+def span(values: Array, digits: str, form: str = "{}", absent: str = "") -> str:
+    """The smallest and the largest number, and how many of the examples have none (NaN)."""
+    known, none = values[~np.isnan(values)], int(np.isnan(values).sum())
+    if not len(known):
+        return absent or "-"
+    text = form.format(" .. ".join(dict.fromkeys(f"{v:{digits}}" for v in np.sort(known)[[0, -1]])))
+    return f"{text} ({none} of {len(values)}: {absent})" if none and absent else text
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, their columns one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def compare(results: Mapping[str, Any], ax: Any = None) -> Any:

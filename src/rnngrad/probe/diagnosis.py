@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.plot import Pictured, draw_diagnosis
+from rnngrad.plot import Pictured, draw_diagnosis, span, text_table
 from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
@@ -87,8 +87,8 @@ class Diagnosis(Pictured):
         return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
-        table, summary = _aligned(_verdict_rows(self)), _aligned(_summary_rows(self))
-        return "\n".join((self.title, "", *table, "", *summary))
+        tables = text_table(_verdict_rows(self)), text_table(_summary_rows(self))
+        return "\n\n".join((self.title, *tables))
 
 
 @probing
@@ -342,9 +342,9 @@ def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
         if here.any():
             first = diagnosis.first_steps(name)
             there = diagnosis.log10_frobenius[np.arange(len(here)), here.argmax(axis=1)]
-            sizes = _range(there[here.any(axis=1)], "+.1f")
+            sizes = span(there[here.any(axis=1)], "+.1f")
             share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
-            row = name, _range(first, ".0f"), share, sizes, meaning.format(**words)
+            row = name, span(first, ".0f"), share, sizes, meaning.format(**words)
             rows.append((np.nanmin(first), *row))
     return [HEADER, *(row for _, *row in sorted(rows))]
 
@@ -353,32 +353,17 @@ def _summary_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     real = diagnosis.verdict != ""
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     zero = _first_step((diagnosis.naive_flushed == 0) & real)
-    horizon = _range(diagnosis.horizon, ".0f", "step {}", "never within these steps")
-    flushed = _range(zero, ".0f", "0 from step {}", "never 0")
-    gradual = _range(diagnosis.naive[at_end], ".2g", otherwise="NaN")
+    horizon = span(diagnosis.horizon, ".0f", "step {}", "never within these steps")
+    flushed = span(zero, ".0f", "0 from step {}", "never 0")
+    gradual = span(diagnosis.naive[at_end], ".2g", absent="NaN")
     naive = f"flush-to-zero: {flushed}; gradual underflow: {gradual} at the end"
     return [
-        ("rate", f"{_range(diagnosis.decades_per_step, '+.4f')} decades per step"),
+        ("rate", f"{span(diagnosis.decades_per_step, '+.4f')} decades per step"),
         ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
-        ("at the end", f"true log10 |J| = {_range(diagnosis.log10_frobenius[at_end], '+.1f')}"),
+        ("at the end", f"true log10 |J| = {span(diagnosis.log10_frobenius[at_end], '+.1f')}"),
         (f"naive {_short(diagnosis.dtype)}", naive),
     ]
 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _range(values: Array, digits: str, form: str = "{}", otherwise: str = "") -> str:
-    """The smallest and the largest number, and how many of the examples have none."""
-    known = values[~np.isnan(values)]
-    absent = len(values) - len(known)
-    if not len(known):
-        return otherwise or "-"
-    text = form.format(" .. ".join(dict.fromkeys(f"{v:{digits}}" for v in np.sort(known)[[0, -1]])))
-    return f"{text} ({absent} of {len(values)}: {otherwise})" if absent and otherwise else text
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
