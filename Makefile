@@ -80,7 +80,7 @@ GPU_PACKAGES := $(foreach p,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cu
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton,--no-emit-package $(p))
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
-	@uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra study --extra dev \
+	@uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra study --extra keras --extra dev \
 	  --constraint constraints.txt $(GPU_PACKAGES) --no-annotate --no-header \
 	  --output-file requirements.lock pyproject.toml
 

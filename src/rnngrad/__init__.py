@@ -1,7 +1,7 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `rnngrad.probe`, `model` and `plot`. They are resolved on first use
-(PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
+The public names below live in `rnngrad.probe`, `keras`, `model` and `plot`. They are resolved on
+first use (PEP 562), so that `import rnngrad` and the rooms without torch stay quick to import.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    from rnngrad.keras import from_keras
     from rnngrad.model import gradient_reach
     from rnngrad.plot import compare
     from rnngrad.probe import (
@@ -38,6 +39,7 @@ __all__ = [
     "autograd_column_sums",
     "compare",
     "diagnose",
+    "from_keras",
     "gradient_reach",
     "jacobian_curves",
     "jacobian_curves_of_step",
@@ -47,7 +49,11 @@ __all__ = [
     "weight_gradient_parts",
 ]
 
-HOMES = {"compare": "rnngrad.plot", "gradient_reach": "rnngrad.model"}
+HOMES = {
+    "compare": "rnngrad.plot",
+    "from_keras": "rnngrad.keras",
+    "gradient_reach": "rnngrad.model",
+}
 
 
 def __getattr__(name: str) -> object:

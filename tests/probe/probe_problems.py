@@ -132,7 +132,7 @@ Array = np.ndarray
 
 def times_scaled(M: Array, J: Array, exponent: Array) -> tuple[Array, Array]:
     """M times the rows J[i] 2**exponent[i]; every row of the product has its own scale again."""
-    size = np.where(M == 0, ZERO, np.frexp(M)[1]) + exponent
+    size = np.where(M == 0, ZERO, np.frexp(M)[1].astype(np.int64)) + exponent
     top = size.max(axis=1)
     J = np.ldexp(M, (exponent - top[:, None]).clip(-5000, 5000)) @ J
     size = np.abs(J).max(axis=1)

@@ -1,5 +1,6 @@
 """Every bad input is one clear line."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,19 @@ def with_nan(module: nn.RNNBase, name: str, value: float = float("nan")) -> nn.R
     with torch.no_grad():
         getattr(module, name)[2, 1] = value
     return module
+
+
+def quantised() -> nn.Module:
+    from torch.ao.nn.quantized.dynamic import LSTM
+
+    with warnings.catch_warnings(action="ignore"):  # torch's own, that this will go
+        return LSTM(3, 4)
+
+
+def keras_layer() -> Any:
+    """As much of one as is looked at."""
+    names = {"__module__": "keras.src.layers.rnn.lstm", "get_weights": list}
+    return type("LSTM", (), names)()
 
 
 class Unbounded(nn.Module):
@@ -131,7 +145,15 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "step of another shape": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
-        "step returns a state of another structure or shape than it was given",
+        "step returns a state of another structure or shape than it was given: (2, 4), not (2, 1)",
+    ),
+    "step of another structure": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: (s["h"], 1.0), X, {"h": X[:, 0]}),
+        "than it was given: ((2, 3), ('?',)), not {'h': (2, 3)}",
+    ),
+    "module as a step": (
+        lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),
+        "step is an nn.GRU over all steps: use rnngrad.jacobian_curves",
     ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),
@@ -271,11 +293,11 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "bidirectional": (
         lambda: rnngrad.jacobian_curves(lstm(bidirectional=True), X),
-        "copy each direction of a layer into a module of its own",
+        "a bidirectional module is two networks: use rnngrad.gradient_reach",
     ),
     "projection": (
         lambda: rnngrad.jacobian_curves(lstm(proj_size=2), X),
-        "use rnngrad.jacobian_curves_of_step",
+        "use rnngrad.gradient_reach",
     ),
     "dropout": (
         lambda: rnngrad.jacobian_curves(lstm(num_layers=2, dropout=0.5), X),
@@ -303,6 +325,29 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "another module": (
         lambda: rnngrad.jacobian_curves(nn.LSTMCell(3, 4), X),
         "for any other step function use rnngrad.jacobian_curves_of_step",
+    ),
+    "model with a module inside": (
+        lambda: rnngrad.diagnose(nn.ModuleDict({"encoder": nn.ModuleDict({"lstm": lstm()})}), X),
+        "it has .encoder.lstm: pass that, or use rnngrad.gradient_reach",
+    ),
+    "DataParallel": (
+        lambda: rnngrad.jacobian_curves(nn.DataParallel(lstm()), X),
+        "module is a torch.nn.parallel.data_parallel.DataParallel, not nn.RNN, nn.LSTM or nn.GRU; "
+        "it has .module: pass that",
+    ),
+    "quantised": (
+        lambda: rnngrad.jacobian_curves(quantised(), X),
+        "module is a torch.ao.nn.quantized.dynamic.modules.rnn.LSTM, not nn.RNN, nn.LSTM or "
+        "nn.GRU; pass the module that was quantised",
+    ),
+    "layer of Keras": (
+        lambda: rnngrad.jacobian_curves(keras_layer(), X),
+        "module is a keras.src.layers.rnn.lstm.LSTM, not nn.RNN, nn.LSTM or nn.GRU; "
+        "rnngrad.from_keras makes one",
+    ),
+    "complex inputs": (
+        lambda: rnngrad.jacobian_curves(lstm(), X.to(torch.complex64)),
+        "got torch.complex64: pass torch.view_as_real",
     ),
     "packed": (
         lambda: rnngrad.jacobian_curves(lstm(), pack_padded_sequence(X, [5, 5], batch_first=True)),  # pyright: ignore[reportArgumentType]

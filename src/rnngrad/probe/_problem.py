@@ -27,7 +27,7 @@ States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
 GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
-OF_STEP = "rnngrad.jacobian_curves_of_step"
+OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 
 class LayerRun(NamedTuple):
@@ -197,10 +197,8 @@ def _with_float64(device: torch.device) -> torch.device:
 def _supported(given: nn.Module) -> nn.RNNBase:
     module = getattr(given, "_orig_mod", given)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
-        raise TypeError(
-            f"module is a {type(module).__name__}, not nn.RNN, nn.LSTM or nn.GRU; "
-            f"for any other step function use {OF_STEP}"
-        )
+        name = f"{type(module).__module__}.{type(module).__qualname__}"
+        raise TypeError(f"module is a {name}, not nn.RNN, nn.LSTM or nn.GRU; {_instead(module)}")
     kind = type(module)
     # torch.compile writes a forward to the module that it returns, and marks it
     replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
@@ -211,10 +209,8 @@ def _supported(given: nn.Module) -> nn.RNNBase:
             f"a step and use {OF_STEP}"
         )
     refusals = {
-        "bidirectional modules are not supported: copy each direction of a layer into a module "
-        "of its own, the backward one for torch.flip(inputs, time); upper layers read "
-        "both directions below": module.bidirectional,
-        f"proj_size > 0 is not supported: write the step and use {OF_STEP}": module.proj_size,
+        f"a bidirectional module is two networks: use {OF_MODEL}": module.bidirectional,
+        f"a module with proj_size > 0 has two states h: use {OF_MODEL}": module.proj_size,
         "the module drops out between layers: call module.eval() first": (
             module.dropout and module.training and module.num_layers > 1
         ),
@@ -226,6 +222,18 @@ def _supported(given: nn.Module) -> nn.RNNBase:
         if applies:
             raise InputError(message)
     return module
+
+
+def _instead(module: object) -> str:
+    """What to do with something else."""
+    inside = module.named_modules() if isinstance(module, nn.Module) else ()
+    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(GATES))]:
+        return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"
+    if hasattr(module, "get_weights"):
+        return "rnngrad.from_keras makes one of a layer of Keras"
+    if "quantized" in type(module).__module__:
+        return "pass the module that was quantised"
+    return f"for any other step function use {OF_STEP}"
 
 
 def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:
@@ -355,10 +363,9 @@ def check_floating(tensor: Tensor, name: str) -> None:
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} is a sparse tensor: make it dense")
     if not tensor.is_floating_point() or tensor.itemsize < 2:
-        raise TypeError(
-            f"{name} must be floating point of 16 bits or more, got {tensor.dtype}: embed or "
-            "convert it first"
-        )
+        cure = "pass torch.view_as_real" if tensor.is_complex() else "embed or convert it first"
+        must = "must be floating point of 16 bits or more"
+        raise TypeError(f"{name} {must}, got {tensor.dtype}: {cure}")
 
 
 def _check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:

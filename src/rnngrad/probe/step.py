@@ -121,6 +121,9 @@ def jacobian_curves_of_step(
 def _check_order(step: Step) -> None:
     """A cell takes (input, state); where both have one size, (state, input) fits as well."""
     step = getattr(step, "_orig_mod", step)  # of torch.compile
+    if isinstance(step, torch.nn.RNN | torch.nn.LSTM | torch.nn.GRU):
+        name = type(step).__name__
+        raise InputError(f"step is an nn.{name} over all steps: use rnngrad.jacobian_curves")
     function = getattr(step, "forward", step)
     schema = getattr(function, "schema", None)  # of TorchScript
     try:
@@ -184,10 +187,16 @@ class _FlatStep:
     def __call__(self, flat: Tensor, x: Tensor) -> Tensor:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, strict=True)
         tree = pytree.tree_unflatten([part.reshape(shape) for part, shape in parts], self.spec)
-        leaves, spec = pytree.tree_flatten(self.step(tree, x))
+        new = self.step(tree, x)
+        leaves, spec = pytree.tree_flatten(new)
         shapes = [getattr(leaf, "shape", None) for leaf in leaves]
         if spec != self.spec or shapes != self.shapes:
-            raise InputError("step returns a state of another structure or shape than it was given")
+            what = "step returns a state of another structure or shape than it was given"
+            found, wanted = (
+                pytree.tree_map(lambda leaf: tuple(getattr(leaf, "shape", "?")), state)
+                for state in (new, tree)
+            )
+            raise InputError(f"{what}: {found}, not {wanted}")
         if any(leaf.dtype != flat.dtype for leaf in leaves):
             dtypes = ", ".join(str(leaf.dtype) for leaf in leaves)
             raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")

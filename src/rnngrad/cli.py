@@ -1,0 +1,190 @@
+"""The command `rnngrad`: the study's question, the probe on a file's weights, and a check-up.
+
+Nothing heavy is imported before a command needs it, so that help comes at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import shtab
+
+from rnngrad.errors import InputError, printable
+
+EXIT = "exit status: 0 done, 1 bad input (one line on stderr), 2 wrong usage, 130 Ctrl-C"
+UNSET = "state", "png", "lengths", "module"
+SIZE = 78, 20  # of a picture as text
+MARKERS = {"braille": "⠒", "+": "+", ".": "."}  # of its curves, and how they look
+WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command in ``sys.argv``, or another one, and return its exit status."""
+    options = _parser().parse_args(arguments, argparse.Namespace(**dict.fromkeys(UNSET)))
+    try:
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
+        status = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, TypeError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate" not in str(error):
+            raise
+        sys.exit(f"rnngrad {options.command}: {printable(str(error))}")
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    says = "How far back do gradients reach in RNNs, LSTMs and GRUs?"
+    parser = argparse.ArgumentParser("rnngrad", description=says, epilog=EXIT)
+    version = f"rnngrad {metadata.version('rnngrad')}"
+    parser.add_argument("--version", action="version", version=version)
+    shtab.add_argument_to(parser, help="print a shell's completion of this command")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], says: str) -> Callable[..., Any]:
+        one = commands.add_parser(
+            name, help=says, description=says, epilog=EXIT, argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        one.set_defaults(run=run)
+        return one.add_argument
+
+    def common(add: Callable[..., Any]) -> None:
+        add("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
+        add("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
+        add("--png", metavar="FILE", help="draw into a file, not as text")
+
+    add = command("diagnose", _diagnose, "the question: why is an untrained cell's gradient zero?")
+    add("--cell", choices=("rnn", "lstm", "gru"), default="lstm", help="kind of cell")
+    add("--init", choices=("keras", "torch", "chrono", "identity"), default="keras", help="weights")
+    add("--forget-bias", type=float, default=1.0, metavar="B", help="of an LSTM by --init keras")
+    add("--units", type=int, default=200, metavar="H", help="units of the cell")
+    add("--features", type=int, default=100, metavar="D", help="numbers per word")
+    add("--steps", type=int, default=1403, metavar="T", help="steps, padding included")
+    add("--padding", choices=("pre", "post", "none"), default="pre", help="zeros: where they stand")
+    add("--words", type=int, default=36, metavar="N", help="random words beside the padding")
+    add("--start", choices=("uniform", "zero"), default="uniform", help="h_0, c_0: U(0, 1) or 0")
+    add("--seed", type=int, default=1, help="of weights, words and start")
+    common(add)
+    add = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
+    add("file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5")
+    add("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
+    add("--lengths", metavar="N.npy", help="the real steps of each example")
+    add("--module", metavar="NAME", help="which of the file's recurrent modules")
+    add("--layer", type=int, default=-1, help="which of the module's layers, from 0")
+    add("--nonlinearity", choices=("tanh", "relu"), default="tanh", help="of a state dict's RNN")
+    common(add)
+    command("doctor", _doctor, "check versions, compiled loops, cores, GPU, packages, data")
+    return parser
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    import torch
+
+    from rnngrad.models import initializers
+
+    H, D, T = options.units, options.features, options.steps
+    if min(H, D, T, options.words) < 1:
+        raise InputError("--units, --features, --steps and --words are whole numbers from 1")
+    torch.manual_seed(options.seed)
+    relu = {"nonlinearity": "relu"} if (options.cell, options.init) == ("rnn", "identity") else {}
+    module = getattr(torch.nn, options.cell.upper())(D, H, batch_first=True, **relu)
+    if options.init != "torch":
+        initializers.initialize_like_keras(module, options.forget_bias)
+    if options.init == "identity":
+        initializers.set_identity(module)
+    if options.init == "chrono":
+        initializers.set_chrono_biases(module, T)
+    words = T if options.padding == "none" else min(options.words, T)
+    first = T - words if options.padding == "pre" else 0
+    inputs = torch.zeros(1, T, D)
+    inputs[:, first : first + words] = WORD_SCALE * torch.randn(words, D)
+    make = torch.rand if options.start == "uniform" else torch.zeros
+    h_0, c_0 = make(1, 1, H), make(1, 1, H)
+    return _answer(options, module, inputs, (h_0, c_0) if options.cell == "lstm" else h_0)
+
+
+def _probe(options: argparse.Namespace) -> int:
+    import torch
+
+    from rnngrad.keras import from_keras
+    from rnngrad.saved import recurrent_module
+
+    if options.file.endswith((".keras", ".h5")):
+        module = from_keras(options.file, options.module)
+    else:
+        module = recurrent_module(options.file, options.module, options.nonlinearity)
+    lengths = _array(options.lengths) if options.lengths else None
+    inputs = torch.from_numpy(_array(options.inputs))
+    return _answer(options, module, inputs, lengths=lengths, layer=options.layer)
+
+
+def _array(path: str) -> Any:
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: holds no single array of numbers: write it with numpy.save")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _answer(options: argparse.Namespace, module: Any, *given: Any, **more: Any) -> int:
+    import torch
+    from matplotlib.figure import Figure
+
+    import rnngrad
+
+    state = options.state or ("c" if isinstance(module, torch.nn.LSTM) else "h")
+    dtype = getattr(torch, options.dtype)
+    found = rnngrad.diagnose(module, *given, state=state, dtype=dtype, **more)
+    print(f"{found}\n")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    ax = found.plot(figure.subplots())
+    if options.png:
+        figure.savefig(options.png, format="png", dpi=150)
+    print(f"drawn: {options.png}" if options.png else _as_text(ax, found.verdict.shape[1]))
+    return 0
+
+
+def _as_text(ax: Any, steps: int) -> str:
+    """The picture's curves and the end of float32, as a terminal shows them."""
+    import numpy as np
+    import plotext
+
+    picture, key, markers = plotext.figure.clear(), [], iter(MARKERS.items())
+    for line in (line for line in ax.lines if not line.get_label().startswith("_")):
+        x, y = line.get_xydata()[np.isfinite(line.get_ydata())].T.tolist()
+        if x[:1] == [0]:  # from edge to edge: steps begin at 1
+            picture.line(y[0])
+            key.append(f"─ {line.get_label()}")
+        else:
+            marker, looks = next(markers)
+            picture.draw(picture.signal(x, y, marker=marker).lines(True))
+            key.append(f"{looks} {line.get_label()}")
+    picture.label(ax.get_xlabel(), axis="x").title(ax.get_ylabel()).plot_size(*SIZE)
+    picture.ruler("x").ticks(np.linspace(1, steps, 5).astype(int).tolist())
+    return "\n".join([picture.build().string(colorless=not sys.stdout.isatty()), *key])
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from rnngrad.doctor import checks
+
+    bad = False
+    for well, name, says in checks():
+        bad |= well is False
+        print(f"{'--' if well is None else 'ok' if well else 'BAD':5}{name:19}{says}", flush=True)
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Keras' recurrent layers as torch modules with the same numbers.
+
+Keras keeps kernels as (features, gates * H), torch as (gates * H, features). The gates of an LSTM
+stand in the same order, i, f, c, o; those of a GRU are z, r, h in Keras and r, z, n in torch. torch
+adds two biases where Keras has one, but for the GRU.
+"""
+
+import io
+import json
+import os
+import zipfile
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rnngrad.errors import InputError, needs
+from rnngrad.saved import chosen, module_of
+
+# weights, class and settings; a file of weights alone says neither of the latter
+Layer = tuple[list[np.ndarray], str, dict[str, Any]]
+NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}  # by the number of gates
+TORCH = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+VARS = "/cell/vars"  # where a file has the weights of a recurrent layer
+OWN_STEP = "write the layer as a step and use rnngrad.jacobian_curves_of_step"
+# what settings must be, and what to do where they are not
+NEEDED = {
+    "recurrent_activation": ("sigmoid", OWN_STEP),
+    "reset_after": (True, OWN_STEP),
+    "go_backwards": (False, "pass weights alone (model.save_weights), and flip the inputs' steps"),
+}
+
+
+def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LSTM | nn.GRU:
+    """The torch module that computes what a layer of Keras computes; Keras is not imported.
+
+    Args:
+        layer_or_file: a built LSTM, GRU (``reset_after=True``) or SimpleRNN (tanh or relu), or the
+            path of a ``.keras`` or ``.weights.h5`` file of Keras 3, which needs h5py.
+        name: the layer's name in the file; None where there is but one.
+
+    Returns:
+        A module with ``batch_first=True``, as Keras runs the layer in inference, without dropout.
+        Masks are no part of a layer: pass ``lengths=`` to the probe. A ``.weights.h5`` file holds
+        no settings: its layers get Keras' default ones.
+
+    Raises:
+        InputError: torch has no such layer, the file is no such file, or ``name`` is not in it.
+        TypeError: neither a layer nor a path.
+
+    Example:
+        >>> import rnngrad
+        >>> rnngrad.from_keras("tests/keras_fixtures/model.keras", "encoder")
+        LSTM(3, 4, batch_first=True)
+    """
+    if not isinstance(layer_or_file, str | os.PathLike):
+        return _module("the layer", *_live(layer_or_file))
+    path = os.fspath(layer_or_file)
+    layers = _layers_of_file(path)
+    name = chosen(name, layers, path)
+    return _module(f"{path}: {name}", *layers[name])
+
+
+def _live(layer: Any) -> Layer:
+    if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):
+        raise TypeError(f"from_keras takes a Keras layer or a path, got {type(layer).__name__}")
+    if not (weights := [np.asarray(weight) for weight in layer.get_weights()]):
+        raise InputError("the layer has no weights yet: call it once, or layer.build(shape)")
+    return weights, type(layer).__name__, layer.get_config()
+
+
+def _layers_of_file(path: str) -> dict[str, Layer]:
+    """The recurrent layers by their names; a second one of a name by its place in the file."""
+    known, found = _read(path)
+    layers: dict[str, Layer] = {}
+    for place, (name, weights) in found.items():
+        if known and (name not in known or name in layers):
+            raise InputError(f"{path}: the settings of {place} are not in it: pass the layer")
+        layers[place if name in layers else name] = weights, *known.get(name, ("", {}))
+    return layers
+
+
+def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Class and settings by name, which a file of weights has not; name and weights by place."""
+    needs("keras", "h5py")
+    known, found, weights = dict[str, Any](), dict[str, Any](), path
+
+    def note(part: dict[str, Any]) -> dict[str, Any]:
+        config = part.get("config")
+        if isinstance(config, dict) and "name" in config and "class_name" in part:
+            known[config["name"]] = part["class_name"], config
+        return part
+
+    def look(at: str, group: Any) -> None:
+        arrays = [np.asarray(group[key]) for key in sorted(group)] if at.endswith(VARS) else []
+        if _gates(arrays):
+            place = at.removesuffix(VARS)
+            own = group.file.get(f"{place}/vars")
+            found[place] = own.attrs.get("name", place) if own else place, arrays
+
+    try:
+        if path.endswith(".keras"):
+            with zipfile.ZipFile(path) as archive:
+                json.loads(archive.read("config.json"), object_hook=note)
+                weights = io.BytesIO(archive.read("model.weights.h5"))
+        with import_module("h5py").File(weights) as file:
+            file.visititems(look)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a .keras or .weights.h5 file: {error}") from None
+    return known, found
+
+
+def _gates(weights: list[np.ndarray]) -> int:
+    """The number of gates by the shapes of kernels and bias, 0 for another kind of layer."""
+    if [weight.ndim for weight in weights] not in ([2, 2], [2, 2, 1], [2, 2, 2]):
+        return 0
+    H, columns = weights[1].shape
+    fits = all(weight.shape[-1] == columns for weight in weights)
+    return next((gates for gates in NAMES if fits and 0 < columns == gates * H), 0)
+
+
+def _module(where: str, weights: list[np.ndarray], kind: str, config: dict[str, Any]) -> Any:
+    gates = _gates(weights)
+    if not gates or (kind and kind != NAMES[gates]):
+        what = f"is a {kind}, no LSTM, GRU or SimpleRNN"
+        raise InputError(f"{where} {what}: of a model or wrapper pass the layer that is inside")
+    activation = config.get("activation", "tanh")
+    allowed = ("tanh", "relu") if gates == 1 else ("tanh",)
+    needed = NEEDED | {"activation": (activation if activation in allowed else "tanh", OWN_STEP)}
+    given = {"reset_after": gates != 3 or weights[-1].ndim == 2} | config
+    for key, (wanted, cure) in needed.items():
+        if given.get(key, wanted) != wanted:
+            raise InputError(f"{where} has {key}={given[key]!r}: {cure}")
+    arrays = [weights[0].T, weights[1].T]
+    if weights[2:]:
+        arrays += [*weights[2]] if weights[2].ndim == 2 else [weights[2], np.zeros_like(weights[2])]
+    if gates == 3:
+        z, r, h = zip(*(np.split(array, 3) for array in arrays), strict=True)
+        arrays = [np.concatenate(rows) for rows in zip(r, z, h, strict=True)]
+    dtype = np.float64 if weights[0].dtype == np.float64 else np.float32
+    tensors = [torch.from_numpy(np.array(array, dtype, order="C")) for array in arrays]
+    return module_of(dict(zip(TORCH, tensors, strict=False)), activation, where)

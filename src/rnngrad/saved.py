@@ -1,0 +1,96 @@
+"""A recurrent module from a file of torch's, without running anything that the file may hold."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnngrad.errors import InputError
+
+KINDS: dict[int, Any] = {1: nn.RNN, 3: nn.GRU, 4: nn.LSTM}  # by the number of gates
+CURE = "save model.state_dict() and pass that"
+
+
+def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBase:
+    """The module of a state dict, a checkpoint, or a module of torch's own classes.
+
+    A name says which one; the state dict of an nn.RNN does not tell its nonlinearity.
+    """
+    weights, modes = _load(path)
+    ends = [key for key in weights if key.endswith(".weight_hh_l0")]
+    names = [key.removesuffix(".weight_hh_l0").removeprefix(".") for key in ends]
+    name = chosen(name, names, path)
+    pattern = re.compile(re.escape(f".{name}." if name else ".") + r"((weight|bias)_[hir]+_l\w+)")
+    own = {at[1]: weight for key, weight in weights.items() if (at := pattern.fullmatch(key))}
+    if modes.get(name) in ("RNN_RELU", "RNN_TANH"):
+        nonlinearity = modes[name].removeprefix("RNN_").lower()
+    return module_of(own, nonlinearity, f"{path}: {name or 'the module'}")
+
+
+def chosen(name: str | None, names: Iterable[str], path: str) -> str:
+    """The name, or the only one there is; InputError where that is none."""
+    if not (names := list(names)):
+        raise InputError(f"{path}: holds no recurrent module of torch or Keras")
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in names:
+        wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
+        raise InputError(f"{path}: {wrong}: name (--module) one of {', '.join(names)}")
+    return name
+
+
+def module_of(weights: Mapping[str, Tensor], nonlinearity: str, where: str) -> Any:
+    """A module with ``batch_first=True`` whose class and sizes are those of the weights' shapes."""
+    recurrent, projection = weights["weight_hh_l0"], weights.get("weight_hr_l0")
+    H = recurrent.shape[-1] if projection is None else projection.shape[-1]
+    kind = KINDS.get(len(recurrent) // H) if recurrent.dim() == 2 and H else None
+    if kind is None or "weight_ih_l0" not in weights:
+        raise InputError(f"{where} has not the weights of an nn.RNN, nn.LSTM or nn.GRU")
+    module = kind(
+        weights["weight_ih_l0"].shape[-1],
+        H,
+        num_layers=sum(re.fullmatch(r"weight_hh_l\d+", key) is not None for key in weights),
+        bias="bias_ih_l0" in weights,
+        batch_first=True,
+        bidirectional="weight_hh_l0_reverse" in weights,
+        **({"nonlinearity": nonlinearity} if kind is nn.RNN else {}),
+        **({} if projection is None else {"proj_size": len(projection)}),
+        device="meta",
+    )
+    try:
+        module.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{where}: {str(error).splitlines()[1].strip()}") from None
+    return module
+
+
+def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights by their names in the model, with a dot in front, and the modes of modules."""
+    own: Any = [c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module)]
+    modes: dict[str, str] = {}
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(own):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(found, nn.Module):
+            modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
+            found = dict(found.named_parameters())
+        return {f".{key}": tensor.detach() for key, tensor in _tensors(found, "")}, modes
+    except OSError:
+        raise
+    except Exception as error:  # anything may come of a file that somebody made
+        what = f"torch.load(weights_only=True) cannot read it: {CURE}"
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"it holds {named[1]}, no module of torch's own; nothing of it was run: {CURE}"
+        raise InputError(f"{path}: {what}") from None
+
+
+def _tensors(found: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """By dotted names, from dicts in dicts."""
+    if isinstance(found, Tensor):
+        yield prefix, found
+    elif isinstance(found, Mapping):
+        for key, value in found.items():
+            yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))

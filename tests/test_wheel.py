@@ -1,0 +1,74 @@
+"""The library as `pip install rnngrad` brings it: the wheel and its base dependencies alone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "RNNGRAD_INSTALLS" not in os.environ,
+        reason="it installs from the network, as .ci/run does: RNNGRAD_INSTALLS=1 make test",
+    ),
+]
+
+
+def run(*command: str | Path, cwd: Path, status: int = 0) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a fresh environment, with the versions of the lock file."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "venv", "venv", cwd=folder)
+    python = folder / "venv" / "bin" / "python"
+    run(python, *PIP, "wheel", "--no-deps", ROOT, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    run(python, *PIP, "install", "-c", ROOT / "requirements.lock", wheel, cwd=folder)
+    return python.parent
+
+
+def test_it_brings_nothing_of_the_study_and_of_development(installed: Path, tmp_path: Path):
+    names = {
+        *re.findall(r"^[\w.-]+", run(installed / "python", *PIP, "freeze", cwd=tmp_path), re.M)
+    }
+    assert {"rnngrad", "torch", "numba", "matplotlib"} <= names
+    assert not {"dvc", "mlflow", "pydantic", "pytorch-lightning", "h5py", "pytest"} & names
+
+
+def test_the_snippets_of_the_readme_run(installed: Path, tmp_path: Path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    assert "verdict" in run(installed / "python", "-c", snippet, cwd=tmp_path)
+
+
+def test_the_command_answers_and_the_doctor_names_the_extras(installed: Path, tmp_path: Path):
+    small = ("--units", "8", "--steps", "50")
+    assert "memory horizon" in run(installed / "rnngrad", "diagnose", *small, cwd=tmp_path)
+    found = run(installed / "rnngrad", "doctor", cwd=tmp_path)
+    assert re.search(r"^-- +dvc +not installed: pip install 'rnngrad\[study\]'$", found, re.M)
+
+
+@pytest.mark.parametrize(
+    ("code", "extra"),
+    [
+        ("rnngrad.from_keras('model.keras')", "keras"),
+        ("import rnngrad.data.sampling", "study"),
+        ("import rnngrad.study.claims", "study"),
+        ("import rnngrad.report.render", "study"),
+    ],
+)
+def test_what_is_missing_names_its_extra(code: str, extra: str, installed: Path, tmp_path: Path):
+    said = run(installed / "python", "-c", f"import rnngrad\n{code}", cwd=tmp_path, status=1)
+    assert f"is not installed: pip install 'rnngrad[{extra}]'" in said.splitlines()[-1]
