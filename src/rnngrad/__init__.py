@@ -1,6 +1,6 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `rnngrad.probe`, `keras`, `model` and `plot`. They are resolved on
+The public names below live in `probe`, `model`, `lightning`, `keras` and `plot`. They are resolved on
 first use (PEP 562), so that `import rnngrad` and the rooms without torch stay quick to import.
 """
 
@@ -11,6 +11,7 @@ from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
     from rnngrad.keras import from_keras
+    from rnngrad.lightning import GradientReach, LossGradientByDistance
     from rnngrad.model import gradient_reach
     from rnngrad.plot import compare
     from rnngrad.probe import (
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Diagnosis",
+    "GradientReach",
     "InputError",
     "JacobianCurves",
+    "LossGradientByDistance",
     "LossGradientCurves",
     "Trajectory",
     "WeightGradientParts",
@@ -50,6 +53,8 @@ __all__ = [
 ]
 
 HOMES = {
+    "GradientReach": "rnngrad.lightning",
+    "LossGradientByDistance": "rnngrad.lightning",
     "compare": "rnngrad.plot",
     "from_keras": "rnngrad.keras",
     "gradient_reach": "rnngrad.model",

@@ -2,4 +2,4 @@
 
 from rnngrad.errors import needs
 
-needs("study", "pydantic", "pooch")
+needs("study", "pydantic", "pyarrow")
