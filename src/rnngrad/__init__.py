@@ -1,7 +1,7 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `probe`, `model`, `lightning`, `keras` and `plot`. They are resolved on
-first use (PEP 562), so that `import rnngrad` and the rooms without torch stay quick to import.
+The public names below live in `probe`, `model`, `lightning`, `keras` and `plot`. They are resolved
+on first use (PEP 562), so that `import rnngrad` and the rooms without torch are quick to import.
 """
 
 from importlib import import_module
