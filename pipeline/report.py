@@ -50,15 +50,19 @@ def main() -> None:
         shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
-    markdown = render.render_markdown(results, claims, svgs, json.loads(TIMES.read_text()))
+    real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
+    others = json.loads(real.read_text()) if real.exists() else None
+    times = json.loads(TIMES.read_text())
+    markdown = render.render_markdown(results, claims, svgs, times, others)
     judged = [asdict(claim) for claim in claims]
+    summary = metrics_summary(results, claims)
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
         "explore.html": explore_page(results),
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
-        "metrics.json": json.dumps(metrics_summary(results, claims), indent=2) + "\n",
+        "metrics.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:

@@ -98,6 +98,20 @@ def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Resu
     assert "does not look better" in unsure
 
 
+def test_real_comments_stand_beside_where_they_were_measured(results: Results) -> None:
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
+    assert "real/README.md" not in page
+    real = {
+        "conditions": {"question": {"lstm": {"log10_at_end": -88.25}}},
+        "claims": {"holds": 2, "holds_only_if": 7, "does_not_hold": 1},
+    }
+    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES, real)
+    (row,) = [line for line in page.splitlines() if "the question's LSTM ends at" in line]
+    assert row.endswith("| −88.2 |")
+    (row,) = [line for line in page.splitlines() if line.startswith("| statements that hold")]
+    assert row.endswith("| 2, 7, 1 |")
+
+
 def test_the_page_says_whether_the_trained_rnn_comes_to_rest(results: Results) -> None:
     assert "swings" not in of_training(results)
     evidence = results.evidence | {"powers": make_powers(1.25)}

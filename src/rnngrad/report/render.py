@@ -63,12 +63,17 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
 
 def render_markdown(
-    results: Results, claims: Sequence[Claim], figures: Container[str], times: Mapping[str, Any]
+    results: Results,
+    claims: Sequence[Claim],
+    figures: Container[str],
+    times: Mapping[str, Any],
+    real: Mapping[str, Any] | None = None,
 ) -> str:
     """The report as GitHub Markdown; figures are links to ``figures/*.svg``.
 
     ``times`` says how long the stages once took: processor, cores, seconds by stage. They are
-    measured apart, so that the same results give the same report.
+    measured apart, so that the same results give the same report. ``real`` has the metrics of the
+    study on real comments, which then stand beside these.
     """
     conditions, evidence = results.conditions, results.evidence
     tutorial = evidence.get("tutorial", pd.DataFrame(columns=["loss", "step", "norm"]))
@@ -80,6 +85,8 @@ def render_markdown(
         "answer": answer(results, claims),
         "figures": figures,
         "claims": claims,
+        "counts": Counter(claim.verdict for claim in claims),
+        "real": real,
         "conditions": conditions.to_dict("records"),
         "condition_seeds": metrics.condition_seeds(results),
         "log10": math.log10,
