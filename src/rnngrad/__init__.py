@@ -49,11 +49,7 @@ __all__ = [
     "weight_gradient_parts",
 ]
 
-HOMES = {
-    "compare": "rnngrad.plot",
-    "from_keras": "rnngrad.keras",
-    "gradient_reach": "rnngrad.model",
-}
+HOMES = {"compare": "plot", "from_keras": "keras", "gradient_reach": "model"}
 
 
 def __getattr__(name: str) -> object:
@@ -62,7 +58,7 @@ def __getattr__(name: str) -> object:
 
         return metadata.version("rnngrad")
     if name in __all__:
-        return getattr(import_module(HOMES.get(name, "rnngrad.probe")), name)
+        return getattr(import_module(f"rnngrad.{HOMES.get(name, 'probe')}"), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 
 
