@@ -373,7 +373,7 @@ except SystemExit as end:
 
 def in_a_process(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "rnngrad.cli", *arguments],
+        [sys.executable, "-c", "import sys, rnngrad.cli as c; sys.exit(c.main())", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,

@@ -53,11 +53,11 @@ __all__ = [
 ]
 
 HOMES = {
-    "GradientReach": "rnngrad.lightning",
-    "LossGradientByDistance": "rnngrad.lightning",
-    "compare": "rnngrad.plot",
-    "from_keras": "rnngrad.keras",
-    "gradient_reach": "rnngrad.model",
+    "GradientReach": "lightning",
+    "LossGradientByDistance": "lightning",
+    "compare": "plot",
+    "from_keras": "keras",
+    "gradient_reach": "model",
 }
 
 
@@ -67,7 +67,7 @@ def __getattr__(name: str) -> object:
 
         return metadata.version("rnngrad")
     if name in __all__:
-        return getattr(import_module(HOMES.get(name, "rnngrad.probe")), name)
+        return getattr(import_module(f"rnngrad.{HOMES.get(name, 'probe')}"), name)
     raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 
 

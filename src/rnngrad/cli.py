@@ -1,7 +1,4 @@
-"""The command `rnngrad`: the study's question, the probe on a file's weights, and a check-up.
-
-Nothing heavy is imported before a command needs it, so that help comes at once.
-"""
+"""The command `rnngrad`. What is heavy is imported late, so that help comes at once."""
 
 import argparse
 import os
@@ -184,7 +181,3 @@ def _doctor(_: argparse.Namespace) -> int:
         bad |= well is False
         print(f"{'--' if well is None else 'ok' if well else 'BAD':5}{name:19}{says}", flush=True)
     return int(bad)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

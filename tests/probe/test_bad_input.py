@@ -153,7 +153,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "module as a step": (
         lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),
-        "step is an nn.GRU over all steps: use rnngrad.jacobian_curves",
+        "step is a module that takes all steps: use rnngrad.jacobian_curves",
     ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),

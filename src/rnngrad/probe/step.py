@@ -155,8 +155,7 @@ def _check_order(step: Step) -> None:
     """A cell takes (input, state); where both have one size, (state, input) fits as well."""
     step = getattr(step, "_orig_mod", step)  # of torch.compile
     if isinstance(step, torch.nn.RNN | torch.nn.LSTM | torch.nn.GRU):
-        name = type(step).__name__
-        raise InputError(f"step is an nn.{name} over all steps: use rnngrad.jacobian_curves")
+        raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
     function = getattr(step, "forward", step)
     schema = getattr(function, "schema", None)  # of TorchScript
     try:
