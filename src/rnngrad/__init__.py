@@ -1,7 +1,7 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `rnngrad.probe`, `model` and `plot`. They are resolved on first use
-(PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
+The public names below live in `probe`, `model`, `lightning` and `plot`. They are resolved on first
+use (PEP 562), so that `import rnngrad` and the rooms that need no torch stay quick to import.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    from rnngrad.lightning import GradientReach, LossGradientByDistance
     from rnngrad.model import gradient_reach
     from rnngrad.plot import compare
     from rnngrad.probe import (
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Diagnosis",
+    "GradientReach",
     "InputError",
     "JacobianCurves",
+    "LossGradientByDistance",
     "LossGradientCurves",
     "Trajectory",
     "WeightGradientParts",
@@ -47,7 +50,12 @@ __all__ = [
     "weight_gradient_parts",
 ]
 
-HOMES = {"compare": "rnngrad.plot", "gradient_reach": "rnngrad.model"}
+HOMES = {
+    "GradientReach": "rnngrad.lightning",
+    "LossGradientByDistance": "rnngrad.lightning",
+    "compare": "rnngrad.plot",
+    "gradient_reach": "rnngrad.model",
+}
 
 
 def __getattr__(name: str) -> object:

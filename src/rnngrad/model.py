@@ -73,7 +73,7 @@ class LayerReach(Pictured):
         return {self.name: self}
 
     def __str__(self) -> str:
-        return str(GradientReach(self.name, self.layers))
+        return str(ModelReach(self.name, self.layers))
 
     def row(self) -> dict[str, str]:
         """Its line of the table."""
@@ -97,7 +97,7 @@ class LayerReach(Pictured):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GradientReach(Pictured):
+class ModelReach(Pictured):
     """The recurrent layers of a model, by their names there, in the order in which they ran."""
 
     title: str
@@ -113,7 +113,7 @@ class GradientReach(Pictured):
 
 def gradient_reach(
     model: nn.Module, *inputs: Any, loss: Callable[[Any], Tensor] | None = None, **kwargs: Any
-) -> GradientReach:
+) -> ModelReach:
     """How far back does every recurrent layer of a model remember, and learn? Print the result.
 
     Args:
@@ -155,7 +155,7 @@ def gradient_reach(
         reaches = [reach for layer in progress for reach in _reaches(*layer, gradients)]
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
     found = {reach.name: reach for reach in reaches}
-    return GradientReach(f"{title}{len(runs[0].lengths)} example(s)", found)
+    return ModelReach(f"{title}{len(runs[0].lengths)} example(s)", found)
 
 
 def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[LayerReach]:

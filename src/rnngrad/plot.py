@@ -196,6 +196,24 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
     return axes if with_loss else axes[0]
 
 
+def draw_epochs(curves: Mapping[str, Mapping[int, Array]]) -> Any:
+    """A Figure with a heat map per layer of log10 norms (T,) by epoch: step against epoch."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    figure = Figure((WIDTH, 0.4 + 0.8 * HEIGHT * len(curves)), layout="constrained")
+    axes = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
+    for ax, (name, by_epoch) in zip(axes, curves.items(), strict=True):
+        table = pd.DataFrame({epoch: pd.Series(curve) for epoch, curve in by_epoch.items()})
+        shown = table.where(np.isfinite(table)).to_numpy()
+        edges = [*by_epoch, max(by_epoch) + 1]
+        picture = ax.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
+        ax.set(title=name, ylabel="step t")
+        figure.colorbar(picture, ax=ax, label=f"log10 of {OF_ANY}")
+    axes[-1].set_xlabel("epochs trained")
+    return figure
+
+
 def _axes(ax: Any, rows: int = 1) -> Any:
     if ax is not None:
         return ax

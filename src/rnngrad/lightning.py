@@ -1,0 +1,209 @@
+"""How far back gradients reach while a LightningModule is trained: a callback, and a metric."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree as pytree
+
+from rnngrad.errors import InputError
+from rnngrad.model import gradient_reach
+from rnngrad.plot import draw_epochs
+
+try:
+    from pytorch_lightning import Callback
+    from torchmetrics import Metric
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'{error}: run pip install "rnngrad[lightning]"') from error
+
+EXAMPLES = 4  # a probe's time grows with them
+STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # whose norms are logged
+PICTURE = "gradient_reach.png"
+OVER_BUDGET = (
+    "GradientReach leaves out epochs, so that probes take {:.0%} of training's time: hand over "
+    "fewer examples or steps (batch=), or raise budget="
+)
+
+
+class GradientReach(Callback):
+    """Ask `rnngrad.gradient_reach` about a LightningModule before training and after epochs.
+
+    All loggers of the trainer get medians over the examples as "reach/<layer>/decades_per_step",
+    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learns_back"; not where
+    they are infinite. At the end they get a heat map of step against epoch, as a figure if they
+    take one (TensorBoard, MLflow), else as a file in their folder.
+
+    Args:
+        every_n_epochs: how many epochs lie between two probes.
+        batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
+            None: the first 4 examples of training's first batch; of (x, y) it takes x.
+        loss: makes a scalar of what forward returns for this batch.
+        budget: the part of training's time that probes may take. Epochs are left out where it is
+            spent; a warning says so once. The probe before training does not count.
+
+    curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
+
+    Weights are identical with and without the callback. In ddp the first process alone probes.
+
+    Example:
+        >>> import pytorch_lightning as pl, rnngrad
+        >>> trainer = pl.Trainer(callbacks=[rnngrad.GradientReach(every_n_epochs=2)], logger=False)
+    """
+
+    def __init__(
+        self, every_n_epochs: int = 1, batch: Any = None, loss: Any = None, budget: float = 0.05
+    ) -> None:
+        if not (isinstance(every_n_epochs, int) and every_n_epochs > 0):
+            raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
+        self.every_n_epochs, self.batch = every_n_epochs, batch
+        self.loss, self.budget = loss, budget
+        self.curves: dict[str, dict[int, np.ndarray]] = {}
+        self._inputs: Any = None
+        self._begun = self._spent = 0.0
+
+    def plot(self) -> Any:
+        """The heat map, as a matplotlib Figure."""
+        return draw_epochs(self.curves)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._inputs = None
+        if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
+            raise InputError("GradientReach needs the whole model in each process: use ddp")
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Probe the untrained model as soon as there is a batch."""
+        if self._inputs is not None or not trainer.is_global_zero:
+            return
+        if self.batch is None:
+            first = batch[0] if type(batch) in (tuple, list) else batch
+            self._inputs = pytree.tree_map_only(Tensor, lambda x: x[:EXAMPLES].clone(), first)
+        else:
+            moved = trainer.strategy.batch_to_device(self.batch)
+            self._inputs = trainer.precision_plugin.convert_input(moved)
+        self._probe(trainer, pl_module, trainer.current_epoch)
+        self._begun, self._spent = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        epoch, now = trainer.current_epoch + 1, time.perf_counter()
+        if not trainer.is_global_zero or epoch % self.every_n_epochs:
+            return
+        if self._spent > self.budget * (now - self._begun - self._spent):
+            warnings.warn(OVER_BUDGET.format(self.budget), stacklevel=2)
+            return
+        try:
+            self._probe(trainer, pl_module, epoch)
+        except InputError as error:  # weights that are no longer finite, say, end no training
+            warnings.warn(f"after {epoch} epochs: {error}", stacklevel=2)
+        self._spent += time.perf_counter() - now
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if not self.curves or not trainer.is_global_zero:
+            return
+        figure = self.plot()
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_figure"):
+                logger.experiment.add_figure("reach", figure, trainer.global_step)
+            elif hasattr(logger.experiment, "log_figure") and hasattr(logger, "run_id"):
+                logger.experiment.log_figure(logger.run_id, figure, PICTURE)
+            elif folder := getattr(logger, "log_dir", None) or logger.save_dir:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                figure.savefig(Path(folder) / PICTURE)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves as lists: a checkpoint is read without running code."""
+        return {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curves = {n: {e: np.array(c) for e, c in v.items()} for n, v in state_dict.items()}
+
+    def _probe(self, trainer: Any, model: Any, epoch: int) -> None:
+        named = self._inputs if isinstance(self._inputs, dict) else {}
+        inputs = () if named else self._inputs if type(self._inputs) is tuple else (self._inputs,)
+        try:
+            with trainer.precision_plugin.forward_context():
+                reach = gradient_reach(model, *inputs, loss=self.loss, **named)
+        except InputError:
+            raise
+        except Exception as error:  # whatever somebody else's forward raises
+            name = type(model).__name__
+            raise InputError(
+                f"{name}.forward fails, pass what it takes as batch=: {error}"
+            ) from error
+        metrics = {"epoch": float(epoch)}
+        for name, layer in reach.layers.items():
+            curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
+            self.curves.setdefault(name, {})[epoch] = curve
+            found = {f"log10_norm_step_{t}": curve[t - 1] for t in STEPS if t <= len(curve)}
+            found["decades_per_step"] = np.median(layer.diagnosis.decades_per_step)
+            # never is later than any step
+            found["horizon"] = np.median(np.nan_to_num(layer.diagnosis.horizon, nan=np.inf))
+            if self.loss is not None:
+                found["learns_back"] = np.median(layer.learns_back)
+            metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+
+def loss_gradient_by_distance(log10_norms: Tensor, distances: int) -> dict[str, Tensor]:
+    """What `LossGradientByDistance` sums, (distances,) each, of log10 norms (batch, time)."""
+    t = torch.arange(log10_norms.shape[1], device=log10_norms.device)
+    counted, zero = ~log10_norms.isnan(), log10_norms == -torch.inf
+    distance = torch.where(counted, t, -1).amax(dim=1, keepdim=True) - t
+    counted &= distance < distances
+
+    def summed(values: Tensor, at: Tensor) -> Tensor:
+        return values.new_zeros(distances).index_add(0, distance[at], values[at])
+
+    some, ones = counted & ~zero, torch.ones_like(distance)
+    total = summed(log10_norms.double(), some)
+    return {"total": total, "count": summed(ones, some), "zeros": summed(ones, counted & zero)}
+
+
+class LossGradientByDistance(Metric):
+    """How large dL/dh_t is by distance to an example's last step, over batches and processes.
+
+    Args:
+        distances: how many are told apart, from 0; steps further away are left out.
+
+    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: those of
+    `loss_gradient_curves`, or `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean
+    "log10" of what is not zero, and the share "zero" of those that are exactly zero.
+
+    Example:
+        >>> import torch, rnngrad
+        >>> metric = rnngrad.LossGradientByDistance(3)
+        >>> metric.update(torch.tensor([[-4.0, -2.0, 0.0], [-3.0, -1.0, torch.nan]]))
+        >>> metric.compute()["log10"]
+        tensor([-0.5000, -2.5000, -4.0000], dtype=torch.float64)
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    zeros: Tensor
+
+    def __init__(self, distances: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.distances = distances
+        for name, dtype in (
+            ("total", torch.float64),
+            ("count", torch.int64),
+            ("zeros", torch.int64),
+        ):
+            self.add_state(name, torch.zeros(distances, dtype=dtype), "sum")
+
+    def update(self, log10_norms: Any) -> None:
+        values = torch.as_tensor(log10_norms, device=self.total.device)
+        for name, value in loss_gradient_by_distance(values, self.distances).items():
+            setattr(self, name, getattr(self, name) + value)  # out of place
+
+    def compute(self) -> dict[str, Tensor]:
+        every = self.count + self.zeros
+        return {"log10": self.total / self.count, "zero": self.zeros / every}

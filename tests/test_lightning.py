@@ -1,0 +1,302 @@
+"""The callback leaves training as it is, tells every logger, and keeps within its budget."""
+
+import os
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.multiprocessing as mp
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import rnngrad
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty.*"),
+    pytest.mark.filterwarnings("ignore:.*logging interval.*"),
+]
+STEPS, EPOCHS = 12, 3
+ALWAYS = float("inf")
+
+
+class Model(pl.LightningModule):
+    """Embedding, an LSTM with dropout between its layers, a head; keeps its random draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(20, 5), nn.Linear(6, 1)
+        self.lstm = nn.LSTM(5, 6, num_layers=2, dropout=0.3, batch_first=True)
+        self.seconds = 0.0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.lstm(self.embedding(tokens))[0][:, -1])[:, 0]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        time.sleep(self.seconds)
+        tokens, labels = batch
+        loss = nn.functional.binary_cross_entropy_with_logits(self(tokens), labels)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 0.01)
+
+
+def loader() -> DataLoader[Any]:
+    torch.manual_seed(0)
+    tokens = torch.randint(20, (24, STEPS))
+    return DataLoader(TensorDataset(tokens, (tokens[:, 0] > 9).float()), 8, shuffle=True)
+
+
+def fit(
+    callbacks: list[Any], model: Model | None = None, **options: Any
+) -> tuple[pl.Trainer, Model]:
+    data = loader()
+    torch.manual_seed(1)
+    model = model or Model()
+    settings: dict[str, Any] = {"max_epochs": EPOCHS, "logger": False, "accelerator": "cpu"}
+    settings |= {"enable_checkpointing": False, "enable_model_summary": False, "devices": 1}
+    settings |= {"enable_progress_bar": False} | options
+    trainer = pl.Trainer(callbacks=callbacks, **settings)
+    trainer.fit(model, data)
+    return trainer, model
+
+
+def last_loss(output: Tensor) -> Tensor:
+    return output.sum()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_training_is_the_same_with_it_and_without(precision: Any):
+    _, plain = fit([], precision=precision)
+    draws = torch.rand(3)
+    callback = rnngrad.GradientReach(loss=last_loss, budget=ALWAYS)
+    _, probed = fit([callback], precision=precision)
+    assert torch.equal(draws, torch.rand(3))
+    pairs = zip(plain.state_dict().values(), probed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert list(callback.curves) == ["lstm.0", "lstm.1"]
+    assert [*callback.curves["lstm.1"]] == [0, 1, 2, 3]
+    assert all(np.isfinite(c).all() for each in callback.curves.values() for c in each.values())
+
+
+def test_curves_are_those_of_gradient_reach_and_every_nth_epoch_counts():
+    tokens = torch.arange(5 * STEPS).reshape(5, STEPS) % 20
+    callback = rnngrad.GradientReach(every_n_epochs=2, batch=tokens, budget=ALWAYS)
+    _, model = fit([callback], max_epochs=4)
+    assert [*callback.curves["lstm.0"]] == [0, 2, 4]
+    for name, layer in rnngrad.gradient_reach(model, tokens).layers.items():
+        expected = np.median(layer.curves.log10_frobenius, axis=0)
+        np.testing.assert_array_equal(callback.curves[name][4], expected)
+
+
+class Figures(Logger):
+    """As TensorBoard's: its experiment takes figures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+        self.metrics: list[dict[str, float]] = []
+
+    @property
+    def name(self) -> str:
+        return "figures"
+
+    @property
+    def version(self) -> str:
+        return "1"
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def add_figure(self, tag: str, figure: Any, step: int) -> None:
+        self.taken.append((tag, figure, step))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.metrics.append(metrics)
+
+    def log_hyperparams(self, *_: Any) -> None: ...
+
+
+def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store = (tmp_path / "artifacts").as_uri()
+    loggers = [
+        CSVLogger(tmp_path),
+        MLFlowLogger(tracking_uri=uri, artifact_location=store),
+        Figures(),
+    ]
+    callback = rnngrad.GradientReach(loss=last_loss, budget=ALWAYS)
+    trainer, _ = fit([callback], logger=loggers)
+    csv, mlflow, figures = loggers
+    frame = pd.read_csv(Path(csv.log_dir) / "metrics.csv")
+    rows = frame.dropna(subset="reach/lstm.1/decades_per_step")
+    assert rows["epoch"].tolist() == [0, 1, 2, 3]
+    assert rows["step"].tolist() == [0, 3, 6, 9]
+    curves = np.stack([*callback.curves["lstm.1"].values()])
+    np.testing.assert_allclose(rows["reach/lstm.1/log10_norm_step_10"], curves[:, 9])
+    assert "reach/lstm.1/log10_norm_step_30" not in frame
+    assert (rows["reach/lstm.0/horizon"].between(1, STEPS)).all()
+    assert (rows["reach/lstm.0/learns_back"].between(0, STEPS)).all()
+    assert (Path(csv.log_dir) / "gradient_reach.png").stat().st_size > 5000
+    history = mlflow.experiment.get_metric_history(mlflow.run_id, "reach/lstm.1/log10_norm_step_10")
+    np.testing.assert_allclose([m.value for m in history], curves[:, 9])
+    files = mlflow.experiment.list_artifacts(mlflow.run_id)
+    assert [f.path for f in files] == ["gradient_reach.png"]
+    assert [(tag, step) for tag, _, step in figures.taken] == [("reach", trainer.global_step)]
+    assert sum("reach/lstm.0/horizon" in m for m in figures.metrics) == 4
+
+
+def test_the_heat_map_shows_steps_against_epochs():
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback])
+    axes = callback.plot().axes[:2]
+    assert [ax.get_title() for ax in axes] == ["lstm.0", "lstm.1"]
+    shown = axes[1].collections[0].get_array()
+    np.testing.assert_array_equal(shown, np.stack([*callback.curves["lstm.1"].values()], axis=1))
+    assert axes[1].get_xlim() == (0, EPOCHS + 1)
+
+
+@pytest.mark.filterwarnings("default:GradientReach leaves out")
+def test_epochs_are_left_out_where_the_budget_is_spent():
+    model, callback = Model(), rnngrad.GradientReach(budget=0.02)
+    with pytest.warns(UserWarning, match="probes take 2% of training's time"):
+        fit([callback], model, max_epochs=12)
+    assert [*callback.curves["lstm.0"]] == [0, 1]
+    slow, callback = Model(), rnngrad.GradientReach(budget=0.5)
+    slow.seconds = 0.3
+    fit([callback], slow)
+    assert [*callback.curves["lstm.0"]] == [0, 1, 2, 3]
+
+
+def test_a_resumed_training_keeps_its_curves(tmp_path: Path):
+    first, second = (rnngrad.GradientReach(budget=ALWAYS) for _ in range(2))
+    trainer, _ = fit([first], max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    data = loader()
+    options: dict[str, Any] = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    options |= {"enable_checkpointing": False, "enable_model_summary": False}
+    again = pl.Trainer(max_epochs=3, callbacks=[second], **options)
+    again.fit(Model(), data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert [*second.curves["lstm.0"]] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(first.curves["lstm.0"][1], second.curves["lstm.0"][1])
+
+
+class Breaks(pl.Callback):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.lstm.weight_hh_l0.data.fill_(torch.nan)
+
+
+def test_what_fails_later_ends_no_training():
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    with pytest.warns(UserWarning, match="after 2 epochs: .* nan"):
+        fit([callback, Breaks()], max_epochs=2)
+    assert [*callback.curves["lstm.0"]] == [0, 1]
+
+
+def test_what_fails_at_once_is_said_in_a_line():
+    with pytest.raises(rnngrad.InputError, match=r"Model\.forward fails, pass .* batch=") as raised:
+        fit([rnngrad.GradientReach(batch=(torch.zeros(2, 3), 1, 2))])
+    assert "\n" not in str(raised.value)
+    with pytest.raises(rnngrad.InputError, match="every_n_epochs=0"):
+        rnngrad.GradientReach(every_n_epochs=0)
+
+
+def trained_twice(rank: int, folder: Path, port: str) -> None:
+    """Without the callback and with it, in one of two processes."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(rank)}
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    found, callback = [], rnngrad.GradientReach(budget=ALWAYS)
+    for callbacks in ([], [callback]):
+        logger = CSVLogger(folder, version=len(callbacks))
+        options: dict[str, Any] = {"strategy": "ddp", "devices": 2, "precision": "bf16-mixed"}
+        _, model = fit(callbacks, logger=logger, **options)
+        found.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(d.values() for d in found), strict=True))
+    assert bool(callback.curves) == (rank == 0)
+
+
+def test_in_ddp_the_first_process_probes_and_weights_are_the_same(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    mp.spawn(trained_twice, (tmp_path, port), nprocs=2)  # pyright: ignore
+    folder = tmp_path / "lightning_logs" / "version_1"
+    frame = pd.read_csv(folder / "metrics.csv")
+    assert frame["reach/lstm.1/decades_per_step"].count() == EPOCHS + 1
+    assert (folder / "gradient_reach.png").exists()
+
+
+def test_sharded_weights_are_refused():
+    class Sharded:
+        world_size, model = 2, Model()
+
+    with pytest.raises(rnngrad.InputError, match="use ddp"):
+        rnngrad.GradientReach().on_train_start(Sharded(), Sharded.model)
+
+
+NORMS = torch.tensor([[-4.0, -torch.inf, 0.0], [-3.0, -1.0, torch.nan], [torch.nan] * 3])
+
+
+def test_the_metric_is_the_mean_by_distance():
+    metric = rnngrad.LossGradientByDistance(3)
+    metric.update(NORMS[:1])
+    before = metric.total
+    metric.update(NORMS[1:].numpy())
+    found = metric.compute()
+    torch.testing.assert_close(found["log10"], torch.tensor([-0.5, -3.0, -4.0]).double())
+    torch.testing.assert_close(found["zero"], torch.tensor([0, 0.5, 0]))
+    assert before.tolist() == [0.0, 0.0, -4.0]
+    near = rnngrad.LossGradientByDistance(1)
+    near.update(NORMS)
+    assert near.compute()["log10"] == -0.5
+
+
+def test_the_metric_reads_autograd_as_it_reads_the_probe():
+    torch.manual_seed(0)
+    lstm, x = nn.LSTM(3, 4, batch_first=True).double(), torch.randn(5, 7, 3).double()
+    gradient = torch.zeros(5, 7, 4).double()
+    gradient[:, -1] = 1
+    probe, autograd = (rnngrad.LossGradientByDistance(7) for _ in range(2))
+    probe.update(rnngrad.loss_gradient_curves(lstm, x, gradient).log10_h)
+    state, hs = None, []
+    for t in range(7):
+        state = lstm(x[:, t : t + 1], state)[1]
+        state[0].retain_grad()
+        hs.append(state[0])
+    hs[-1].sum().backward()
+    autograd.update(torch.stack([h.grad.norm(dim=2)[0] for h in hs], dim=1).log10())
+    torch.testing.assert_close(probe.compute()["log10"], autograd.compute()["log10"])
+
+
+def half(rank: int, store: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    metric = rnngrad.LossGradientByDistance(3)
+    metric.update(NORMS[rank : rank + 1])
+    found = metric.compute()
+    torch.testing.assert_close(found["log10"], torch.tensor([-0.5, -3.0, -4.0]).double())
+    torch.testing.assert_close(found["zero"], torch.tensor([0, 0.5, 0]))
+    torch.distributed.destroy_process_group()
+
+
+def test_the_metric_sums_over_processes(tmp_path: Path):
+    mp.spawn(half, (f"file://{tmp_path}/store",), nprocs=2)  # pyright: ignore
+
+
+def test_without_lightning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    monkeypatch.delitem(sys.modules, "rnngrad.lightning")
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "rnngrad\[lightning\]"'):
+        _ = rnngrad.GradientReach
