@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install study full-study real-study verify test bench docs lint format rooms ui lock licences clean
+.PHONY: help install study full-study real-study verify test bench docs lint format rooms gallery ui lock licences clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 12
@@ -68,6 +68,9 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 rooms: $(INSTALLED) ## draw in CONTRIBUTING.md which room imports which
 	@$(BIN)/python .ci/rooms.py
+
+gallery: $(INSTALLED) ## draw examples/gallery, how gradients pass through cells that torch has no module for
+	@$(BIN)/python examples/gallery.py
 
 ui: $(INSTALLED) ## MLflow on the results, at a port of this machine (PORT=5000)
 	@$(BIN)/python pipeline/publish.py || echo "nothing new is published; MLflow shows what was"
