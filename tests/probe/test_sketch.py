@@ -83,3 +83,62 @@ def test_lengths_layers_and_states(state: str):
     errors = np.abs(found.log10_frobenius - exact) / found.log10_frobenius_error
     assert np.nanmax(errors) < 5
     assert (np.isnan(found.log10_frobenius) == np.isnan(exact)).all()
+
+
+def test_of_a_step():
+    """The mean over many sketches is the curve, and so is that of the squared norms."""
+    torch.manual_seed(0)
+    cell, x = nn.LSTMCell(3, 8).double(), torch.randn(1, 40, 3).double()
+
+    def curves(copies: int, **options: Any) -> rnngrad.JacobianCurves:
+        start = (torch.full((copies, 8), 0.1).double(), torch.full((copies, 8), 0.2).double())
+        inputs = x.expand(copies, -1, -1)
+        return rnngrad.jacobian_curves_of_step(
+            lambda s, x: cell(x, s), inputs, start, state=1, **options
+        )
+
+    exact = curves(1, statistics="frobenius").log10_frobenius
+    found = curves(COPIES, method="sketch", directions=16)
+    assert found.log10_column_sum is None
+    off = found.log10_frobenius - exact
+    assert np.abs(off.mean(axis=0)).max() < 0.015
+    # the correction of the log makes squares too large, by 1 / 16 at rank one
+    assert np.abs((10 ** (2 * off)).mean(axis=0) - 1).max() < 0.12
+    assert (np.abs(off) <= 1.96 * found.log10_frobenius_error).mean() > 0.92
+    again = curves(COPIES, method="sketch", directions=16).log10_frobenius
+    np.testing.assert_array_equal(again, found.log10_frobenius)
+    with pytest.raises(ValueError, match='estimates "frobenius" only'):
+        curves(1, method="sketch", statistics="spectral")
+    with pytest.raises(ValueError, match="method='exakt'"):
+        curves(1, method="exakt")
+
+
+def test_of_a_step_neither_underflows_nor_needs_the_matrix():
+    """A state of 10,000 entries: its Jacobian would take 800 MB."""
+    size = 10_000
+    factor = torch.linspace(0.0, 0.01, size).double()
+    start, x = torch.ones(2, size).double(), torch.zeros(2, 200, 1).double()
+    found = rnngrad.jacobian_curves_of_step(lambda h, x: factor * h, x, start, method="sketch")
+    t = np.arange(1, 201)
+    exact = t * np.log10(0.01) + 0.5 * np.log10(size / (2 * t + 1))
+    errors = np.abs(found.log10_frobenius - exact) / found.log10_frobenius_error
+    assert errors[:, -1] == pytest.approx(0, abs=4)
+    assert errors.max() < 5
+    dead = rnngrad.jacobian_curves_of_step(lambda h, x: 0 * h, x, start[:, :3], method="sketch")
+    assert (dead.log10_frobenius == -np.inf).all()
+
+
+@pytest.mark.parametrize("directions", [4, 16])
+def test_of_a_step_examples_that_mix_and_gradients_that_stop_are_found(directions: int):
+    torch.manual_seed(0)
+    W = torch.randn(6, 6).double()
+    start, x = torch.randn(3, 6).double(), torch.zeros(3, 5, 1).double()
+    options: Any = {"method": "sketch", "directions": directions}
+    with pytest.raises(rnngrad.InputError, match="mixes examples"):
+        rnngrad.jacobian_curves_of_step(
+            lambda h, x: (h @ W + h.mean(dim=0)).tanh(), x, start, **options
+        )
+    with pytest.warns(UserWarning, match="more than 1 % off a central difference"):
+        rnngrad.jacobian_curves_of_step(
+            lambda h, x: (h @ W + h.roll(1, 1).detach()).tanh(), x, start, **options
+        )

@@ -78,8 +78,12 @@ def _largest_eigenvalue(lower: Array) -> Array:
     return eigh(lower, eigvals_only=True, subset_by_index=last, check_finite=False)
 
 
-def check_sketch(names: tuple[str, ...], directions: int, seed: int) -> None:
-    """Raise unless these statistics can be estimated so."""
+def is_sketch(method: str, names: tuple[str, ...], directions: int, seed: int) -> bool:
+    """Are the statistics to be estimated? Raise unless they can be."""
+    if method not in ("exact", "sketch"):
+        raise InputError(f'method={method!r}: use "exact" or "sketch"')
+    if method == "exact":
+        return False
     if "frobenius" not in names:
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
     check_integer(directions, "directions")
@@ -89,6 +93,7 @@ def check_sketch(names: tuple[str, ...], directions: int, seed: int) -> None:
             f"directions={directions}: use at least {FEWEST_DIRECTIONS}; the log of fewer is "
             "biased by up to 0.26 decades"
         )
+    return True
 
 
 def random_directions(identity: Array, batch: int, count: int, seed: int) -> Array:

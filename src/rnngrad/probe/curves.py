@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import exact_arithmetic, probing
 from rnngrad.probe._statistics import (
     HIDDEN_PATH,
     STATISTICS,
-    check_sketch,
+    is_sketch,
     random_directions,
     spectral_mask,
     wanted_statistics,
@@ -136,11 +135,9 @@ def jacobian_curves(
     problem = problem_of(module, inputs, initial_state, lengths, mask)
     rows = problem.state_rows(state)
     names = wanted_statistics(statistics, paths=state == "c")
-    if method not in ("exact", "sketch"):
-        raise InputError(f'method={method!r}: use "exact" or "sketch"')
-    start = identity(problem, rows, HIDDEN_PATH in names and method == "exact")
-    if method == "sketch":
-        check_sketch(names, directions, seed)
+    sketch = is_sketch(method, names, directions, seed)
+    start = identity(problem, rows, HIDDEN_PATH in names and not sketch)
+    if sketch:
         names = ("frobenius", "frobenius_error")
         start = random_directions(start, problem.batch, directions, seed)
     chosen = spectral_mask(spectral_steps, problem.counts.real.shape[1])

@@ -20,7 +20,14 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_finite, check_floating
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import STATISTICS, spectral_mask, spectral_norm, wanted_statistics
+from rnngrad.probe._statistics import (
+    STATISTICS,
+    is_sketch,
+    log10_norm_estimate,
+    spectral_mask,
+    spectral_norm,
+    wanted_statistics,
+)
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
@@ -54,8 +61,11 @@ def jacobian_curves_of_step(
     initial_state: Any,
     *,
     state: int | str | None = None,
+    method: str = "exact",
     statistics: Sequence[str] = STATISTICS,
     spectral_steps: Sequence[int] | Array | None = None,
+    directions: int = 8,
+    seed: int = 0,
 ) -> JacobianCurves:
     """`jacobian_curves` for a recurrence that is written as a function.
 
@@ -68,7 +78,8 @@ def jacobian_curves_of_step(
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
             to itself; None means the whole state.
-        statistics, spectral_steps: as in `jacobian_curves`.
+        method, statistics, spectral_steps, directions, seed: as in `jacobian_curves`. The sketch
+            is for states of thousands of entries S: it needs no S x S matrix.
 
     torch.func.jvp gives each one-step Jacobian, over all directions at once; the product is float64
     with one scale per row. Memory: for a state of S entries, S copies of the step's intermediate
@@ -103,6 +114,9 @@ def jacobian_curves_of_step(
     with parametrize.cached(), torch.inference_mode(False), torch.no_grad():
         flat = _FlatStep(step, initial_state, inputs)
         spectral_at, rows = spectral_mask(spectral_steps, flat.steps), flat.positions(state)
+        name = "full" if state is None else str(state)
+        if is_sketch(method, wanted, directions, seed):
+            return JacobianCurves(name, None, **_sketch(flat, rows, directions, seed))
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in wanted}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
         # BLAS gives small products one thread by itself; setting it would take a fifth of the time
@@ -115,7 +129,26 @@ def jacobian_curves_of_step(
                 for name in wanted:
                     if name != "spectral" or spectral_at[t]:
                         out[f"log10_{name}"][:, t] = log10_of(SIZES[name](mantissa), exponent)
-    return JacobianCurves("full" if state is None else str(state), None, **out)
+    return JacobianCurves(name, None, **out)
+
+
+def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
+    """The estimates from `count` random directions of each example."""
+    generator, exponent = np.random.default_rng(abs(seed)), np.zeros(flat.batch)
+    V = torch.zeros(flat.batch, flat.size, count, dtype=torch.float64)
+    V[:, rows] = torch.from_numpy(generator.standard_normal((flat.batch, len(rows), count)))
+    log10, error = np.empty((2, flat.batch, flat.steps))
+    for t, Y in enumerate(flat.jacobians(V)):
+        log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
+        log10[:, t] += exponent
+        exponent += _sizes(Y).log10().numpy()[:, 0, 0]
+    return {"log10_frobenius": log10, "log10_frobenius_error": error}
+
+
+def _sizes(Y: Tensor) -> Tensor:
+    """The largest entries (b, 1, 1), or 1."""
+    largest = Y.abs().amax(dim=(1, 2), keepdim=True)
+    return torch.where(largest > 0, largest, 1)
 
 
 def _check_order(step: Step) -> None:
@@ -196,19 +229,26 @@ class _FlatStep:
             )
         return torch.cat([leaf.reshape(self.batch, -1) for leaf in leaves], dim=1)
 
-    def jacobians(self) -> Iterator[Tensor]:
-        """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64."""
+    def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
+        """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64.
+
+        Of a sketch (b, S, k) the product M V, with V the last one over its size.
+        """
+        V = sketch
+        if V is None:
+            V = torch.eye(self.size, dtype=torch.float64).expand(self.batch, -1, -1)
         states = self._states()
         looked_at = {0, self.steps // 2, self.steps - 1}
         if self.initial.itemsize < 4:  # rounding is more than 1 %
             looked_at.clear()
         for t, s in enumerate(states[:-1]):
-            new, M = self._linearised(s, t)
+            new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
-            if t in looked_at and (message := self._wrong_derivative(s, M, t)):
+            if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
                 warnings.warn(message.format(t + 1), stacklevel=3)
                 looked_at.clear()
             yield M
+            V = V if sketch is None else M / _sizes(M)
 
     def _states(self) -> list[Tensor]:
         """The state before every step and after the last.
@@ -229,17 +269,17 @@ class _FlatStep:
             _check_memory(again, states[-1], t, 0.6)
         return states
 
-    def _linearised(self, s: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The next state and M, from one call, so that M belongs to that state.
+    def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
+        """The next state and M V, from one call, so that M belongs to that state.
 
-        Two more directions, one that differs between examples and one that is common to all, tell
-        whether examples mix. M misses the tangent of the second by rounding alone; if examples mix
-        it misses that of the first by more.
+        Two more directions, sums of V's with weights that differ between examples or are common to
+        all, tell whether examples mix. M V misses the tangent of the second by rounding alone; if
+        examples mix it misses that of the first by more.
         """
-        x, own = self.inputs[:, t], _random_directions(s, t)
-        basis = torch.eye(self.size, dtype=s.dtype, device=s.device)
-        extra = torch.stack([own, own[:1].expand_as(own)])
-        directions = torch.cat([basis[:, None].expand(-1, self.batch, -1), extra])
+        x, own = self.inputs[:, t], _random_directions(V[:, 0], t)
+        weights = torch.stack([own, own[:1].expand_as(own)])
+        extra = torch.einsum("bik,nbk->nbi", V, weights)
+        directions = torch.cat([V.permute(2, 0, 1), extra]).to(s)
 
         def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
             new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
@@ -250,12 +290,12 @@ class _FlatStep:
             warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
             with _failure_named("step cannot go through torch.func.vmap and jvp"):
                 new, tangents = torch.func.vmap(directional)(directions)
-        tangents, extra = tangents.double().cpu(), extra.double().cpu()
+        tangents, weights = tangents.double().cpu(), weights.double()
         if not torch.isfinite(tangents).all():
             raise InputError(NOT_FINITE.format(t + 1))
         M = tangents[:-2].permute(1, 2, 0)
-        missing = (tangents[-2:] - torch.einsum("bik,nbk->nbi", M, extra)).abs().amax(dim=-1)
-        size = torch.einsum("bik,bk->bi", M.abs(), extra[0].abs()).amax(dim=-1)
+        missing = (tangents[-2:] - torch.einsum("bik,nbk->nbi", M, weights)).abs().amax(dim=-1)
+        size = torch.einsum("bik,bk->bi", M.abs(), weights[0].abs()).amax(dim=-1)
         mixed = missing[0] > torch.finfo(s.dtype).eps ** 0.6 * size + 32 * missing[1]
         if mixed.any():
             raise InputError(
@@ -264,7 +304,7 @@ class _FlatStep:
             )
         return new[0], M
 
-    def _wrong_derivative(self, s: Tensor, M: Tensor, t: int) -> str:
+    def _wrong_derivative(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> str:
         """The warning, where an entry is wrong at this state and at one beside it.
 
         At a bend, which only one of them can be, both derivatives may be right and differ.
@@ -277,10 +317,10 @@ class _FlatStep:
             (_unlike_results, UNLIKE_RESULTS),
             (_unlike_autograd, UNLIKE_AUTOGRAD),
         ):
-            wrong = unlike(function, s, M)
+            wrong = unlike(function, s, M, V)
             if wrong.any():
                 beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
-                wrong &= unlike(function, beside, self._linearised(beside, t)[1])
+                wrong &= unlike(function, beside, self._linearised(beside, t, V)[1], V)
             if wrong.any():
                 return message
         return ""
@@ -319,25 +359,27 @@ def _random_directions(like: Tensor, seed: int) -> Tensor:
     return (signed + signed.sign() / 2).to(like)
 
 
-def _unlike_results(function: Function, s: Tensor, M: Tensor) -> Tensor:
+def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Tensor:
     """Which entries (b, S) of the derivative in a random direction are not that of the results.
 
     A difference that depends on its own length is rounding, or a bend near the state.
     """
     eps = torch.finfo(s.dtype).eps
     length = eps ** (1 / 3)
-    direction = _random_directions(s, 1) * (1 + s.abs())
+    size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
+    weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
+    direction = torch.einsum("bik,bk->bi", V, weights).to(s)
     lengths = (length, -length, length / 4, -length / 4)
     a, b, c, d = (function(s + direction * e).double().cpu() for e in lengths)
     wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
-    expected = torch.einsum("bik,bk->bi", M, direction.double().cpu())
+    expected = torch.einsum("bik,bk->bi", M, weights)
     largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
     rounding = torch.maximum(8 * eps * largest / length, 10 * (wide - narrow).abs())
     return _far_apart(wide, expected, rounding)
 
 
-def _unlike_autograd(function: Function, s: Tensor, M: Tensor) -> Tensor:
-    """Which entries (b, S) of a random cotangent, pushed back, are not autograd's.
+def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Tensor:
+    """Which entries of a random cotangent, pushed back and read along V (b, k), are not autograd's.
 
     None is where autograd cannot go through the step, or is switched off in all of it.
     """
@@ -350,7 +392,8 @@ def _unlike_autograd(function: Function, s: Tensor, M: Tensor) -> Tensor:
     cotangent = cotangent.double().cpu()
     size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
     expected = torch.einsum("bik,bi->bk", M, cotangent)
-    return _far_apart(found.double().cpu(), expected, torch.finfo(s.dtype).eps ** 0.3 * size)
+    found = torch.einsum("bik,bi->bk", V, found.double().cpu())
+    return _far_apart(found, expected, torch.finfo(s.dtype).eps ** 0.3 * size)
 
 
 def _far_apart(a: Tensor, b: Tensor, rounding: Tensor) -> Tensor:
