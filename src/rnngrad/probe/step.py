@@ -245,7 +245,7 @@ class _FlatStep:
             new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
-                warnings.warn(message.format(t + 1), stacklevel=3)
+                warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
             yield M
             V = V if sketch is None else M / _sizes(M)
@@ -388,7 +388,7 @@ def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Ten
         with torch.enable_grad():
             (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
     except Exception:  # whatever somebody else's code raises: the step need not have a backward
-        return torch.zeros_like(M[..., 0], dtype=torch.bool)
+        return torch.zeros_like(M[:, 0], dtype=torch.bool)
     cotangent = cotangent.double().cpu()
     size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
     expected = torch.einsum("bik,bi->bk", M, cotangent)
