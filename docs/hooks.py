@@ -1,11 +1,11 @@
-"""What the study found stands in reports/, and these pages show it from there."""
+"""The study's findings and the gallery stand elsewhere, and these pages show them from there."""
 
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-REPORTS = Path("reports")
+REPORTS, GALLERY = Path("reports"), Path("examples") / "gallery"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -16,4 +16,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def on_files(files: Files, config: Any) -> Files:
     for path in sorted((REPORTS / "figures").glob("*.svg")):
         files.append(File.generated(config, f"figures/{path.name}", content=path.read_bytes()))
+    for path in sorted(GALLERY.glob("*")):
+        files.append(File.generated(config, f"gallery/{path.name}", content=path.read_bytes()))
+    code = GALLERY.with_suffix(".py").read_bytes()
+    files.append(File.generated(config, "gallery.py", content=code))
     return files

@@ -27,6 +27,8 @@ pytestmark = [
 ]
 STEPS, EPOCHS = 12, 3
 ALWAYS = float("inf")
+NORMS = torch.tensor([[-4.0, -torch.inf, 0.0], [-3.0, -1.0, torch.nan], [torch.nan] * 3])
+MEANS, ZEROS = torch.tensor([-0.5, -3.0, -4.0]).double(), torch.tensor([0, 0.5, 0])
 
 
 class Model(pl.LightningModule):
@@ -142,7 +144,7 @@ def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
     csv, mlflow, figures = loggers
     frame = pd.read_csv(Path(csv.log_dir) / "metrics.csv")
     rows = frame.dropna(subset="reach/lstm.1/decades_per_step")
-    assert rows["epoch"].tolist() == [0, 1, 2, 3]
+    assert rows["reach/epochs_trained"].tolist() == [0, 1, 2, 3]
     assert rows["step"].tolist() == [0, 3, 6, 9]
     curves = np.stack([*callback.curves["lstm.1"].values()])
     np.testing.assert_allclose(rows["reach/lstm.1/log10_norm_step_10"], curves[:, 9])
@@ -213,8 +215,8 @@ def test_what_fails_at_once_is_said_in_a_line():
         rnngrad.GradientReach(every_n_epochs=0)
 
 
-def trained_twice(rank: int, folder: Path, port: str) -> None:
-    """Without the callback and with it, in one of two processes."""
+def in_one_of_two(rank: int, folder: Path, port: str) -> None:
+    """Train without the callback and with it; sum the metric over both processes."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(rank)}
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -226,13 +228,18 @@ def trained_twice(rank: int, folder: Path, port: str) -> None:
         found.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(*(d.values() for d in found), strict=True))
     assert bool(callback.curves) == (rank == 0)
+    # the processes know one another still
+    metric = rnngrad.LossGradientByDistance(3)
+    metric.update(NORMS[rank : rank + 1])
+    torch.testing.assert_close(metric.compute()["log10"], MEANS)
+    torch.testing.assert_close(metric.compute()["zero"], ZEROS)
 
 
-def test_in_ddp_the_first_process_probes_and_weights_are_the_same(tmp_path: Path):
+def test_in_ddp_the_first_process_probes_weights_are_the_same_and_the_metric_sums(tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    mp.spawn(trained_twice, (tmp_path, port), nprocs=2)  # pyright: ignore
+    mp.spawn(in_one_of_two, (tmp_path, port), nprocs=2)  # pyright: ignore
     folder = tmp_path / "lightning_logs" / "version_1"
     frame = pd.read_csv(folder / "metrics.csv")
     assert frame["reach/lstm.1/decades_per_step"].count() == EPOCHS + 1
@@ -247,17 +254,14 @@ def test_sharded_weights_are_refused():
         rnngrad.GradientReach().on_train_start(Sharded(), Sharded.model)
 
 
-NORMS = torch.tensor([[-4.0, -torch.inf, 0.0], [-3.0, -1.0, torch.nan], [torch.nan] * 3])
-
-
 def test_the_metric_is_the_mean_by_distance():
     metric = rnngrad.LossGradientByDistance(3)
     metric.update(NORMS[:1])
     before = metric.total
     metric.update(NORMS[1:].numpy())
     found = metric.compute()
-    torch.testing.assert_close(found["log10"], torch.tensor([-0.5, -3.0, -4.0]).double())
-    torch.testing.assert_close(found["zero"], torch.tensor([0, 0.5, 0]))
+    torch.testing.assert_close(found["log10"], MEANS)
+    torch.testing.assert_close(found["zero"], ZEROS)
     assert before.tolist() == [0.0, 0.0, -4.0]
     near = rnngrad.LossGradientByDistance(1)
     near.update(NORMS)
@@ -279,20 +283,6 @@ def test_the_metric_reads_autograd_as_it_reads_the_probe():
     hs[-1].sum().backward()
     autograd.update(torch.stack([h.grad.norm(dim=2)[0] for h in hs], dim=1).log10())
     torch.testing.assert_close(probe.compute()["log10"], autograd.compute()["log10"])
-
-
-def half(rank: int, store: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    metric = rnngrad.LossGradientByDistance(3)
-    metric.update(NORMS[rank : rank + 1])
-    found = metric.compute()
-    torch.testing.assert_close(found["log10"], torch.tensor([-0.5, -3.0, -4.0]).double())
-    torch.testing.assert_close(found["zero"], torch.tensor([0, 0.5, 0]))
-    torch.distributed.destroy_process_group()
-
-
-def test_the_metric_sums_over_processes(tmp_path: Path):
-    mp.spawn(half, (f"file://{tmp_path}/store",), nprocs=2)  # pyright: ignore
 
 
 def test_without_lightning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

@@ -136,7 +136,7 @@ class GradientReach(Callback):
             raise InputError(
                 f"{name}.forward fails, pass what it takes as batch=: {error}"
             ) from error
-        metrics = {"epoch": float(epoch)}
+        metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
             self.curves.setdefault(name, {})[epoch] = curve

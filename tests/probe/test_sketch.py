@@ -63,7 +63,7 @@ def test_reproducible_and_checked():
     with pytest.raises(ValueError, match='estimates "frobenius" only'):
         rnngrad.jacobian_curves(module, x, method="sketch", statistics="spectral")
     for few in (0, 3):
-        with pytest.raises(ValueError, match=f"directions={few}: use 4 to 10000"):
+        with pytest.raises(ValueError, match=f"directions={few}: use at least 4"):
             rnngrad.jacobian_curves(module, x, method="sketch", directions=few)
     with pytest.raises(TypeError, match="directions must be an int, got bool"):
         rnngrad.jacobian_curves(module, x, method="sketch", directions=True)
@@ -138,7 +138,8 @@ def test_of_a_step_examples_that_mix_and_gradients_that_stop_are_found(direction
         rnngrad.jacobian_curves_of_step(
             lambda h, x: (h @ W + h.mean(dim=0)).tanh(), x, start, **options
         )
-    with pytest.warns(UserWarning, match="more than 1 % off a central difference"):
+    with pytest.warns(UserWarning, match="more than 1 % off a central difference") as told:
         rnngrad.jacobian_curves_of_step(
             lambda h, x: (h @ W + h.roll(1, 1).detach()).tanh(), x, start, **options
         )
+    assert told[0].filename == __file__

@@ -135,7 +135,7 @@ def jacobian_curves_of_step(
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
     """The estimates from `count` random directions of each example."""
     generator, exponent = np.random.default_rng(abs(seed)), np.zeros(flat.batch)
-    V = torch.zeros(flat.batch, flat.size, count, dtype=torch.float64)
+    V = torch.zeros(flat.batch, flat.size, count, dtype=torch.float64, device="cpu")
     V[:, rows] = torch.from_numpy(generator.standard_normal((flat.batch, len(rows), count)))
     log10, error = np.empty((2, flat.batch, flat.steps))
     for t, Y in enumerate(flat.jacobians(V)):
@@ -246,7 +246,7 @@ class _FlatStep:
         """
         V = sketch
         if V is None:
-            V = torch.eye(self.size, dtype=torch.float64).expand(self.batch, -1, -1)
+            V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
         states = self._states()
         looked_at = {0, self.steps // 2, self.steps - 1}
         if self.initial.itemsize < 4:  # rounding is more than 1 %
@@ -255,7 +255,7 @@ class _FlatStep:
             new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
-                warnings.warn(message.format(t + 1), stacklevel=3)
+                warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
             yield M
             V = V if sketch is None else M / _sizes(M)
