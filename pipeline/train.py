@@ -8,6 +8,8 @@ Writes build/train/<cell>/, see :func:`rnngrad.models.seeds.train_cell`. One mor
 more model. Interrupted, it goes on from the last finished epoch when it is started again.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import sys
 from pathlib import Path
 
