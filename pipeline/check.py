@@ -5,6 +5,8 @@ params.yaml does without: the stages of a cell depend on its file. dvc.yaml itse
 of params.yaml, since DVC would hand it to a shell, or delete the folder of that name.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import json
 import os
 from typing import get_args

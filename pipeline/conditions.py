@@ -7,6 +7,8 @@ conditions.csv (the medians), and curves.csv (log10 by step, median over seeds a
 more condition measures that condition alone.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import sys
 from pathlib import Path
 

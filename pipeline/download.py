@@ -1,5 +1,6 @@
 """Stage 1: get the comments of data.source as build/comments.parquet."""
 
+import quiet  # noqa: F401  # isort: skip
 from rnngrad.stage import run_stage, whole
 
 

@@ -1,5 +1,6 @@
 """Stage 3: write the sample as tokens and the vectors of its words into build/embed."""
 
+import quiet  # noqa: F401  # isort: skip
 from rnngrad.stage import read_output, run_stage, whole
 
 

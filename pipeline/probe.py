@@ -9,6 +9,8 @@ build/probe/<cell>/trained-1/, see :func:`rnngrad.study.measures.measure_model`.
 probes its models alone.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import sys
 from pathlib import Path
 

@@ -5,6 +5,8 @@
 Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import json
 from pathlib import Path
 

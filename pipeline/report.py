@@ -4,6 +4,8 @@ Writes reports/: report.html and explore.html (one file each, opens offline), re
 (six sentences), claims.json, conditions.csv, metrics.json, curves.csv, plots/*.csv, figures/*.svg.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import json
 import shutil
 from dataclasses import asdict

@@ -1,5 +1,7 @@
 """Stage 2: draw the balanced sample as build/sample.parquet, and say what is in it as a card."""
 
+import quiet  # noqa: F401  # isort: skip
+
 import json
 
 from rnngrad.stage import read_output, run_stage, whole

@@ -9,6 +9,8 @@ or padding trains the models that are new. Interrupted, it goes on from the last
 it is started again.
 """
 
+import quiet  # noqa: F401  # isort: skip
+
 import sys
 from pathlib import Path
 

@@ -95,7 +95,7 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
     elif path.suffix == ".parquet":
         import pandas as pd
 
-        found = {name: column.to_numpy() for name, column in pd.read_parquet(path).items()}
+        found = {str(name): column.to_numpy() for name, column in pd.read_parquet(path).items()}
     else:
         text = path.read_text()
         numbers = np.array([float(number) for number in NUMBER.findall(text)])

@@ -123,7 +123,7 @@ def test_another_byte_of_an_input_runs_what_reads_it_again(kept: Kept, tmp_path:
     (folder / "x.bin").rename(folder / "y.bin")
     assert kept.run(jobs) == "a"
     (tmp_path / "other.bin").unlink()
-    with pytest.raises(InputError, match=r"other.bin: cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"other.bin: not found; run dvc repro"):
         kept.run(jobs)
 
 

@@ -11,8 +11,7 @@ from pydantic_core import to_json
 from tqdm import tqdm
 
 import rnngrad
-from rnngrad.errors import InputError
-from rnngrad.stage import DIGEST, remove, seal, seals, whole
+from rnngrad.stage import DIGEST, read_output, remove, seal, seals, whole
 from rnngrad.workers import pool
 
 
@@ -102,12 +101,11 @@ def _content(path: Path, pattern: str = "*") -> str:
     """A digest of a file, or of the files of a folder that the pattern fits, with their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
-    try:
-        return _digest(
-            part for file in files for part in (str(file.relative_to(path)), file.read_bytes())
-        )
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); run dvc repro") from error
+    parts: list[str | bytes] = []
+    for file in files:
+        content = read_output(file, "dvc repro", Path.read_bytes)
+        parts += [str(file.relative_to(path)), content]
+    return _digest(parts)
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

@@ -25,8 +25,8 @@ def _text(text: str) -> str:
 
 
 def _number(value: float) -> float:
-    if value and not 1e-30 <= abs(value) <= 1e30:
-        raise ValueError("must be 0 or from 1e-30 to 1e30, since float32 computes with it")
+    if value and not 1e-30 <= abs(value) <= 3e38:
+        raise ValueError("must be 0 or from 1e-30 to 3e38, since float32 computes with it")
     return value
 
 

@@ -128,7 +128,7 @@ def _cluster(place: str) -> Iterator[Executor]:
         client = Client(address, timeout=SECONDS, set_as_default=False)
         client.wait_for_workers(1, timeout=SECONDS)
         with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-            found = client.run(_processor, os.path.abspath(mark.name))
+            found: Any = client.run(_processor, os.path.abspath(mark.name))
     except (ImportError, OSError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error

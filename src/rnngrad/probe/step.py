@@ -398,7 +398,7 @@ def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Ten
         with torch.enable_grad():
             (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
     except Exception:  # whatever somebody else's code raises: the step need not have a backward
-        return torch.zeros_like(M[..., 0], dtype=torch.bool)
+        return torch.zeros_like(M[:, 0], dtype=torch.bool)
     cotangent = cotangent.double().cpu()
     size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
     expected = torch.einsum("bik,bi->bk", M, cotangent)

@@ -1,0 +1,21 @@
+"""Imported first by every stage: Ctrl-C in the middle of an import is one line.
+
+A KeyboardInterrupt there may be swallowed by the import system, or end in a traceback.
+"""
+
+import os
+import signal
+from types import FrameType
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted; make study or dvc repro goes on from here\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it
+    signal.signal(signal.SIGINT, _interrupt)
