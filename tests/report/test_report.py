@@ -15,6 +15,7 @@ from made_up import CLAIMS, TIMES, make_curves, make_powers
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from rnngrad.params import Padding
 from rnngrad.report import metrics, model_figures, words
 from rnngrad.report.render import answer, draw_figures, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
@@ -255,7 +256,7 @@ def test_the_page_says_what_training_makes_of_words(results: Results) -> None:
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
-def test_a_study_with_one_way_of_training_has_a_report(padding: str, results: Results) -> None:
+def test_a_study_with_one_way_of_training_has_a_report(padding: Padding, results: Results) -> None:
     train = results.params.train.model_copy(update={"padding": [padding]})
     params = results.params.model_copy(update={"train": train})
     kept = {"init", trained(params)[padding]}
