@@ -400,7 +400,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert not list((clone.folder / "build" / "train" / "rnn").iterdir())
+    assert not list((clone.folder / "build" / "train" / "rnn").rglob("*.*"))
     assert list(unfinished.rglob("last.ckpt"))
     clone.succeed(*command)
     resumed = clone.checksums()

@@ -195,9 +195,11 @@ def make_results() -> Results:
     )
     gates = pd.DataFrame(
         [
-            (kind, (i + 0.5) / 50, 0.02, mean, "lstm", 1, weights)
+            (kind, (i + 0.5) / 50, opened if i >= 45 else 0.02, mean, "lstm", 1, weights)
             for kind in ("padding", "words")
-            for weights, mean in zip(WEIGHTS, (0.5, 0.7, 0.8), strict=True)
+            for weights, mean, opened in zip(
+                WEIGHTS, (0.5, 0.7, 0.8), (0.0, 0.02, 0.04), strict=True
+            )
             for i in range(50)
         ],
         columns=["input", "activation", "share", "mean", "cell", "seed", "weights"],

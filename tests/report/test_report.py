@@ -15,6 +15,7 @@ from made_up import CLAIMS, TIMES, make_curves, make_powers
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from rnngrad.params import Padding
 from rnngrad.report import metrics, model_figures, words
 from rnngrad.report.render import answer, draw_figures, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
@@ -52,20 +53,18 @@ def test_the_answer_has_six_sentences_with_the_numbers(results: Results) -> None
     assert "leaves an untrained LSTM 85% of it" in padding
     assert "looked better only on padding" in rnn
     assert "loses 0.001 decades a step; on words it loses" in rnn
-    assert gates.startswith("Trained without padding, the LSTM opens its forget gates on words")
-    assert gates.endswith("from 0.50 to 0.80.")
-    assert words.startswith("But its gradient still loses 0.019 decades a word on words alone;")
-    assert words.endswith("before training it lost 0.072.")
+    assert gates.startswith("Trained without padding, the LSTM opens some of its forget gates:")
+    assert gates.endswith("on words 20% of their activations are nearly open, untrained 0%.")
+    assert "its gradient still vanishes, slower than before training" in words
+    assert words.endswith("it loses 0.019 decades a word, and lost 0.072.")
     assert tutorials.startswith("2 statements")
     assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
 
 
 def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) -> None:
-    gates = Results(**{**vars(results), "gates": results.gates.assign(mean=0.731)})
-    assert (
-        "leaves its forget gates on words as they were, on average at 0.73."
-        in answer(gates, CLAIMS)[3]
-    )
+    same = results.gates.assign(share=0.02)
+    said = answer(Results(**{**vars(results), "gates": same}), CLAIMS)[3]
+    assert "does not open more of its forget gates: on words 10% of their" in said
 
 
 def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> None:
@@ -73,8 +72,8 @@ def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> No
     chosen = (seeds["condition"] == "trained") & (seeds["cell"] == "rnn") & (seeds["seed"] == 2)
     seeds.loc[chosen, "log10_at_end"] = 0.5
     rows = of_training(Results(**{**vars(results), "condition_seeds": seeds}))
-    assert "|  | trained with padding |  |  |  | −140.0 (−140.0 to 0.5) | 10 |" in rows
-    assert "|  | trained with padding | 0.70 |  |  | −36.0 | 20 |" in rows
+    assert "|  | trained with padding |  |  |  |  | −140.0 (−140.0 to 0.5) | 10 |" in rows
+    assert "|  | trained with padding | 0.70 | 10.0% |  |  | −36.0 | 20 |" in rows
 
 
 def of_training(results: Results) -> str:
@@ -258,18 +257,18 @@ def test_the_page_says_what_training_makes_of_words(results: Results) -> None:
     rows = page.split("## Does training open the gates?")[1].split("##")[0].splitlines()
     right = "90.0% (77.6% to 100.0%) |"
     assert rows[-7:] == [
-        "| RNN | untrained |  | −0.107 | −150.0 | −3.0 | never |  |",
-        f"|  | trained with padding |  |  |  | −140.0 | 10 | {right}",
-        f"|  | trained without padding |  | −0.093 | −130.0 |  | 10 | {right}",
-        "| LSTM | untrained | 0.50 | −0.072 | −101.0 | −96.0 | 20 |  |",
-        f"|  | trained with padding | 0.70 |  |  | −36.0 | 20 | {right}",
-        f"|  | trained without padding | 0.80 | −0.019 | −26.0 |  | 20 | {right}",
+        "| RNN | untrained |  |  | −0.107 | −150.0 | −3.0 | never |  |",
+        f"|  | trained with padding |  |  |  |  | −140.0 | 10 | {right}",
+        f"|  | trained without padding |  |  | −0.093 | −130.0 |  | 10 | {right}",
+        "| LSTM | untrained | 0.50 | 0.0% | −0.072 | −101.0 | −96.0 | 20 |  |",
+        f"|  | trained with padding | 0.70 | 10.0% |  |  | −36.0 | 20 | {right}",
+        f"|  | trained without padding | 0.80 | 20.0% | −0.019 | −26.0 |  | 20 | {right}",
         "",
     ]
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
-def test_a_study_with_one_way_of_training_has_a_report(padding: str, results: Results) -> None:
+def test_a_study_with_one_way_of_training_has_a_report(padding: Padding, results: Results) -> None:
     train = results.params.train.model_copy(update={"padding": [padding]})
     params = results.params.model_copy(update={"train": train})
     kept = {"init", trained(params)[padding]}
@@ -338,7 +337,7 @@ def test_without_a_gated_cell_there_is_no_figure_of_gates(results: Results) -> N
     assert model_figures.gates_figure(alone) is None
     page = render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
     assert "(figures/gates.svg)" not in page
-    assert "| RNN | untrained |  |" in page
+    assert "| RNN | untrained |  |  |" in page
 
 
 def test_each_stage_has_the_seconds_of_all_its_cells(

@@ -77,9 +77,11 @@ EPOCHS = {"rnn": 10, "lstm": 10}
 
 
 def wins(
-    *padded: list[float], unpadded: tuple[list[float], list[float]] | None = None
+    accuracy: list[float],
+    loss: list[float],
+    unpadded: tuple[list[float], list[float]] | None = None,
 ) -> Claim | None:
-    tests = scores(*padded)
+    tests = scores(accuracy, loss)
     if unpadded:
         tests = pd.concat([tests, scores(*unpadded, weights="trained_without_padding")])
     return claims.lstm_wins(tests, EPOCHS, NOTHING)

@@ -34,6 +34,7 @@ READ = {  # the conditions under which the weights read words alone, and padded 
     "trained": ("trained_on_words", "trained"),
     "trained_without_padding": ("trained_without_padding", "trained_without_padding_on_padding"),
 }
+NEARLY_OPEN = 0.9  # activations of a gate
 LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
@@ -106,13 +107,16 @@ def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:
 def opened_gates(results: Results) -> list[dict[str, Any]]:
     """What every cell's models make of words: a row per cell and weights.
 
-    gate: mean activation on words of the gate that keeps the state, missing for an RNN. rate, end:
-    decades per word, and log10 at the end of words; padded, lowest, highest: of padded comments,
-    the latter by seed. reach: words until a tenth of the loss's gradient is left, NaN for never.
-    accuracy: on the test split, of the trained.
+    gate, open: mean activation on words of the gate that keeps the state, and the share that is
+    nearly open; NaN for an RNN. rate, end: decades per word, and log10 at the end of words; padded,
+    lowest, highest: of padded comments, the latter by seed. reach: words until a tenth of the
+    loss's gradient is left, NaN for never. accuracy: on the test split, of the trained.
     """
     keys, scores = ["cell", "weights"], test_scores(results)
-    gates = results.gates.query("input == 'words'").groupby(keys)["mean"].mean()
+    gates = results.gates.query("input == 'words'")
+    gates = gates.assign(open=gates["share"] * (gates["activation"] > NEARLY_OPEN))
+    gates = gates.groupby([*keys, "seed"]).agg(gate=("mean", "first"), open=("open", "sum"))
+    gates = gates.groupby(keys).mean()
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
     left = reach.groupby([*keys, "distance"])["log10"].median()
     reached = left[left <= LEFT].reset_index("distance").groupby(keys)["distance"].min()
@@ -121,7 +125,8 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     for cell, weights in product(results.cells, results.weights):
         words, padded = READ[weights]
         find = partial(value_of, results.conditions, words, cell)
-        row = {"cell": cell, "weights": weights, "gate": gates.get((cell, weights))}
+        row: dict[str, Any] = {"cell": cell, "weights": weights}
+        row |= dict(gates.reindex([(cell, weights)]).iloc[0])
         row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
         row |= dict(ends.reindex([(padded, cell)]).iloc[0])
         row["reach"] = reached.get((cell, weights), math.nan)

@@ -95,6 +95,7 @@ def render_markdown(
         "padding_share": metrics.padding_share(results),
         "weights": results.weights,
         "on_words": metrics.opened_gates(results),
+        "nearly_open": metrics.NEARLY_OPEN,
         "tests": metrics.test_scores(results),
         "swing": metrics.swing(results),
         "seeds": results.history.groupby("cell")["seed"].nunique().tolist(),
