@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -121,33 +121,33 @@ def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterato
 @contextmanager
 def _cluster(place: str) -> Iterator[Executor]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
-    try:
-        from distributed import Client, KilledWorker
+    with ExitStack() as stack:
+        try:
+            from distributed import Client, KilledWorker
 
-        address = place if "://" in place else json.loads(Path(place).read_text())["address"]
-        client = Client(address, timeout=SECONDS, set_as_default=False)
-        client.wait_for_workers(1, timeout=SECONDS)
-        with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-            found: Any = client.run(_processor, os.path.abspath(mark.name))
-    except (ImportError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
-    if "" in found.values():
-        raise InputError(
-            f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
-            "workers with --no-nanny where they share the folder"
-        )
-    if len(kinds := {*found.values()}) > 1:
-        print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
-    executor = _Cluster()
-    executor.own = client.get_executor(pure=False)
-    try:
-        yield executor
-    except (KilledWorker, futures.CancelledError) as error:
-        raise InputError("the cluster lost a job; run the same command again to go on") from error
-    finally:
-        executor.own.shutdown(wait=False)
-        client.close()
+            address = place if "://" in place else json.loads(Path(place).read_text())["address"]
+            client = Client(address, timeout=SECONDS, set_as_default=False)
+            stack.enter_context(client)
+            client.wait_for_workers(1, timeout=SECONDS)
+            with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
+                found: Any = client.run(_processor, os.path.abspath(mark.name))
+        except (ImportError, OSError, ValueError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
+        if "" in found.values():
+            raise InputError(
+                f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
+                "workers with --no-nanny where they share the folder"
+            )
+        if len(kinds := {*found.values()}) > 1:
+            print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
+        executor = _Cluster()
+        executor.own = client.get_executor(pure=False)
+        stack.callback(executor.own.shutdown, wait=False)
+        try:
+            yield executor
+        except (KilledWorker, futures.CancelledError) as error:
+            raise InputError("the cluster lost a job; run the same command again") from error
 
 
 class _Cluster(Executor):
