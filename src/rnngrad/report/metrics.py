@@ -13,7 +13,7 @@ import pandas as pd
 from rnngrad.intervals import Interval, mean_interval
 from rnngrad.report.style import FLOAT32_NORMAL, thinned
 from rnngrad.study import MILESTONES
-from rnngrad.study.claims import Claim, Verdict
+from rnngrad.study.claims import Claim, Verdict, openness
 from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
@@ -107,16 +107,12 @@ def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:
 def opened_gates(results: Results) -> list[dict[str, Any]]:
     """What every cell's models make of words: a row per cell and weights.
 
-    gate, open: mean activation on words of the gate that keeps the state, and the share that is
+    mean, open: mean activation on words of the gate that keeps the state, and the share that is
     nearly open; NaN for an RNN. rate, end: decades per word, and log10 at the end of words; padded,
     lowest, highest: of padded comments, the latter by seed. reach: words until a tenth of the
     loss's gradient is left, NaN for never. accuracy: on the test split, of the trained.
     """
     keys, scores = ["cell", "weights"], test_scores(results)
-    gates = results.gates.query("input == 'words'")
-    gates = gates.assign(open=gates["share"] * (gates["activation"] > NEARLY_OPEN))
-    gates = gates.groupby([*keys, "seed"]).agg(gate=("mean", "first"), open=("open", "sum"))
-    gates = gates.groupby(keys).mean()
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
     left = reach.groupby([*keys, "distance"])["log10"].median()
     reached = left[left <= LEFT].reset_index("distance").groupby(keys)["distance"].min()
@@ -126,7 +122,8 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
         words, padded = READ[weights]
         find = partial(value_of, results.conditions, words, cell)
         row: dict[str, Any] = {"cell": cell, "weights": weights}
-        row |= dict(gates.reindex([(cell, weights)]).iloc[0])
+        gates = openness(results.gates[results.gates["cell"] == cell], NEARLY_OPEN)
+        row |= dict(gates.reindex([(weights, "words")]).iloc[0])
         row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
         row |= dict(ends.reindex([(padded, cell)]).iloc[0])
         row["reach"] = reached.get((cell, weights), math.nan)

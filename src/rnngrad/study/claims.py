@@ -307,19 +307,19 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
     by_condition = dict(list(lstm.set_index("seed").groupby("condition")["log10_at_end"]))
     names = [name for name in (*BIASES, "chrono") if name in by_condition]
     ends = {name: _interval(by_condition[name]) for name in names}
-    measured = {"log10_at_end": ends, "gates": _openness(gates[gates["cell"] == "lstm"])}
+    measured = {"log10_at_end": ends, "gates": _rows(openness(gates[gates["cell"] == "lstm"]))}
     vanished = grows and all(_below_zero(end) for end in ends.values())
     ruling = _ruling(vanished, grows, "with forget gates that are not nearly open")
     slowest = max(ends.values(), key=lambda end: end["mean"])
     return Claim(9, TUTORIAL_3, *ruling, _numbers(measured), slowest)
 
 
-def _openness(gates: pd.DataFrame) -> dict[str, Any]:
-    """Tell how open the study's own forget gates are: their mean, and the share that is open."""
-    opened = gates.assign(open=gates["share"].where(gates["activation"] > OPEN, 0.0))
+def openness(gates: pd.DataFrame, above: float = OPEN) -> pd.DataFrame:
+    """By weights and input, how open a cell's gates are: mean, and open, the share that is."""
+    opened = gates.assign(open=gates["share"].where(gates["activation"] > above, 0.0))
     by_seed = opened.groupby([*CASE, "seed"], sort=False)
     found = by_seed.agg({"mean": "first", "open": "sum"})
-    return _rows(found.groupby(level=[0, 1], sort=False).mean())
+    return found.groupby(level=[0, 1], sort=False).mean()
 
 
 def one_path(paths: pd.DataFrame) -> Claim | None:
