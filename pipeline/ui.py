@@ -24,8 +24,8 @@ SECONDS = 60  # until the server must have answered
 
 
 def main(port: str) -> None:
-    from rnngrad.models.live import connect
-    from rnngrad.tracking import EXPERIMENT, tracking_uri
+    from rnngrad.models.live import EXPERIMENT, connect
+    from rnngrad.tracking import tracking_uri
 
     with socket.socket() as any_server:
         if not any_server.connect_ex((HOST, int(port))):

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from rnngrad.tracking import EXPERIMENT
+from rnngrad.models.live import EXPERIMENT
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -97,7 +97,7 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     assert not tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -134,7 +134,7 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
         Results(**{**vars(results), "params": params}), METRICS, "", files, files, MODELS, uri
     )
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -172,7 +172,7 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     uri = tracking.tracking_uri()
     assert tracking.publish(changed, METRICS, "", files, files, MODELS, uri)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -222,7 +222,7 @@ def test_what_was_published_by_halves_is_published_anew(
 
 def statuses(uri: str) -> list[str]:
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
@@ -284,7 +284,7 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         Results(**{**vars(results), "curves": curves}), METRICS, "", files, files, MODELS, uri
     )
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "params.cell = 'lstm'")
     for statistic in "abcdef":
@@ -319,12 +319,13 @@ def test_a_training_that_was_watched_is_the_models_own_run(
             time.sleep(0.1)
     assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert len(runs) == 3
     (own,) = [run for run in runs.values() if "mlflow.parentRunId" in run.data.tags]
     assert own.info.run_name == "lstm seed 5 padding none"
+    assert own.info.end_time
     assert own.info.end_time > own.info.start_time + 50
     assert own.data.metrics["train_loss"] == 0.25
     assert own.data.params["seed"] == "5"

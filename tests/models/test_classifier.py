@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rnngrad.data.batches import Batch, CommentBatches, Padding
+from rnngrad.data.batches import Batch, CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier, last_hidden_states
-from rnngrad.params import TrainParams
+from rnngrad.params import Padding, TrainParams
 
 D, T = 4, 30
 LENGTHS = [3, 11, 7]
