@@ -19,7 +19,8 @@ from rnngrad.stage import run_stage, whole
 
 REAL = Path("reports/real")
 SETTINGS = ["data.source=csv", "sample.per_class=1000", "embed.vectors=file"]
-TEXTS = ["report.md", "report.html", "answer.txt", "claims.json", "conditions.csv", "metrics.json"]
+TEXTS = ["report.md", "report.html", "explore.html", "answer.txt"]
+NUMBERS = ["claims.json", "conditions.csv", "metrics.json"]
 ABOUT = """The study on real comments, made by `make real-study`; no comment's text is in it.
 
 - comments: {0.name}, {1} of each class, SHA-256 {2}
@@ -48,7 +49,7 @@ def main(comments: str, vectors: str) -> None:
             raise InputError("the study stopped, see above; nothing has changed here")
         with whole(REAL) as made:
             shutil.copytree(clone / "reports" / "figures", made / "figures")
-            for name in TEXTS:
+            for name in (*TEXTS, *NUMBERS):
                 shutil.copyfile(clone / "reports" / name, made / name)
             per_class = SETTINGS[1].partition("=")[2]
             about = ABOUT.format(data, per_class, _digest(data), glove, _digest(glove))
