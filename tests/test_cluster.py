@@ -120,7 +120,7 @@ def test_a_training_gives_the_same_bytes_as_here(
     shutil.rmtree("build/train")
     monkeypatch.delenv("RNNGRAD_SCHEDULER")
     assert trained() == there
-    assert len(there) == 3 * 6 + 3
+    assert len(there) == 3 * 6 + 2
 
 
 def test_an_address_stands_for_its_file(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def _largest_eigenvalue(lower: Array) -> Array:
 
 def is_sketch(method: str, names: tuple[str, ...], directions: int, seed: int) -> bool:
     """Are the statistics to be estimated? Raise unless they can be."""
-    if method not in ("exact", "sketch"):
+    if method not in {"exact", "sketch"}:
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":
         return False

@@ -90,7 +90,7 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
 
 
 def _ends(lengths: Any, batch: int, time: int) -> Tensor:
-    tensor = _tensor(lengths, "lengths must be integers, one per example")
+    tensor = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
     if tensor.shape != (batch,):
@@ -105,4 +105,4 @@ def _tensor(values: Any, expected: str) -> Tensor:
     try:  # torch takes no negative strides, NumPy no tensors of a GPU
         return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values)).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise TypeError(f"{expected}, got {values!r}"[:200]) from None
+        raise TypeError(f"{expected}, and not {type(values).__name__}") from None
