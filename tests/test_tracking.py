@@ -89,6 +89,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     model = MODELS / "lstm" / "none" / "seed-5" / "digest.txt"
     model.parent.mkdir(parents=True)
     model.write_text("0123456789abcdef" * 4)
+    model.with_name("trained-5.pt").write_bytes(b"weights")
     return [path]
 
 
@@ -104,6 +105,9 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     (child,) = [run for run in runs if run is not parent]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "lstm seed 5 padding none"
+    (artifact,) = client.list_artifacts(child.info.run_id)
+    assert artifact.path == "trained-5.pt"
+    assert '`torch.load("trained-5.pt")`' in child.data.tags["mlflow.note.content"]
     assert parent.data.params["train.epochs"] == "4"
     numbers = {"lstm.trained.test.accuracy": 0.75, "question_lstm_log10": -2.5}
     assert parent.data.metrics == numbers

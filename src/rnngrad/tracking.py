@@ -24,6 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
 from rnngrad.models.live import EXPERIMENT, MODEL, connect, tracking_errors
+from rnngrad.models.weights import weight_file
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
@@ -130,16 +131,20 @@ def _publish(
         train = params.train_of(cell)
         for seed in train.seeds:
             name = f"{cell} seed {seed} padding {padding}{others}"
-            digest = models / cell / padding / f"seed-{seed}" / DIGEST
+            file = weight_file(models / cell / padding, "trained", seed)
+            digest = file.with_name(DIGEST)
             model = digest.read_text()[:16] if digest.exists() else ""
             tags = {RESULT: checksum, MODEL: model, "mlflow.parentRunId": parent}
             tags["mlflow.runName"] = name
+            tags["mlflow.note.content"] = f'`torch.load("{file.name}")` gives the weights'
             own = live.pop(model, None) or client.create_run(experiment)
             child = own.info.run_id
             client.log_batch(child, tags=[RunTag(*tag) for tag in tags.items()])
             settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
             settings["padding"] = padding
             _log(client, child, settings, _points(results, cell, seed, weights))
+            if file.exists():
+                client.log_artifact(child, file)
             if own.info.status == "RUNNING":
                 client.set_terminated(child, end_time=own.info.start_time)  # nobody saw it train
     return parent
