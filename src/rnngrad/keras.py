@@ -50,7 +50,7 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         InputError: torch has no such layer, the file is no such file, or ``name`` is not in it.
         TypeError: neither a layer nor a path.
 
-    Example:
+    Examples:
         >>> import rnngrad
         >>> rnngrad.from_keras("tests/keras_fixtures/model.keras", "encoder")
         LSTM(3, 4, batch_first=True)

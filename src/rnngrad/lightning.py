@@ -50,7 +50,7 @@ class GradientReach(Callback):
 
     Weights are identical with and without the callback. In ddp the first process alone probes.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl, rnngrad
         >>> trainer = pl.Trainer(callbacks=[rnngrad.GradientReach(every_n_epochs=2)], logger=False)
     """
@@ -176,7 +176,7 @@ class LossGradientByDistance(Metric):
     `loss_gradient_curves`, or `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean
     "log10" of what is not zero, and the share "zero" of those that are exactly zero.
 
-    Example:
+    Examples:
         >>> import torch, rnngrad
         >>> metric = rnngrad.LossGradientByDistance(3)
         >>> metric.update(torch.tensor([[-4.0, -2.0, 0.0], [-3.0, -1.0, torch.nan]]))
