@@ -106,6 +106,7 @@ def test_a_bad_file_is_named_and_none_of_its_comments(tmp_path, case):
 @pytest.mark.parametrize(
     "content",
     [GOOD.encode(), gzip.compress(GOOD.encode() * 50)[:60], gzip.compress(b"a" * 99)[:-4]],
+    ids=["no gzip", "cut", "without its checksum"],  # a gzip file has the time in it
 )
 def test_a_broken_gzip_file(tmp_path, content):
     path = tmp_path / "bad.csv.gz"
