@@ -24,7 +24,6 @@ from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
 from rnngrad.models.live import EXPERIMENT, MODEL, connect, tracking_errors
-from rnngrad.models.weights import weight_file
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
@@ -131,7 +130,7 @@ def _publish(
         train = params.train_of(cell)
         for seed in train.seeds:
             name = f"{cell} seed {seed} padding {padding}{others}"
-            file = weight_file(models / cell / padding, "trained", seed)
+            file = models / cell / padding / f"seed-{seed}" / f"trained-{seed}.pt"
             digest = file.with_name(DIGEST)
             model = digest.read_text()[:16] if digest.exists() else ""
             tags = {RESULT: checksum, MODEL: model, "mlflow.parentRunId": parent}
