@@ -81,7 +81,7 @@ def _gap(before: Path, again: Path) -> float:
 
 
 def _content(path: Path) -> tuple[Any, list[Any]]:
-    """What a file says beside its numbers, and these as float64 arrays."""
+    """Give the text beside a file's numbers, and these as float64 arrays."""
     import numpy as np
 
     found: dict[str, Any] = {}

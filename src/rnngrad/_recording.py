@@ -1,4 +1,4 @@
-"""What a model's recurrent modules read in one forward pass, and what a loss sends back to them.
+"""Record what recurrent modules read in one forward pass, and what a loss sends back to them.
 
 During the pass their forwards are replaced by the same ones layer by layer, in float64 on the CPU.
 """

@@ -152,7 +152,7 @@ class GradientReach(Callback):
 
 
 def loss_gradient_by_distance(log10_norms: Tensor, distances: int) -> dict[str, Tensor]:
-    """What `LossGradientByDistance` sums, (distances,) each, of log10 norms (batch, time)."""
+    """Sum log10 norms (batch, time) by distance, as `LossGradientByDistance` does: (distances,)."""
     t = torch.arange(log10_norms.shape[1], device=log10_norms.device)
     counted, zero = ~log10_norms.isnan(), log10_norms == -torch.inf
     distance = torch.where(counted, t, -1).amax(dim=1, keepdim=True) - t

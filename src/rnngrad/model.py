@@ -20,7 +20,7 @@ LITTLE = -2.0  # log10: less than 1 % of the largest
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerReach(Pictured):
-    """What one layer, or one direction of it, does to gradients. Steps count in its own order.
+    """Tell what one layer, or one direction of it, does to gradients; steps in its own order.
 
     curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
     loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
@@ -48,7 +48,7 @@ class LayerReach(Pictured):
 
     @property
     def curves(self) -> probe.JacobianCurves:
-        """What the diagnosis judges."""
+        """The curves that the diagnosis judges."""
         return self.diagnosis.curves
 
     @property
