@@ -378,3 +378,48 @@ def test_examples_of_very_different_size_do_not_mix(dtype: torch.dtype):
     x[:, :, 0] = size
     rnngrad.jacobian_curves_of_step(lambda h, v: w(h) * v[:, :1], x, state)
     rnngrad.jacobian_curves_of_step(alone, x, state)
+
+
+# --- states of several dtypes, and states that must stay valid
+
+
+def test_a_state_of_mixed_dtype():
+    x, h = batch()
+    w, u = cells()
+
+    def step(state: dict[str, Tensor], v: Tensor) -> dict[str, Tensor]:
+        mean = 0.9 * state["mean"] + 0.1 * state["h"].float()
+        return {"h": torch.tanh(u(state["h"]) + w(v) + mean.double()), "mean": mean}
+
+    def in_float64(state: Tensor, v: Tensor) -> Tensor:
+        h, mean = state.chunk(2, dim=1)
+        mean = 0.9 * mean + 0.1 * h
+        return torch.cat((torch.tanh(u(h) + w(v) + mean), mean), dim=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rnngrad.jacobian_curves_of_step(step, x, {"h": h, "mean": torch.zeros(2, 4)})
+    both = torch.cat((h, torch.zeros_like(h)), dim=1)
+    expected = rnngrad.jacobian_curves_of_step(in_float64, x, both)
+    np.testing.assert_allclose(found.log10_frobenius, expected.log10_frobenius, atol=1e-5)
+    assert "a state of torch.float64, torch.float64 for one of torch.float64, torch.float32" in (
+        refusal(lambda s, v: {k: part.double() for k, part in step(s, v).items()}, x,
+                {"h": h, "mean": torch.zeros(2, 4)})
+    )  # fmt: skip
+
+
+def test_a_state_that_must_stay_valid():
+    """Variances have a Cholesky factor, and those that are shifted below zero have none."""
+    x, _ = batch(examples=1)
+    w, _ = cells()
+
+    def step(variances: Tensor, v: Tensor) -> Tensor:
+        L = torch.linalg.cholesky(torch.diag_embed(variances))
+        return (torch.sigmoid(w(v))[:, :, None] * L).square().sum(dim=2)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rnngrad.jacobian_curves_of_step(step, x, torch.full((1, 4), 1e-8).double())
+    log_gains = 2 * torch.sigmoid(w(x[0])).detach().log().cumsum(dim=0)
+    expected = torch.logsumexp(2 * log_gains, dim=1) / (2 * np.log(10))
+    np.testing.assert_allclose(found.log10_frobenius[0], expected, atol=1e-9)

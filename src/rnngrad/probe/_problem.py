@@ -26,6 +26,7 @@ States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
 FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
 GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
@@ -130,11 +131,10 @@ class Problem:
         alone: is it all that the loss sends? A loss that looks at no step that counts is a slip.
         """
         tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
-        expected = (*self.counts.real.shape, self.hidden)
-        if tuple(tensor.shape) != expected:
+        found, expected = tuple(tensor.shape), (*self.counts.real.shape, self.hidden)
+        if found != expected:
             raise InputError(
-                f"{name} has (batch, time, hidden) = {tuple(tensor.shape)}, "
-                f"the module's output {expected}"
+                f"{name} has (batch, time, hidden) = {found}, the module's output {expected}"
             )
         given = tensor.detach().cpu()
         tensor = self.counts.cleared(given)
@@ -270,9 +270,8 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
         sigmoid = isinstance(rnn, SigmoidStateLSTM)
         cell, kind = LSTM, _compiled.LSTM_SIGMOID if sigmoid else _compiled.LSTM
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    layers = range(rnn.num_layers)
-    return tuple(cell(*(weights.get(f"{w}_l{n}", zero) for w in names), kind=kind) for n in layers)
+    layers = [[weights.get(f"{w}_l{n}", zero) for w in WEIGHTS] for n in range(rnn.num_layers)]
+    return tuple(cell(*layer, kind=kind) for layer in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
@@ -285,10 +284,9 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
     expected: dict[str, tuple[int, ...]] = {}
     for n in range(rnn.num_layers):
-        shapes = {"weight_ih": (gates * H, H if n else d), "weight_hh": (gates * H, H)}
-        if bias:
-            shapes |= {"bias_ih": (gates * H,), "bias_hh": (gates * H,)}
-        expected |= {f"{name}_l{n}": shape for name, shape in shapes.items()}
+        sizes = {"weight_ih": (H if n else d,), "weight_hh": (H,), "bias_ih": (), "bias_hh": ()}
+        for name in WEIGHTS if bias else WEIGHTS[:2]:
+            expected[f"{name}_l{n}"] = (gates * H, *sizes[name])
     made = f"nn.{kind.__name__}({d}, {H}, num_layers={rnn.num_layers}, bias={bias})"
     if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
         raise InputError(f"the module has {unexpected[0]}, which {made} has not")
@@ -329,19 +327,17 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -
 def _initial_state(
     rnn: nn.RNNBase, state: Tensor | tuple[Tensor, Tensor] | None, batch: int, batched: bool
 ) -> list[Tensor]:
-    names = ("h_0", "c_0") if isinstance(rnn, nn.LSTM) else ("h_0",)
-    shape = (rnn.num_layers, batch, rnn.hidden_size)
+    shape, pair = (rnn.num_layers, batch, rnn.hidden_size), isinstance(rnn, nn.LSTM)
     if state is None:
-        return [torch.zeros(shape, dtype=torch.float64)] * len(names)
-    pair, parts = len(names) == 2, tuple(state) if isinstance(state, tuple | list) else (state,)
-    if isinstance(state, tuple | list) != pair or len(parts) != len(names):
+        return [torch.zeros(shape, dtype=torch.float64)] * (1 + pair)
+    parts = tuple(state) if isinstance(state, tuple | list) else (state,)
+    if isinstance(state, tuple | list) != pair or len(parts) != 1 + pair:
         wanted = "a pair (h_0, c_0)" if pair else "one tensor h_0"
         raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
-    expected = shape if batched else (shape[0], shape[2])
     axes = ("layer", "example", "unit") if batched else ("layer", "unit")
-    for part, name in zip(parts, names, strict=True):
+    for part, name in zip(parts, ("h_0", "c_0"), strict=False):
         check_floating(part, name)
-        _check_shape(part, name, expected)
+        _check_shape(part, name, shape if batched else (shape[0], shape[2]))
         check_finite(part, name, axes)
     return [part.detach().reshape(shape) for part in parts]
 

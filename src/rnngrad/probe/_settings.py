@@ -43,13 +43,6 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     return call
 
 
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """No autograd and no autocast."""
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        yield
-
-
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # looking for the libraries takes a millisecond

@@ -14,7 +14,8 @@ assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -33,8 +34,20 @@ MOST_DIRECTIONS = 10_000
 FEW_COLUMNS = 64  # of more, one eigenvalue takes two thirds of the time of all
 
 
-def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[str, ...]:
-    """The checked names; `paths`: has the Jacobian a hidden path of its own?"""
+class Wanted(NamedTuple):
+    """The statistics of a call: their names, where the spectral norm is taken, (time,) bool, and
+    how many random directions estimate the Frobenius norm, 0 for none."""
+
+    names: tuple[str, ...]
+    spectral_at: Array
+    directions: int
+
+
+def wanted(
+    statistics: Any, method: str, spectral_steps: Any, directions: int, seed: int, time: int,
+    paths: bool = False,
+) -> Wanted:  # fmt: skip
+    """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?"""
     names = () if not isinstance(statistics, Iterable) else tuple(statistics)
     names = (statistics,) if isinstance(statistics, str) else names
     if HIDDEN_PATH in names and not paths:
@@ -42,23 +55,14 @@ def wanted_statistics(statistics: Sequence[str], paths: bool = False) -> tuple[s
     known = (*STATISTICS, HIDDEN_PATH) if paths else STATISTICS
     if not names or any(name not in known for name in names):
         raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
-    return names
-
-
-def spectral_mask(steps: Sequence[int] | Array | None, last: int) -> Array:
-    """(last,) bool: where the spectral norm is taken."""
-    if steps is None:
-        return np.ones(last, dtype=bool)
-    chosen = np.asarray(steps)
-    if not chosen.size:
-        chosen = chosen.astype(int)  # an empty list is one of floats
-    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+    every = np.arange(1, time + 1)
+    chosen = every if spectral_steps is None else np.asarray(spectral_steps)
+    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
         raise TypeError("spectral_steps must be a sequence of integers")
-    if len(chosen) and not (chosen.min() >= 1 and chosen.max() <= last):
-        raise InputError(f"spectral_steps must lie in 1..{last}")
-    mask = np.zeros(last, dtype=bool)
-    mask[chosen - 1] = True
-    return mask
+    if not np.isin(chosen, every).all():
+        raise InputError(f"spectral_steps must lie in 1..{time}")
+    sketch = _is_sketch(method, names, directions, seed)
+    return Wanted(names, np.isin(every, chosen), directions if sketch else 0)
 
 
 def spectral_norm(J: Array) -> Array:
@@ -79,8 +83,7 @@ def _largest_eigenvalue(lower: Array) -> Array:
     return eigh(lower, eigvals_only=True, subset_by_index=last, check_finite=False)
 
 
-def is_sketch(method: str, names: tuple[str, ...], directions: int, seed: int) -> bool:
-    """Are the statistics to be estimated? Raise unless they can be."""
+def _is_sketch(method: str, names: tuple[str, ...], directions: int, seed: int) -> bool:
     if method not in {"exact", "sketch"}:
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":

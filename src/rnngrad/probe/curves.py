@@ -10,15 +10,8 @@ from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
-from rnngrad.probe._settings import exact_arithmetic, probing
-from rnngrad.probe._statistics import (
-    HIDDEN_PATH,
-    STATISTICS,
-    is_sketch,
-    random_directions,
-    spectral_mask,
-    wanted_statistics,
-)
+from rnngrad.probe._settings import probing
+from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_directions, wanted
 from rnngrad.probe._tangents import Plan, curves, identity
 
 if TYPE_CHECKING:
@@ -134,13 +127,14 @@ def jacobian_curves(
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask)
     rows = problem.state_rows(state)
-    names = wanted_statistics(statistics, paths=state == "c")
-    sketch = is_sketch(method, names, directions, seed)
-    start = identity(problem, rows, HIDDEN_PATH in names and not sketch)
-    if sketch:
+    time = problem.counts.real.shape[1]
+    names, chosen, count = wanted(
+        statistics, method, spectral_steps, directions, seed, time, paths=state == "c"
+    )
+    start = identity(problem, rows, HIDDEN_PATH in names and not count)
+    if count:
         names = ("frobenius", "frobenius_error")
-        start = random_directions(start, problem.batch, directions, seed)
-    chosen = spectral_mask(spectral_steps, problem.counts.real.shape[1])
+        start = random_directions(start, problem.batch, count, seed)
     plan = Plan(
         layer=problem.layer_index(layer),
         rows=rows,
@@ -148,11 +142,12 @@ def jacobian_curves(
         start=start,
         spectral_at=problem.counts.counted_at(chosen),
     )
-    with exact_arithmetic():
-        arrays = curves(problem, plan)
     size = 0.5 * math.log10(rows.stop - rows.start)
     at_start = {"frobenius": size, "cell_path": size, HIDDEN_PATH: -math.inf}
-    found = {n: problem.counts.over_time(v, at_start.get(n, 0.0)) for n, v in arrays.items()}
+    found = {
+        name: problem.counts.over_time(values, at_start.get(name, 0.0))
+        for name, values in curves(problem, plan).items()
+    }
     if "spectral" in found:
         found["spectral"][:, ~chosen] = np.nan
     return JacobianCurves(state, plan.layer, **{f"log10_{n}": v for n, v in found.items()})

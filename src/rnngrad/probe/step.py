@@ -20,14 +20,7 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import (
-    STATISTICS,
-    is_sketch,
-    log10_norm_estimate,
-    spectral_mask,
-    spectral_norm,
-    wanted_statistics,
-)
+from rnngrad.probe._statistics import STATISTICS, log10_norm_estimate, spectral_norm, wanted
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
@@ -109,15 +102,16 @@ def jacobian_curves_of_step(
         (2, 5)
     """
     _check_order(step)
-    wanted = wanted_statistics(statistics)
     # tensors of inference mode do not tell whether they are written to, and autograd refuses them
     with parametrize.cached(), torch.inference_mode(False), torch.no_grad():
         flat = _FlatStep(step, initial_state, inputs)
-        spectral_at, rows = spectral_mask(spectral_steps, flat.steps), flat.positions(state)
-        name = "full" if state is None else str(state)
-        if is_sketch(method, wanted, directions, seed):
-            return JacobianCurves(name, None, **_sketch(flat, rows, directions, seed))
-        out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in wanted}
+        names, spectral_at, count = wanted(
+            statistics, method, spectral_steps, directions, seed, flat.steps
+        )
+        rows, of_state = flat.positions(state), "full" if state is None else str(state)
+        if count:
+            return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
+        out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
         # BLAS gives small products one thread by itself; setting it would take a fifth of the time
         products = exact_products if flat.size > ONE_THREAD else nullcontext
@@ -126,19 +120,18 @@ def jacobian_curves_of_step(
                 J = J.multiplied_by(M.numpy())
                 # before they are aligned: an entry that nobody reads may be far larger
                 mantissa, exponent = J.read(rows).aligned()
-                for name in wanted:
+                for name in names:
                     if name != "spectral" or spectral_at[t]:
                         out[f"log10_{name}"][:, t] = log10_of(SIZES[name](mantissa), exponent)
-    return JacobianCurves(name, None, **out)
+    return JacobianCurves(of_state, None, **out)
 
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
     """The estimates from `count` random directions of each example."""
-    generator, exponent = np.random.default_rng(abs(seed)), np.zeros(flat.batch)
-    V = torch.zeros(flat.batch, flat.size, count, dtype=torch.float64, device="cpu")
-    V[:, rows] = torch.from_numpy(generator.standard_normal((flat.batch, len(rows), count)))
-    log10, error = np.empty((2, flat.batch, flat.steps))
-    for t, Y in enumerate(flat.jacobians(V)):
+    V = np.zeros((flat.batch, flat.size, count))
+    V[:, rows] = np.random.default_rng(abs(seed)).standard_normal((flat.batch, len(rows), count))
+    (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
+    for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
         log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
         log10[:, t] += exponent
         exponent += _sizes(Y).log10().numpy()[:, 0, 0]
@@ -162,10 +155,10 @@ def _check_order(step: Step) -> None:
         taken = schema.arguments[1:] if schema else inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return
-    names = [argument.name.lower() for argument in taken][:2]
-    if len(names) == 2 and INPUT_NAME.fullmatch(names[0]) and STATE_NAME.fullmatch(names[1]):
+    first, second, *_ = (*(argument.name.lower() for argument in taken), "", "")
+    if INPUT_NAME.fullmatch(first) and STATE_NAME.fullmatch(second):
         raise InputError(
-            f"step takes ({', '.join(names)}), and is called with (state, x): hand over "
+            f"step takes ({first}, {second}), and is called with (state, x): hand over "
             "lambda state, x: cell(x, state), with cell for what you handed over"
         )
 
@@ -186,16 +179,18 @@ class _FlatStep:
         for i, leaf in enumerate(leaves):
             name = f"initial_state leaf {i}"
             check_floating(leaf, name)
-            shape = tuple(leaf.shape)
-            if shape[:1] != (self.batch,):
+            if leaf.shape[:1] != (self.batch,):
+                shape = tuple(leaf.shape)
                 raise InputError(f"{name} has shape {shape}, expected ({self.batch}, ...)")
             check_finite(leaf, name, ("example", "unit"))
-        self.shapes = [leaf.shape for leaf in leaves]
+        self.shapes, self.dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
         if not self.size:
             raise InputError("initial_state has no entries: pass tensors (batch, ...)")
+        # the widest dtype holds all parts; the narrowest says how many digits there are
         self.initial = torch.cat([leaf.detach().reshape(self.batch, -1) for leaf in leaves], dim=1)
+        self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
 
     def positions(self, state: int | str | None) -> Array:
         """Which entries of the flat state the name means."""
@@ -217,27 +212,27 @@ class _FlatStep:
         return rows
 
     def __call__(self, flat: Tensor, x: Tensor) -> Tensor:
-        parts = zip(flat.split(self.sizes, dim=1), self.shapes, strict=True)
-        tree = pytree.tree_unflatten([part.reshape(shape) for part, shape in parts], self.spec)
+        parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)
+        own = [part.reshape(shape).to(dtype) for part, shape, dtype in parts]
+        tree = pytree.tree_unflatten(own, self.spec)
         new = self.step(tree, x)
         leaves, spec = pytree.tree_flatten(new)
-        shapes = [getattr(leaf, "shape", None) for leaf in leaves]
-        if spec != self.spec or shapes != self.shapes:
+        if spec != self.spec or [getattr(leaf, "shape", None) for leaf in leaves] != self.shapes:
             what = "step returns a state of another structure or shape than it was given"
             found, wanted = (
                 pytree.tree_map(lambda leaf: tuple(getattr(leaf, "shape", "?")), state)
                 for state in (new, tree)
             )
             raise InputError(f"{what}: {found}, not {wanted}")
-        if any(leaf.dtype != flat.dtype for leaf in leaves):
-            dtypes = ", ".join(str(leaf.dtype) for leaf in leaves)
-            raise InputError(f"step returns a state of {dtypes} for one of {flat.dtype}")
+        if (dtypes := [leaf.dtype for leaf in leaves]) != self.dtypes:
+            found, wanted = (", ".join(map(str, each)) for each in (dtypes, self.dtypes))
+            raise InputError(f"step returns a state of {found} for one of {wanted}")
         if any(leaf.is_inference() for leaf in leaves):
             raise InputError(
                 "step runs under torch.inference_mode, where nothing has a derivative; "
                 "leave that away, or use torch.no_grad"
             )
-        return torch.cat([leaf.reshape(self.batch, -1) for leaf in leaves], dim=1)
+        return torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
         """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64.
@@ -249,11 +244,11 @@ class _FlatStep:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
         states = self._states()
         looked_at = {0, self.steps // 2, self.steps - 1}
-        if self.initial.itemsize < 4:  # rounding is more than 1 %
+        if self.eps > 1e-4:  # rounding is more than 1 %
             looked_at.clear()
         for t, s in enumerate(states[:-1]):
             new, M = self._linearised(s, t, V)
-            _check_memory(new, states[t + 1], t, 0.3)  # other kernels may make it
+            _check_memory(new, states[t + 1], t, self.eps**0.3)  # other kernels may make it
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
                 warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
@@ -276,7 +271,7 @@ class _FlatStep:
                 raise InputError("step changes its arguments in place: let it make new tensors")
             if not torch.isfinite(states[-1]).all():
                 raise InputError(NOT_FINITE.format(t + 1))
-            _check_memory(again, states[-1], t, 0.6)
+            _check_memory(again, states[-1], t, self.eps**0.6)
         return states
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
@@ -306,7 +301,7 @@ class _FlatStep:
         M = tangents[:-2].permute(1, 2, 0)
         missing = (tangents[-2:] - torch.einsum("bik,nbk->nbi", M, weights)).abs().amax(dim=-1)
         size = torch.einsum("bik,bk->bi", M.abs(), weights[0].abs()).amax(dim=-1)
-        mixed = missing[0] > torch.finfo(s.dtype).eps ** 0.6 * size + 32 * missing[1]
+        mixed = missing[0] > self.eps**0.6 * size + 32 * missing[1]
         if mixed.any():
             raise InputError(
                 f"step mixes examples: at step {t + 1} the state of example "
@@ -323,14 +318,16 @@ class _FlatStep:
         def function(flat: Tensor) -> Tensor:
             return self(flat, self.inputs[:, t])
 
-        for unlike, message in (
-            (_unlike_results, UNLIKE_RESULTS),
-            (_unlike_autograd, UNLIKE_AUTOGRAD),
-        ):
-            wrong = unlike(function, s, M, V)
-            if wrong.any():
-                beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
-                wrong &= unlike(function, beside, self._linearised(beside, t, V)[1], V)
+        beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
+        checks = {UNLIKE_RESULTS: _unlike_results, UNLIKE_AUTOGRAD: _unlike_autograd}
+        for message, unlike in checks.items():
+            try:
+                wrong = unlike(function, s, M, V, self.eps)
+                if wrong.any():
+                    there = self._linearised(beside, t, V)[1]
+                    wrong &= unlike(function, beside, there, V, self.eps)
+            except Exception:  # the step need not take a state beside its own (a covariance)
+                continue
             if wrong.any():
                 return message
         return ""
@@ -348,12 +345,11 @@ def _failure_named(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {reason}") from error
 
 
-def _check_memory(found: Tensor, before: Tensor, t: int, digits: float) -> None:
-    """Raise unless two calls agree in this part of their digits.
+def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
+    """Raise unless two calls agree to this part of them.
 
     The largest entry counts, for each of them may be a difference of larger numbers.
     """
-    part = torch.finfo(before.dtype).eps ** digits
     if not torch.allclose(found, before, rtol=part, atol=part * float(before.abs().max())):
         raise InputError(
             "step has a memory of its own (a counter, a cache), or is random: called again with "
@@ -369,12 +365,11 @@ def _random_directions(like: Tensor, seed: int) -> Tensor:
     return (signed + signed.sign() / 2).to(like)
 
 
-def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Tensor:
+def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
     """Which entries (b, S) of the derivative in a random direction are not that of the results.
 
     A difference that depends on its own length is rounding, or a bend near the state.
     """
-    eps = torch.finfo(s.dtype).eps
     length = eps ** (1 / 3)
     size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
     weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
@@ -388,22 +383,19 @@ def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Tens
     return _far_apart(wide, expected, rounding)
 
 
-def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor) -> Tensor:
+def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
     """Which entries of a random cotangent, pushed back and read along V (b, k), are not autograd's.
 
-    None is where autograd cannot go through the step, or is switched off in all of it.
+    Autograd raises where it cannot go through the step, or is switched off in all of it.
     """
     s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
-    try:
-        with torch.enable_grad():
-            (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
-    except Exception:  # whatever somebody else's code raises: the step need not have a backward
-        return torch.zeros_like(M[:, 0], dtype=torch.bool)
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
     cotangent = cotangent.double().cpu()
     size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
     expected = torch.einsum("bik,bi->bk", M, cotangent)
     found = torch.einsum("bik,bi->bk", V, found.double().cpu())
-    return _far_apart(found, expected, torch.finfo(s.dtype).eps ** 0.3 * size)
+    return _far_apart(found, expected, eps**0.3 * size)
 
 
 def _far_apart(a: Tensor, b: Tensor, rounding: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_trajectory
 from rnngrad.probe._problem import Array, problem_of
-from rnngrad.probe._settings import exact_arithmetic, exact_products, probing
+from rnngrad.probe._settings import exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import MaybeNone
 
@@ -88,7 +88,7 @@ def trajectory(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     cell, states = problem.cells[index], problem.start(everyone, index + 1)
-    with exact_arithmetic(), exact_products():
+    with exact_products():
         # the compiled loop makes what the layer reads, and refuses what overflows
         *_, run = problem.run(everyone, slice(0, problem.steps), states)
         path = cell.run(

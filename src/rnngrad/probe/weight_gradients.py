@@ -7,7 +7,6 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -86,20 +85,14 @@ def weight_gradient_parts(
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
     arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
-    out, curve, real = _empty(problem, reduce), reduce == "curve", problem.counts.real.numpy()
+    out, real = _empty(problem, reduce), problem.counts.real.numpy()
 
     def run(example: int) -> None:
-        at = np.flatnonzero(real[example])
-        own: Any = at if problem.counts.masked else slice(0, len(at))  # a copy, or a view
-        index = (slice(None), own) if curve or isinstance(own, slice) else np.ix_(own, own)
-        parts = {name: array[example][index] for name, array in out.items()}
-        _fill(parts, problem, example, arriving, reduce)
-        for name, part in parts.items():
-            if problem.counts.masked:
-                out[name][example][index] = part
+        own = {name: array[example] for name, array in out.items()}
+        _fill(own, problem, example, arriving, reduce, np.flatnonzero(real[example]))
 
     in_threads(run, range(problem.batch), "weight gradients")
-    if curve:
+    if reduce == "curve":
         beyond = np.arange(real.shape[1]) >= problem.counts.ends.numpy()[:, None]
         out = {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
     return WeightGradientParts(out, reduce)
@@ -122,34 +115,42 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
 
 
 def _fill(
-    out: dict[str, Array], problem: Problem, example: int, arriving: Arriving, reduce: str
+    out: dict[str, Array],
+    problem: Problem,
+    example: int,
+    arriving: Arriving,
+    reduce: str,
+    at: Array,
 ) -> None:
-    """All parts of one example: out[name] is (T_loss, T_step, ...), of a curve (1, T_step)."""
-    length, whole = int(problem.lengths[example]), reduce == "none"
+    """All parts of one example: out[name] is (T_loss, T_step, ...), of a curve (1, T_step).
+
+    at (t,): where the steps that count stand.
+    """
+    whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
     states = problem.start([example], len(problem.cells))
     first = [own[0].copy() for own in states]
-    runs = list(problem.run([example], slice(0, length), states))
-    layers = list(zip(problem.cells, (run.factors.maps() for run in runs), strict=True))
-    every = np.zeros(1 if reduce == "curve" else length, dtype=np.int64)
-    cotangents = Cotangents([LayerMaps(*layer) for layer in layers], every)
+    runs = list(problem.run([example], slice(0, len(at)), states))
+    layers = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
+    cotangents = Cotangents(layers, np.zeros_like(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
-    met = [
-        {"ih": _met(run.x[0], whole), "hh": _met(np.concatenate((h, run.h[0, :-1])), whole)}
+    entering = [
+        {"ih": _entering(run.x[0], whole), "hh": _entering(np.vstack((h, run.h[0, :-1])), whole)}
         for h, run in zip(first, runs, strict=True)
     ]
-    for t in reversed(range(length)):
+    for t in reversed(range(len(at))):
         first = 0 if reduce == "curve" else t  # of the losses at t and later, which may be one
-        losses = slice(first, len(every))
+        losses = slice(first, len(rows))
         cotangents.add(arriving.at(t, np.array([example])), slice(first, first + 1))
         for visit in cotangents.back(t, losses):
             for kind, side in SIDES.items():
                 gates = visit.delta[side] if whole else _norms(visit.delta[side])
                 delta = ScaledRows.of(gates, cotangents.exponent[losses])
-                entering = met[visit.layer][kind].read(slice(t, t + 1))
-                for name, factor in (("weight", entering), ("bias", ONE)):
+                met = entering[visit.layer][kind].read(slice(t, t + 1))
+                for name, factor in (("weight", met), ("bias", ONE)):
                     target = out.get(f"{name}_{kind}_l{visit.layer}")
                     if target is not None:  # a module without biases has no parts of theirs
-                        _write(target[losses, t], delta, factor, reduce)
+                        part = _outer(delta, factor, reduce != "norm" and not whole)
+                        target[rows[losses], at[t]] = part.reshape(-1, *target.shape[2:])
 
 
 def _norms(delta: Array) -> Array:
@@ -162,17 +163,15 @@ def _norms(delta: Array) -> Array:
     return norms[:, None]
 
 
-def _met(entering: Array, whole: bool) -> ScaledRows:
-    """What enters at every step (t, d), or its norms (t, 1)."""
-    rows = ScaledRows.of(entering)
+def _entering(x: Array, whole: bool) -> ScaledRows:
+    """The rows that enter at every step (t, d), or their norms (t, 1)."""
+    rows = ScaledRows.of(x)
     norms = np.linalg.norm(rows.mantissa, axis=1, keepdims=True)
     return rows if whole else ScaledRows(norms, rows.exponent)
 
 
-def _write(target: Array, delta: ScaledRows, factor: ScaledRows, reduce: str) -> None:
-    """The outer product of every loss's delta (r, n) with the factor (1, d), or that of norms."""
+def _outer(delta: ScaledRows, factor: ScaledRows, log10: bool) -> Array:
+    """The outer product of every loss's delta (r, n) with the factor (1, d), or its log10."""
     part = delta.mantissa[:, :, None] * factor.mantissa
     exponent = (delta.exponent + factor.exponent)[:, None, None]
-    log10 = reduce in ("log10_norm", "curve")
-    value = log10_of(part, exponent) if log10 else times_power(part, exponent)
-    target[...] = value.reshape(target.shape)
+    return log10_of(part, exponent) if log10 else times_power(part, exponent)
