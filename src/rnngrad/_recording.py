@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.saved import module_of
 
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -24,7 +25,7 @@ States = tuple[Tensor, ...]  # h, and c of an LSTM
 
 @dataclass(eq=False)
 class Layer:
-    """A layer in calls that go on from one another: what it read and returned in each of them.
+    """Keep what a layer read and returned in calls that go on from one another.
 
     module: of one layer, with all directions. start, end: (directions, b, units) each.
     outputs (b, t, units), cells (directions, b, units): as all but its own next call see them.
@@ -38,7 +39,7 @@ class Layer:
     cells: list[Tensor] = field(default_factory=list)
 
     def advance(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
-        """Go on through x (b, t, d): the output, h and c at the end."""
+        """Go on through x (b, t, d); give the output, and h and c at the end."""
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
@@ -55,7 +56,7 @@ class Layer:
 
 @dataclass(eq=False)
 class Run:
-    """The calls of a module that go on from one another."""
+    """Keep the calls of a module that go on from one another."""
 
     name: str
     owner: nn.RNNBase
@@ -64,7 +65,7 @@ class Run:
     returned: States = ()  # by the last call
 
     def ends_in(self, state: Any) -> bool:
-        """Is it the state after the last call, and has nobody written to it?"""
+        """Tell whether it is the state after the last call, and nobody has written to it."""
         pairs = zip(states_of(state), self.returned, strict=False)
         return bool(self.returned) and all(s is end and end._version == 0 for s, end in pairs)
 
@@ -174,39 +175,36 @@ def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
 
 
 def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
-    """Each as a module of its own, with the weights that count now."""
-    ways, names = 1 + module.bidirectional, module._flat_weights_names
+    """Make each a module of its own, with the weights that count now."""
+    ways = 1 + module.bidirectional
     if state is None:
         sizes = (module.proj_size or module.hidden_size, module.hidden_size)
-        shape = ways * module.num_layers, batch
-        states = [torch.zeros(*shape, n, device="cpu") for n in sizes]
-        state = states[: 1 + isinstance(module, nn.LSTM)]
+        rows = ways * module.num_layers
+        state = [torch.zeros(rows, batch, n, device="cpu") for n in sizes]
+        state = state[: 1 + isinstance(module, nn.LSTM)]
     # not detached: what a loss sends through them belongs to whatever made them
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
     layers = []
     for n in range(module.num_layers):
-        tails = (f"_l{n}", f"_l{n}_reverse")
-        own = {w.replace(tails[0], "_l0"): getattr(module, w) for w in names if w.endswith(tails)}
+        own = {
+            name.replace(f"_l{n}", "_l0"): getattr(module, name)
+            for name in module._flat_weights_names
+            if name.endswith((f"_l{n}", f"_l{n}_reverse"))
+        }
         start = tuple(s[ways * n : ways * (n + 1)] for s in states)
-        alone = like(module, own, bool(module.bidirectional), module.proj_size)
-        layers.append(Layer(alone, start, start))
+        layers.append(Layer(like(module, own), start, start))
     return layers
 
 
-def like(module: Any, weights: dict[str, Tensor], both: bool = False, proj: int = 0) -> nn.RNNBase:
-    """A frozen float64 module of torch's own class and of one layer, with these weights."""
-    kind: Any = next(kind for kind in KINDS if isinstance(module, kind))
-    options: Any = {"proj_size": proj} if proj else {}
-    if kind is nn.RNN:
-        options["nonlinearity"] = module.mode[4:].lower()
-    options |= {"bias": bool(module.bias), "batch_first": True, "bidirectional": both}
-    size = weights["weight_ih_l0"].shape[1]
-    made = kind(size, module.hidden_size, device="meta", **options)
-    made.load_state_dict({n: _wide(w).detach().clone() for n, w in weights.items()}, assign=True)
+def like(module: Any, weights: dict[str, Tensor]) -> nn.RNNBase:
+    """Make a frozen float64 module of torch's own class and of one layer, with these weights."""
+    wide = {n: w.detach().to("cpu", torch.float64, copy=True) for n, w in weights.items()}
+    made = module_of(wide, module.mode.removeprefix("RNN_").lower(), type(module).__name__)
     return made.requires_grad_(False).eval()
 
 
 def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
+    """Give the loss's gradients by the outputs and cells of all layers."""
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for run in runs for layer in run.layers for x in (*layer.outputs, *layer.cells)]
@@ -222,13 +220,13 @@ def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
 
 
 def given(states: States) -> Any:
-    """As a module takes them."""
+    """Give h, or (h, c), as a module takes them."""
     first, *others = states
     return states if others else first
 
 
 def states_of(state: Any) -> States:
-    """As a tuple in any case."""
+    """Give h, or (h, c), as a tuple in any case."""
     return tuple(state) if isinstance(state, tuple | list) else (state,)
 
 

@@ -26,26 +26,22 @@ def run_kept(
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
-    A name may be that of a folder in a folder, such as "pre/seed-1".
-
     A folder that was made from the same arguments by the same code is taken as it is, unless
     somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error or Ctrl-C
-    leaves the folders that are whole by then.
+    leaves the folders that are whole by then. What ``function`` raises is raised here.
 
     Args:
         function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:
             one line that is the same for the same arguments and code. It must write the same bytes
             whenever that line is the same.
-        jobs: by name, the arguments: pydantic models, numbers, strings, and tuples of them. An
-            argument that is a `Path` stands for the content of that file or folder.
-        folder: where the results lie, and nothing else.
+        jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
+            strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
         doing: what the progress bar says; no bar without it.
         share_cores: see :func:`rnngrad.workers.pool`.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
-        Exception: whatever ``function`` raises.
     """
     content = cache(_content)
     package = Path(rnngrad.__path__[0])

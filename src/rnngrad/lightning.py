@@ -132,10 +132,8 @@ class GradientReach(Callback):
         except InputError:
             raise
         except Exception as error:  # whatever somebody else's forward raises
-            name = type(model).__name__
-            raise InputError(
-                f"{name}.forward fails, pass what it takes as batch=: {error}"
-            ) from error
+            cure = f"{type(model).__name__}.forward fails, pass what it takes as batch="
+            raise InputError(f"{cure}: {error}") from error
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -149,21 +147,6 @@ class GradientReach(Callback):
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-
-
-def loss_gradient_by_distance(log10_norms: Tensor, distances: int) -> dict[str, Tensor]:
-    """Sum log10 norms (batch, time) by distance, as `LossGradientByDistance` does: (distances,)."""
-    t = torch.arange(log10_norms.shape[1], device=log10_norms.device)
-    counted, zero = ~log10_norms.isnan(), log10_norms == -torch.inf
-    distance = torch.where(counted, t, -1).amax(dim=1, keepdim=True) - t
-    counted &= distance < distances
-
-    def summed(values: Tensor, at: Tensor) -> Tensor:
-        return values.new_zeros(distances).index_add(0, distance[at], values[at])
-
-    some, ones = counted & ~zero, torch.ones_like(distance)
-    total = summed(log10_norms.double(), some)
-    return {"total": total, "count": summed(ones, some), "zeros": summed(ones, counted & zero)}
 
 
 class LossGradientByDistance(Metric):
@@ -192,17 +175,20 @@ class LossGradientByDistance(Metric):
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.distances = distances
-        for name, dtype in (
-            ("total", torch.float64),
-            ("count", torch.int64),
-            ("zeros", torch.int64),
-        ):
-            self.add_state(name, torch.zeros(distances, dtype=dtype), "sum")
+        self.add_state("total", torch.zeros(distances).double(), "sum")
+        self.add_state("count", torch.zeros(distances).long(), "sum")
+        self.add_state("zeros", torch.zeros(distances).long(), "sum")
 
     def update(self, log10_norms: Any) -> None:
-        values = torch.as_tensor(log10_norms, device=self.total.device)
-        for name, value in loss_gradient_by_distance(values, self.distances).items():
-            setattr(self, name, getattr(self, name) + value)  # out of place
+        values = torch.as_tensor(log10_norms, device=self.total.device).double()
+        last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+        t = last - torch.arange(self.distances, device=values.device)
+        values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
+        # out of place: what compute() has synchronised is put back by reference
+        self.total = self.total + values.where(other, 0).sum(dim=0)
+        self.count = self.count + other.sum(dim=0)
+        self.zeros = self.zeros + zero.sum(dim=0)
 
     def compute(self) -> dict[str, Tensor]:
         every = self.count + self.zeros

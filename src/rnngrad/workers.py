@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -52,11 +53,8 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
     torch takes seconds to import: a stage calls this first. Without it, or where every worker is
-    a process of its own, a worker imports what it needs when its first job comes.
-
-    Args:
-        modules: names. One that cannot be imported is an error only for the job that needs it.
-        method: how processes start, see `multiprocessing`.
+    a process of its own, a worker imports what it needs when its first job comes. A module that
+    cannot be imported is an error only for the job that needs it.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if method == "forkserver":
@@ -65,8 +63,9 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
             forkserver.ensure_running()
 
 
-@contextmanager
-def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
+def pool(
+    jobs: int, *, share_cores: bool = False, method: str = METHOD
+) -> AbstractContextManager[Executor]:
     """Give an executor with as many workers as there are cores, and no more than there are jobs.
 
     The networks of this study are too small for two threads: one thread each for two jobs is faster
@@ -89,12 +88,11 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
             the cluster cannot be used.
     """
     place = os.environ.get(SCHEDULER)
-    with _cluster(place) if place else _pool(jobs, share_cores, method) as executor:
-        yield executor
+    return _cluster(place) if place else _processes(jobs, share_cores, method)
 
 
 @contextmanager
-def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator["_Processes"]:
+def _processes(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
     at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
     start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
@@ -141,20 +139,13 @@ def _cluster(place: str) -> Iterator[Executor]:
             )
         if len(kinds := {*found.values()}) > 1:
             print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
-        executor = _Cluster()
-        executor.own = client.get_executor(pure=False)
-        stack.callback(executor.own.shutdown, wait=False)
+        executor: Any = client.get_executor(pure=False)
+        stack.callback(executor.shutdown, wait=False)
+        executor.submit = partial(executor.submit, _elsewhere, os.getcwd())
         try:
             yield executor
         except (KilledWorker, futures.CancelledError) as error:
             raise InputError("the cluster lost a job; run the same command again") from error
-
-
-class _Cluster(Executor):
-    own: Executor
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
-        return self.own.submit(_elsewhere, os.getcwd(), fn, *args)
 
 
 def _processor(mark: str) -> str:
@@ -166,31 +157,23 @@ def _processor(mark: str) -> str:
     return named[1] if named else platform.machine()
 
 
-def _elsewhere(*job: Any) -> Any:
+def _elsewhere(folder: str, *job: Any) -> Any:
     """Do a job on a cluster's worker, in a process of its own: what it sets ends with it."""
     from distributed import get_worker
 
     worker = get_worker()
     task = worker.state.tasks[worker.get_current_task()]
-    with _pool(1) as executor:
-        future = executor.submit(_in, *job)
+    with _processes(1) as executor:
+        executor.submit(os.chdir, folder).result()
+        future = executor.submit(*job)
         while not futures.wait([future], 1).done:
             if task.state != "executing":  # nobody waits for it any more
                 raise futures.CancelledError
         return future.result()
 
 
-def _in(folder: str, function: Callable[..., Any], *args: Any) -> Any:
-    os.chdir(folder)
-    return function(*args)
-
-
 def cores() -> int:
-    """The number of cores that this process may use; ``RNNGRAD_CORES`` overrides it.
-
-    Raises:
-        InputError: ``RNNGRAD_CORES`` is no such number.
-    """
+    """Count the cores that this process may use; ``RNNGRAD_CORES`` overrides it, or InputError."""
     if wanted := os.environ.get("RNNGRAD_CORES"):
         if not re.fullmatch("[1-9][0-9]{0,3}", wanted):
             raise InputError(f"RNNGRAD_CORES is {wanted[:20]!r}; set it to a number from 1 to 9999")
@@ -200,7 +183,7 @@ def cores() -> int:
 
 
 def worker_number() -> int:
-    """From 0, which of its pool's workers this process is; 0 where it is none."""
+    """Say which of its pool's workers this process is, from 0; 0 where it is none."""
     return _number
 
 
@@ -236,9 +219,9 @@ def _begin(lock: Any, count: Any) -> None:
 
 
 def _end_with_the_main_process() -> None:
-    if (main := multiprocessing.parent_process()) is not None:
-        wait([main.sentinel])  # however it ends, SIGKILL included
-        os._exit(1)
+    main: Any = multiprocessing.parent_process()
+    wait([main.sentinel])  # however it ends, SIGKILL included
+    os._exit(1)
 
 
 @contextmanager
