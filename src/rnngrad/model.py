@@ -108,9 +108,9 @@ class ModelReach(Pictured):
     plot = draw_layers
 
     def __str__(self) -> str:
-        rows: list[Any] = [layer.row() for layer in self.layers.values()]
-        rows = [list(rows[0]), *(list(row.values()) for row in rows)]
-        return f"{self.title}\n\n{text_table(rows)}"
+        rows = [layer.row() for layer in self.layers.values()]
+        table = text_table([[*rows[0]], *([*row.values()] for row in rows)])
+        return f"{self.title}\n\n{table}"
 
 
 def gradient_reach(

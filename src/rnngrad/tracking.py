@@ -68,14 +68,10 @@ def publish(
         metrics: reports/metrics.json; nested, with null for what is no number.
         note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
-        artifacts: cards, figures and pages to attach. They may be drawn anew without making
-            another result of the same numbers.
+        artifacts: cards, figures and pages to attach; drawn anew they make no other result.
         models: the folder of the trained models. One that was logged while it was trained keeps
             its run, with the times of its training.
-        uri: an MLflow tracking URI.
-
-    Raises:
-        InputError: the tracking server or database cannot be used.
+        uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()

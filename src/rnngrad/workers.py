@@ -30,15 +30,9 @@ from rnngrad.errors import InputError
 # another order, and MKL takes other kernels: their number would be in the results. And glibc keeps
 # the memory that a step frees instead of asking the kernel for it again at the next, which took a
 # fifth of the time.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MKL_DOMAIN_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-}
+_LIBRARIES = ("OMP_NUM", "MKL_NUM", "MKL_DOMAIN_NUM", "OPENBLAS_NUM", "VECLIB_MAXIMUM")
+_ENVIRONMENT = {f"{library}_THREADS": "1" for library in _LIBRARIES}
+_ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 # Workers are copies of one process that has imported what they need. Not on macOS, whose system
 # libraries do not outlive being copied.
@@ -52,9 +46,8 @@ _number = 0
 def start_workers(*modules: str, method: str = METHOD) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
-    torch takes seconds to import: a stage calls this first. Without it, or where every worker is
-    a process of its own, a worker imports what it needs when its first job comes. A module that
-    cannot be imported is an error only for the job that needs it.
+    torch takes seconds to import: a stage calls this first. Without it, or where workers are not
+    forked, each imports what its first job needs. What fails to import fails the jobs alone.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if method == "forkserver":
@@ -75,17 +68,17 @@ def pool(
     Where ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs
     run on that cluster. Its workers share this folder: jobs read and write below it.
 
+    Functions are importable by name; arguments and results are picklable and hold no tensors, which
+    torch would share instead of copying.
+
     Args:
-        jobs: how many will be submitted. Their functions are importable by name; arguments and
-            results are picklable and hold no tensors, which torch would share instead of copying.
-        share_cores: of jobs that take equally long. Where they would leave cores without a job in
-            the end, some more of them run at a time, and take turns: five on two cores take as long
-            as two and a half in a row, not three.
+        jobs: how many will be submitted.
+        share_cores: where jobs of equal length would leave cores without one in the end, some more
+            take turns: five on two cores take as long as two and a half in a row, not three.
         method: how processes start, see `multiprocessing`.
 
     Raises:
-        InputError: a worker was ended from outside, as the kernel does when memory runs out; or
-            the cluster cannot be used.
+        InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
     """
     place = os.environ.get(SCHEDULER)
     return _cluster(place) if place else _processes(jobs, share_cores, method)
@@ -110,10 +103,8 @@ def _processes(jobs: int, share_cores: bool = False, method: str = METHOD) -> It
         executor.kill()
         if not isinstance(error, BrokenProcessPool) or error.__cause__:
             raise
-        raise InputError(
-            "a worker process was ended from outside, perhaps because memory ran out; "
-            "run the same command again to go on"
-        ) from error
+        what = "a worker process was ended from outside, perhaps because memory ran out"
+        raise InputError(f"{what}; run the same command again to go on") from error
 
 
 @contextmanager
@@ -149,7 +140,7 @@ def _cluster(place: str) -> Iterator[Executor]:
 
 
 def _processor(mark: str) -> str:
-    """A worker's processor; nothing where it does not see a file or must not start processes."""
+    """Name a worker's processor; "" where it does not see a file or must not start processes."""
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
         return ""
     info = Path("/proc/cpuinfo")
