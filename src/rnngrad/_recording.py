@@ -186,11 +186,8 @@ def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
     layers = []
     for n in range(module.num_layers):
-        own = {
-            name.replace(f"_l{n}", "_l0"): getattr(module, name)
-            for name in module._flat_weights_names
-            if name.endswith((f"_l{n}", f"_l{n}_reverse"))
-        }
+        names = [w for way in module._all_weights[ways * n : ways * (n + 1)] for w in way]
+        own = {w.replace(f"_l{n}", "_l0"): getattr(module, w) for w in names}
         start = tuple(s[ways * n : ways * (n + 1)] for s in states)
         layers.append(Layer(like(module, own), start, start))
     return layers

@@ -97,11 +97,9 @@ def _content(path: Path, pattern: str = "*") -> str:
     """A digest of a file, or of the files of a folder that the pattern fits, with their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
-    parts: list[str | bytes] = []
-    for file in files:
-        content = read_output(file, "dvc repro", Path.read_bytes)
-        parts += [str(file.relative_to(path)), content]
-    return _digest(parts)
+    names = (str(file.relative_to(path)) for file in files)
+    contents = (read_output(file, "dvc repro", Path.read_bytes) for file in files)
+    return _digest(part for both in zip(names, contents, strict=True) for part in both)
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

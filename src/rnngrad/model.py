@@ -56,7 +56,8 @@ class LayerReach(Pictured):
     def learned_at(self) -> np.ndarray:
         """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
         parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
-        return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
+        with np.errstate(invalid="ignore"):  # NaN beyond an example's length
+            return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
 
     @property
     def learns_back(self) -> np.ndarray:
