@@ -73,7 +73,7 @@ class Run:
 def record(
     model: Any, inputs: tuple[Any, ...], options: Any, loss: Any
 ) -> tuple[list[Run], dict[Tensor, Tensor]]:
-    """Run the model once: what it ran, and the loss's gradients by outputs and cells of layers."""
+    """Run the model once; give its runs and the loss's gradients by outputs and cells of layers."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     device, runs = None, list[Run]()
@@ -110,7 +110,7 @@ def record(
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """In eval mode; attributes, modes, buffers and random states are put back."""
+    """Set eval mode; put attributes, modes, buffers and random states back."""
     modules, buffers = list(model.modules()), [(b, b.clone()) for b in model.buffers()]
     attributes = [(d, d.copy()) for m in modules for d in (vars(m), m._buffers)]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -132,7 +132,7 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
-    """The module's forward, which notes its calls."""
+    """Make the module's forward anew, so that it notes its calls."""
     plain = type(module).forward in [kind.forward for kind in KINDS]
     plain = plain and "forward" not in vars(module)
 

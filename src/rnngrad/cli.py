@@ -157,7 +157,7 @@ def _answer(options: argparse.Namespace, module: Any, *given: Any, **more: Any) 
 
 
 def _as_text(ax: Any, steps: int) -> str:
-    """The picture's curves and the end of float32, as a terminal shows them."""
+    """Draw the picture's curves and the end of float32 as a terminal shows them."""
     import numpy as np
     import plotext
 

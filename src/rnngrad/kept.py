@@ -94,7 +94,7 @@ def _keep(folder: Path, names: set[str]) -> None:
 
 
 def _content(path: Path, pattern: str = "*") -> str:
-    """A digest of a file, or of the files of a folder that the pattern fits, with their names."""
+    """Digest a file, or the files of a folder that the pattern fits, with their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
     names = (str(file.relative_to(path)) for file in files)

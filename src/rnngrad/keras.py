@@ -34,7 +34,7 @@ NEEDED = {
 
 
 def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LSTM | nn.GRU:
-    """The torch module that computes what a layer of Keras computes; Keras is not imported.
+    """Make the torch module that computes what a layer of Keras does; Keras is not imported.
 
     Args:
         layer_or_file: a built LSTM, GRU (``reset_after=True``) or SimpleRNN (tanh or relu), or the

@@ -67,7 +67,7 @@ class GradientReach(Callback):
         self._begun = self._spent = 0.0
 
     def plot(self) -> Any:
-        """The heat map, as a matplotlib Figure."""
+        """Draw the heat map as a matplotlib Figure."""
         return draw_epochs(self.curves)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -117,7 +117,7 @@ class GradientReach(Callback):
                 figure.savefig(Path(folder) / PICTURE)
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves as lists: a checkpoint is read without running code."""
+        """Give the curves as lists: a checkpoint is read without running code."""
         return {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ class GradientReach(Callback):
 
 
 class LossGradientByDistance(Metric):
-    """How large dL/dh_t is by distance to an example's last step, over batches and processes.
+    """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
     Args:
         distances: how many are told apart, from 0; steps further away are left out.

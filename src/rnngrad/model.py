@@ -71,7 +71,7 @@ class LayerReach(Pictured):
 
     @property
     def layers(self) -> dict[str, "LayerReach"]:
-        """Itself, as in a model of one layer."""
+        """The layer itself, as in a model of one layer."""
         return {self.name: self}
 
     def __str__(self) -> str:
@@ -195,7 +195,7 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
 
 
 def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
-    """(b, t, ...) in the order in which the direction reads."""
+    """Turn (b, t, ...) into the order in which the direction reads."""
     t = torch.arange(x.shape[1])
     back = lengths[:, None] - 1 - t
     return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x

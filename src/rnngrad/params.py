@@ -201,7 +201,7 @@ class ConditionsParams(_Section):
         return self
 
     def factor_of(self, case: str) -> str:
-        """The factor that the case varies, as its block names it."""
+        """Give the factor that the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
         if not isinstance(factor, str) or not factor.strip():
             raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
@@ -210,7 +210,7 @@ class ConditionsParams(_Section):
         return factor
 
     def setting_of(self, case: str) -> Setting:
-        """The question's setting with the case's own block on top."""
+        """Give the question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
         values = self.question.model_dump() | changes
         setting = _checked(Setting, values, "conditions", "cases", case)
@@ -234,7 +234,7 @@ class Params(_Section):
         return cell in get_args(Cell) and cell not in self.cells
 
     def train_of(self, cell: str) -> TrainParams:
-        """The training settings of ``cell``: the shared ones with its own block on top."""
+        """Give the training settings of ``cell``: the shared ones with its own block on top."""
         block = self.cells.get(cell)  # type: ignore[arg-type]
         if block is None:
             raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")

@@ -41,7 +41,7 @@ class Pictured:
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
-        """The repr and, of curves, their medians over examples at some steps."""
+        """Give the repr and, of curves, their medians over examples at some steps."""
         if not hasattr(self, "to_frame"):
             return repr(self)
         frame = cast("Any", self).to_frame()

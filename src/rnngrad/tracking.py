@@ -42,7 +42,7 @@ for noisy in ("alembic", "mlflow"):
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the repository's root."""
+    """Take ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the repository's root."""
     return os.environ.get(URI) or f"sqlite:///{_root() / 'mlflow.db'}"
 
 
