@@ -27,8 +27,8 @@ def run_kept(
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
     A folder that was made from the same arguments by the same code is taken as it is, unless
-    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error or Ctrl-C
-    leaves the folders that are whole by then. What ``function`` raises is raised here.
+    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error, such as
+    one of ``function``'s own, or Ctrl-C leaves the folders that are whole by then.
 
     Args:
         function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:

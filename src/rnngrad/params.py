@@ -264,8 +264,7 @@ def read_params(path: str | Path = "params.yaml") -> Params:
 def check_params(content: Any, path: str | Path) -> Params:
     """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
-    Raises:
-        InputError: a key is unknown, missing or ill-typed; the line names it and the file ``path``.
+    An InputError names the file ``path`` and the key that is unknown, missing or ill-typed.
     """
     try:
         params = _checked(Params, content)

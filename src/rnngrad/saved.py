@@ -77,7 +77,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(found, nn.Module):
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
             found = dict(found.named_parameters())
-        return {f".{key}": tensor.detach() for key, tensor in _tensors(found, "")}, modes
+        return dict(_tensors(found, "")), modes
     except OSError:
         raise
     except Exception as error:  # anything may come of a file that somebody made
@@ -90,7 +90,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _tensors(found: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """Yield those of dicts in dicts by dotted names."""
     if isinstance(found, Tensor):
-        yield prefix, found
+        yield prefix, found.detach()
     elif isinstance(found, Mapping):
         for key, value in found.items():
-            yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from _tensors(value, f"{prefix}.{key}")

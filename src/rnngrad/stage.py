@@ -56,11 +56,7 @@ def end_with(parent: int) -> None:
 
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
-    """Have ``reader`` read what a stage wrote.
-
-    Raises:
-        InputError: it is missing, holds something else, or is no longer what :func:`seal` has seen.
-    """
+    """Have ``reader`` read what a stage wrote; InputError where :func:`seal` saw something else."""
     try:
         _check_seal(Path(path))
         return reader(Path(path))
