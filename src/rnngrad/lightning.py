@@ -185,7 +185,7 @@ class LossGradientByDistance(Metric):
         t = last - torch.arange(self.distances, device=values.device)
         values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
         zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
-        # out of place: what compute() has synchronised is put back by reference
+        # out of place: whoever holds an old state keeps it
         self.total = self.total + values.where(other, 0).sum(dim=0)
         self.count = self.count + other.sum(dim=0)
         self.zeros = self.zeros + zero.sum(dim=0)
