@@ -137,6 +137,7 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
     hx = tuple(state) if kind == "lstm" else state[0]
     reach = rnngrad.gradient_reach(module, given, hx, loss=everything)
     assert len(reach.layers) == rows
+    assert "learns back" in str(reach)
     for b, length in enumerate(lengths):
         log: dict[str, list[list[Tensor]]] = {}
         h, finals = unrolled(module, x[b], [s[:, b] for s in state], length, log)

@@ -14,43 +14,15 @@ if TYPE_CHECKING:
     from rnngrad.lightning import GradientReach, LossGradientByDistance
     from rnngrad.model import gradient_reach
     from rnngrad.plot import compare
-    from rnngrad.probe import (
-        Diagnosis,
-        JacobianCurves,
-        LossGradientCurves,
-        Trajectory,
-        WeightGradientParts,
-        autograd_column_sums,
-        diagnose,
-        jacobian_curves,
-        jacobian_curves_of_step,
-        loss_gradient_curves,
-        lyapunov_exponents,
-        trajectory,
-        weight_gradient_parts,
-    )
 
-__all__ = [
-    "Diagnosis",
-    "GradientReach",
-    "InputError",
-    "JacobianCurves",
-    "LossGradientByDistance",
-    "LossGradientCurves",
-    "Trajectory",
-    "WeightGradientParts",
-    "autograd_column_sums",
-    "compare",
-    "diagnose",
-    "from_keras",
-    "gradient_reach",
-    "jacobian_curves",
-    "jacobian_curves_of_step",
-    "loss_gradient_curves",
-    "lyapunov_exponents",
-    "trajectory",
-    "weight_gradient_parts",
-]
+    from .probe import *  # noqa: F403  the names below alone are public
+
+__all__ = [  # noqa: F405
+    "Diagnosis", "GradientReach", "InputError", "JacobianCurves", "LossGradientByDistance",
+    "LossGradientCurves", "Trajectory", "WeightGradientParts", "autograd_column_sums", "compare",
+    "diagnose", "from_keras", "gradient_reach", "jacobian_curves", "jacobian_curves_of_step",
+    "loss_gradient_curves", "lyapunov_exponents", "trajectory", "weight_gradient_parts",
+]  # fmt: skip
 
 HOMES = {
     "GradientReach": "lightning",

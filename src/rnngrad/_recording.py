@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
+from rnngrad.saved import module_of
 
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -24,7 +25,7 @@ States = tuple[Tensor, ...]  # h, and c of an LSTM
 
 @dataclass(eq=False)
 class Layer:
-    """A layer in calls that go on from one another: what it read and returned in each of them.
+    """Keep what a layer read and returned in calls that go on from one another.
 
     module: of one layer, with all directions. start, end: (directions, b, units) each.
     outputs (b, t, units), cells (directions, b, units): as all but its own next call see them.
@@ -38,7 +39,7 @@ class Layer:
     cells: list[Tensor] = field(default_factory=list)
 
     def advance(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
-        """Go on through x (b, t, d): the output, h and c at the end."""
+        """Go on through x (b, t, d); give the output, and h and c at the end."""
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
@@ -55,7 +56,7 @@ class Layer:
 
 @dataclass(eq=False)
 class Run:
-    """The calls of a module that go on from one another."""
+    """Keep the calls of a module that go on from one another."""
 
     name: str
     owner: nn.RNNBase
@@ -64,7 +65,7 @@ class Run:
     returned: States = ()  # by the last call
 
     def ends_in(self, state: Any) -> bool:
-        """Is it the state after the last call, and has nobody written to it?"""
+        """Tell whether it is the state after the last call, and nobody has written to it."""
         pairs = zip(states_of(state), self.returned, strict=False)
         return bool(self.returned) and all(s is end and end._version == 0 for s, end in pairs)
 
@@ -72,7 +73,7 @@ class Run:
 def record(
     model: Any, inputs: tuple[Any, ...], options: Any, loss: Any
 ) -> tuple[list[Run], dict[Tensor, Tensor]]:
-    """Run the model once: what it ran, and the loss's gradients by outputs and cells of layers."""
+    """Run the model once; give its runs and the loss's gradients by outputs and cells of layers."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     device, runs = None, list[Run]()
@@ -109,7 +110,7 @@ def record(
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """In eval mode; attributes, modes, buffers and random states are put back."""
+    """Set eval mode; put attributes, modes, buffers and random states back."""
     modules, buffers = list(model.modules()), [(b, b.clone()) for b in model.buffers()]
     attributes = [(d, d.copy()) for m in modules for d in (vars(m), m._buffers)]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -131,7 +132,7 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
-    """The module's forward, which notes its calls."""
+    """Make the module's forward anew, so that it notes its calls."""
     plain = type(module).forward in [kind.forward for kind in KINDS]
     plain = plain and "forward" not in vars(module)
 
@@ -174,39 +175,33 @@ def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
 
 
 def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
-    """Each as a module of its own, with the weights that count now."""
-    ways, names = 1 + module.bidirectional, module._flat_weights_names
+    """Make each a module of its own, with the weights that count now."""
+    ways = 1 + module.bidirectional
     if state is None:
         sizes = (module.proj_size or module.hidden_size, module.hidden_size)
-        shape = ways * module.num_layers, batch
-        states = [torch.zeros(*shape, n, device="cpu") for n in sizes]
-        state = states[: 1 + isinstance(module, nn.LSTM)]
+        rows = ways * module.num_layers
+        state = [torch.zeros(rows, batch, n, device="cpu") for n in sizes]
+        state = state[: 1 + isinstance(module, nn.LSTM)]
     # not detached: what a loss sends through them belongs to whatever made them
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
     layers = []
     for n in range(module.num_layers):
-        tails = (f"_l{n}", f"_l{n}_reverse")
-        own = {w.replace(tails[0], "_l0"): getattr(module, w) for w in names if w.endswith(tails)}
+        names = [w for way in module._all_weights[ways * n : ways * (n + 1)] for w in way]
+        own = {w.replace(f"_l{n}", "_l0"): getattr(module, w) for w in names}
         start = tuple(s[ways * n : ways * (n + 1)] for s in states)
-        alone = like(module, own, bool(module.bidirectional), module.proj_size)
-        layers.append(Layer(alone, start, start))
+        layers.append(Layer(like(module, own), start, start))
     return layers
 
 
-def like(module: Any, weights: dict[str, Tensor], both: bool = False, proj: int = 0) -> nn.RNNBase:
-    """A frozen float64 module of torch's own class and of one layer, with these weights."""
-    kind: Any = next(kind for kind in KINDS if isinstance(module, kind))
-    options: Any = {"proj_size": proj} if proj else {}
-    if kind is nn.RNN:
-        options["nonlinearity"] = module.mode[4:].lower()
-    options |= {"bias": bool(module.bias), "batch_first": True, "bidirectional": both}
-    size = weights["weight_ih_l0"].shape[1]
-    made = kind(size, module.hidden_size, device="meta", **options)
-    made.load_state_dict({n: _wide(w).detach().clone() for n, w in weights.items()}, assign=True)
+def like(module: Any, weights: dict[str, Tensor]) -> nn.RNNBase:
+    """Make a frozen float64 module of torch's own class and of one layer, with these weights."""
+    wide = {n: w.detach().to("cpu", torch.float64, copy=True) for n, w in weights.items()}
+    made = module_of(wide, module.mode.removeprefix("RNN_").lower(), type(module).__name__)
     return made.requires_grad_(False).eval()
 
 
 def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
+    """Give the loss's gradients by the outputs and cells of all layers."""
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for run in runs for layer in run.layers for x in (*layer.outputs, *layer.cells)]
@@ -222,13 +217,13 @@ def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
 
 
 def given(states: States) -> Any:
-    """As a module takes them."""
+    """Give h, or (h, c), as a module takes them."""
     first, *others = states
     return states if others else first
 
 
 def states_of(state: Any) -> States:
-    """As a tuple in any case."""
+    """Give h, or (h, c), as a tuple in any case."""
     return tuple(state) if isinstance(state, tuple | list) else (state,)
 
 

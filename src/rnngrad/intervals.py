@@ -1,6 +1,5 @@
-"""Means: with honest intervals, of numbers that no float holds, and of changes per step."""
+"""Means: with intervals over seeds, of numbers that no float holds, and of changes per step."""
 
-import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -18,17 +17,17 @@ class Interval(TypedDict):
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Student's 95% interval of the mean, for a handful of seeds."""
+    """Give the mean of a handful of seeds with Student's 95% interval."""
     mean = round(float(np.mean(values)), 6)
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
-    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     half = float(special.stdtrit(len(values) - 1, 0.975)) * error
     return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6)}
 
 
 def log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log10 of the mean over the first axis of numbers that are given as log10; NaN is left out."""
+    """Take log10 of the mean over the first axis of numbers given as log10, NaN left out."""
     # 10**-330 is no float64: take the largest value out before the mean
     top = np.nanmax(values, axis=0)
     shift = np.where(np.isfinite(top), top, 0.0)
@@ -37,10 +36,9 @@ def log10_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def change_per_step(values: NDArray[np.floating], ranges: Sequence[range]) -> float:
-    """The gain per step of (B, T) values from the first to the last step of each example's range.
+    """Give the gain per step of (B, T) values over each example's range; NaN where none counts.
 
-    Ranges of one step, and those that start or end at no finite value, do not count; NaN where none
-    counts.
+    Ranges of one step, and those that start or end at no finite value, do not count.
     """
     gained, steps = 0.0, 0
     for row, own in zip(values, ranges, strict=True):

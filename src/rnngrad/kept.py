@@ -26,26 +26,22 @@ def run_kept(
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
-    A name may be that of a folder in a folder, such as "pre/seed-1".
-
     A folder that was made from the same arguments by the same code is taken as it is, unless
-    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error or Ctrl-C
-    leaves the folders that are whole by then.
+    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error, such as
+    one of ``function``'s own, or Ctrl-C leaves the folders that are whole by then.
 
     Args:
         function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:
             one line that is the same for the same arguments and code. It must write the same bytes
             whenever that line is the same.
-        jobs: by name, the arguments: pydantic models, numbers, strings, and tuples of them. An
-            argument that is a `Path` stands for the content of that file or folder.
-        folder: where the results lie, and nothing else.
+        jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
+            strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
         doing: what the progress bar says; no bar without it.
         share_cores: see :func:`rnngrad.workers.pool`.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
-        Exception: whatever ``function`` raises.
     """
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
@@ -98,14 +94,12 @@ def _keep(folder: Path, names: set[str]) -> None:
 
 
 def _content(path: Path, pattern: str = "*") -> str:
-    """A digest of a file, or of the files of a folder that the pattern fits, with their names."""
+    """Digest a file, or the files of a folder that the pattern fits, with their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
-    parts: list[str | bytes] = []
-    for file in files:
-        content = read_output(file, "dvc repro", Path.read_bytes)
-        parts += [str(file.relative_to(path)), content]
-    return _digest(parts)
+    names = (str(file.relative_to(path)) for file in files)
+    contents = (read_output(file, "dvc repro", Path.read_bytes) for file in files)
+    return _digest(part for both in zip(names, contents, strict=True) for part in both)
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

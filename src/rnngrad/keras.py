@@ -34,7 +34,7 @@ NEEDED = {
 
 
 def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LSTM | nn.GRU:
-    """The torch module that computes what a layer of Keras computes; Keras is not imported.
+    """Make the torch module that computes what a layer of Keras does; Keras is not imported.
 
     Args:
         layer_or_file: a built LSTM, GRU (``reset_after=True``) or SimpleRNN (tanh or relu), or the
@@ -55,37 +55,23 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         >>> rnngrad.from_keras("tests/keras_fixtures/model.keras", "encoder")
         LSTM(3, 4, batch_first=True)
     """
-    if not isinstance(layer_or_file, str | os.PathLike):
-        return _module("the layer", *_live(layer_or_file))
-    path = os.fspath(layer_or_file)
-    layers = _layers_of_file(path)
-    name = chosen(name, layers, path)
-    return _module(f"{path}: {name}", *layers[name])
-
-
-def _live(layer: Any) -> Layer:
+    if isinstance(layer_or_file, str | os.PathLike):
+        path = os.fspath(layer_or_file)
+        layers = _layers_of_file(path)
+        name = chosen(name, layers, path)
+        return _module(f"{path}: {name}", *layers[name])
+    layer: Any = layer_or_file
     if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):
         raise TypeError(f"from_keras takes a Keras layer or a path, got {type(layer).__name__}")
     if not (weights := [np.asarray(weight) for weight in layer.get_weights()]):
         raise InputError("the layer has no weights yet: call it once, or layer.build(shape)")
-    return weights, type(layer).__name__, layer.get_config()
+    return _module("the layer", weights, type(layer).__name__, layer.get_config())
 
 
 def _layers_of_file(path: str) -> dict[str, Layer]:
-    """The recurrent layers by their names; a second one of a name by its place in the file."""
-    known, found = _read(path)
-    layers: dict[str, Layer] = {}
-    for place, (name, weights) in found.items():
-        if known and (name not in known or name in layers):
-            raise InputError(f"{path}: the settings of {place} are not in it: pass the layer")
-        layers[place if name in layers else name] = weights, *known.get(name, ("", {}))
-    return layers
-
-
-def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Class and settings by name, which a file of weights has not; name and weights by place."""
+    """Find the recurrent layers by their names; a second one of a name by its place in the file."""
     needs("keras", "h5py")
-    known, found, weights = dict[str, Any](), dict[str, Any](), path
+    known, found, file = dict[str, Any](), dict[str, Layer](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
         config = part.get("config")
@@ -98,24 +84,30 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if _gates(arrays):
             place = at.removesuffix(VARS)
             own = group.file.get(f"{place}/vars")
-            found[place] = own.attrs.get("name", place) if own else place, arrays
+            name = own.attrs.get("name", place) if own else place
+            if known and (name not in known or name in found):
+                raise InputError(f"{path}: the settings of {place} are not in it: pass the layer")
+            # a file of weights alone has no class and no settings
+            found[place if name in found else name] = arrays, *known.get(name, ("", {}))
 
     try:
         if path.endswith(".keras"):
             with zipfile.ZipFile(path) as archive:
                 json.loads(archive.read("config.json"), object_hook=note)
-                weights = io.BytesIO(archive.read("model.weights.h5"))
-        with import_module("h5py").File(weights) as file:
-            file.visititems(look)
+                file = io.BytesIO(archive.read("model.weights.h5"))
+        with import_module("h5py").File(file) as opened:
+            opened.visititems(look)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a .keras or .weights.h5 file: {error}") from None
-    return known, found
+    return found
 
 
 def _gates(weights: list[np.ndarray]) -> int:
-    """The number of gates by the shapes of kernels and bias, 0 for another kind of layer."""
+    """Tell the number of gates by the shapes of kernels and bias; 0 for another kind of layer."""
     if [weight.ndim for weight in weights] not in ([2, 2], [2, 2, 1], [2, 2, 2]):
         return 0
     H, columns = weights[1].shape

@@ -67,7 +67,7 @@ class GradientReach(Callback):
         self._begun = self._spent = 0.0
 
     def plot(self) -> Any:
-        """The heat map, as a matplotlib Figure."""
+        """Draw the heat map as a matplotlib Figure."""
         return draw_epochs(self.curves)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -117,7 +117,7 @@ class GradientReach(Callback):
                 figure.savefig(Path(folder) / PICTURE)
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves as lists: a checkpoint is read without running code."""
+        """Give the curves as lists: a checkpoint is read without running code."""
         return {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -132,10 +132,8 @@ class GradientReach(Callback):
         except InputError:
             raise
         except Exception as error:  # whatever somebody else's forward raises
-            name = type(model).__name__
-            raise InputError(
-                f"{name}.forward fails, pass what it takes as batch=: {error}"
-            ) from error
+            cure = f"{type(model).__name__}.forward fails, pass what it takes as batch="
+            raise InputError(f"{cure}: {error}") from error
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -151,23 +149,8 @@ class GradientReach(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
-def loss_gradient_by_distance(log10_norms: Tensor, distances: int) -> dict[str, Tensor]:
-    """Sum log10 norms (batch, time) by distance, as `LossGradientByDistance` does: (distances,)."""
-    t = torch.arange(log10_norms.shape[1], device=log10_norms.device)
-    counted, zero = ~log10_norms.isnan(), log10_norms == -torch.inf
-    distance = torch.where(counted, t, -1).amax(dim=1, keepdim=True) - t
-    counted &= distance < distances
-
-    def summed(values: Tensor, at: Tensor) -> Tensor:
-        return values.new_zeros(distances).index_add(0, distance[at], values[at])
-
-    some, ones = counted & ~zero, torch.ones_like(distance)
-    total = summed(log10_norms.double(), some)
-    return {"total": total, "count": summed(ones, some), "zeros": summed(ones, counted & zero)}
-
-
 class LossGradientByDistance(Metric):
-    """How large dL/dh_t is by distance to an example's last step, over batches and processes.
+    """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
     Args:
         distances: how many are told apart, from 0; steps further away are left out.
@@ -192,17 +175,20 @@ class LossGradientByDistance(Metric):
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.distances = distances
-        for name, dtype in (
-            ("total", torch.float64),
-            ("count", torch.int64),
-            ("zeros", torch.int64),
-        ):
-            self.add_state(name, torch.zeros(distances, dtype=dtype), "sum")
+        self.add_state("total", torch.zeros(distances).double(), "sum")
+        self.add_state("count", torch.zeros(distances).long(), "sum")
+        self.add_state("zeros", torch.zeros(distances).long(), "sum")
 
     def update(self, log10_norms: Any) -> None:
-        values = torch.as_tensor(log10_norms, device=self.total.device)
-        for name, value in loss_gradient_by_distance(values, self.distances).items():
-            setattr(self, name, getattr(self, name) + value)  # out of place
+        values = torch.as_tensor(log10_norms, device=self.total.device).double()
+        last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+        t = last - torch.arange(self.distances, device=values.device)
+        values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
+        # out of place: whoever holds an old state keeps it
+        self.total = self.total + values.where(other, 0).sum(dim=0)
+        self.count = self.count + other.sum(dim=0)
+        self.zeros = self.zeros + zero.sum(dim=0)
 
     def compute(self) -> dict[str, Tensor]:
         every = self.count + self.zeros

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ class LayerReach(Pictured):
     def learned_at(self) -> np.ndarray:
         """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
         parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
-        return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
+        with np.errstate(invalid="ignore"):  # NaN beyond an example's length
+            return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
 
     @property
     def learns_back(self) -> np.ndarray:
@@ -69,30 +71,31 @@ class LayerReach(Pictured):
 
     @property
     def layers(self) -> dict[str, "LayerReach"]:
-        """Itself, as in a model of one layer."""
+        """The layer itself, as in a model of one layer."""
         return {self.name: self}
 
     def __str__(self) -> str:
         return str(ModelReach(self.name, self.layers))
 
     def row(self) -> dict[str, str]:
-        """Its line of the table."""
+        """Give its line of the table by the columns' names."""
         fate, lengths = self.diagnosis, self.lengths.numpy()
         end, zero = (np.arange(len(lengths)), lengths - 1), self.diagnosis.naive_flushed == 0
         first_zero = np.where(zero.any(axis=1), zero.argmax(axis=1) + 1, np.nan)
+        shown = partial(span, absent="never")
         row = {
             "layer": self.name,
             "module": f"{type(self.module).__name__}({self.module.hidden_size})",
-            "steps": span(lengths, ".0f", absent="never"),
-            "decades/step": span(fate.decades_per_step, "+.3f", absent="never"),
-            "horizon": span(fate.horizon, ".0f", absent="never"),
-            "log10 |J| at end": span(fate.log10_frobenius[end], "+.1f", absent="never"),
+            "steps": shown(lengths, ".0f"),
+            "decades/step": shown(fate.decades_per_step, "+.3f"),
+            "horizon": shown(fate.horizon, ".0f"),
+            "log10 |J| at end": shown(fate.log10_frobenius[end], "+.1f"),
             "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
-            "0 in float32 from": span(first_zero, ".0f", absent="never"),
+            "0 in float32 from": shown(first_zero, ".0f"),
         }
         if self.loss_gradients is not None:
-            row["log10 |dL/dh_1|"] = span(self.loss_gradients.log10_h[:, 0], "+.1f", absent="never")
-            row["learns back"] = span(self.learns_back, ".0f", absent="never")
+            row["log10 |dL/dh_1|"] = shown(self.loss_gradients.log10_h[:, 0], "+.1f")
+            row["learns back"] = shown(self.learns_back, ".0f")
         return row
 
 
@@ -106,9 +109,9 @@ class ModelReach(Pictured):
     plot = draw_layers
 
     def __str__(self) -> str:
-        rows: list[Any] = [layer.row() for layer in self.layers.values()]
-        rows = [list(rows[0]), *(list(row.values()) for row in rows)]
-        return f"{self.title}\n\n{text_table(rows)}"
+        rows = [layer.row() for layer in self.layers.values()]
+        table = text_table([[*rows[0]], *([*row.values()] for row in rows)])
+        return f"{self.title}\n\n{table}"
 
 
 def gradient_reach(
@@ -154,20 +157,20 @@ def gradient_reach(
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         reaches = [reach for layer in progress for reach in _reaches(*layer, gradients)]
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
-    found = {reach.name: reach for reach in reaches}
-    return ModelReach(f"{title}{len(runs[0].lengths)} example(s)", found)
+    title += f"{len(runs[0].lengths)} example(s)"
+    return ModelReach(title, {reach.name: reach for reach in reaches})
 
 
 def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[LayerReach]:
     """Ask the probe about each direction of a layer."""
-    layer, x, sent = run.layers[n], torch.cat(run.layers[n].read, dim=1), None
+    layer, x = run.layers[n], torch.cat(run.layers[n].read, dim=1)
     ways, weights = len(layer.start[0]), layer.module.state_dict()
     if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
         raise InputError(f"the loss looks at c between two calls of {run.name}: use h alone there")
     for way in range(ways):
         name = run.name + (f".{n}" if len(run.layers) > 1 else "")
         name += (".forward", ".backward")[way] if ways == 2 else ""
-        tail, losses, parts = ("_l0", "_l0_reverse")[way], None, {}
+        tail, losses, parts, sent = ("_l0", "_l0_reverse")[way], None, {}, None
         own = {w.replace(tail, "_l0"): v for w, v in weights.items() if w.endswith(tail)}
         h, *c = (s[[way]] for s in layer.start)
         W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
@@ -192,7 +195,7 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
 
 
 def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
-    """(b, t, ...) in the order in which the direction reads."""
+    """Turn (b, t, ...) into the order in which the direction reads."""
     t = torch.arange(x.shape[1])
     back = lengths[:, None] - 1 - t
     return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x

@@ -2,6 +2,8 @@
 
 import re
 import reprlib
+from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -10,37 +12,48 @@ from ruamel.yaml import YAML
 
 from rnngrad.errors import InputError
 
+LONGEST = 1403  # words of a comment, where embed.max_length is null
+MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
+
+
+def _must(fit: Callable[[Any], object], message: str) -> AfterValidator:
+    """Refuse with the message a value that does not fit."""
+
+    def check(value: Any) -> Any:
+        if not fit(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+_distinct = _must(lambda values: len(set(values)) == len(values), "must differ from one another")
+_plain = _must(
+    lambda text: not re.search("[\0\ud800-\udfff]", text),
+    "has characters that no file name and no text may have",
+)
+_usual = _must(
+    lambda value: not value or 1e-30 <= abs(value) <= 3e38,
+    "must be 0 or from 1e-30 to 3e38, since float32 computes with it",
+)
+_name = _must(  # it becomes a key in MLflow and stands in the report
+    lambda name: re.fullmatch("[A-Za-z0-9_]{1,50}", name),
+    "a name has letters, digits and _ only, 50 at most",
+)
+
+Item = TypeVar("Item")
 Cell = Literal["rnn", "lstm", "gru"]
 Padding = Literal["pre", "none"]
+State = Literal["uniform", "zero"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Several = Annotated[list[Item], Field(min_length=1), _distinct]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
-LONGEST = 1403  # words of a comment, where embed.max_length is null
-
-
-def _text(text: str) -> str:
-    if re.search("[\0\ud800-\udfff]", text):
-        raise ValueError("has characters that no file name and no text may have")
-    return text
-
-
-def _number(value: float) -> float:
-    if value and not 1e-30 <= abs(value) <= 3e38:
-        raise ValueError("must be 0 or from 1e-30 to 3e38, since float32 computes with it")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_text)]
-Number = Annotated[float, AfterValidator(_number)]
-
-
-def _differ(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
-        raise ValueError("must differ from one another")
-    return values
-
-
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
+Text = Annotated[str, _plain]
+Number = Annotated[float, _usual]
+Positive = Annotated[Number, Field(gt=0)]
+Name = Annotated[str, _name]
 
 
 class _Section(BaseModel):
@@ -48,16 +61,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _plain_name(name: str) -> str:
-    # it becomes a key in MLflow and stands in the report
-    if not re.fullmatch("[A-Za-z0-9_]{1,50}", name):
-        raise ValueError("a name has letters, digits and _ only, 50 at most")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_plain_name)]
 T = TypeVar("T", bound=_Section)
-MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
 
 
 class DemoParams(_Section):
@@ -85,8 +89,8 @@ class SampleParams(_Section):
     per_class: Size | None
     replace_fraction: Fraction
     filler: Annotated[Text, Field(pattern=r"^\S+$")]
-    validation: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(gt=0, lt=1)]
+    validation: Share
+    test: Share
     seed: Seed
 
     @model_validator(mode="after")
@@ -113,20 +117,20 @@ class EmbedParams(_Section):
 
 
 class TrainParams(_Section):
-    padding: Annotated[list[Padding], Field(min_length=1), AfterValidator(_differ)]
-    seeds: Seeds
+    padding: Several[Padding]
+    seeds: Several[Seed]
     hidden: Size
     initializer: Literal["keras", "torch"]
     forget_bias: Number
     epochs: Size
     batch_size: Size
-    learning_rate: Annotated[Number, Field(gt=0)]
-    clip_norm: Annotated[Number, Field(gt=0)] | None
+    learning_rate: Positive
+    clip_norm: Positive | None
 
 
 class ProbeParams(_Section):
     comments: Size
-    initial_state: Literal["uniform", "zero"]
+    initial_state: State
     spectral_steps: Annotated[Size, Field(ge=2)]
     seed: Seed
 
@@ -134,7 +138,7 @@ class ProbeParams(_Section):
 class Setting(_Section):
     """One setting of the question "why is it zero?"; conditions differ from it in one factor."""
 
-    cells: Annotated[list[Cell], Field(min_length=1), AfterValidator(_differ)]
+    cells: Several[Cell]
     weights: Literal["initial", "trained"]
     trained_with: Padding
     initializer: Literal["keras", "torch", "identity", "chrono"]
@@ -145,7 +149,7 @@ class Setting(_Section):
     sliced_input: bool
     padding: Padding
     steps: Annotated[Size, Field(ge=3)]
-    initial_state: Literal["uniform", "zero"]
+    initial_state: State
     arithmetic: Literal["log", "float64", "float32", "float32_flushed"]
     statistic: Literal["column_sum", "frobenius", "spectral"]
     halved_mean: bool
@@ -165,24 +169,22 @@ class Setting(_Section):
 
     def why_ignored(self, key: str) -> str:
         """Tell why another value of ``key`` would change nothing here; empty where it would."""
-        of_training = key in ("initializer", "forget_bias", "units")
-        if self.weights == "trained" and of_training:
-            return "trained weights have that of training"
-        if self.weights == "initial" and key == "trained_with":
-            return "initial weights are not trained"
-        if self.weights == "trained" and key == "sliced_input":
-            return "trained models read all features"
-        if key == "padding" and self.input != "comments":
-            return f"of input {self.input} nothing is padded"
-        if key == "forget_bias" and self.initializer != "keras":
-            return f"initializer {self.initializer} takes none"
-        if key == "forget_bias" and "lstm" not in self.cells:
-            return "it is the LSTM's alone"
-        return ""
+        trained, of_training = self.weights == "trained", ("initializer", "forget_bias", "units")
+        reasons = {
+            "trained weights have that of training": trained and key in of_training,
+            "initial weights are not trained": not trained and key == "trained_with",
+            "trained models read all features": trained and key == "sliced_input",
+        }
+        if key == "padding":
+            reasons[f"of input {self.input} nothing is padded"] = self.input != "comments"
+        if key == "forget_bias":
+            reasons[f"initializer {self.initializer} takes none"] = self.initializer != "keras"
+            reasons["it is the LSTM's alone"] = "lstm" not in self.cells
+        return next((why for why, holds in reasons.items() if holds), "")
 
 
 class ConditionsParams(_Section):
-    seeds: Seeds
+    seeds: Several[Seed]
     comments: Size
     streams: Size
     seed: Seed
@@ -191,20 +193,15 @@ class ConditionsParams(_Section):
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
-        own = {
-            "weights": "initial",
-            "arithmetic": "log",
-            "statistic": "column_sum",
-            "halved_mean": False,
-        }
-        for name, value in own.items():
+        # the answer compares the true values of untrained models with everything else
+        read = {"weights": "initial", "arithmetic": "log", "statistic": "column_sum"}
+        for name, value in (read | {"halved_mean": False}).items():
             if getattr(self.question, name) != value:
-                # the answer compares the true values of untrained models with everything else
                 raise ValueError(f"question.{name} is {value}; set another one in a case")
         return self
 
     def factor_of(self, case: str) -> str:
-        """The factor that the case varies, as its block names it."""
+        """Give the factor that the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
         if not isinstance(factor, str) or not factor.strip():
             raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
@@ -213,7 +210,7 @@ class ConditionsParams(_Section):
         return factor
 
     def setting_of(self, case: str) -> Setting:
-        """The question's setting with the case's own block on top."""
+        """Give the question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
         values = self.question.model_dump() | changes
         setting = _checked(Setting, values, "conditions", "cases", case)
@@ -237,7 +234,7 @@ class Params(_Section):
         return cell in get_args(Cell) and cell not in self.cells
 
     def train_of(self, cell: str) -> TrainParams:
-        """The training settings of ``cell``: the shared ones with its own block on top."""
+        """Give the training settings of ``cell``: the shared ones with its own block on top."""
         block = self.cells.get(cell)  # type: ignore[arg-type]
         if block is None:
             raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
@@ -253,12 +250,7 @@ class Params(_Section):
 
 
 def read_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check a params.yaml.
-
-    Raises:
-        InputError: the file is missing, is no YAML, or a key is unknown, missing or ill-typed.
-            One line that names file and key.
-    """
+    """Read and check a params.yaml, see :func:`check_params`."""
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number
         content = YAML(typ="safe", pure=True).load(Path(path))
@@ -272,8 +264,7 @@ def read_params(path: str | Path = "params.yaml") -> Params:
 def check_params(content: Any, path: str | Path) -> Params:
     """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
-    Raises:
-        InputError: a key is unknown, missing or ill-typed; it names the file ``path``.
+    An InputError names the file ``path`` and the key that is unknown, missing or ill-typed.
     """
     try:
         params = _checked(Params, content)
@@ -288,33 +279,27 @@ def check_params(content: Any, path: str | Path) -> Params:
 
 
 def check_memory(params: Params, available: float) -> None:
-    """Refuse sizes that take more than these bytes, by an estimate.
+    """Raise InputError, which names the settings, where sizes take more than so many bytes."""
+    D, conditions = params.embed.dimensions, params.conditions
 
-    Raises:
-        InputError: it names the settings, and how many gigabytes they take.
-    """
-    D, T, count = params.embed.dimensions, params.embed.max_length or LONGEST, params.conditions
-    sizes = [
-        (f"conditions: comments, units and steps of {case}", count.comments, own.units, own.steps)
-        for case in count.cases
-        for own in [count.setting_of(case)]
-    ]
+    def size(n: int, H: int, steps: int = params.embed.max_length or LONGEST) -> float:
+        # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
+        return 4.0 * (n * steps * (D + 8 * H) + 16 * H * (D + H) + 8 * n * H * H)
+
+    sizes = {"embed.dimensions": 4e4 * D}  # of ten thousand words
+    for case in conditions.cases:
+        own, name = conditions.setting_of(case), f"conditions: comments, units and steps of {case}"
+        sizes[name] = size(conditions.comments, own.units, own.steps)
     for cell in params.cells:
         own = params.train_of(cell)
-        sizes.append((f"batch_size and hidden of {cell}", own.batch_size, own.hidden, T))
-        sizes.append((f"probe.comments and hidden of {cell}", params.probe.comments, own.hidden, T))
-    # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
-    needs = {
-        name: 4.0 * (n * steps * (D + 8 * H) + 16 * H * (D + H) + 8 * n * H * H)
-        for name, n, H, steps in sizes
-    }
-    needs["embed.dimensions"] = 4e4 * D  # of ten thousand words
+        sizes[f"batch_size and hidden of {cell}"] = size(own.batch_size, own.hidden)
+        sizes[f"probe.comments and hidden of {cell}"] = size(params.probe.comments, own.hidden)
     if params.data.source == "demo":
-        needs["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
-    worst = max(needs, key=lambda name: needs[name])
-    if needs[worst] > available:
+        sizes["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
+    name, needed = max(sizes.items(), key=itemgetter(1))
+    if needed > available:
         raise InputError(
-            f"{worst}: about {needs[worst] / 1e9:,.0f} GB of memory, and this machine has "
+            f"{name}: about {needed / 1e9:,.0f} GB of memory, and this machine has "
             f"{available / 1e9:,.0f} GB; set smaller sizes"
         )
 
@@ -324,10 +309,10 @@ def _checked(section: type[T], values: Any, *place: str) -> T:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise InputError(_first_error(error, place)) from error
+        raise InputError(_first_line(error, place)) from error
 
 
-def _first_error(error: ValidationError, place: tuple[str, ...]) -> str:
+def _first_line(error: ValidationError, place: tuple[str, ...]) -> str:
     # an unknown key comes first: it explains the missing one beside it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")

@@ -41,7 +41,7 @@ class Pictured:
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
-        """The repr and, of curves, their medians over examples at some steps."""
+        """Give the repr and, of curves, their medians over examples at some steps."""
         if not hasattr(self, "to_frame"):
             return repr(self)
         frame = cast("Any", self).to_frame()
@@ -71,22 +71,23 @@ def _short(value: Any) -> str:
 
 
 def span(values: Array, digits: str, form: str = "{}", absent: str = "") -> str:
-    """The smallest and the largest number, and how many of the examples have none (NaN)."""
-    known, none = values[~np.isnan(values)], int(np.isnan(values).sum())
+    """Write the smallest and the largest number, and how many examples have none (NaN)."""
+    known = values[~np.isnan(values)]
     if not len(known):
         return absent or "-"
-    text = form.format(" .. ".join(dict.fromkeys(f"{v:{digits}}" for v in np.sort(known)[[0, -1]])))
-    return f"{text} ({none} of {len(values)}: {absent})" if none and absent else text
+    ends = dict.fromkeys(f"{value:{digits}}" for value in (known.min(), known.max()))
+    none = f" ({len(values) - len(known)} of {len(values)}: {absent})"
+    return form.format(" .. ".join(ends)) + (none if absent and len(known) < len(values) else "")
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text, their columns one below the other."""
+    """Set rows of text with their columns one below the other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
-    """Curves of several networks in one picture, by the names that the legend shall have.
+    """Draw curves of several networks in one picture, by the names that the legend shall have.
 
     Args:
         results: what `rnngrad.jacobian_curves`, `diagnose` or `loss_gradient_curves` return. Of
@@ -166,13 +167,11 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
     found = np.median(found, axis=0)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
-    picture = ax.imshow(
-        shown, vmin=FAINTEST, vmax=0, cmap="cividis", extent=(0.5, T + 0.5, T + 0.5, 0.5),
-        aspect="auto", interpolation="nearest",
-    )  # fmt: skip
+    look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
+    edges = (0.5, T + 0.5, T + 0.5, 0.5)
+    picture = ax.imshow(shown, vmin=FAINTEST, vmax=0, extent=edges, **look)
     ax.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
-    label = "log10, beside the row's largest"
-    ax.figure.colorbar(picture, ax=ax, extend="min", label=label)
+    ax.figure.colorbar(picture, ax=ax, extend="min", label="log10, beside the row's largest")
     return ax
 
 
@@ -199,7 +198,7 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
 
 
 def draw_epochs(curves: Mapping[str, Mapping[int, Array]]) -> Any:
-    """A Figure with a heat map per layer of log10 norms (T,) by epoch: step against epoch."""
+    """Draw per layer a heat map of log10 norms (T,) by epoch, step against epoch, as a Figure."""
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -226,7 +225,7 @@ def _axes(ax: Any, rows: int = 1) -> Any:
 
 
 def _styles(names: Iterable[str]) -> list[Style]:
-    """A style for each name; those of cells are always the same."""
+    """Give each name a style; those of cells are always the same."""
     own = {name: CELLS[name.lower()] for name in names if name.lower() in CELLS}
     free = itertools.cycle([i for i in range(len(STYLES)) if i not in own.values()])
     return [STYLES[own[name] if name in own else next(free)] for name in names]
@@ -237,13 +236,13 @@ def _name(result: Any) -> str:
 
 
 def _main(result: Any) -> Array:
-    """The curve that a result is about."""
+    """Give the curve that a result is about."""
     names = ("log10_frobenius", "log10_column_sum", "log10_spectral", "log10_h")
     return next(v for name in names if (v := getattr(result, name, None)) is not None)
 
 
 def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
-    """Lines with their bands and, where one comes near it, the end of float32."""
+    """Draw lines with their bands and, where one comes near it, the end of float32."""
     ax = _axes(ax)
     for name, values, style in lines:
         if values is not None:
@@ -259,7 +258,7 @@ def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
 
 
 def _band(ax: Any, values: Array, label: str, style: Style) -> None:
-    """The median over examples (b, T), and between which quantiles most of them are."""
+    """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     middle = np.nanmedian(values[:, steps], axis=0)
     # no means of two of them: one may be -inf

@@ -1,8 +1,7 @@
 """Imported first by the process that imports everything for the workers, see `rnngrad.workers`.
 
 What is imported stays: looking through it for garbage again and again takes a tenth of the time.
-The workers take it out of the collector's sight and turn the collector on again (Python's manual,
-``gc.freeze``).
+The workers freeze it and turn the collector on again, as Python's manual of ``gc.freeze`` says.
 """
 
 import gc

@@ -15,7 +15,7 @@ CURE = "save model.state_dict() and pass that"
 
 
 def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBase:
-    """The module of a state dict, a checkpoint, or a module of torch's own classes.
+    """Make the module of a state dict, a checkpoint, or a module of torch's own classes.
 
     A name says which one; the state dict of an nn.RNN does not tell its nonlinearity.
     """
@@ -31,7 +31,7 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBa
 
 
 def chosen(name: str | None, names: Iterable[str], path: str) -> str:
-    """The name, or the only one there is; InputError where that is none."""
+    """Give the name, or the only one there is; InputError where that is none."""
     if not (names := list(names)):
         raise InputError(f"{path}: holds no recurrent module of torch or Keras")
     if name is None and len(names) == 1:
@@ -43,7 +43,7 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
 
 
 def module_of(weights: Mapping[str, Tensor], nonlinearity: str, where: str) -> Any:
-    """A module with ``batch_first=True`` whose class and sizes are those of the weights' shapes."""
+    """Make a module with ``batch_first=True`` of the class and sizes that the weights have."""
     recurrent, projection = weights["weight_hh_l0"], weights.get("weight_hr_l0")
     H = recurrent.shape[-1] if projection is None else projection.shape[-1]
     kind = KINDS.get(len(recurrent) // H) if recurrent.dim() == 2 and H else None
@@ -68,7 +68,7 @@ def module_of(weights: Mapping[str, Tensor], nonlinearity: str, where: str) -> A
 
 
 def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights by their names in the model, with a dot in front, and the modes of modules."""
+    """Give weights by their names in the model, a dot in front, and the modes of modules."""
     own: Any = [c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module)]
     modes: dict[str, str] = {}
     try:
@@ -77,7 +77,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(found, nn.Module):
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
             found = dict(found.named_parameters())
-        return {f".{key}": tensor.detach() for key, tensor in _tensors(found, "")}, modes
+        return dict(_tensors(found, "")), modes
     except OSError:
         raise
     except Exception as error:  # anything may come of a file that somebody made
@@ -88,9 +88,9 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _tensors(found: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """By dotted names, from dicts in dicts."""
+    """Yield those of dicts in dicts by dotted names."""
     if isinstance(found, Tensor):
-        yield prefix, found
+        yield prefix, found.detach()
     elif isinstance(found, Mapping):
         for key, value in found.items():
-            yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from _tensors(value, f"{prefix}.{key}")

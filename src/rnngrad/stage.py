@@ -30,16 +30,13 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     # what a stage imports and reads stays: to look through it for garbage takes a tenth of the time
     gc.set_threshold(50_000)
-    for folder in (Path("build"), Path(".dvc/cache")):
-        if folder.is_dir():
-            folder.chmod(0o700)  # comments lie in them
-    name = Path(sys.argv[0]).stem
-    wanted = inspect.signature(main)
+    for folder in filter(Path.is_dir, (Path("build"), Path(".dvc/cache"))):
+        folder.chmod(0o700)  # comments lie in them
+    name, wanted = Path(sys.argv[0]).stem, inspect.signature(main)
     try:
         wanted.bind(*arguments)
     except TypeError as error:
-        usage = " ".join((sys.argv[0], *wanted.parameters))
-        sys.exit(f"{name}: {error}; usage: python {usage}")
+        sys.exit(f"{name}: {error}; usage: python {' '.join((sys.argv[0], *wanted.parameters))}")
     try:
         main(*arguments)
     except InputError as error:
@@ -59,12 +56,7 @@ def end_with(parent: int) -> None:
 
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
-    """Have ``reader`` read what a stage wrote.
-
-    Raises:
-        InputError: the file is missing, holds something else, or is no longer what :func:`seal`
-            has seen; the message says what to run.
-    """
+    """Have ``reader`` read what a stage wrote; InputError where :func:`seal` saw something else."""
     try:
         _check_seal(Path(path))
         return reader(Path(path))
@@ -87,7 +79,7 @@ def seal(folder: Path, head: str = "") -> None:
 
 
 def seals(paths: Iterable[Path]) -> str:
-    """A line per file with its SHA-256 and name."""
+    """Give a line per file with its SHA-256 and name."""
     files = sorted(path for path in paths if not path.is_dir() and path.name != DIGEST)
     return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
 
@@ -101,7 +93,7 @@ def alone(place: str) -> AbstractContextManager[Any]:
 
 
 def cell_of_stage() -> list[str]:
-    """The cell in the name that DVC gives a stage, such as ``train@lstm``; none without DVC."""
+    """Give the cell in the name that DVC gives a stage, as ``train@lstm``; none without DVC."""
     stage, _, cell = os.environ.get("DVC_STAGE", "").rpartition("@")
     return [cell] if stage else []
 

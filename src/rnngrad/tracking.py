@@ -23,14 +23,16 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import EXPERIMENT, MODEL, connect, tracking_errors
+from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
 from rnngrad.study.results import Results
 
+Tags = dict[str, str]
+
 RESULT = "rnngrad.result"
-BATCH, PARAMS = 1000, 100  # metrics and parameters that one log_batch call may carry
+PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
 SETTINGS = 3  # of those changed, in a run's name
@@ -40,8 +42,8 @@ for noisy in ("alembic", "mlflow"):
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+    """Take ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the repository's root."""
+    return os.environ.get(URI) or f"sqlite:///{_root() / 'mlflow.db'}"
 
 
 def _root() -> Path:
@@ -59,94 +61,88 @@ def publish(
     models: Path,
     uri: str,
 ) -> bool:
-    """Publish a result unless it is there already.
+    """Publish a result unless it is there already; say whether anything was published.
 
     Args:
         results: what the stages found.
         metrics: reports/metrics.json; nested, with null for what is no number.
         note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
-        artifacts: cards, figures and pages to attach. They may be drawn anew without making
-            another result of the same numbers.
+        artifacts: cards, figures and pages to attach; drawn anew they make no other result.
         models: the folder of the trained models. One that was logged while it was trained keeps
             its run, with the times of its training.
-        uri: an MLflow tracking URI.
-
-    Returns:
-        Whether anything was published.
-
-    Raises:
-        InputError: the tracking server or database cannot be used.
+        uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
     # beside the default database, wherever the stage runs; a server knows its own place
-    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_root() / "mlartifacts").as_uri()
+    own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
     contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
-    checksum = hashlib.sha256(b"".join(contents)).hexdigest()
+    result = {RESULT: hashlib.sha256(b"".join(contents)).hexdigest()}
+    same = f"tags.`{RESULT}` = '{result[RESULT]}'"
     with tracking_errors(uri), alone(uri):
         client, experiment = connect(uri, EXPERIMENT, own)
-        known = client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'")
-        parents = [run.info for run in known if "mlflow.parentRunId" not in run.data.tags]
-        if any(parent.status == "FINISHED" for parent in parents):
+        known = client.search_runs([experiment], same)
+        if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
         failed = client.search_runs([experiment], "attributes.status = 'FAILED'")
         for run_id in {run.info.run_id for run in (*known, *failed)}:
             client.delete_run(run_id)
+        changed = _changed_settings(results.params)
+        tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()
         try:
-            parent = _publish(client, experiment, results, checksum, metrics, note, models)
+            parent = client.create_run(experiment, tags=tags).info.run_id
+            _log_parent(client, parent, results, metrics)
+            tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
+            _log_models(client, experiment, results, models, tags, others)
             for path in artifacts:
                 client.log_artifact(parent, path, path.parent.as_posix())
             client.set_terminated(parent)
         except BaseException:
             with suppress(Exception):  # a server that is gone cannot be told
-                for run in client.search_runs([experiment], f"tags.`{RESULT}` = '{checksum}'"):
+                for run in client.search_runs([experiment], same):
                     client.set_terminated(run.info.run_id, "FAILED")
             raise
     return True
 
 
-def _publish(
-    client: MlflowClient,
-    experiment: str,
-    results: Results,
-    checksum: str,
-    metrics: Mapping[str, Any],
-    note: str,
-    models: Path,
-) -> str:
-    """Log the parent and its children; give the parent's id, which is still running."""
-    params, changed = results.params, _changed_settings(results.params)
-    tags = {RESULT: checksum, "mlflow.runName": _run_name(params, changed)} | _provenance()
-    tags["mlflow.note.content"] = note
-    parent = client.create_run(experiment, tags=tags).info.run_id
-    client.log_inputs(parent, [_dataset(results)])
-    flat = pd.json_normalize(params.model_dump(mode="json")).iloc[0]
+def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) -> None:
+    data, card = results.params.data, results.data_card
+    source = json.dumps({"source": data.path or data.source})
+    # a checksum of what the comments are counted by
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:8]
+    profile = json.dumps(card.get("sample", {}))
+    dataset = Dataset(data.source, digest, "local", source, None, profile)
+    client.log_inputs(run, [DatasetInput(dataset)])
+    flat = pd.json_normalize(results.params.model_dump(mode="json")).iloc[0]
     found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
     points = [(str(name), value, 0) for name, value in found.items()]
-    _log(client, parent, flat.to_dict(), [*points, *_condition_points(results)])
-    others = "".join(f", {setting}" for setting in changed[:SETTINGS])
+    _log(client, run, flat.to_dict(), [*points, *_condition_points(results)])
+
+
+def _log_models(
+    client: MlflowClient, experiment: str, results: Results, models: Path, tags: Tags, others: str
+) -> None:
+    """Log every trained model as a run with these tags; its name ends in what is set otherwise."""
+    params = results.params
     logged = client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'")
     live = {run.data.tags[MODEL]: run for run in logged if RESULT not in run.data.tags}
     for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:
-            name = f"{cell} seed {seed} padding {padding}{others}"
             file = models / cell / padding / f"seed-{seed}" / f"trained-{seed}.pt"
             digest = file.with_name(DIGEST)
             model = digest.read_text()[:16] if digest.exists() else ""
-            tags = {RESULT: checksum, MODEL: model, "mlflow.parentRunId": parent}
-            tags["mlflow.runName"] = name
-            tags["mlflow.note.content"] = f'`torch.load("{file.name}")` gives the weights'
             own = live.pop(model, None) or client.create_run(experiment)
-            child = own.info.run_id
-            client.log_batch(child, tags=[RunTag(*tag) for tag in tags.items()])
-            settings = train.model_dump(exclude={"seeds"}) | {"cell": cell, "seed": seed}
-            settings["padding"] = padding
+            child, name = own.info.run_id, f"{cell} seed {seed} padding {padding}{others}"
+            known = tags | {MODEL: model, NAME: name}
+            known[NOTE] = f'`torch.load("{file.name}")` gives the weights'
+            client.log_batch(child, tags=[RunTag(*tag) for tag in known.items()])
+            own_settings = {"cell": cell, "seed": seed, "padding": padding}
+            settings = train.model_dump(exclude={"seeds"}) | own_settings
             _log(client, child, settings, _points(results, cell, seed, weights))
             if file.exists():
                 client.log_artifact(child, file)
             if own.info.status == "RUNNING":
                 client.set_terminated(child, end_time=own.info.start_time)  # nobody saw it train
-    return parent
 
 
 def _run_name(params: Params, changed: list[str]) -> str:
@@ -164,37 +160,29 @@ def _changed_settings(params: Params) -> list[str]:
         before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
     except (YAMLError, InputError):
         return []  # none, or of another version
-    old, new = (_leaves(p.model_dump(mode="json")) for p in (before, params))
+    old, new = (dict(_leaves(p.model_dump(mode="json"))) for p in (before, params))
     changed = [f"{key}={new[key]}" for key in new if key not in old or old[key] != new[key]]
     return [*changed, *(f"~{key}" for key in old if key not in new)]
 
 
-def _leaves(section: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Every setting by its dotted name; a section that may be empty, as a cell's block, as "on"."""
-    found = {}
-    for key, value in section.items():
-        if isinstance(value, dict):
-            found |= {f"{above}{key}": "on"} | _leaves(value, f"{above}{key}.")
-        else:
-            found[f"{above}{key}"] = value
-    return found
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings by their dotted names; a section may be empty, as a cell's, and is "on"."""
+    yield name, "on" if isinstance(value, dict) else value
+    for key, below in value.items() if isinstance(value, dict) else ():
+        yield from _leaves(below, f"{name}.{key}".removeprefix("."))
 
 
 def _log(client: MlflowClient, run: str, params: Mapping[Any, Any], points: Iterable[Any]) -> None:
     """Log parameters by name, and points: a metric's name, its value and the step."""
-    named = [Param(str(key), str(value)) for key, value in params.items()]
-    for start in range(0, len(named), PARAMS):
-        client.log_batch(run, params=named[start : start + PARAMS])
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, step) for name, value, step in points]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run, metrics=metrics[start : start + BATCH], synchronous=True)
+    found = [Metric(name, value, now, step) for name, value, step in points]
+    client.log_batch(run, found, [Param(str(key), str(value)) for key, value in params.items()])
 
 
 def _points(
     results: Results, cell: str, seed: int, weights: str
 ) -> Iterator[tuple[str, float, int]]:
-    """Those of a trained model, whatever its padding by the same names, and of the untrained."""
+    """Yield those of a trained and its untrained model, by the same names for any padding."""
     own = "cell == @cell and seed == @seed"
     model = f"{own} and weights == @weights"
     for row in cast("Any", results.history.query(model).itertuples()):
@@ -215,17 +203,8 @@ def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
             yield f"{row.condition}_{row.cell}_log10", row.log10, row.step
 
 
-def _dataset(results: Results) -> DatasetInput:
-    """The comments: where from, how many, and the checksum of what they are counted by."""
-    data, card = results.params.data, json.dumps(results.data_card, sort_keys=True)
-    source = json.dumps({"source": data.path or data.source})
-    digest = hashlib.sha256(card.encode()).hexdigest()[:8]
-    profile = json.dumps(results.data_card.get("sample", {}))
-    return DatasetInput(Dataset(data.source, digest, "local", source, None, profile))
-
-
 def _shown(curves: pd.DataFrame, value: str) -> Any:
-    """As many points as MLflow's page draws, with all steps at either end.
+    """Pick as many points as MLflow's page draws, with all steps at either end.
 
     An exact zero has no logarithm that MLflow could keep: its points are left out.
     """
@@ -236,7 +215,7 @@ def _shown(curves: pd.DataFrame, value: str) -> Any:
 
 
 def _provenance() -> dict[str, str]:
-    """Where the result is from: git, DVC's experiment, and its checksum of every output so far."""
+    """Say where the result is from: git, DVC's experiment, its checksums of outputs so far."""
     asked = {
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
         "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
@@ -253,7 +232,7 @@ def _provenance() -> dict[str, str]:
 
 
 def _git(*command: str) -> str:
-    """The output of a git command; empty where there is no git, or no repository."""
+    """Give a git command's output; nothing where there is no git, or no repository."""
     try:
         done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
     except FileNotFoundError:

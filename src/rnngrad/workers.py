@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -29,15 +30,9 @@ from rnngrad.errors import InputError
 # another order, and MKL takes other kernels: their number would be in the results. And glibc keeps
 # the memory that a step frees instead of asking the kernel for it again at the next, which took a
 # fifth of the time.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MKL_DOMAIN_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-}
+_LIBRARIES = ("OMP_NUM", "MKL_NUM", "MKL_DOMAIN_NUM", "OPENBLAS_NUM", "VECLIB_MAXIMUM")
+_ENVIRONMENT = {f"{library}_THREADS": "1" for library in _LIBRARIES}
+_ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 # Workers are copies of one process that has imported what they need. Not on macOS, whose system
 # libraries do not outlive being copied.
@@ -51,12 +46,8 @@ _number = 0
 def start_workers(*modules: str, method: str = METHOD) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
-    torch takes seconds to import: a stage calls this first. Without it, or where every worker is
-    a process of its own, a worker imports what it needs when its first job comes.
-
-    Args:
-        modules: names. One that cannot be imported is an error only for the job that needs it.
-        method: how processes start, see `multiprocessing`.
+    torch takes seconds to import: a stage calls this first. Without it, or where workers are not
+    forked, each imports what its first job needs. What fails to import fails the jobs alone.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if method == "forkserver":
@@ -65,8 +56,9 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
             forkserver.ensure_running()
 
 
-@contextmanager
-def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
+def pool(
+    jobs: int, *, share_cores: bool = False, method: str = METHOD
+) -> AbstractContextManager[Executor]:
     """Give an executor with as many workers as there are cores, and no more than there are jobs.
 
     The networks of this study are too small for two threads: one thread each for two jobs is faster
@@ -76,25 +68,24 @@ def pool(jobs: int, *, share_cores: bool = False, method: str = METHOD) -> Itera
     Where ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs
     run on that cluster. Its workers share this folder: jobs read and write below it.
 
+    Functions are importable by name; arguments and results are picklable and hold no tensors, which
+    torch would share instead of copying.
+
     Args:
-        jobs: how many will be submitted. Their functions are importable by name; arguments and
-            results are picklable and hold no tensors, which torch would share instead of copying.
-        share_cores: of jobs that take equally long. Where they would leave cores without a job in
-            the end, some more of them run at a time, and take turns: five on two cores take as long
-            as two and a half in a row, not three.
+        jobs: how many will be submitted.
+        share_cores: where jobs of equal length would leave cores without one in the end, some more
+            take turns: five on two cores take as long as two and a half in a row, not three.
         method: how processes start, see `multiprocessing`.
 
     Raises:
-        InputError: a worker was ended from outside, as the kernel does when memory runs out; or
-            the cluster cannot be used.
+        InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
     """
     place = os.environ.get(SCHEDULER)
-    with _cluster(place) if place else _pool(jobs, share_cores, method) as executor:
-        yield executor
+    return _cluster(place) if place else _processes(jobs, share_cores, method)
 
 
 @contextmanager
-def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator["_Processes"]:
+def _processes(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
     at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
     start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
@@ -112,10 +103,8 @@ def _pool(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterato
         executor.kill()
         if not isinstance(error, BrokenProcessPool) or error.__cause__:
             raise
-        raise InputError(
-            "a worker process was ended from outside, perhaps because memory ran out; "
-            "run the same command again to go on"
-        ) from error
+        what = "a worker process was ended from outside, perhaps because memory ran out"
+        raise InputError(f"{what}; run the same command again to go on") from error
 
 
 @contextmanager
@@ -141,24 +130,17 @@ def _cluster(place: str) -> Iterator[Executor]:
             )
         if len(kinds := {*found.values()}) > 1:
             print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
-        executor = _Cluster()
-        executor.own = client.get_executor(pure=False)
-        stack.callback(executor.own.shutdown, wait=False)
+        executor: Any = client.get_executor(pure=False)
+        stack.callback(executor.shutdown, wait=False)
+        executor.submit = partial(executor.submit, _elsewhere, os.getcwd())
         try:
             yield executor
         except (KilledWorker, futures.CancelledError) as error:
             raise InputError("the cluster lost a job; run the same command again") from error
 
 
-class _Cluster(Executor):
-    own: Executor
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
-        return self.own.submit(_elsewhere, os.getcwd(), fn, *args)
-
-
 def _processor(mark: str) -> str:
-    """A worker's processor; nothing where it does not see a file or must not start processes."""
+    """Name a worker's processor; "" where it does not see a file or must not start processes."""
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
         return ""
     info = Path("/proc/cpuinfo")
@@ -166,31 +148,23 @@ def _processor(mark: str) -> str:
     return named[1] if named else platform.machine()
 
 
-def _elsewhere(*job: Any) -> Any:
+def _elsewhere(folder: str, *job: Any) -> Any:
     """Do a job on a cluster's worker, in a process of its own: what it sets ends with it."""
     from distributed import get_worker
 
     worker = get_worker()
     task = worker.state.tasks[worker.get_current_task()]
-    with _pool(1) as executor:
-        future = executor.submit(_in, *job)
+    with _processes(1) as executor:
+        executor.submit(os.chdir, folder).result()
+        future = executor.submit(*job)
         while not futures.wait([future], 1).done:
             if task.state != "executing":  # nobody waits for it any more
                 raise futures.CancelledError
         return future.result()
 
 
-def _in(folder: str, function: Callable[..., Any], *args: Any) -> Any:
-    os.chdir(folder)
-    return function(*args)
-
-
 def cores() -> int:
-    """The number of cores that this process may use; ``RNNGRAD_CORES`` overrides it.
-
-    Raises:
-        InputError: ``RNNGRAD_CORES`` is no such number.
-    """
+    """Count the cores that this process may use; ``RNNGRAD_CORES`` overrides it, or InputError."""
     if wanted := os.environ.get("RNNGRAD_CORES"):
         if not re.fullmatch("[1-9][0-9]{0,3}", wanted):
             raise InputError(f"RNNGRAD_CORES is {wanted[:20]!r}; set it to a number from 1 to 9999")
@@ -200,7 +174,7 @@ def cores() -> int:
 
 
 def worker_number() -> int:
-    """From 0, which of its pool's workers this process is; 0 where it is none."""
+    """Say which of its pool's workers this process is, from 0; 0 where it is none."""
     return _number
 
 
@@ -236,9 +210,9 @@ def _begin(lock: Any, count: Any) -> None:
 
 
 def _end_with_the_main_process() -> None:
-    if (main := multiprocessing.parent_process()) is not None:
-        wait([main.sentinel])  # however it ends, SIGKILL included
-        os._exit(1)
+    main: Any = multiprocessing.parent_process()
+    wait([main.sentinel])  # however it ends, SIGKILL included
+    os._exit(1)
 
 
 @contextmanager
