@@ -77,7 +77,7 @@ def test_predictions_come_in_the_order_that_is_told(
 ) -> None:
     sample, vectors = make_sample([9, 3, 5, 2, 7, 4, 1, 8, 6], SPLITS, D)
     data = CommentData(sample, vectors, make_train_params(padding=["none"], batch_size=1), None)
-    told = data.predicted_comments()
+    told = data.test.comments
     labels = torch.cat([batch.labels for batch in data.predict_dataloader()])
     np.testing.assert_array_equal(labels, sample.labels[told])
     assert set(told) == set(sample.indices_of("test"))

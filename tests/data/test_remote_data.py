@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnngrad.data.fetch import Mirror
-from rnngrad.data.jigsaw import JIGSAW, jigsaw_comments
+from rnngrad.data.sources import JIGSAW, jigsaw_comments
 from rnngrad.data.vector_file import GLOVE, fetch_glove, read_vectors
 from rnngrad.errors import InputError
 

@@ -52,7 +52,7 @@ def data(params: TrainParams) -> CommentData:
 def train(folder: Path, cell: str, data: CommentData, params: TrainParams, run: Path) -> Path:
     """The folder with the results of seed 3."""
     folder.mkdir()
-    train_model(folder, cell, data, params, run)
+    train_model(folder, cell, data, params, run, 0)
     return folder
 
 
@@ -225,7 +225,7 @@ def test_a_gradient_that_is_not_finite_is_one_line(
 ) -> None:
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
-        train_model(tmp_path, "lstm", data, params, tmp_path / "run")
+        train_model(tmp_path, "lstm", data, params, tmp_path / "run", 0)
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
@@ -238,4 +238,4 @@ def test_a_model_that_the_last_update_spoils_is_one_line(
     with pytest.raises(
         InputError, match="seed 3, padding pre: a loss is not finite; set a smaller"
     ):
-        train_model(tmp_path, "lstm", data, params, tmp_path / "run")
+        train_model(tmp_path, "lstm", data, params, tmp_path / "run", 0)

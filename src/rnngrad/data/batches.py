@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from rnngrad.data.tokenized import TokenizedSample
@@ -60,18 +61,16 @@ class CommentBatches(Dataset[Batch]):
         return np.minimum(self.sample.lengths[self.comments], self.max_length)
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        chosen = self.comments[positions]
-        words = [self.sample.tokens_of(i)[-self.max_length :] for i in chosen]
-        counts = np.array([len(w) for w in words])
-        T, pre = int(counts.max()), self.padding == "pre"
-        starts = T - counts if pre else np.zeros_like(counts)
-        tokens = np.zeros((len(words), T), dtype=np.int64)
-        for row, start, w in zip(tokens, starts, words, strict=True):
-            row[start : start + len(w)] = w
+        chosen, pre = self.comments[positions], self.padding == "pre"
+        words = [torch.from_numpy(self.sample.tokens_of(i)[-self.max_length :]) for i in chosen]
+        side = "left" if pre else "right"
+        tokens = pad_sequence(words, batch_first=True, padding_side=side).numpy()
+        counts, T = torch.tensor([len(w) for w in words]), tokens.shape[1]
+        starts = T - counts if pre else torch.zeros_like(counts)
         return Batch(
             inputs=torch.from_numpy(self.vectors[tokens]),
-            starts=torch.from_numpy(starts),
-            lengths=torch.from_numpy(starts + counts),
+            starts=starts,
+            lengths=starts + counts,
             labels=torch.from_numpy(self.sample.labels[chosen].astype(np.float32)),
             shared_prefix=self.max_length - T if pre else 0,
         )

@@ -25,43 +25,10 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         InputError: the file is missing, empty, broken, no CSV, lacks a column, or has it twice.
     """
-    path = Path(path)
-    if path.suffix in PACKED:
-        raise InputError(f"{path}: a packed file; unpack it, or pack the one CSV with gzip")
-    compression = "gzip" if path.suffix == ".gz" else None
-    try:
-        with warnings.catch_warnings():
-            # rows longer than the header would lose their last fields
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # with the header among the rows: pandas would rename the second of two equal names
-            with path.open("rb") as file:
-                table = pd.read_csv(
-                    file,
-                    dtype=str,
-                    na_filter=False,
-                    header=None,
-                    index_col=False,
-                    compression=compression,
-                )
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; correct data.path") from error
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
-    except UnicodeDecodeError as error:
-        with path.open("rb") as file:
-            misnamed = compression is None and file.read(2) == b"\x1f\x8b"
-        mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
-        raise InputError(f"{path}: not UTF-8 text; {mend}") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        found = re.search(r"(?:line|row) (\d+)", str(error))
-        place = f" (near line {found[1]})" if found else ""
-        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    table = _parsed(Path(path))
     header = table.iloc[0].tolist()
-    if {*columns} & {*re.split("[;\t]", header[0])} - {*header}:
+    missing = [column for column in columns if column not in header]
+    if {*missing} & {*re.split("[;\t]", header[0])}:
         raise InputError(
             f"{path}: columns are separated by semicolons or tabs; save it with commas"
         )
@@ -70,7 +37,6 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
             raise InputError(
                 f"{path}: {header.count(column)} columns are named {column}; rename all but one"
             )
-    missing = [column for column in columns if column not in header]
     if missing:
         # without a header, the first comment would stand among the names
         known = f": {', '.join(header)}" if len(missing) < len(columns) else ""
@@ -80,8 +46,36 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         )
     if len(table) == 1:
         raise InputError(f"{path}: a header but no rows; give a file with comments")
-    rows = table[1:].reset_index(drop=True)
-    return pd.DataFrame({column: rows[header.index(column)] for column in columns})
+    wanted = table.iloc[1:, [header.index(column) for column in columns]]
+    return wanted.set_axis(columns, axis=1).reset_index(drop=True)
+
+
+def _parsed(path: Path) -> pd.DataFrame:
+    if path.suffix in PACKED:
+        raise InputError(f"{path}: a packed file; unpack it, or pack the one CSV with gzip")
+    open_file = gzip.open if path.suffix == ".gz" else Path.open
+    try:
+        with open_file(path, "rb") as file, warnings.catch_warnings():
+            # rows longer than the header would lose their last fields
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # with the header among the rows: pandas would rename the second of two equal names
+            return pd.read_csv(file, dtype=str, na_filter=False, header=None, index_col=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; correct data.path") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
+    except UnicodeDecodeError as error:
+        misnamed = path.suffix != ".gz" and error.object.startswith(b"\x1f\x8b")
+        mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
+        raise InputError(f"{path}: not UTF-8 text; {mend}") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        found = re.search(r"(?:line|row) (\d+)", str(error))
+        place = f" (near line {found[1]})" if found else ""
+        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
@@ -98,16 +92,12 @@ def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
     labels = table[label].str.strip().map(LABELS)
     wrong = np.flatnonzero(labels.isna())
     if len(wrong):
+        found = table[label][wrong[0]]
+        # a number is safe to show; text may be part of a comment, if the wrong column was named
+        number = re.fullmatch(r"[-+\d.eE]{1,20}", found)
+        shown = found if number else "text" if found.strip() else "empty"
         raise InputError(
-            f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} "
-            f"{_what(table[label][wrong[0]])}, not 0 or 1 ({len(wrong)} such rows); "
-            "correct it, or set data.label"
+            f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} is "
+            f"{shown}, not 0 or 1 ({len(wrong)} such rows); correct it, or set data.label"
         )
     return pd.DataFrame({"text": table[TEXT], "label": labels.astype(np.int8)})
-
-
-def _what(value: str) -> str:
-    # a number is safe to show; text may be part of a comment, if the wrong column was named
-    if not value.strip():
-        return "is empty"
-    return f"is {value}" if re.fullmatch(r"[-+\d.eE]{1,20}", value) else "is text"

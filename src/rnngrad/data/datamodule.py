@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from rnngrad.data.batches import Batch, CommentBatches
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
@@ -36,22 +36,19 @@ class SimilarLengths(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         jitter = np.exp(0.05 * rng.standard_normal(len(self.lengths)))
-        batches = _cut(np.argsort(self.lengths * jitter), self.batch_size)
+        order = np.argsort(self.lengths * jitter).tolist()
+        batches = [*BatchSampler(order, self.batch_size, drop_last=False)]
         rng.shuffle(batches)
         # a generator starts at the first batch: resuming, Lightning asks for the iterator before it
         # tells the epoch
         yield from batches
 
 
-def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:
-    starts = range(0, len(order), batch_size)
-    return [order[start : start + batch_size].tolist() for start in starts]
-
-
 class CommentData(pl.LightningDataModule):
     """The three splits of a tokenised sample as loaders of :class:`Batch`.
 
     ``params`` hold the one seed and the one padding of a model, and the size of its batches.
+    Validation and test comments come from short to long.
     """
 
     def __init__(
@@ -64,30 +61,24 @@ class CommentData(pl.LightningDataModule):
         super().__init__()
         self.batch_size = params.batch_size
         (self.seed,), (padding,) = params.seeds, params.padding
-        self.splits = {
-            split: CommentBatches(
-                sample, vectors, sample.indices_of(split), padding, sample.max_length(max_length)
-            )
+        longest = sample.max_length(max_length)
+        self.train, self.validation, self.test = (
+            CommentBatches(sample, vectors, sample.indices_of(split), padding, longest)
             for split in SPLITS
-        }
+        )
+        for split in (self.validation, self.test):
+            split.comments = split.comments[np.argsort(split.lengths(), kind="stable")]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        batches = self.splits["train"]
-        order = SimilarLengths(batches.lengths(), self.batch_size, self.seed)
-        return DataLoader(batches, sampler=order, batch_size=None)
+        order = SimilarLengths(self.train.lengths(), self.batch_size, self.seed)
+        return DataLoader(self.train, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._from_short_to_long("validation")
+        return self._in_order(self.validation)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._from_short_to_long("test")
+        return self._in_order(self.test)
 
-    def _from_short_to_long(self, split: str) -> DataLoader[Batch]:
-        batches = self.splits[split]
-        order = _cut(np.argsort(batches.lengths(), kind="stable"), 4 * self.batch_size)
-        return DataLoader(batches, sampler=order, batch_size=None)
-
-    def predicted_comments(self) -> NDArray[np.int64]:
-        """Positions in the sample of the test comments, in the order of their predictions."""
-        batches = self.splits["test"]
-        return batches.comments[np.argsort(batches.lengths(), kind="stable")]
+    def _in_order(self, split: CommentBatches) -> DataLoader[Batch]:
+        order = BatchSampler(range(len(split)), 4 * self.batch_size, drop_last=False)
+        return DataLoader(split, sampler=order, batch_size=None)

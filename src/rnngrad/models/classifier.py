@@ -1,7 +1,6 @@
 """A recurrent network that reads a comment and says how likely it is toxic."""
 
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,9 @@ STEPS_APART = 16
 
 
 class CommentClassifier(nn.Module):
-    """One recurrent layer, its hidden state at the last step, one logistic unit.
+    """One recurrent layer over D features, its hidden state at the last step, one logistic unit.
 
     Initial weights are drawn from torch's global generator: seed it first.
-
-    Args:
-        cell: ``rnn`` (tanh), ``lstm`` or ``gru``.
-        features: D, the dimension of the word vectors.
-        params: hidden size H and initialiser.
     """
 
     def __init__(self, cell: str, features: int, params: TrainParams) -> None:
@@ -43,17 +37,14 @@ class CommentClassifier(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict on the CPU, ready for ``torch.save``."""
-        return {name: cast("Tensor", value).cpu() for name, value in self.state_dict().items()}
+        return {name: value.cpu() for name, value in self.state_dict().items()}
 
 
 def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     """(B, H): each comment's h after its step ``lengths``, from the zero state.
 
-    Equal to running the module over the whole batch with ``shared_prefix`` zeros in front.
-
-    Args:
-        module: one layer with ``batch_first=True``.
-        batch: B comments that all begin together, or all end together.
+    Equal to running the module, of one layer, over the batch with ``shared_prefix`` zeros in front.
+    The comments all begin together, or all end together.
     """
     counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
     lengths = batch.lengths[order]

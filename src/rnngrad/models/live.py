@@ -38,17 +38,14 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowClient", str]:
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
-    Args:
-        uri: an MLflow tracking URI.
-        name: of the experiment.
-        artifacts: where a new experiment keeps its files; None leaves it to MLflow.
+    A new experiment keeps its files at ``artifacts``; None leaves that to MLflow.
 
     Raises:
         InputError: the server or database cannot be used.
     """
     from mlflow import MlflowClient
 
-    os.environ.update({name: value for name, value in PATIENCE.items() if name not in os.environ})
+    os.environ.update(PATIENCE | os.environ)
     with tracking_errors(uri), alone(f"make {uri}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
@@ -69,15 +66,17 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
         cure = BROKEN if uri.startswith(SQLITE) else ""
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}") from error
+        raise InputError(f"MLflow at {uri}: cannot be used: {_first_line(error)}{cure}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _make_database(path: Path) -> None:
     """Make it under another name: ended on its way, MLflow leaves one that it can never open.
 
-    Raises:
-        sqlite3.Error: one that is there is damaged, locked, or cannot be written to.
+    Of one that is there it is an error if it is damaged, locked, or cannot be written to.
     """
     from mlflow import MlflowClient
 
@@ -138,5 +137,5 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
                 client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
             client.set_terminated(run, epoch)
         except Exception as error:
-            reason = InputError(f"{name}: MLflow at {uri}: {str(error).partition(chr(10))[0]}")
+            reason = InputError(f"{name}: MLflow at {uri}: {_first_line(error)}")
             tqdm.write(f"{reason}; training goes on without it", file=sys.stderr)

@@ -3,17 +3,18 @@
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from zipfile import ZipFile
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
@@ -27,9 +28,6 @@ from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -42,20 +40,15 @@ CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-l
 
 
 class Learner(pl.LightningModule):
-    """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats).
-
-    Args:
-        cell, features, params: of the classifier; ``params`` also holds the learning rate.
-    """
+    """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats)."""
 
     def __init__(self, cell: str, features: int, params: TrainParams) -> None:
         super().__init__()
         self.classifier = CommentClassifier(cell, features, params)
         self.learning_rate = params.learning_rate
-        self.train_metrics = MetricCollection(
-            {"loss": MeanMetric(), "accuracy": BinaryAccuracy()}, prefix="train_"
-        )
-        self.validation_metrics = self.train_metrics.clone(prefix="validation_")
+        metrics = MetricCollection({"loss": MeanMetric(), "accuracy": BinaryAccuracy()})
+        self.train_metrics = metrics.clone(prefix="train_")
+        self.validation_metrics = metrics.clone(prefix="validation_")
 
     def training_step(self, batch: Batch) -> Tensor:
         loss = self._loss(batch, self.train_metrics)
@@ -65,13 +58,9 @@ class Learner(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Before Lightning clips: with an infinite norm that would leave nothing but NaN.
-
-        Raises:
-            InputError: a gradient is not finite.
-        """
+        # before Lightning clips: with an infinite norm that would leave nothing but NaN
         gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
-        if not torch.isfinite(torch.stack([g.abs().amax() for g in gradients])).all():
+        if not nn.utils.get_total_norm(gradients, torch.inf).isfinite():
             raise InputError(
                 f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
                 "its way back, or training diverges; set another forget_bias or initializer, "
@@ -103,14 +92,12 @@ class Learner(pl.LightningModule):
 class EpochHistory(Callback):
     """Loss and accuracy of both splits after every epoch; travels in the checkpoints.
 
-    Its bar says which cell, seed and epoch; there is none where there is no terminal.
+    Its bar says which model and epoch; there is none where there is no terminal.
     """
 
-    log_live: "Callable[[tuple[int, dict[str, float]]], None]"
-
-    def __init__(self, who: str, line: int) -> None:
+    def __init__(self, who: str, line: int, log_live: Callable[[Any], None]) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.who = who
+        self.who, self.log_live = who, log_live
         self.bar = tqdm(desc=who, position=line, disable=None, leave=False, dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
@@ -122,11 +109,12 @@ class EpochHistory(Callback):
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        epoch = trainer.current_epoch + 1
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.log_live((trainer.current_epoch + 1, found))
+        self.log_live((epoch, found))
         for split in ("train", "validation"):
             values = {metric: found[f"{split}_{metric}"] for metric in ("loss", "accuracy")}
-            self.rows.append({"epoch": trainer.current_epoch + 1, "split": split, **values})
+            self.rows.append({"epoch": epoch, "split": split, **values})
         self.bar.set_postfix(validation=f"{found['validation_accuracy']:.1%}")
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -140,59 +128,43 @@ class EpochHistory(Callback):
 
 
 def train_model(
-    folder: Path,
-    cell: str,
-    data: CommentData,
-    params: TrainParams,
-    checkpoints: Path,
-    turn: int = 0,
+    folder: Path, cell: str, data: CommentData, params: TrainParams, checkpoints: Path, turn: int
 ) -> None:
-    """Train one model; go on from ``checkpoints/last.ckpt`` where there is one.
+    """Train the model of the one seed and padding in ``params``; its results go into ``folder``.
 
-    Epoch metrics also go to MLflow while training runs if ``MLFLOW_TRACKING_URI`` is set. Results
-    are the same with and without it.
-
-    Args:
-        folder: for the results, see :func:`rnngrad.models.seeds.train_cell`.
-        cell, params: of the model, with the one seed and the one padding that are its own.
-        data: what it learns from.
-        checkpoints: a folder of its own.
-        turn: its place among those that train at a time. Its progress bar stands so many lines
-            below the first, and it takes that GPU of those that there are, from the first again.
-
-    Raises:
-        InputError: a gradient is not finite, or a result.
+    It goes on from ``checkpoints/last.ckpt`` where there is one. Of those that train at a time it
+    is number ``turn``: so many lines below the first is its bar, and it takes the GPUs in turn.
+    Whether MLflow is told of its epochs changes no result.
     """
     (seed,), (padding,) = params.seeds, params.padding
     pl.seed_everything(seed, verbose=False)
     who = f"{cell}, seed {seed}, padding {padding}"
-    model = Learner(cell, data.splits["train"].vectors.shape[1], params)
+    model, gpus = Learner(cell, data.train.vectors.shape[1], params), torch.cuda.device_count()
     torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
-    history = EpochHistory(who, turn)
-    trainer = pl.Trainer(
-        max_epochs=params.epochs,
-        gradient_clip_val=params.clip_norm,
-        deterministic=True,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        devices=_one_device(turn),
-        logger=False,
-        callbacks=[
-            history,
-            ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
-        ],
-        default_root_dir=checkpoints,
-    )
-    try:
-        last = _resumable(checkpoints / "last.ckpt", who)
-        with live_run(who.replace(",", ""), checkpoints.name) as history.log_live:
+    last = _resumable(checkpoints / "last.ckpt", who)
+    with live_run(who.replace(",", ""), checkpoints.name) as log:
+        history = EpochHistory(who, turn, log)
+        saved = ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False)
+        trainer = pl.Trainer(
+            max_epochs=params.epochs,
+            gradient_clip_val=params.clip_norm,
+            deterministic=True,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            # left to itself, Lightning takes all GPUs for each of those that train at a time
+            devices=[turn % gpus] if gpus else 1,
+            logger=False,
+            callbacks=[history, saved],
+            default_root_dir=checkpoints,
+        )
+        try:
             trainer.fit(model, datamodule=data, ckpt_path=last)
-    except InputError as error:
-        raise InputError(f"{who}: {error}") from error
-    probability = torch.cat(cast("list[Tensor]", trainer.predict(model, datamodule=data))).cpu()
-    comments = data.predicted_comments()
-    label = torch.from_numpy(data.splits["test"].sample.labels[comments])
+        except InputError as error:
+            raise InputError(f"{who}: {error}") from error
+    predicted: Any = trainer.predict(model, datamodule=data)
+    probability, comments = torch.cat(predicted).cpu(), data.test.comments
+    label = torch.from_numpy(data.test.sample.labels[comments])
     losses = torch.tensor([row["loss"] for row in history.rows])
     if not (losses.isfinite().all() and probability.isfinite().all()):
         raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
@@ -202,17 +174,19 @@ def train_model(
         frame = pd.DataFrame(columns)
         frame.insert(0, "seed", seed)
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
-    metrics = _test_metrics(probability, label)
-    parameters = sum(weight.numel() for weight in model.classifier.parameters())
-    found = {"comments": len(comments), "metrics": metrics, "parameters": parameters}
+    metrics = {
+        "accuracy": binary_accuracy(probability, label),
+        "auroc": binary_auroc(probability, label),
+        "f1": binary_f1_score(probability, label),
+        "loss": binary_cross_entropy(probability, label.float()),
+    }
+    found = {
+        "comments": len(comments),
+        "metrics": {name: round(float(value), 6) for name, value in metrics.items()},
+        "parameters": sum(weight.numel() for weight in model.classifier.parameters()),
+    }
     (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
     tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
-
-
-def _one_device(turn: int) -> int | list[int]:
-    """Left to itself, Lightning takes all GPUs for each of the trainings that run at a time."""
-    gpus = torch.cuda.device_count()
-    return [turn % gpus] if gpus else 1
 
 
 def _resumable(last: Path, who: str) -> Path | None:
@@ -230,13 +204,3 @@ def _resumable(last: Path, who: str) -> Path | None:
     last.rename(aside)
     tqdm.write(f"{who}: {last} is damaged; set aside as {aside}, training starts from the start")
     return None
-
-
-def _test_metrics(probability: Tensor, label: Tensor) -> dict[str, float]:
-    metrics = {
-        "accuracy": binary_accuracy(probability, label),
-        "auroc": binary_auroc(probability, label),
-        "f1": binary_f1_score(probability, label),
-        "loss": binary_cross_entropy(probability, label.float()),
-    }
-    return {name: round(float(value), 6) for name, value in metrics.items()}
