@@ -1,15 +1,16 @@
-"""Batches of embedded comments. Needs torch and no Lightning: the probe reads them too."""
+"""Batches of embedded comments, and their order. Needs no Lightning: the probe reads them too."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.params import Padding
@@ -75,12 +76,51 @@ class CommentBatches(Dataset[Batch]):
             shared_prefix=self.max_length - T if pre else 0,
         )
 
+    def from_short_to_long(self) -> Self:
+        """The same comments in another order."""
+        return replace(self, comments=self.comments[np.argsort(self.lengths(), kind="stable")])
+
+    def in_order(self, batch_size: int) -> DataLoader[Batch]:
+        order = BatchSampler(range(len(self)), batch_size, drop_last=False)
+        return DataLoader(self, sampler=order, batch_size=None)
+
+    def shuffled(self, batch_size: int, seed: int) -> DataLoader[Batch]:
+        order = SimilarLengths(self.lengths(), batch_size, seed)
+        return DataLoader(self, sampler=order, batch_size=None)
+
+
+@dataclass(eq=False)
+class SimilarLengths(Sampler[list[int]]):
+    """Batches of comments of similar length, in random order, another one each epoch.
+
+    Comments are sorted by a length that is jittered by some 5%, cut into batches, and the batches
+    shuffled. A batch then costs its own longest comment, not the longest of the corpus. The order
+    depends on ``seed`` and the epoch alone, so an interrupted training resumes exactly.
+    """
+
+    lengths: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        jitter = np.exp(0.05 * rng.standard_normal(len(self.lengths)))
+        order = np.argsort(self.lengths * jitter).tolist()
+        batches = [*BatchSampler(order, self.batch_size, drop_last=False)]
+        rng.shuffle(batches)
+        # a generator starts at the first batch: resuming, Lightning asks for the iterator before it
+        # tells the epoch
+        yield from batches
+
 
 def load_embedding(folder: Path) -> tuple[TokenizedSample, NDArray[np.float32]]:
-    """The tokenised sample and its (V + 1, D) word vectors, as the embed stage wrote them.
-
-    Raises:
-        InputError: a file is missing or holds something else.
-    """
+    """The tokenised sample and its (V + 1, D) word vectors, as the embed stage wrote them."""
     vectors = read_output(folder / "vectors.npy", "the embed stage", np.load)
     return TokenizedSample.load(folder / "tokens.npz"), vectors

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
@@ -31,9 +32,8 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
     jobs = {}
     for padding, seed in product(params.padding, params.seeds):
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
-        # as a Path the last one would stand for what lies there
-        job = (cell, own, max_length, build / "embed", str(unfinished))
-        jobs[f"{padding}/seed-{seed}"] = job
+        # as a Path the first one would stand for what lies there
+        jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
     run_kept(_train, jobs, folder, code=CODE, share_cores=True)
     found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())
     card = {
@@ -48,22 +48,16 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _train(
-    path: Path, cell: str, params: TrainParams, max_length: int | None, embed: Path, unfinished: str
-) -> None:
+def _train(path: Path, unfinished: str, *job: Any) -> None:
     # torch and Lightning take seconds to import: only the workers need them
     import torch
 
-    from rnngrad.data.batches import load_embedding
-    from rnngrad.data.datamodule import CommentData
     from rnngrad.models.training import train_model
-    from rnngrad.workers import worker_number
 
     # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
     # make the backward pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
-    data = CommentData(*load_embedding(embed), params, max_length)
     # with other settings, code or inputs a training starts anew
     checkpoints = Path(unfinished) / (path / DIGEST).read_text()[:16]
-    train_model(path, cell, data, params, checkpoints, worker_number())
+    train_model(path, checkpoints, *job)

@@ -21,12 +21,13 @@ from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
 from tqdm import tqdm
 
-from rnngrad.data.batches import Batch
-from rnngrad.data.datamodule import CommentData
+from rnngrad.data.batches import Batch, CommentBatches, load_embedding
+from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
+from rnngrad.workers import worker_number
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
@@ -128,20 +129,27 @@ class EpochHistory(Callback):
 
 
 def train_model(
-    folder: Path, cell: str, data: CommentData, params: TrainParams, checkpoints: Path, turn: int
+    folder: Path, checkpoints: Path, cell: str, params: TrainParams, limit: int | None, embed: Path
 ) -> None:
     """Train the model of the one seed and padding in ``params``; its results go into ``folder``.
 
-    It goes on from ``checkpoints/last.ckpt`` where there is one. Of those that train at a time it
-    is number ``turn``: so many lines below the first is its bar, and it takes the GPUs in turn.
-    Whether MLflow is told of its epochs changes no result.
+    It learns from the output ``embed`` of that stage, of each comment from the last ``limit`` words
+    or all, and goes on from ``checkpoints/last.ckpt`` where there is one. Whether MLflow is told of
+    its epochs changes no result.
     """
-    (seed,), (padding,) = params.seeds, params.padding
+    (seed,), (padding,), turn = params.seeds, params.padding, worker_number()
+    who, gpus = f"{cell}, seed {seed}, padding {padding}", torch.cuda.device_count()
+    sample, vectors = load_embedding(embed)
+    train, validation, test = (
+        CommentBatches(sample, vectors, sample.indices_of(split), padding, sample.max_length(limit))
+        for split in SPLITS
+    )
+    validation, test = validation.from_short_to_long(), test.from_short_to_long()
     pl.seed_everything(seed, verbose=False)
-    who = f"{cell}, seed {seed}, padding {padding}"
-    model, gpus = Learner(cell, data.train.vectors.shape[1], params), torch.cuda.device_count()
+    model = Learner(cell, vectors.shape[1], params)
     torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
     last = _resumable(checkpoints / "last.ckpt", who)
+    batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
     with live_run(who.replace(",", ""), checkpoints.name) as log:
         history = EpochHistory(who, turn, log)
         saved = ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False)
@@ -159,21 +167,19 @@ def train_model(
             default_root_dir=checkpoints,
         )
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=last)
+            trainer.fit(model, *batches, ckpt_path=last)
         except InputError as error:
             raise InputError(f"{who}: {error}") from error
-    predicted: Any = trainer.predict(model, datamodule=data)
-    probability, comments = torch.cat(predicted).cpu(), data.test.comments
-    label = torch.from_numpy(data.test.sample.labels[comments])
+    predicted: Any = trainer.predict(model, test.in_order(4 * params.batch_size))
+    probability, label = torch.cat(predicted).cpu(), torch.from_numpy(sample.labels[test.comments])
     losses = torch.tensor([row["loss"] for row in history.rows])
     if not (losses.isfinite().all() and probability.isfinite().all()):
         raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
     torch.save(model.classifier.weights(), folder / f"trained-{seed}.pt")
-    predictions = {"comment": comments, "label": label, "probability": probability}
-    for name, columns in (("history", history.rows), ("predictions", predictions)):
-        frame = pd.DataFrame(columns)
-        frame.insert(0, "seed", seed)
-        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+    own = {"seed": seed, "comment": test.comments, "label": label, "probability": probability}
+    tables = {"history": [{"seed": seed, **row} for row in history.rows], "predictions": own}
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
     metrics = {
         "accuracy": binary_accuracy(probability, label),
         "auroc": binary_auroc(probability, label),
@@ -181,7 +187,7 @@ def train_model(
         "loss": binary_cross_entropy(probability, label.float()),
     }
     found = {
-        "comments": len(comments),
+        "comments": len(test),
         "metrics": {name: round(float(value), 6) for name, value in metrics.items()},
         "parameters": sum(weight.numel() for weight in model.classifier.parameters()),
     }
