@@ -89,16 +89,6 @@ def test_an_unknown_label(files):
         jigsaw_comments("rude", None, files)
 
 
-def test_labels_of_another_test_set(files, server):
-    other = LABELS.replace("\nd,1", "\nd,7")
-    server.files["test_labels.csv"] = other.encode()
-    files["test_labels.csv"] = [
-        Mirror(server.url + "test_labels.csv", "test_labels.csv", _sha256(other), len(other))
-    ]
-    with pytest.raises(InputError, match=r"test_labels.csv: no labels -1, 0 and 1 for the ids of"):
-        jigsaw_comments("toxic", 2, files)
-
-
 @pytest.fixture
 def glove(server):
     """Two mirrors of the same 100-dimensional vectors: gzip with a header line, and a zip."""

@@ -18,21 +18,14 @@ from rnngrad.stage import read_output
 
 
 class Batch(NamedTuple):
-    """B comments, D features, T steps.
+    """B comments, D features, T steps."""
 
-    Attributes:
-        inputs: (B, T, D) float32, what the network reads; zeros are padding.
-        starts: (B,) int64, the zero steps that come before a comment's first word.
-        lengths: (B,) int64, the step (counted from 1) after which the state is read.
-        labels: (B,) float32, 0 or 1.
-        shared_prefix: number of zero steps that come before these T in every comment. They are the
-            same for all, so nobody needs to compute them B times.
-    """
-
-    inputs: Tensor
-    starts: Tensor
-    lengths: Tensor
-    labels: Tensor
+    inputs: Tensor  # (B, T, D) float32, what the network reads; zeros are padding
+    starts: Tensor  # (B,) int64, the zero steps that come before a comment's first word
+    lengths: Tensor  # (B,) int64, the step (counted from 1) after which the state is read
+    labels: Tensor  # (B,) float32, 0 or 1
+    # Zero steps that come before these T in every comment. They are the same for all, so nobody
+    # needs to compute them B times.
     shared_prefix: int
 
 
@@ -40,19 +33,15 @@ class Batch(NamedTuple):
 class CommentBatches(Dataset[Batch]):
     """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
 
-    Attributes:
-        sample, vectors: the tokenised comments; (V + 1, D) float32, row 0 zeros.
-        comments: (n,) positions in ``sample`` that this dataset consists of.
-        padding: ``pre`` puts zeros in front up to ``max_length``, and the network runs over them
-            unmasked; ``none`` reads each comment's state at its last real word.
-        max_length: words kept of a comment, its last ones (as Keras' pad_sequences does).
+    ``padding`` pre puts zeros in front up to ``max_length``, and the network runs over them
+    unmasked; none reads each comment's state at its last real word.
     """
 
     sample: TokenizedSample
-    vectors: NDArray[np.float32]
-    comments: NDArray[np.int64]
+    vectors: NDArray[np.float32]  # (V + 1, D), row 0 zeros
+    comments: NDArray[np.int64]  # (n,) positions in the sample of those that this dataset has
     padding: Padding
-    max_length: int
+    max_length: int  # words kept of a comment, its last ones (as Keras' pad_sequences does)
 
     def __len__(self) -> int:
         return len(self.comments)

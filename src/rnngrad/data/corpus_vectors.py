@@ -33,9 +33,6 @@ def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
         fewer than ``MIN_COUNT`` times, or only in comments of one word, are zero.
-
-    Raises:
-        InputError: the sample has too few words for so many dimensions.
     """
     counts = np.bincount(np.concatenate(comments), minlength=words + 1)
     frequent = np.flatnonzero(counts >= MIN_COUNT)

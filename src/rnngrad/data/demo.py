@@ -139,8 +139,7 @@ class _Writer:
             parts = PHRASES[self.rng.integers(len(PHRASES))]
             phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
             phrase = phrase[-len(words) :]
-            last = max(int(share * len(words)) - len(phrase), 0)
-            start = self.rng.integers(last + 1)
+            start = self.rng.integers(max(int(share * len(words)) - len(phrase), 0) + 1)
             words[start : start + len(phrase)] = phrase
 
     def _punctuated(self, words: list[str]) -> str:

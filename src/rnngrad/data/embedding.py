@@ -10,12 +10,10 @@ Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
 5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, compress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,40 +23,22 @@ from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
-from rnngrad.stage import seal
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _TO_BLANKS = str.maketrans(dict.fromkeys(FILTERS, " "))
 
 
-class Embedding(NamedTuple):
-    """A tokenised sample, the vectors of its words and what they cover.
-
-    Attributes:
-        sample: the comments that have tokens, in the order of the sample.
-        vectors: (vocabulary + 1, dimensions) float32; zero rows: 0, the padding, and words
-            without a vector.
-        card: coverage and sizes, in plain numbers.
-    """
-
-    sample: TokenizedSample
-    vectors: np.ndarray
-    card: dict
-
-    def save(self, folder: Path) -> None:
-        """Write tokens.npz, vectors.npy, card.json and digest.txt into a new folder."""
-        folder.mkdir(parents=True)
-        self.sample.save(folder / "tokens.npz")
-        np.save(folder / "vectors.npy", self.vectors)
-        (folder / "card.json").write_text(json.dumps(self.card, indent=2, sort_keys=True) + "\n")
-        seal(folder)
-
-
-def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
+def embed_sample(
+    sample: pd.DataFrame, params: EmbedParams
+) -> tuple[TokenizedSample, np.ndarray, dict]:
     """Tokenise a sample and give each word of its vocabulary a vector.
 
     With ``vocabulary: train`` only words of the training split are known, and only its comments
     train ``vectors: corpus``. The sample has text, label, split and telling_distance.
+
+    Returns:
+        The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)
+        float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
 
     Raises:
         InputError: nothing to embed, or the vectors cannot be had or do not fit.
@@ -67,10 +47,8 @@ def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
     vocabulary = build_vocabulary(compress(comments, is_known))
     encoded = [encode(comment, vocabulary) for comment in comments]
-    distances = [
-        _telling_distance(comment, distance, vocabulary)
-        for comment, distance in zip(comments, sample["telling_distance"].array, strict=True)
-    ]
+    given = zip(comments, sample["telling_distance"].array, strict=True)
+    distances = [_telling_distance(*each, vocabulary) for each in given]
     tokenized = _tokenized(sample, encoded, np.array(distances, dtype=np.float32))
     if params.vectors == "corpus":
         source, known = "corpus", [*compress(encoded, is_known)]
@@ -99,7 +77,7 @@ def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
         "vectors": source,
         "vocabulary": len(vocabulary),
     }
-    return Embedding(tokenized, vectors, card)
+    return tokenized, vectors, card
 
 
 def tokenize(text: str) -> list[str]:

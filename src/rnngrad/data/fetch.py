@@ -37,21 +37,14 @@ REASONS = {  # the first that fits
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place to get a file from.
-
-    Attributes:
-        url: what to download.
-        name, sha256, size: of the file in the cache, its size in bytes.
-        archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
-        archive_sha256: of the zip file, where it is known.
-    """
+    """One place to get a file from."""
 
     url: str
-    name: str
+    name: str  # of the file in the cache
     sha256: str
-    size: int
-    archive: str = ""
-    archive_sha256: str = ""
+    size: int  # in bytes
+    archive: str = ""  # name in the cache of the zip file that the URL serves, if it does
+    archive_sha256: str = ""  # where it is known
 
 
 def cache_folder() -> Path:
@@ -64,10 +57,7 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
 
     A download that is broken, corrupt, too slow or too large is tried again, then the next mirror
     is. Nothing that is not whole and right stays in the cache, which is the user's alone.
-
-    Raises:
-        InputError: no mirror works. It names each with its reason, and where to put the file by
-            hand.
+    Where no mirror works, an InputError says why, and where to put the file by hand.
     """
     folder, reasons, reason = cache_folder(), [], ""
     folder.mkdir(0o700, parents=True, exist_ok=True)

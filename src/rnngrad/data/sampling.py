@@ -10,7 +10,7 @@ from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.params import SampleParams
 
-QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+STATISTICS = ("mean", "median", "p90", "p95", "p99")
 
 
 def replaced_count(words: int, fraction: float) -> int:
@@ -48,16 +48,12 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     # a comment without a word gives a network nothing to read
     usable = word_counts(comments["text"]) > 0
     size = _per_class(np.bincount(labels[usable], minlength=2), params.per_class)
-    chosen = [
-        rng.permutation(np.flatnonzero(usable & (labels == label)))[:size] for label in (0, 1)
-    ]
+    chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     drawn = comments.iloc[np.concatenate(chosen)[order]]
     telling = drawn.get("telling_words", [np.empty(0)] * len(drawn))
-    distances = [
-        _telling_distance(count, places, fraction)
-        for count, places in zip(word_counts(drawn["text"]).tolist(), telling, strict=True)
-    ]
+    told = zip(word_counts(drawn["text"]).tolist(), telling, strict=True)
+    distances = [_telling_distance(*each, fraction) for each in told]
     return pd.DataFrame(
         {
             "text": [with_filler(text, fraction, params.filler) for text in drawn["text"]],
@@ -125,8 +121,8 @@ def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | 
     return count - 1 - int(left[-1]) if len(left) else None
 
 
-def _summary(comments: pd.DataFrame, words: np.ndarray) -> dict:
-    counts = {"comments": len(comments), "classes": _class_counts(comments)}
+def _summary(table: pd.DataFrame, words: np.ndarray) -> dict:
+    counts = {"comments": len(table), "classes": _class_counts(table)}
     return counts | {"words": _statistics(words)}
 
 
@@ -137,5 +133,6 @@ def _class_counts(comments: pd.DataFrame) -> dict[str, int]:
 def _statistics(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
-    quantiles = {name: round(float(np.quantile(values, q)), 2) for name, q in QUANTILES.items()}
-    return {"mean": round(float(values.mean()), 2), **quantiles, "max": int(values.max())}
+    found = values.mean(), *np.quantile(values, [0.5, 0.9, 0.95, 0.99])
+    rounded = [round(float(value), 2) for value in found]
+    return {**dict(zip(STATISTICS, rounded, strict=True)), "max": int(values.max())}

@@ -1,6 +1,7 @@
 """The sample as numbers: what training and probe read. Needs NumPy only."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
@@ -13,21 +14,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """``n`` comments as tokens, one behind the other without padding.
+    """``n`` comments as tokens, one behind the other without padding."""
 
-    Attributes:
-        tokens: (total,) int32, rows of the vectors; from 1 on, since row 0 is the padding.
-        offsets: (n + 1,) int64; comment ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``, not empty.
-        labels: (n,) int8, 0 or 1.
-        splits: (n,) str, one of `SPLITS`.
-        telling_distance: (n,) float32, tokens after the last telling word; NaN where unknown.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray
-    splits: np.ndarray
-    telling_distance: np.ndarray
+    tokens: np.ndarray  # (total,) int32, rows of the vectors; from 1 on, since row 0 is the padding
+    offsets: np.ndarray  # (n + 1,) int64; comment i is tokens[offsets[i]:offsets[i + 1]], not empty
+    labels: np.ndarray  # (n,) int8, 0 or 1
+    splits: np.ndarray  # (n,) str, one of SPLITS
+    telling_distance: np.ndarray  # (n,) float32, tokens after the last telling word; NaN: unknown
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +51,7 @@ class TokenizedSample:
         """Read what :meth:`save` wrote; InputError where there is something else or nothing."""
 
         def load(path: Path) -> Self:
-            # opened here: np.load leaves a file open that it cannot read
-            with path.open("rb") as file, np.load(file) as arrays:
-                return cls(**arrays)
+            # from memory: np.load leaves a file open that it cannot read
+            return cls(**np.load(BytesIO(path.read_bytes())))
 
         return read_output(path, "the embed stage", load)

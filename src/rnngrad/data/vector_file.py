@@ -17,9 +17,9 @@ from tqdm import tqdm
 from rnngrad.data.fetch import Mirror, fetch
 from rnngrad.errors import InputError
 
+# training squares gradients, which hold products of two such numbers: 1e36 is still float32
 LARGEST = 1e9
-"""Training squares gradients, which hold products of two such numbers: 1e36 is still float32."""
-GLOVE_SIZE = 100
+# the same 400,000 vectors twice; the first file begins with a header line
 GLOVE = (
     Mirror(
         "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
@@ -38,19 +38,14 @@ GLOVE = (
         archive_sha256="617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
     ),
 )
-"""The same 400,000 vectors twice; the first file begins with a header line."""
 
 
 def fetch_glove(dimensions: int, mirrors: Sequence[Mirror] = GLOVE) -> Path:
-    """GloVe's file, downloaded unless it is in the cache.
-
-    Raises:
-        InputError: ``dimensions`` is not GloVe's, or no mirror works.
-    """
-    if dimensions != GLOVE_SIZE:
+    """GloVe's file, downloaded unless it is in the cache."""
+    if dimensions != 100:
         raise InputError(
-            f"embed.vectors glove has {GLOVE_SIZE} dimensions, but embed.dimensions is "
-            f"{dimensions}; set it to {GLOVE_SIZE}, or give another file with embed.vectors file"
+            f"embed.vectors glove has 100 dimensions, but embed.dimensions is {dimensions}; "
+            "set it to 100, or give another file with embed.vectors file"
         )
     return fetch(mirrors)
 
@@ -63,10 +58,6 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
     Returns:
         (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
         have are zero. Of a word that it has twice, the last vector counts.
-
-    Raises:
-        InputError: the file is missing, broken or empty, or a line has another number of
-            dimensions or something that is no number, or none up to 1e9; it names the line.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
     promised = read = found = number = 0

@@ -2,12 +2,10 @@
 
 References:
     Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward networks".
-    Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning" (orthogonal).
-    Jozefowicz et al. (2015), "An empirical exploration of recurrent network architectures"
-    (forget bias 1).
-    Le, Jaitly and Hinton (2015), "A simple way to initialize recurrent networks of rectified linear
-    units" (the identity).
-    Tallec and Ollivier (2018), "Can recurrent neural networks warp time?" (chrono).
+    Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning": orthogonal kernels.
+    Jozefowicz et al. (2015), "An empirical exploration of recurrent networks": forget bias 1.
+    Le, Jaitly and Hinton (2015), "A simple way to initialize recurrent networks": the identity.
+    Tallec and Ollivier (2018), "Can recurrent neural networks warp time?": chrono.
 """
 
 import torch

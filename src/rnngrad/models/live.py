@@ -39,9 +39,6 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
     A new experiment keeps its files at ``artifacts``; None leaves that to MLflow.
-
-    Raises:
-        InputError: the server or database cannot be used.
     """
     from mlflow import MlflowClient
 
@@ -66,11 +63,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
         cure = BROKEN if uri.startswith(SQLITE) else ""
-        raise InputError(f"MLflow at {uri}: cannot be used: {_first_line(error)}{cure}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}") from error
 
 
 def _make_database(path: Path) -> None:
@@ -137,5 +131,6 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
                 client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
             client.set_terminated(run, epoch)
         except Exception as error:
-            reason = InputError(f"{name}: MLflow at {uri}: {_first_line(error)}")
-            tqdm.write(f"{reason}; training goes on without it", file=sys.stderr)
+            reason = str(error).partition("\n")[0]
+            line = InputError(f"{name}: MLflow at {uri}: {reason}")
+            tqdm.write(f"{line}; training goes on without it", file=sys.stderr)

@@ -42,8 +42,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         "settings": params.model_dump(),
         "test_comments": found["comments"],
     }
-    text = json.dumps(card, indent=2, sort_keys=True)
-    (folder / "model_card.json").write_text(f"{text}\n")
+    (folder / "model_card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
     seal(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
 

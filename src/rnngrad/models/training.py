@@ -31,11 +31,10 @@ from rnngrad.workers import worker_number
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", ".*does not have many workers.*")
-warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+for noisy in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+for said in ("does not have many workers", "exists and is not empty", "isinstance.treespec, Leaf"):
+    warnings.filterwarnings("ignore", f".*{said}")
 
 CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
