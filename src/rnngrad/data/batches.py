@@ -24,8 +24,7 @@ class Batch(NamedTuple):
     starts: Tensor  # (B,) int64, the zero steps that come before a comment's first word
     lengths: Tensor  # (B,) int64, the step (counted from 1) after which the state is read
     labels: Tensor  # (B,) float32, 0 or 1
-    # Zero steps that come before these T in every comment. They are the same for all, so nobody
-    # needs to compute them B times.
+    # zero steps that come before these T in every comment: nobody needs to compute them B times
     shared_prefix: int
 
 

@@ -100,8 +100,7 @@ def real_word_counts(size: int) -> np.ndarray:
 class _Writer:
     """Writes comments with one vocabulary, whose word frequencies depend on the topic.
 
-    Function words lead it, subject words follow, invented ones (three syllables and an ending) fill
-    it up.
+    Function words lead it, subject words follow, invented ones (syllables, an ending) fill it up.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

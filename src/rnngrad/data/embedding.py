@@ -39,9 +39,6 @@ def embed_sample(
     Returns:
         The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)
         float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
-
-    Raises:
-        InputError: nothing to embed, or the vectors cannot be had or do not fit.
     """
     comments = [tokenize(text) for text in sample["text"]]
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
@@ -54,8 +51,7 @@ def embed_sample(
         source, known = "corpus", [*compress(encoded, is_known)]
         vectors = corpus_vectors(known, len(vocabulary), params.dimensions)
     else:
-        glove = params.vectors == "glove"
-        path = fetch_glove(params.dimensions) if glove else Path(params.path or "")
+        path = Path(params.path) if params.path else fetch_glove(params.dimensions)
         # the name alone: a folder would tell machines apart
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
     has = vectors.any(axis=1)

@@ -39,9 +39,6 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
         In random order: ``text`` (replaced), ``label`` (int8), ``split`` (one of `SPLITS`) and
         ``telling_distance`` (Int32): the number of words after the last telling word that the
         filler has left; missing where there is none or none is recorded.
-
-    Raises:
-        InputError: too few comments in a class, or in a split.
     """
     rng, fraction = np.random.default_rng(params.seed), params.replace_fraction
     labels = comments["label"].to_numpy(np.int8)
@@ -122,8 +119,7 @@ def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | 
 
 
 def _summary(table: pd.DataFrame, words: np.ndarray) -> dict:
-    counts = {"comments": len(table), "classes": _class_counts(table)}
-    return counts | {"words": _statistics(words)}
+    return {"comments": len(table), "classes": _class_counts(table), "words": _statistics(words)}
 
 
 def _class_counts(comments: pd.DataFrame) -> dict[str, int]:

@@ -47,9 +47,6 @@ def read_comments(params: Params) -> pd.DataFrame:
     """Read, download or generate comments; parquet keeps their ``attrs["source"]``.
 
     Columns: ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``.
-
-    Raises:
-        InputError: the source cannot be had or is malformed.
     """
     data, source = params.data, params.data.source
     if data.source == "demo":
@@ -92,10 +89,8 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
             f"{path}: columns are separated by semicolons or tabs; save it with commas"
         )
     for column in columns:
-        if header.count(column) > 1:
-            raise InputError(
-                f"{path}: {header.count(column)} columns are named {column}; rename all but one"
-            )
+        if (count := header.count(column)) > 1:
+            raise InputError(f"{path}: {count} columns are named {column}; rename all but one")
     if missing:
         # without a header, the first comment would stand among the names
         known = f": {', '.join(header)}" if len(missing) < len(columns) else ""
@@ -140,8 +135,7 @@ def _parsed(path: Path) -> pd.DataFrame:
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
     """Read the columns ``comment_text`` and ``label`` of a CSV file, .csv or .csv.gz.
 
-    They become ``text`` (str) and ``label`` (int8, 0 or 1), in the file's order; a text may be
-    empty.
+    They become ``text`` (str, perhaps empty) and ``label`` (int8, 0 or 1), in the file's order.
     """
     table = read_csv(path, [TEXT, label])
     labels = table[label].str.strip().map(LABELS)

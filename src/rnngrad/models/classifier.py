@@ -1,6 +1,6 @@
 """A recurrent network that reads a comment and says how likely it is toxic."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,13 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     Equal to running the module, of one layer, over the batch with ``shared_prefix`` zeros in front.
     The comments all begin together, or all end together.
     """
-    counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
-    lengths = batch.lengths[order]
-    longest = _longest_alike(counts.tolist())
+    words, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
+    counts, lengths = words.tolist(), batch.lengths[order]
+
+    def longer(one: int, other: int) -> int:
+        return one if counts[one] - counts[other] <= STEPS_APART else other
+
+    longest = [*accumulate(range(len(counts)), longer)]  # for each comment, that it is run with
     begins, ends = batch.starts[order][longest], lengths[longest]
     padded = state_after_padding(module, batch.shared_prefix)
     state = tuple(part[:, :0] for part in padded)
@@ -67,11 +71,3 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
         if len(read):
             found.append(h[read, lengths[read] - first - 1])
     return torch.cat(found[::-1])[order.argsort()]
-
-
-def _longest_alike(counts: list[int]) -> list[int]:
-    """For each comment, where the longest of those stands that it is run with."""
-    found = [0]
-    for row, count in enumerate(counts[1:], 1):
-        found.append(found[-1] if counts[found[-1]] - count <= STEPS_APART else row)
-    return found

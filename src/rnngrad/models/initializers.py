@@ -49,8 +49,7 @@ def set_identity(module: nn.RNNBase) -> None:
 def set_chrono_biases(module: nn.RNNBase, longest: int) -> None:
     """Draw an LSTM's forget biases as log U(1, longest - 1) and negate them for its input gates.
 
-    The forget gates then have time constants from 1 to ``longest`` steps (Tallec and Ollivier,
-    2018, equation 16).
+    The forget gates then have time constants from 1 to ``longest`` steps (equation 16).
     """
     if not isinstance(module, nn.LSTM):
         raise InputError("the chrono initialiser is made for an nn.LSTM")

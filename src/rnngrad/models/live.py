@@ -42,7 +42,8 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     """
     from mlflow import MlflowClient
 
-    os.environ.update(PATIENCE | os.environ)
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     with tracking_errors(uri), alone(f"make {uri}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
@@ -68,10 +69,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _make_database(path: Path) -> None:
-    """Make it under another name: ended on its way, MLflow leaves one that it can never open.
-
-    Of one that is there it is an error if it is damaged, locked, or cannot be written to.
-    """
+    """Make it under another name: ended on its way, MLflow leaves one that it can never open."""
     from mlflow import MlflowClient
 
     if path.exists():

@@ -23,9 +23,6 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
 
     A model that was trained the same way is taken as it is, and a training that was interrupted
     goes on from its last epoch.
-
-    Raises:
-        InputError: an input cannot be read, a training diverges, or a worker is ended.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
     make_experiment()

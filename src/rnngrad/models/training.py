@@ -102,8 +102,8 @@ class EpochHistory(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.bar.reset(total=int(trainer.num_training_batches))
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.set_description(f"{self.who}, {epoch}")
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.set_description(f"{self.who}, epoch {epoch}")
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self.bar.update()
