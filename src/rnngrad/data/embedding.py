@@ -54,7 +54,7 @@ def embed_sample(
         path = Path(params.path) if params.path else fetch_glove(params.dimensions)
         # the name alone: a folder would tell machines apart
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
-    has = vectors.any(axis=1)
+    has = (vectors != 0).any(axis=1)
     if not has.any():
         raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
     tokens = [*chain(*comments)]
