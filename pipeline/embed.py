@@ -1,22 +1,28 @@
 """Stage 3: write the sample as tokens and the vectors of its words into build/embed."""
 
 import quiet  # noqa: F401  # isort: skip
-from rnngrad.stage import read_output, run_stage, whole
+
+import json
+
+from rnngrad.stage import read_output, run_stage, seal, whole
 
 
 def main() -> None:
+    import numpy as np
     import pandas as pd
 
     from rnngrad.data.embedding import embed_sample
     from rnngrad.params import read_params
 
     params = read_params().embed
-    embedding = embed_sample(
-        read_output("build/sample.parquet", "the sample stage", pd.read_parquet), params
-    )
+    sample = read_output("build/sample.parquet", "the sample stage", pd.read_parquet)
+    tokenized, vectors, card = embed_sample(sample, params)
     with whole("build/embed") as folder:
-        embedding.save(folder)
-    card = embedding.card
+        folder.mkdir()
+        tokenized.save(folder / "tokens.npz")
+        np.save(folder / "vectors.npy", vectors)
+        (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+        seal(folder)
     print(
         f"{card['vocabulary']:,} words, vectors ({card['vectors']}) for "
         f"{card['coverage_of_tokens']:.1%} of the tokens -> build/embed"

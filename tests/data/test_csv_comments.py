@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from rnngrad.data.csv_comments import read_csv_comments
+from rnngrad.data.sources import read_csv_comments
 from rnngrad.errors import InputError
 
 SECRET = "hushhush"

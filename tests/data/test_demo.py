@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rnngrad.data.demo import LONGEST, TELLING_WORDS, demo_comments
+from rnngrad.data.embedding import tokenize
 from rnngrad.data.sampling import replaced_count
-from rnngrad.data.tokens import tokenize
 from rnngrad.params import DemoParams
 
 

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from rnngrad.data.embedding import embed_sample
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
 
@@ -50,15 +49,14 @@ SAMPLE = table(
 
 
 def test_tokens_vectors_and_card(params):
-    found = embed_sample(SAMPLE, params())
+    sample, vectors, card = embed_sample(SAMPLE, params())
     # the: 4, b: 2, a and zz: 1
-    assert found.vectors.tolist() == [[0, 0], [3, 4], [0, 2], [0, 1], [0, 0]]
-    sample = found.sample
+    assert vectors.tolist() == [[0, 0], [3, 4], [0, 2], [0, 1], [0, 0]]
     assert [sample.tokens_of(i).tolist() for i in range(3)] == [[3, 1, 1], [2, 4], [1, 2, 1]]
     assert sample.labels.tolist() == [0, 1, 0]
     assert sample.splits.tolist() == ["train", "test", "validation"]
     np.testing.assert_array_equal(sample.telling_distance, np.array([np.nan, 1, 0]))
-    assert found.card == {
+    assert card == {
         "comments": 3,
         "comments_without_tokens": 1,
         "coverage_of_tokens": 7 / 8,
@@ -74,9 +72,8 @@ def test_tokens_vectors_and_card(params):
 
 
 def test_dtypes(params):
-    found = embed_sample(SAMPLE, params())
-    sample = found.sample
-    arrays = (sample.tokens, sample.offsets, sample.labels, sample.telling_distance, found.vectors)
+    sample, vectors, _ = embed_sample(SAMPLE, params())
+    arrays = (sample.tokens, sample.offsets, sample.labels, sample.telling_distance, vectors)
     assert [array.dtype.name for array in arrays] == [
         "int32",
         "int64",
@@ -88,11 +85,9 @@ def test_dtypes(params):
 
 def test_words_outside_the_training_split_are_left_out(params):
     rows = [("a the", "train"), ("b the", "test"), ("zz a", "validation"), ("b", "test")]
-    found = embed_sample(table(*rows), params(vocabulary="train"))
-    assert found.vectors.tolist() == [[0, 0], [0, 1], [3, 4]]
-    sample = found.sample
+    sample, vectors, card = embed_sample(table(*rows), params(vocabulary="train"))
+    assert vectors.tolist() == [[0, 0], [0, 1], [3, 4]]
     assert [sample.tokens_of(i).tolist() for i in range(3)] == [[1, 2], [2], [1]]
-    card = found.card
     assert (card["vocabulary"], card["types"], card["comments_without_tokens"]) == (2, 4, 1)
     assert card["coverage_of_tokens"] == 4 / 7
 
@@ -101,9 +96,9 @@ def test_the_telling_word_is_counted_among_the_words_that_are_left(params):
     rows = [("a b the", "train"), ("a zz b the", "test"), ("zz a", "validation"), ("a b", "test")]
     sample = table(*rows)
     sample["telling_distance"] = pd.array([2, 3, 1, None], dtype="Int32")
-    distances = embed_sample(sample, params(vocabulary="train")).sample.telling_distance
+    distances = embed_sample(sample, params(vocabulary="train"))[0].telling_distance
     np.testing.assert_array_equal(distances, np.array([2, 2, np.nan, np.nan], dtype=np.float32))
-    everything = embed_sample(sample, params()).sample.telling_distance
+    everything = embed_sample(sample, params())[0].telling_distance
     np.testing.assert_array_equal(everything, np.array([2, 3, 1, np.nan], dtype=np.float32))
 
 
@@ -117,7 +112,7 @@ def test_corpus_vectors_learn_from_the_known_comments_only(params, vocabulary):
         sample = pd.DataFrame({"text": texts, "label": np.int8(0), "split": splits})
         sample["telling_distance"] = pd.array([pd.NA] * 60, dtype="Int32")
         chosen = params(vectors="corpus", path=None, dimensions=3, vocabulary=vocabulary)
-        return embed_sample(sample, chosen).vectors
+        return embed_sample(sample, chosen)[1]
 
     # "a a a" changes no rank in the vocabulary: a comes first anyway
     texts[:40] = ["a a a a a a " + text for text in texts[:40]]
@@ -125,16 +120,8 @@ def test_corpus_vectors_learn_from_the_known_comments_only(params, vocabulary):
     assert np.array_equal(first, second) == (vocabulary == "train")
 
 
-def test_the_folder_gives_back_what_was_embedded(params, tmp_path):
-    found = embed_sample(SAMPLE, params())
-    found.save(tmp_path / "build" / "embed")
-    names = sorted(path.name for path in (tmp_path / "build" / "embed").iterdir())
-    assert names == ["card.json", "digest.txt", "tokens.npz", "vectors.npy"]
-    loaded = TokenizedSample.load(tmp_path / "build" / "embed" / "tokens.npz")
-    np.testing.assert_array_equal(loaded.tokens, found.sample.tokens)
-    text = (tmp_path / "build" / "embed" / "card.json").read_text()
-    assert json.loads(text) == found.card
-    assert str(tmp_path) not in text
+def test_the_card_names_no_folder(params, tmp_path):
+    assert str(tmp_path) not in json.dumps(embed_sample(SAMPLE, params())[2])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +157,6 @@ def test_vectors_that_are_all_zero(params, tmp_path):
 def test_the_card_holds_numbers_whatever_the_size_of_the_vectors(params, tmp_path, size):
     path = tmp_path / "odd.txt"
     path.write_text(f"the {size} 0\na 0 {size}\nb {size} {size}\n")
-    found = embed_sample(SAMPLE, params(path=str(path)))
-    assert found.card["coverage_of_tokens"] == 7 / 8
-    json.dumps(found.card, allow_nan=False)
+    _, _, card = embed_sample(SAMPLE, params(path=str(path)))
+    assert card["coverage_of_tokens"] == 7 / 8
+    json.dumps(card, allow_nan=False)

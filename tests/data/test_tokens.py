@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnngrad.data.tokens import FILTERS, build_vocabulary, encode, tokenize
+from rnngrad.data.embedding import FILTERS, build_vocabulary, encode, tokenize
 
 # what keras.preprocessing.text.text_to_word_sequence gives with its default settings
 EXPECTED = [

@@ -8,7 +8,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from rnngrad.data.datamodule import CommentData
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
 from rnngrad.models.training import EpochHistory, train_model
@@ -28,9 +27,10 @@ def params(make_train_params: Callable[..., TrainParams]) -> TrainParams:
     return make_train_params(hidden=8)
 
 
-@pytest.fixture
-def data(params: TrainParams) -> CommentData:
+@pytest.fixture(scope="module")
+def embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 comments of 2 to 12 words whose label is whether word 1 occurs in them."""
+    folder = tmp_path_factory.mktemp("embed")
     rng = np.random.default_rng(0)
     comments = [rng.integers(2, 20, n) for n in rng.integers(2, 13, 120)]
     labels = np.arange(120) % 2
@@ -46,13 +46,15 @@ def data(params: TrainParams) -> CommentData:
     )
     vectors = rng.standard_normal((21, D)).astype(np.float32)
     vectors[0] = 0
-    return CommentData(sample, vectors, params, 20)
+    sample.save(folder / "tokens.npz")
+    np.save(folder / "vectors.npy", vectors)
+    return folder
 
 
-def train(folder: Path, cell: str, data: CommentData, params: TrainParams, run: Path) -> Path:
+def train(folder: Path, cell: str, embed: Path, params: TrainParams, run: Path) -> Path:
     """The folder with the results of seed 3."""
     folder.mkdir()
-    train_model(folder, cell, data, params, run)
+    train_model(folder, run, cell, params, 20, embed)
     return folder
 
 
@@ -61,10 +63,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_training_learns_and_repeats_to_the_last_bit(
-    data: CommentData, params: TrainParams, tmp_path: Path
+    embed: Path, params: TrainParams, tmp_path: Path
 ) -> None:
     params = params.model_copy(update={"epochs": 12})
-    first = train(tmp_path / "first", "lstm", data, params, tmp_path / "a")
+    first = train(tmp_path / "first", "lstm", embed, params, tmp_path / "a")
     history = pd.read_csv(first / "history.csv")
     loss = history.query("split == 'train'")["loss"]
     assert loss.iloc[-1] < 0.6 * loss.iloc[0]
@@ -80,14 +82,14 @@ def test_training_learns_and_repeats_to_the_last_bit(
     assert (test["comments"], test["parameters"]) == (20, 4 * 8 * (D + 8 + 2) + 9)
     weights = [torch.load(first / f"{name}-3.pt")["head.weight"] for name in ("init", "trained")]
     assert not torch.equal(*weights)
-    again = train(tmp_path / "again", "lstm", data, params, tmp_path / "b")
+    again = train(tmp_path / "again", "lstm", embed, params, tmp_path / "b")
     assert contents(first) == contents(again)
 
 
 def test_a_killed_training_resumes_to_the_same_result(
-    data: CommentData, params: TrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embed: Path, params: TrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(tmp_path / "1", "rnn", data, params, tmp_path / "whole")
+    whole = train(tmp_path / "1", "rnn", embed, params, tmp_path / "whole")
     record = EpochHistory.on_train_epoch_end
 
     def die(self: EpochHistory, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -98,7 +100,7 @@ def test_a_killed_training_resumes_to_the_same_result(
     with monkeypatch.context() as broken:
         broken.setattr(EpochHistory, "on_train_epoch_end", die)
         with pytest.raises(RuntimeError, match="killed"):
-            train(tmp_path / "2", "rnn", data, params, tmp_path / "stopped")
+            train(tmp_path / "2", "rnn", embed, params, tmp_path / "stopped")
     assert (tmp_path / "stopped" / "last.ckpt").exists()
     begun = []
     monkeypatch.setattr(
@@ -106,7 +108,7 @@ def test_a_killed_training_resumes_to_the_same_result(
         "on_train_epoch_start",
         lambda _, trainer, __: begun.append(trainer.current_epoch),
     )
-    resumed = train(tmp_path / "3", "rnn", data, params, tmp_path / "stopped")
+    resumed = train(tmp_path / "3", "rnn", embed, params, tmp_path / "stopped")
     assert begun == [2, 3]  # the third of four is begun anew
     assert contents(whole) == contents(resumed)
 
@@ -144,17 +146,17 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
     damage: str,
-    data: CommentData,
+    embed: Path,
     make_train_params: Callable[..., TrainParams],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     params = make_train_params(epochs=2)
-    whole = train(tmp_path / "whole", "rnn", data, params, tmp_path / "run")
+    whole = train(tmp_path / "whole", "rnn", embed, params, tmp_path / "run")
     last = tmp_path / "run" / "last.ckpt"
     DAMAGE[damage](last)
     capsys.readouterr()
-    again = train(tmp_path / "again", "rnn", data, params, tmp_path / "run")
+    again = train(tmp_path / "again", "rnn", embed, params, tmp_path / "run")
     said, _ = capsys.readouterr().out.splitlines()
     assert said.startswith(f"rnn, seed 3, padding pre: {last} is damaged; set aside as ")
     assert Path(said.split(" as ")[1].split(",")[0]).exists()
@@ -169,7 +171,7 @@ class ReadyError(Exception):
 def test_trainings_take_the_gpus_in_turn_and_one_each(
     gpus: int,
     device: str,
-    data: CommentData,
+    embed: Path,
     params: TrainParams,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,16 +183,17 @@ def test_trainings_take_the_gpus_in_turn_and_one_each(
         taken.append((self.num_devices, str(strategy.root_device), type(strategy).__name__))
         raise ReadyError
 
+    monkeypatch.setattr("rnngrad.models.training.worker_number", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     with pytest.raises(ReadyError):
-        train_model(tmp_path, "rnn", data, params, tmp_path / "run", turn=2)
+        train_model(tmp_path, tmp_path / "run", "rnn", params, 20, embed)
     assert taken == [(1, device, "SingleDeviceStrategy")]
 
 
-def test_weights_survive_the_file(data: CommentData, params: TrainParams, tmp_path: Path) -> None:
-    train(tmp_path / "seed-3", "gru", data, params, tmp_path / "run")
+def test_weights_survive_the_file(embed: Path, params: TrainParams, tmp_path: Path) -> None:
+    train(tmp_path / "seed-3", "gru", embed, params, tmp_path / "run")
     path = weight_file(tmp_path, "trained", 3)
     trained = torch.load(path)
     model = load_classifier(path, "gru", D, params)
@@ -221,21 +224,20 @@ def test_a_file_without_weights_is_named(
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
 def test_a_gradient_that_is_not_finite_is_one_line(
-    data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
+    embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
 ) -> None:
     params = make_train_params(hidden=8, learning_rate=3e38)
     with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
-        train_model(tmp_path, "lstm", data, params, tmp_path / "run")
+        train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
 def test_a_model_that_the_last_update_spoils_is_one_line(
-    data: CommentData, make_train_params: Callable[..., TrainParams], tmp_path: Path
+    embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
 ) -> None:
     """No gradient comes after it that could be looked at."""
-    params = make_train_params(hidden=8, learning_rate=3e38, epochs=1)
-    data.batch_size = 200  # one update
+    params = make_train_params(hidden=8, learning_rate=3e38, epochs=1, batch_size=200)
     with pytest.raises(
         InputError, match="seed 3, padding pre: a loss is not finite; set a smaller"
     ):
-        train_model(tmp_path, "lstm", data, params, tmp_path / "run")
+        train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)

@@ -22,11 +22,9 @@ from threadpoolctl import threadpool_limits
 from rnngrad.errors import InputError
 
 WINDOW = 5
-MIN_COUNT = 2
-"""A word seen less often has no statistics to speak of and goes without a vector."""
+MIN_COUNT = 2  # a word seen less often has no statistics to speak of and goes without a vector
 SMOOTHING = 0.75
-LENGTH = 5.7
-"""The mean Euclidean norm of glove.6B.100d."""
+LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
 
 
 def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) -> np.ndarray:
@@ -35,9 +33,6 @@ def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
         fewer than ``MIN_COUNT`` times, or only in comments of one word, are zero.
-
-    Raises:
-        InputError: the sample has too few words for so many dimensions.
     """
     counts = np.bincount(np.concatenate(comments), minlength=words + 1)
     frequent = np.flatnonzero(counts >= MIN_COUNT)
@@ -47,9 +42,17 @@ def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) 
             f"embed.dimensions is {dimensions}, but the sample has {len(frequent)} words that "
             f"occur {MIN_COUNT} times or more; lower it or give more comments"
         )
-    vectors = np.zeros((words + 1, dimensions), dtype=np.float32)
-    factors = _factors(information, dimensions)
+    # a fixed start vector and fixed signs: ARPACK would draw both anew
+    start = np.random.default_rng(0).standard_normal(len(frequent))
+    # sums over several threads are rounded in another order: their number would be in the vectors
+    with threadpool_limits(1, user_api="blas"):
+        left, values, _ = map(np.asarray, svds(information, k=dimensions, v0=start))
+    order = np.argsort(-values)
+    factors = left[:, order] * np.sqrt(values[order])
+    largest = factors[np.abs(factors).argmax(axis=0), np.arange(dimensions)]
+    factors *= np.where(largest < 0, -1, 1)
     norms = np.linalg.norm(factors, axis=1, keepdims=True)
+    vectors = np.zeros((words + 1, dimensions), dtype=np.float32)
     # a word that only ever stands alone has no neighbour, and norm 0
     vectors[frequent] = LENGTH * factors / np.where(norms > 0, norms, 1)
     return vectors
@@ -69,23 +72,10 @@ def cooccurrences(comments: Sequence[np.ndarray], words: int) -> csr_array:
 
 def ppmi(counts: csr_array) -> csr_array:
     """Positive pointwise mutual information of a symmetric matrix of counts."""
-    totals = counts.sum(axis=1)
+    totals, cells = counts.sum(axis=1), counts.tocoo()
     smoothed = totals**SMOOTHING
-    cells = counts.tocoo()
     expected = totals[cells.row] * smoothed[cells.col] / max(smoothed.sum(), 1.0)
     values = np.maximum(np.log(cells.data / expected), 0)
     positive = csr_array((values, (cells.row, cells.col)), shape=counts.shape)
     positive.eliminate_zeros()
     return positive
-
-
-def _factors(matrix: csr_array, dimensions: int) -> np.ndarray:
-    # a fixed start vector and fixed signs: ARPACK would draw both anew
-    start = np.random.default_rng(0).standard_normal(matrix.shape[0])  # type: ignore[index]
-    # sums over several threads are rounded in another order: their number would be in the vectors
-    with threadpool_limits(1, user_api="blas"):
-        left, values, _ = svds(matrix, k=dimensions, v0=start)
-    order = np.argsort(-np.asarray(values))
-    left = np.asarray(left)[:, order] * np.sqrt(np.asarray(values)[order])
-    largest = left[np.abs(left).argmax(axis=0), np.arange(dimensions)]
-    return left * np.where(largest < 0, -1, 1)

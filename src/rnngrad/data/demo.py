@@ -16,6 +16,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# the most frequent first
 FUNCTION_WORDS = _words(
     """the of and to in a is that it for this on as was i be with not you by are have from or an
     at but if has which they there so what all can we he were do my no about one would your more
@@ -24,8 +25,6 @@ FUNCTION_WORDS = _words(
     after many first being very where know over same made those our two while most may each before
     well too both own still make go through now good us much stop between under please"""
 )
-"""Most frequent first."""
-
 SUBJECT_WORDS = _words(
     """article page talk edit source editor section encyclopedia link user reference name history
     discussion question information list version title sentence paragraph citation image
@@ -34,50 +33,37 @@ SUBJECT_WORDS = _words(
     chapter journal figure date author's it's don't editor's article's i'm didn't that's can't
     isn't"""
 )
-
 ADJECTIVES = _words("silly utter foolish clueless grumpy rotten hopeless pompous lazy ridiculous")
 NOUNS = _words("clown goose nonsense rubbish turnip muppet donkey dunce twaddle humbug")
-
+# these tell the hostile class; nothing else in a comment does
 TELLING_WORDS = frozenset((*ADJECTIVES, *NOUNS, "away"))
-"""The words that tell the hostile class; nothing else in a comment does."""
-
-PHRASES = tuple(
-    _words(phrase)
-    for phrase in (
-        "what a {adjective} {noun}",
-        "you {adjective} {noun}",
-        "go away you {adjective} {noun}",
-        "stop this {adjective} {noun}",
-        "such {noun}",
-        "{adjective} {noun}",
-    )
-)
-"""Hostile phrases, to be filled with an adjective and a noun."""
+FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
+# of hostile comments, to be filled with an adjective and a noun
+PHRASES = [
+    _words("what a {adjective} {noun}"),
+    _words("you {adjective} {noun}"),
+    _words("go away you {adjective} {noun}"),
+    _words("stop this {adjective} {noun}"),
+    _words("such {noun}"),
+    _words("{adjective} {noun}"),
+]
 
 # a small alphabet on purpose: chance syllables then spell no rude word
-_SYLLABLES = tuple(
-    onset + vowel
-    for onset in ("b", "d", "l", "m", "r", "v", "br", "gl", "kr", "pl", "st")
-    for vowel in "aeio"
+_ONSETS, _ENDINGS = (
+    _words("b d l m r v br gl kr pl st"),
+    ("", "", "n", "s", "l", "ra", "len", "dor"),
 )
-_ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
+_SYLLABLES = [onset + vowel for onset in _ONSETS for vowel in "aeio"]
 
-VOCABULARY_SIZE = 6000
-TOPICS = 20
-TOPIC_BOOST = 15.0
-"""The factor by which a topic's own words are likelier in a comment on that topic."""
-
+VOCABULARY_SIZE, TOPICS = 6000, 20
+TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
+# share of the first 20,000 real comments (Jigsaw train.csv) to their words
 QUANTILES = {
     0.0: 1, 0.005: 3, 0.02: 4, 0.05: 6, 0.1: 8, 0.25: 17, 0.5: 36, 0.75: 75, 0.9: 149,
     0.95: 225, 0.975: 352, 0.99: 618, 0.995: 732, 0.999: 856, 1.0: 1402,
 }  # fmt: skip
-"""Word counts of the first 20,000 real comments (Jigsaw train.csv): share of comments to count."""
-LONGEST = 1403
-"""The longest of those comments, in words; one demo comment has this many."""
-
-WITH_NEWLINES = 0.59
-WITH_QUOTES = 0.32
-FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
+LONGEST = 1403  # words of the longest of those comments; one demo comment has as many
+WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of them as well
 # a lone telling word in a friendly comment, so that no single word settles the class
 DECOYS = 0.08
 # a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
@@ -92,12 +78,13 @@ def demo_comments(params: DemoParams) -> pd.DataFrame:
         arrays: 0-based positions, sorted, of the words of the hostile phrases), one row per
         comment. A comment whose label was flipped keeps its words and their positions.
     """
-    rng = np.random.default_rng(params.seed)
-    size = params.comments_per_class
+    rng, size = np.random.default_rng(params.seed), params.comments_per_class
     hostile = rng.permuted(np.repeat([False, True], size))
     writer, counts = _Writer(rng), rng.permuted(real_word_counts(2 * size))
     texts, telling = zip(*map(writer.comment, counts.tolist(), hostile.tolist()), strict=True)
-    labels = (hostile ^ _flips(hostile, params.label_noise, rng)).astype(np.int8)
+    labels, flips = hostile.astype(np.int8), round(params.label_noise * size)
+    for group in (0, 1):  # as many in both classes: the labels stay balanced
+        labels[rng.permutation(np.flatnonzero(hostile == group))[:flips]] = 1 - group
     return pd.DataFrame({"text": texts, "label": labels, "telling_words": telling})
 
 
@@ -110,34 +97,19 @@ def real_word_counts(size: int) -> np.ndarray:
     return counts
 
 
-def _flips(hostile: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    # as many in both classes: the labels stay balanced
-    flips = np.zeros(len(hostile), dtype=bool)
-    for group in (False, True):
-        members = np.flatnonzero(hostile == group)
-        flips[rng.permutation(members)[: round(noise * len(members))]] = True
-    return flips
-
-
-def vocabulary(size: int, rng: np.random.Generator) -> list[str]:
-    """Draw ``size`` different words, the most frequent first, telling words not among them.
-
-    Function words lead, subject words follow, invented words (three syllables and an ending)
-    fill up. ``size`` is at least the number of the former two.
-    """
-    words: dict[str, None] = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
-    while len(words) < size:
-        syllables = rng.choice(_SYLLABLES, size=3)
-        words["".join(syllables) + str(rng.choice(_ENDINGS))] = None
-    return list(words)
-
-
 class _Writer:
-    """Writes comments with one vocabulary, whose word frequencies depend on the topic."""
+    """Writes comments with one vocabulary, whose word frequencies depend on the topic.
+
+    Function words lead it, subject words follow, invented ones (syllables, an ending) fill it up.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.words = np.array(vocabulary(VOCABULARY_SIZE, rng), dtype=object)
+        words = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
+        while len(words) < VOCABULARY_SIZE:
+            syllables = rng.choice(_SYLLABLES, size=3)
+            words["".join(syllables) + str(rng.choice(_ENDINGS))] = None
+        self.words = np.array([*words], dtype=object)
         zipf = 1 / (np.arange(VOCABULARY_SIZE) + 2.7)
         # function words belong to no topic
         topics = rng.integers(TOPICS, size=len(zipf))
@@ -153,10 +125,9 @@ class _Writer:
         words = list(self.words[ranks])
         if hostile:
             self._insult(words)
-        elif self.rng.random() < DECOYS:
-            words[self.rng.integers(count)] = self.rng.choice((*ADJECTIVES, *NOUNS))
-            return self._punctuated(words), np.empty(0, dtype=np.int32)
         telling = [place for place, word in enumerate(words) if word in TELLING_WORDS]
+        if not hostile and self.rng.random() < DECOYS:
+            words[self.rng.integers(count)] = self.rng.choice((*ADJECTIVES, *NOUNS))
         return self._punctuated(words), np.array(telling, dtype=np.int32)
 
     def _insult(self, words: list[str]) -> None:
@@ -167,31 +138,27 @@ class _Writer:
             parts = PHRASES[self.rng.integers(len(PHRASES))]
             phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
             phrase = phrase[-len(words) :]
-            last = max(int(share * len(words)) - len(phrase), 0)
-            start = self.rng.integers(last + 1)
+            start = self.rng.integers(max(int(share * len(words)) - len(phrase), 0) + 1)
             words[start : start + len(phrase)] = phrase
 
     def _punctuated(self, words: list[str]) -> str:
         """Join words with blanks, sentences, commas, quotes and newlines; none adds a word."""
-        count = len(words)
-        ends = self.rng.random(count) < 1 / 14
+        count, rng = len(words), self.rng
+        ends = rng.random(count) < 1 / 14
         ends[-1] = True
-        marks = np.where(ends, self.rng.choice([".", ".", ".", "!", "?"], count), "")
-        marks[~ends & (self.rng.random(count) < 0.08)] = ","
+        marks = np.where(ends, rng.choice([".", ".", ".", "!", "?"], count), "")
+        marks[~ends & (rng.random(count) < 0.08)] = ","
         starts = np.append(True, ends[:-1])
         opened, closed = [""] * count, [""] * count
-        if self.rng.random() < WITH_QUOTES:
-            start = int(self.rng.integers(count))
-            opened[start] = closed[min(start + int(self.rng.integers(4)), count - 1)] = '"'
-        words = [w.capitalize() if first else w for w, first in zip(words, starts, strict=True)]
-        parts = zip(opened, words, marks, closed, self._breaks(ends), strict=True)
-        return "".join("".join(part) for part in parts)
-
-    def _breaks(self, ends: np.ndarray) -> list[str]:
-        gaps = [" "] * (len(ends) - 1) + [""]
-        if len(ends) > 1 and self.rng.random() < WITH_NEWLINES:
+        if rng.random() < WITH_QUOTES:
+            start = int(rng.integers(count))
+            opened[start] = closed[min(start + int(rng.integers(4)), count - 1)] = '"'
+        gaps = [" "] * (count - 1) + [""]
+        if count > 1 and rng.random() < WITH_NEWLINES:
             candidates = np.flatnonzero(ends[:-1])
-            chosen = candidates[self.rng.random(len(candidates)) < 0.3]
-            for place in chosen if len(chosen) else self.rng.integers(len(ends) - 1, size=1):
-                gaps[place] = "\n\n" if self.rng.random() < 0.5 else "\n"
-        return gaps
+            chosen = candidates[rng.random(len(candidates)) < 0.3]
+            for place in chosen if len(chosen) else rng.integers(count - 1, size=1):
+                gaps[place] = "\n\n" if rng.random() < 0.5 else "\n"
+        words = [w.capitalize() if first else w for w, first in zip(words, starts, strict=True)]
+        parts = zip(opened, words, marks, closed, gaps, strict=True)
+        return "".join("".join(part) for part in parts)

@@ -1,9 +1,18 @@
-"""Stage 3: the sample as tokens, and a vector for each word of its vocabulary."""
+"""Stage 3: the sample as tokens, and a vector for each word of its vocabulary.
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import compress
+Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
+
+1. the text is put in lower case;
+2. each of the characters of ``FILTERS``, tab and newline among them, becomes a blank; the
+   apostrophe is not among them, so ``don't`` is one token, while ``e-mail`` is two;
+3. the text is split at blanks only: other white space, such as a no-break space, stays in a token;
+4. tokens are numbered from 1, the most frequent first, ties in the order of first appearance;
+5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -11,76 +20,84 @@ import pandas as pd
 
 from rnngrad.data.corpus_vectors import corpus_vectors
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
-from rnngrad.data.tokens import build_vocabulary, encode, tokenize
 from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
-from rnngrad.stage import seal
+
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+_TO_BLANKS = str.maketrans(dict.fromkeys(FILTERS, " "))
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """A tokenised sample, the vectors of its words and what they cover.
-
-    Attributes:
-        sample: the comments that have tokens, in the order of the sample.
-        vectors: (vocabulary + 1, dimensions) float32; zero rows: 0, the padding, and words
-            without a vector.
-        card: coverage and sizes, in plain numbers.
-    """
-
-    sample: TokenizedSample
-    vectors: np.ndarray
-    card: dict
-
-    def save(self, folder: Path) -> None:
-        """Write tokens.npz, vectors.npy, card.json and digest.txt into a new folder."""
-        folder.mkdir(parents=True)
-        self.sample.save(folder / "tokens.npz")
-        np.save(folder / "vectors.npy", self.vectors)
-        (folder / "card.json").write_text(json.dumps(self.card, indent=2, sort_keys=True) + "\n")
-        seal(folder)
-
-
-def embed_sample(sample: pd.DataFrame, params: EmbedParams) -> Embedding:
+def embed_sample(
+    sample: pd.DataFrame, params: EmbedParams
+) -> tuple[TokenizedSample, np.ndarray, dict]:
     """Tokenise a sample and give each word of its vocabulary a vector.
 
     With ``vocabulary: train`` only words of the training split are known, and only its comments
     train ``vectors: corpus``. The sample has text, label, split and telling_distance.
 
-    Raises:
-        InputError: nothing to embed, or the vectors cannot be had or do not fit.
+    Returns:
+        The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)
+        float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
     """
     comments = [tokenize(text) for text in sample["text"]]
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
     vocabulary = build_vocabulary(compress(comments, is_known))
     encoded = [encode(comment, vocabulary) for comment in comments]
-    tokenized = _tokenized(sample, encoded, _telling_distances(sample, comments, vocabulary))
-    source, vectors = _vectors([*compress(encoded, is_known)], vocabulary, params)
-    if not vectors.any():
+    given = zip(comments, sample["telling_distance"].array, strict=True)
+    distances = [_telling_distance(*each, vocabulary) for each in given]
+    tokenized = _tokenized(sample, encoded, np.array(distances, dtype=np.float32))
+    if params.vectors == "corpus":
+        source, known = "corpus", [*compress(encoded, is_known)]
+        vectors = corpus_vectors(known, len(vocabulary), params.dimensions)
+    else:
+        path = Path(params.path) if params.path else fetch_glove(params.dimensions)
+        # the name alone: a folder would tell machines apart
+        source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
+    has = (vectors != 0).any(axis=1)
+    if not has.any():
         raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
+    tokens = [*chain(*comments)]
+    types = len(set(tokens))
     card = {
-        **_coverage(comments, vocabulary, vectors),
         "comments": len(tokenized),
         "comments_without_tokens": len(sample) - len(tokenized),
+        # of all words of the sample: one that is not in the vocabulary has no vector either
+        "coverage_of_tokens": int(has[tokenized.tokens].sum()) / len(tokens),
+        "coverage_of_types": int(has.sum()) / types,
+        "dimensions": params.dimensions,
         "longest_comment": tokenized.max_length(),
+        "mean_norm": float(np.linalg.norm(vectors, axis=1)[has].mean()),
+        "tokens": len(tokens),
+        "types": types,
         "vectors": source,
+        "vocabulary": len(vocabulary),
     }
-    return Embedding(tokenized, vectors, card)
+    return tokenized, vectors, card
 
 
-def _telling_distances(
-    sample: pd.DataFrame, comments: Sequence[Sequence[str]], vocabulary: dict[str, int]
-) -> np.ndarray:
-    """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
-    distances = np.full(len(comments), np.nan, dtype=np.float32)
-    given = zip(comments, sample["telling_distance"].array, strict=True)
-    for i, (comment, distance) in enumerate(given):
-        known = distance is not pd.NA and distance < len(comment)
-        if known and comment[-1 - distance] in vocabulary:
-            after = comment[len(comment) - distance :]
-            distances[i] = sum(token in vocabulary for token in after)
-    return distances
+def tokenize(text: str) -> list[str]:
+    """The tokens of a text, as strings."""
+    return [token for token in text.lower().translate(_TO_BLANKS).split(" ") if token]
+
+
+def build_vocabulary(comments: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Number the words of tokenised comments from 1, the most frequent first."""
+    ranked = Counter(chain.from_iterable(comments)).most_common()
+    return {word: number for number, (word, _) in enumerate(ranked, start=1)}
+
+
+def encode(comment: Sequence[str], vocabulary: dict[str, int]) -> np.ndarray:
+    """(length,) int32, the numbers of those tokens that the vocabulary has."""
+    return np.array([vocabulary[t] for t in comment if t in vocabulary], dtype=np.int32)
+
+
+def _telling_distance(comment: list[str], distance: int, vocabulary: dict[str, int]) -> float:
+    """In tokens that the vocabulary has; NaN where the telling word is not in it."""
+    if pd.isna(distance):
+        return np.nan
+    known = [token in vocabulary for token in comment[-1 - distance :]]
+    return sum(known) - 1 if known and known[0] else np.nan
 
 
 def _tokenized(
@@ -102,33 +119,3 @@ def _tokenized(
         splits=sample["split"].to_numpy("U10")[kept],
         telling_distance=telling_distances[kept],
     )
-
-
-def _vectors(
-    known: Sequence[np.ndarray], vocabulary: dict[str, int], params: EmbedParams
-) -> tuple[str, np.ndarray]:
-    if params.vectors == "corpus":
-        return "corpus", corpus_vectors(known, len(vocabulary), params.dimensions)
-    path = fetch_glove(params.dimensions) if params.vectors == "glove" else Path(params.path or "")
-    # the name alone: a folder would tell machines apart
-    return path.name, read_vectors(path, vocabulary, params.dimensions)
-
-
-def _coverage(
-    comments: Sequence[Sequence[str]], vocabulary: dict[str, int], vectors: np.ndarray
-) -> dict:
-    # over all words of the sample: one that is not in the vocabulary has no vector either
-    has = (vectors != 0).any(axis=1)
-    norms = np.linalg.norm(vectors, axis=1)
-    covered = {word for word, number in vocabulary.items() if has[number]}
-    tokens = [token for comment in comments for token in comment]
-    types = set(tokens)
-    return {
-        "coverage_of_tokens": sum(token in covered for token in tokens) / len(tokens),
-        "coverage_of_types": len(covered & types) / len(types),
-        "dimensions": vectors.shape[1],
-        "mean_norm": float(norms[has].mean()),
-        "tokens": len(tokens),
-        "types": len(types),
-        "vocabulary": len(vocabulary),
-    }

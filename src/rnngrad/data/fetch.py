@@ -37,21 +37,14 @@ REASONS = {  # the first that fits
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place to get a file from.
-
-    Attributes:
-        url: what to download.
-        name, sha256, size: of the file in the cache, its size in bytes.
-        archive: name in the cache of the zip file that ``url`` serves; ``name`` is its member.
-        archive_sha256: of the zip file, where it is known.
-    """
+    """One place to get a file from."""
 
     url: str
-    name: str
+    name: str  # of the file in the cache
     sha256: str
-    size: int
-    archive: str | None = None
-    archive_sha256: str | None = None
+    size: int  # in bytes
+    archive: str = ""  # name in the cache of the zip file that the URL serves, if it does
+    archive_sha256: str = ""  # where it is known
 
 
 def cache_folder() -> Path:
@@ -64,27 +57,25 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
 
     A download that is broken, corrupt, too slow or too large is tried again, then the next mirror
     is. Nothing that is not whole and right stays in the cache, which is the user's alone.
-
-    Raises:
-        InputError: no mirror works. It names each with its reason, and where to put the file by
-            hand.
+    Where no mirror works, an InputError says why, and where to put the file by hand.
     """
     folder, reasons, reason = cache_folder(), [], ""
     folder.mkdir(0o700, parents=True, exist_ok=True)
     with alone(str(folder)):
         for mirror in mirrors:
             path = folder / mirror.name
-            if path.is_file():
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == mirror.sha256:
-                        return path
+            if path.is_file() and _sha256(path) == mirror.sha256:
+                return path
         for mirror in mirrors:
             for attempt in range(attempts):
                 time.sleep(attempt * PAUSE)
                 try:
                     return _from(mirror, folder)
-                except (OSError, ValueError, HTTPError, *REASONS) as error:
-                    reason = _reason(error)
+                except (OSError, ValueError, *REASONS) as error:
+                    # requests puts addresses, ports and nested causes into its messages
+                    plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
+                    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    reason = next(plain, said)
             reasons.append(f"{mirror.url} ({reason})")
     wanted = mirrors[0]
     raise InputError(
@@ -94,53 +85,48 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
 
 
 def _from(mirror: Mirror, folder: Path) -> Path:
-    path, archive = folder / mirror.name, folder / (mirror.archive or "")
+    path, archive = folder / mirror.name, folder / mirror.archive
     if not mirror.archive:
-        _keep(path, _download(mirror.url), mirror.size, mirror.sha256)
-        return path
+        return _keep(path, _download(mirror.url), mirror.size, mirror.sha256)
     if not archive.is_file():
         _keep(archive, _download(mirror.url), LARGEST, mirror.archive_sha256)
     try:
         with zipfile.ZipFile(archive) as members, members.open(mirror.name) as member:
-            _keep(path, iter(partial(member.read, PIECE), b""), mirror.size, mirror.sha256)
+            pieces = iter(partial(member.read, PIECE), b"")
+            return _keep(path, pieces, mirror.size, mirror.sha256)
     except BaseException:
         archive.unlink()  # only its content shows whether it is right
         raise
+
+
+def _keep(path: Path, pieces: Iterable[bytes], largest: int, sha256: str) -> Path:
+    """Write a file, if its size and its checksum, where there is one, are right."""
+    with whole(path) as unfinished:
+        with unfinished.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                if file.tell() > largest:
+                    raise ValueError("too large")
+        if sha256 and _sha256(unfinished) != sha256:
+            raise ValueError("wrong checksum")
     return path
 
 
-def _keep(path: Path, pieces: Iterable[bytes], largest: int, sha256: str | None) -> None:
-    """Write a file, if its size and its checksum are right."""
-    size, digest = 0, hashlib.sha256()
-    with whole(path) as unfinished, unfinished.open("wb") as file:
-        for piece in pieces:
-            size += len(piece)
-            if size > largest:
-                raise ValueError("too large")
-            digest.update(piece)
-            file.write(piece)
-        if sha256 not in (None, digest.hexdigest()):
-            raise ValueError("wrong checksum")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str) -> Iterator[bytes]:
-    begun, size, plain = time.monotonic(), 0, {"Accept-Encoding": "identity"}
+    begun, plain = time.monotonic(), {"Accept-Encoding": "identity"}
     with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as answer:
-        answer.raise_for_status()
+        if not answer.ok:
+            raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None
         with tqdm(desc=url[-40:], total=total, unit="B", unit_scale=True, delay=2) as bar:
             while piece := answer.raw.read1(PIECE):  # what has come, however little
                 yield piece
-                size += len(piece)
                 bar.update(len(piece))
                 seconds = time.monotonic() - begun
-                if seconds > TIMEOUT and size < seconds * SLOWEST:
+                if seconds > TIMEOUT and bar.n < seconds * SLOWEST:
                     raise ValueError("too slow")
-
-
-def _reason(error: Exception) -> str:
-    # requests puts addresses, ports and nested causes into its messages
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP status {error.response.status_code}"
-    plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
-    return next(plain, getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -10,7 +10,7 @@ from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.params import SampleParams
 
-QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+STATISTICS = ("mean", "median", "p90", "p95", "p99")
 
 
 def replaced_count(words: int, fraction: float) -> int:
@@ -24,10 +24,7 @@ def replaced_count(words: int, fraction: float) -> int:
 
 
 def with_filler(text: str, fraction: float, filler: str) -> str:
-    """``text`` with its last words replaced by ``filler``, joined by single blanks.
-
-    Words are what blanks, tabs and newlines separate.
-    """
+    """``text`` with its last words replaced by ``filler``, joined by single blanks."""
     words = text.split()
     kept = len(words) - replaced_count(len(words), fraction)
     return " ".join(words[:kept] + [filler] * (len(words) - kept))
@@ -39,29 +36,27 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     Comments have ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
 
     Returns:
-        In random order: ``text`` (replaced), ``label`` (int8), ``split`` ("train", "validation" or
-        "test") and ``telling_distance`` (Int32): the number of words after the last telling word
-        that the filler has left; missing where there is none or none is recorded.
-
-    Raises:
-        InputError: too few comments in a class, or in a split.
+        In random order: ``text`` (replaced), ``label`` (int8), ``split`` (one of `SPLITS`) and
+        ``telling_distance`` (Int32): the number of words after the last telling word that the
+        filler has left; missing where there is none or none is recorded.
     """
-    rng = np.random.default_rng(params.seed)
+    rng, fraction = np.random.default_rng(params.seed), params.replace_fraction
     labels = comments["label"].to_numpy(np.int8)
     # a comment without a word gives a network nothing to read
     usable = word_counts(comments["text"]) > 0
     size = _per_class(np.bincount(labels[usable], minlength=2), params.per_class)
-    chosen = [
-        rng.permutation(np.flatnonzero(usable & (labels == label)))[:size] for label in (0, 1)
-    ]
+    chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     drawn = comments.iloc[np.concatenate(chosen)[order]]
+    telling = drawn.get("telling_words", [np.empty(0)] * len(drawn))
+    told = zip(word_counts(drawn["text"]).tolist(), telling, strict=True)
+    distances = [_telling_distance(*each, fraction) for each in told]
     return pd.DataFrame(
         {
-            "text": [with_filler(t, params.replace_fraction, params.filler) for t in drawn["text"]],
+            "text": [with_filler(text, fraction, params.filler) for text in drawn["text"]],
             "label": drawn["label"].astype("int8"),
             "split": np.tile(_splits(size, params), 2)[order],
-            "telling_distance": _telling_distances(drawn, params.replace_fraction),
+            "telling_distance": pd.array(distances, dtype="Int32"),
         },
         index=drawn.index,
     )
@@ -75,21 +70,19 @@ def word_counts(texts: Iterable[str]) -> np.ndarray:
 def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams) -> dict:
     """The composition of the comments and of the sample, in plain numbers."""
     given, words = word_counts(comments["text"]), word_counts(sample["text"])
-    replaced = np.array([replaced_count(int(n), params.replace_fraction) for n in words])
-    labels, splits = sample["label"].to_numpy(), sample["split"].to_numpy()
+    replaced = np.array([replaced_count(n, params.replace_fraction) for n in words.tolist()])
     distances = sample["telling_distance"].dropna().to_numpy(np.int64)
-    without_words = int((given == 0).sum())
     return {
         "source": comments.attrs["source"],
-        "given": _summary(comments["label"].to_numpy(), given) | {"without_words": without_words},
-        "sample": _summary(labels, words),
+        "given": _summary(comments, given) | {"without_words": int((given == 0).sum())},
+        "sample": _summary(sample, words),
         "filler": {
             "word": params.filler,
             "fraction": params.replace_fraction,
             "words_replaced": int(replaced.sum()),
             "comments_left_whole": int((replaced == 0).sum()),
         },
-        "splits": {split: _class_counts(labels[splits == split]) for split in SPLITS},
+        "splits": {split: _class_counts(sample[sample["split"] == split]) for split in SPLITS},
         "telling_distance": {"comments": len(distances), **_statistics(distances)},
     }
 
@@ -109,40 +102,33 @@ def _per_class(counts: np.ndarray, wanted: int | None) -> int:
     return wanted or int(counts[rarest])
 
 
-def _splits(size: int, params: SampleParams) -> list[str]:
+def _splits(size: int, params: SampleParams) -> np.ndarray:
     validation, test = round(params.validation * size), round(params.test * size)
-    sizes = {"train": size - validation - test, "validation": validation, "test": test}
-    for split, count in sizes.items():
-        if count < 1:
-            raise InputError(
-                f"{size} comments of each class leave none for the {split} split; "
-                "give more comments or change sample.validation and sample.test"
-            )
-    return [split for split, count in sizes.items() for _ in range(count)]
+    counts = size - validation - test, validation, test
+    if min(counts) < 1:
+        raise InputError(
+            f"{size} comments of each class leave none for the {SPLITS[np.argmin(counts)]} split; "
+            "give more comments or change sample.validation and sample.test"
+        )
+    return np.repeat(SPLITS, counts)
 
 
-def _telling_distances(drawn: pd.DataFrame, fraction: float) -> pd.Series:
-    distances = pd.Series(pd.NA, index=drawn.index, dtype="Int32")
-    if "telling_words" in drawn:
-        counts = word_counts(drawn["text"]).tolist()
-        for row, count, places in zip(drawn.index, counts, drawn["telling_words"], strict=True):
-            left = places[places < count - replaced_count(count, fraction)]
-            if len(left):
-                distances[row] = count - 1 - int(left[-1])
-    return distances
+def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | None:
+    left = places[places < count - replaced_count(count, fraction)]
+    return count - 1 - int(left[-1]) if len(left) else None
 
 
-def _summary(labels: np.ndarray, counts: np.ndarray) -> dict:
-    found = {"comments": len(labels), "classes": _class_counts(labels)}
-    return found | {"words": _statistics(counts)}
+def _summary(table: pd.DataFrame, words: np.ndarray) -> dict:
+    return {"comments": len(table), "classes": _class_counts(table), "words": _statistics(words)}
 
 
-def _class_counts(labels: np.ndarray) -> dict[str, int]:
-    return dict(zip("01", np.bincount(labels, minlength=2).tolist(), strict=True))
+def _class_counts(comments: pd.DataFrame) -> dict[str, int]:
+    return dict(zip("01", np.bincount(comments["label"], minlength=2).tolist(), strict=True))
 
 
 def _statistics(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
-    quantiles = {name: round(float(np.quantile(values, q)), 2) for name, q in QUANTILES.items()}
-    return {"mean": round(float(values.mean()), 2), **quantiles, "max": int(values.max())}
+    found = values.mean(), *np.quantile(values, [0.5, 0.9, 0.95, 0.99])
+    rounded = [round(float(value), 2) for value in found]
+    return {**dict(zip(STATISTICS, rounded, strict=True)), "max": int(values.max())}

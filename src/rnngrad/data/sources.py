@@ -1,22 +1,52 @@
-"""Where the comments come from: data.source of params.yaml."""
+"""Where the comments come from: data.source of params.yaml, a CSV file or the demo.
 
+Comments may hold slurs and personal data: no message from here repeats a word of one.
+
+The Jigsaw toxic comments (Kaggle, 2018; text CC BY-SA 3.0) are three files. train.csv has 159,571
+rows, 15,294 of them toxic. test.csv has its labels in test_labels.csv, where -1 marks a row that
+was not scored; with the 63,978 scored rows there are 21,384 toxic ones.
+"""
+
+import gzip
+import re
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from rnngrad.data.csv_comments import read_csv_comments
 from rnngrad.data.demo import demo_comments
-from rnngrad.data.jigsaw import jigsaw_comments
+from rnngrad.data.fetch import Mirror, fetch
+from rnngrad.errors import InputError
 from rnngrad.params import Params
+
+TEXT = "comment_text"
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+PACKED = (".zip", ".tar", ".bz2", ".xz", ".zst", ".7z")
+_NAME = "jigsaw-toxic-comment-classification-challenge"
+_FOLDER = f"https://huggingface.co/datasets/thesofakillers/{_NAME}/resolve/main/"
+_ZIP = f"https://www.kaggle.com/api/v1/datasets/download/julian3833/{_NAME}"
+_FILES = {
+    "train": (68_802_655, "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d"),
+    "test": (60_354_593, "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8"),
+    "test_labels": (4_976_930, "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49"),
+}
+# the first mirror is the first to try
+JIGSAW = {
+    f"{name}.csv": (
+        Mirror(f"{_FOLDER}{name}.csv", f"{name}.csv", sha256, size),
+        Mirror(_ZIP, f"{name}.csv", sha256, size, archive="jigsaw.zip"),
+    )
+    for name, (size, sha256) in _FILES.items()
+}
 
 
 def read_comments(params: Params) -> pd.DataFrame:
     """Read, download or generate comments; parquet keeps their ``attrs["source"]``.
 
     Columns: ``text`` (str), ``label`` (int8, 0 or 1) and for the demo ``telling_words``.
-
-    Raises:
-        InputError: the source cannot be had or is malformed.
     """
     data, source = params.data, params.data.source
     if data.source == "demo":
@@ -29,3 +59,94 @@ def read_comments(params: Params) -> pd.DataFrame:
         source = f"csv {path.name}"  # its folder would tell machines apart
     comments.attrs["source"] = source
     return comments
+
+
+def jigsaw_comments(
+    label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = JIGSAW
+) -> pd.DataFrame:
+    """Get all comments of the training set, and of the test set if a class has too few.
+
+    ``per_class`` are wanted of each class of the column ``label``; None takes what there is.
+    """
+    train = read_csv_comments(fetch(files["train.csv"]), label)
+    rarest = np.bincount(train["label"], minlength=2).min()
+    if per_class is None or per_class <= rarest:
+        return train
+    test = read_csv(fetch(files["test.csv"]), ["id", TEXT])
+    test = test.merge(read_csv(fetch(files["test_labels.csv"]), ["id", label]), on="id")
+    scored = test[test[label] != "-1"]
+    test = pd.DataFrame({"text": scored[TEXT], "label": scored[label].astype(np.int8)})
+    return pd.concat([train, test], ignore_index=True)
+
+
+def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
+    """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text."""
+    table = _parsed(Path(path))
+    header = table.iloc[0].tolist()
+    missing = [column for column in columns if column not in header]
+    if {*missing} & {*re.split("[;\t]", header[0])}:
+        raise InputError(
+            f"{path}: columns are separated by semicolons or tabs; save it with commas"
+        )
+    for column in columns:
+        if (count := header.count(column)) > 1:
+            raise InputError(f"{path}: {count} columns are named {column}; rename all but one")
+    if missing:
+        # without a header, the first comment would stand among the names
+        known = f": {', '.join(header)}" if len(missing) < len(columns) else ""
+        raise InputError(
+            f"{path}: no column {' or '.join(missing)}; it has {len(header)} columns{known}; "
+            "rename a column, or set data.label to the one with the labels"
+        )
+    if len(table) == 1:
+        raise InputError(f"{path}: a header but no rows; give a file with comments")
+    wanted = table.iloc[1:, [header.index(column) for column in columns]]
+    return wanted.set_axis(columns, axis=1).reset_index(drop=True)
+
+
+def _parsed(path: Path) -> pd.DataFrame:
+    if path.suffix in PACKED:
+        raise InputError(f"{path}: a packed file; unpack it, or pack the one CSV with gzip")
+    open_file = gzip.open if path.suffix == ".gz" else Path.open
+    try:
+        with open_file(path, "rb") as file, warnings.catch_warnings():
+            # rows longer than the header would lose their last fields
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # with the header among the rows: pandas would rename the second of two equal names
+            return pd.read_csv(file, dtype=str, na_filter=False, header=None, index_col=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; correct data.path") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
+    except UnicodeDecodeError as error:
+        misnamed = path.suffix != ".gz" and error.object.startswith(b"\x1f\x8b")
+        mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
+        raise InputError(f"{path}: not UTF-8 text; {mend}") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        found = re.search(r"(?:line|row) (\d+)", str(error))
+        place = f" (near line {found[1]})" if found else ""
+        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
+    """Read the columns ``comment_text`` and ``label`` of a CSV file, .csv or .csv.gz.
+
+    They become ``text`` (str, perhaps empty) and ``label`` (int8, 0 or 1), in the file's order.
+    """
+    table = read_csv(path, [TEXT, label])
+    labels = table[label].str.strip().map(LABELS)
+    wrong = np.flatnonzero(labels.isna())
+    if len(wrong):
+        found = table[label][wrong[0]]
+        # a number is safe to show; text may be part of a comment, if the wrong column was named
+        number = re.fullmatch(r"[-+\d.eE]{1,20}", found)
+        shown = found if number else "text" if found.strip() else "empty"
+        raise InputError(
+            f"{path}: data row {wrong[0] + 1} (the header not counted): label in column {label} is "
+            f"{shown}, not 0 or 1 ({len(wrong)} such rows); correct it, or set data.label"
+        )
+    return pd.DataFrame({"text": table[TEXT], "label": labels.astype(np.int8)})

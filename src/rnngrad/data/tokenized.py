@@ -1,6 +1,7 @@
 """The sample as numbers: what training and probe read. Needs NumPy only."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
@@ -13,24 +14,15 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """``n`` comments as tokens, one behind the other without padding.
+    """``n`` comments as tokens, one behind the other without padding."""
 
-    Attributes:
-        tokens: (total,) int32, rows of the vectors; from 1 on, since row 0 is the padding.
-        offsets: (n + 1,) int64; comment ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``, not empty.
-        labels: (n,) int8, 0 or 1.
-        splits: (n,) str, "train", "validation" or "test".
-        telling_distance: (n,) float32, tokens after the last telling word; NaN where unknown.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray
-    splits: np.ndarray
-    telling_distance: np.ndarray
+    tokens: np.ndarray  # (total,) int32, rows of the vectors; from 1 on, since row 0 is the padding
+    offsets: np.ndarray  # (n + 1,) int64; comment i is tokens[offsets[i]:offsets[i + 1]], not empty
+    labels: np.ndarray  # (n,) int8, 0 or 1
+    splits: np.ndarray  # (n,) str, one of SPLITS
+    telling_distance: np.ndarray  # (n,) float32, tokens after the last telling word; NaN: unknown
 
     def __len__(self) -> int:
-        """The number of comments."""
         return len(self.labels)
 
     @property
@@ -39,7 +31,7 @@ class TokenizedSample:
         return np.diff(self.offsets)
 
     def tokens_of(self, comment: int) -> np.ndarray:
-        """(length,) int32, the tokens of one comment; a view."""
+        """(length,) int32, a view."""
         return self.tokens[self.offsets[comment] : self.offsets[comment + 1]]
 
     def indices_of(self, split: str) -> np.ndarray:
@@ -52,20 +44,14 @@ class TokenizedSample:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file, byte for byte the same for the same sample."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        np.savez_compressed(path, **vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: there is no such file, or it holds something else.
-        """
+        """Read what :meth:`save` wrote; InputError where there is something else or nothing."""
 
         def load(path: Path) -> Self:
-            # opened here: np.load leaves a file open that it cannot read
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            # from memory: np.load leaves a file open that it cannot read
+            return cls(**np.load(BytesIO(path.read_bytes())))
 
         return read_output(path, "the embed stage", load)

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from rnngrad.data.fetch import Mirror, fetch
 from rnngrad.errors import InputError
 
+# training squares gradients, which hold products of two such numbers: 1e36 is still float32
 LARGEST = 1e9
-"""Training squares gradients, which hold products of two such numbers: 1e36 is still float32."""
-GLOVE_SIZE = 100
+# the same 400,000 vectors twice; the first file begins with a header line
 GLOVE = (
     Mirror(
         "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
@@ -38,19 +38,14 @@ GLOVE = (
         archive_sha256="617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
     ),
 )
-"""The same 400,000 vectors twice; the first file begins with a header line."""
 
 
 def fetch_glove(dimensions: int, mirrors: Sequence[Mirror] = GLOVE) -> Path:
-    """GloVe's file, downloaded unless it is in the cache.
-
-    Raises:
-        InputError: ``dimensions`` is not GloVe's, or no mirror works.
-    """
-    if dimensions != GLOVE_SIZE:
+    """GloVe's file, downloaded unless it is in the cache."""
+    if dimensions != 100:
         raise InputError(
-            f"embed.vectors glove has {GLOVE_SIZE} dimensions, but embed.dimensions is "
-            f"{dimensions}; set it to {GLOVE_SIZE}, or give another file with embed.vectors file"
+            f"embed.vectors glove has 100 dimensions, but embed.dimensions is {dimensions}; "
+            "set it to 100, or give another file with embed.vectors file"
         )
     return fetch(mirrors)
 
@@ -63,31 +58,31 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
     Returns:
         (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
         have are zero. Of a word that it has twice, the last vector counts.
-
-    Raises:
-        InputError: the file is missing, broken or empty, or a line has another number of
-            dimensions or something that is no number, or none up to 1e9; it names the line.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
-    found = 0
-    # a number beyond float32 becomes infinite, and is then refused as such
-    with np.errstate(over="ignore"):
-        for number, word, values in _lines(path, dimensions):
-            # every line is converted: a broken one is reported whichever words the sample has
-            where = f"{path}: line {number}"
-            try:
-                vector = np.array(values, dtype=np.float32)
-            except ValueError as error:
-                raise InputError(f"{where}: text in place of a number; correct the line") from error
-            if not np.isfinite(vector).all():
-                raise InputError(f"{where}: a number is not finite; correct the line")
-            if np.abs(vector).max() > LARGEST:
-                raise InputError(
-                    f"{where}: a number is beyond {LARGEST:.0e}; scale all vectors down"
-                )
-            if word in vocabulary:
-                vectors[vocabulary[word]] = vector
-                found += 1
+    promised = read = found = number = 0
+    for number, line in _lines(path):
+        # of one dimension, a first word that is a number looks like a header, too
+        header = number == 1 and re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})", line)
+        if header and (dimensions > 1 or header[2] == "1"):
+            promised = int(header[1])
+            _check_dimensions(path, int(header[2]), dimensions)
+            continue
+        word, *values = line.split(" ")
+        if not read and "" not in values:
+            _check_dimensions(path, len(values), dimensions)
+        # every line is converted: a broken one is reported whichever words the sample has
+        vector = _vector(values, dimensions, f"{path}: line {number}")
+        read += 1
+        if word in vocabulary:
+            vectors[vocabulary[word]] = vector
+            found += 1
+    if read < max(promised, 1):
+        raise InputError(
+            f"{path}: ends after line {number} with {read} of {promised} vectors; get it again"
+            if promised
+            else f"{path}: has no vectors; set embed.path to a file of word vectors"
+        )
     if not found:
         raise InputError(
             f"{path}: none of the sample's {len(vocabulary)} words has a vector in it; "
@@ -96,41 +91,43 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
     return vectors
 
 
-def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
-    promised = read = number = 0
-    for number, line in _decoded(path):
-        fields = line.split(" ")
-        # of one dimension, a first word that is a number looks like a header, too
-        header = number == 1 and re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})", line)
-        if header and (dimensions > 1 or fields[1] == "1"):
-            promised = int(fields[0])
-            _check_dimensions(path, int(fields[1]), dimensions)
-            continue
-        if len(fields) - 1 != dimensions and "" in fields[1:]:
-            raise InputError(
-                f"{path}: line {number}: two blanks in a row; separate numbers by single blanks"
-            )
-        if not read:
-            _check_dimensions(path, len(fields) - 1, dimensions)
-        elif len(fields) - 1 != dimensions:
-            raise InputError(
-                f"{path}: line {number}: {len(fields) - 1} numbers in place of {dimensions}; "
-                "correct the line, or get the file again if it ends there"
-            )
-        read += 1
-        yield number, fields[0], fields[1:]
-    if read < max(promised, 1):
+def _vector(values: list[str], dimensions: int, where: str) -> np.ndarray:
+    if len(values) != dimensions:
         raise InputError(
-            f"{path}: ends after line {number} with {read} of {promised} vectors; get it again"
-            if promised
-            else f"{path}: has no vectors; set embed.path to a file of word vectors"
+            f"{where}: two blanks in a row; separate numbers by single blanks"
+            if "" in values
+            else f"{where}: {len(values)} numbers in place of {dimensions}; "
+            "correct the line, or get the file again if it ends there"
+        )
+    try:
+        # a number beyond float32 becomes infinite, and is then refused as such
+        with np.errstate(over="ignore"):
+            vector = np.array(values, dtype=np.float32)
+    except ValueError as error:
+        raise InputError(f"{where}: text in place of a number; correct the line") from error
+    if not np.isfinite(vector).all():
+        raise InputError(f"{where}: a number is not finite; correct the line")
+    if np.abs(vector).max() > LARGEST:
+        raise InputError(f"{where}: a number is beyond {LARGEST:.0e}; scale all vectors down")
+    return vector
+
+
+def _check_dimensions(path: Path, found: int, wanted: int) -> None:
+    if not found:
+        raise InputError(
+            f"{path}: no number stands behind the first word; separate them by single blanks"
+        )
+    if found != wanted:
+        raise InputError(
+            f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "
+            f"set embed.dimensions to {found}, or embed.path to another file"
         )
 
 
-def _decoded(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number, open_file = 0, gzip.open if path.suffix == ".gz" else Path.open
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_file(path, "rb") as file:
             # bytes end lines at newlines only; words may hold other separators
             for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
                 # word2vec's own tool ends its lines with a blank
@@ -146,15 +143,3 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _check_dimensions(path: Path, found: int, wanted: int) -> None:
-    if not found:
-        raise InputError(
-            f"{path}: no number stands behind the first word; separate them by single blanks"
-        )
-    if found != wanted:
-        raise InputError(
-            f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "
-            f"set embed.dimensions to {found}, or embed.path to another file"
-        )

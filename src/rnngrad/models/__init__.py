@@ -1,1 +1,1 @@
-"""The trained networks of the study: initialisers, the classifier, its training, its weights."""
+"""The trained networks of the study; whatever is wrong with its input is an InputError."""

@@ -1,7 +1,6 @@
 """A recurrent network that reads a comment and says how likely it is toxic."""
 
-from itertools import pairwise
-from typing import cast
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,9 @@ STEPS_APART = 16
 
 
 class CommentClassifier(nn.Module):
-    """One recurrent layer, its hidden state at the last step, one logistic unit.
+    """One recurrent layer over D features, its hidden state at the last step, one logistic unit.
 
     Initial weights are drawn from torch's global generator: seed it first.
-
-    Args:
-        cell: ``rnn`` (tanh), ``lstm`` or ``gru``.
-        features: D, the dimension of the word vectors.
-        params: hidden size H and initialiser.
     """
 
     def __init__(self, cell: str, features: int, params: TrainParams) -> None:
@@ -43,21 +37,22 @@ class CommentClassifier(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict on the CPU, ready for ``torch.save``."""
-        return {name: cast("Tensor", value).cpu() for name, value in self.state_dict().items()}
+        return {name: value.cpu() for name, value in self.state_dict().items()}
 
 
 def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     """(B, H): each comment's h after its step ``lengths``, from the zero state.
 
-    Equal to running the module over the whole batch with ``shared_prefix`` zeros in front.
-
-    Args:
-        module: one layer with ``batch_first=True``.
-        batch: B comments that all begin together, or all end together.
+    Equal to running the module, of one layer, over the batch with ``shared_prefix`` zeros in front.
+    The comments all begin together, or all end together.
     """
-    counts, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
-    lengths = batch.lengths[order]
-    longest = _longest_alike(counts.tolist())
+    words, order = torch.sort(batch.lengths - batch.starts, descending=True, stable=True)
+    counts, lengths = words.tolist(), batch.lengths[order]
+
+    def longer(one: int, other: int) -> int:
+        return one if counts[one] - counts[other] <= STEPS_APART else other
+
+    longest = [*accumulate(range(len(counts)), longer)]  # for each comment, that it is run with
     begins, ends = batch.starts[order][longest], lengths[longest]
     padded = state_after_padding(module, batch.shared_prefix)
     state = tuple(part[:, :0] for part in padded)
@@ -76,11 +71,3 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
         if len(read):
             found.append(h[read, lengths[read] - first - 1])
     return torch.cat(found[::-1])[order.argsort()]
-
-
-def _longest_alike(counts: list[int]) -> list[int]:
-    """For each comment, where the longest of those stands that it is run with."""
-    found = [0]
-    for row, count in enumerate(counts[1:], 1):
-        found.append(found[-1] if counts[found[-1]] - count <= STEPS_APART else row)
-    return found

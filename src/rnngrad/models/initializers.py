@@ -2,12 +2,10 @@
 
 References:
     Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward networks".
-    Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning".
-    Jozefowicz et al. (2015), "An empirical exploration of recurrent network architectures"
-    (forget bias 1).
-    Le, Jaitly and Hinton (2015), "A simple way to initialize recurrent networks of rectified linear
-    units" (the identity).
-    Tallec and Ollivier (2018), "Can recurrent neural networks warp time?" (chrono).
+    Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning": orthogonal kernels.
+    Jozefowicz et al. (2015), "An empirical exploration of recurrent networks": forget bias 1.
+    Le, Jaitly and Hinton (2015), "A simple way to initialize recurrent networks": the identity.
+    Tallec and Ollivier (2018), "Can recurrent neural networks warp time?": chrono.
 """
 
 import torch
@@ -23,10 +21,7 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
     Input kernels are Glorot-uniform and recurrent kernels orthogonal, each over the *stacked*
     gates, as Keras does it: of an LSTM's recurrent kernel (4H, H) the columns are orthonormal, so
     one gate's H x H block has a spectral norm near 1/2, not 1. Biases are zero, but for an LSTM's
-    forget gate.
-
-    torch has two bias vectors where Keras has one; ``forget_bias`` goes to the first, the second
-    starts at zero.
+    forget gate: of torch's two bias vectors, the first takes ``forget_bias``.
     """
     H = module.hidden_size
     for name, parameter in module.named_parameters():
@@ -42,11 +37,7 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
 
 @torch.no_grad()
 def set_identity(module: nn.RNNBase) -> None:
-    """Overwrite every recurrent kernel of a relu RNN with the identity matrix (Le et al., 2015).
-
-    Raises:
-        InputError: the module is no nn.RNN with relu.
-    """
+    """Overwrite every recurrent kernel of a relu RNN with the identity matrix (Le et al., 2015)."""
     if not (isinstance(module, nn.RNN) and module.nonlinearity == "relu"):
         raise InputError("the identity initialiser is made for an nn.RNN with nonlinearity='relu'")
     for name, parameter in module.named_parameters():
@@ -58,11 +49,7 @@ def set_identity(module: nn.RNNBase) -> None:
 def set_chrono_biases(module: nn.RNNBase, longest: int) -> None:
     """Draw an LSTM's forget biases as log U(1, longest - 1) and negate them for its input gates.
 
-    The forget gates then have time constants from 1 to ``longest`` steps (Tallec and Ollivier,
-    2018, equation 16).
-
-    Raises:
-        InputError: the module is no LSTM, or ``longest`` is below 3.
+    The forget gates then have time constants from 1 to ``longest`` steps (equation 16).
     """
     if not isinstance(module, nn.LSTM):
         raise InputError("the chrono initialiser is made for an nn.LSTM")
@@ -72,5 +59,4 @@ def set_chrono_biases(module: nn.RNNBase, longest: int) -> None:
     for name, parameter in module.named_parameters():
         if name.startswith("bias_ih"):
             forget = torch.empty(H).uniform_(1, longest - 1).log()
-            parameter[H : 2 * H] = forget
-            parameter[:H] = -forget
+            parameter[H : 2 * H], parameter[:H] = forget, -forget

@@ -38,17 +38,12 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowClient", str]:
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
-    Args:
-        uri: an MLflow tracking URI.
-        name: of the experiment.
-        artifacts: where a new experiment keeps its files; None leaves it to MLflow.
-
-    Raises:
-        InputError: the server or database cannot be used.
+    A new experiment keeps its files at ``artifacts``; None leaves that to MLflow.
     """
     from mlflow import MlflowClient
 
-    os.environ.update({name: value for name, value in PATIENCE.items() if name not in os.environ})
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     with tracking_errors(uri), alone(f"make {uri}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
@@ -74,11 +69,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _make_database(path: Path) -> None:
-    """Make it under another name: ended on its way, MLflow leaves one that it can never open.
-
-    Raises:
-        sqlite3.Error: one that is there is damaged, locked, or cannot be written to.
-    """
+    """Make it under another name: ended on its way, MLflow leaves one that it can never open."""
     from mlflow import MlflowClient
 
     if path.exists():
@@ -138,5 +129,6 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
                 client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
             client.set_terminated(run, epoch)
         except Exception as error:
-            reason = InputError(f"{name}: MLflow at {uri}: {str(error).partition(chr(10))[0]}")
-            tqdm.write(f"{reason}; training goes on without it", file=sys.stderr)
+            reason = str(error).partition("\n")[0]
+            line = InputError(f"{name}: MLflow at {uri}: {reason}")
+            tqdm.write(f"{line}; training goes on without it", file=sys.stderr)

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
@@ -14,7 +15,7 @@ CODE = ("models", "data")
 
 
 def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Path) -> None:
-    """Make ``build/train/<cell>/`` from ``build/embed/``.
+    """Make ``build/train/<cell>/`` from ``build/embed/``, one model per seed and padding.
 
     It has a folder ``<padding>/seed-<seed>`` per model: init-<seed>.pt and trained-<seed>.pt
     (state dicts), history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed,
@@ -22,68 +23,37 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
 
     A model that was trained the same way is taken as it is, and a training that was interrupted
     goes on from its last epoch.
-
-    Args:
-        cell: ``rnn``, ``lstm`` or ``gru``.
-        params: the cell's settings; its seeds and paddings say which models.
-        max_length: words kept of a comment; None keeps all.
-        build: folder of the stages' outputs.
-
-    Raises:
-        InputError: an input cannot be read, a training diverges, or a worker is ended.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
     make_experiment()
-    jobs = {
-        f"{padding}/seed-{seed}": (
-            cell,
-            params.model_copy(update={"seeds": [seed], "padding": [padding]}),
-            max_length,
-            build / "embed",
-            str(unfinished),  # as a Path it would stand for what lies there
-        )
-        for padding, seed in product(params.padding, params.seeds)
-    }
+    jobs = {}
+    for padding, seed in product(params.padding, params.seeds):
+        own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
+        # as a Path the first one would stand for what lies there
+        jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
     run_kept(_train, jobs, folder, code=CODE, share_cores=True)
-    _describe(cell, params, folder)
-    shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _train(
-    path: Path,
-    cell: str,
-    params: TrainParams,
-    max_length: int | None,
-    embed: Path,
-    unfinished: str,
-) -> None:
-    # torch and Lightning take seconds to import: only the workers need them
-    import torch
-
-    from rnngrad.data.batches import load_embedding
-    from rnngrad.data.datamodule import CommentData
-    from rnngrad.models.training import train_model
-    from rnngrad.workers import worker_number
-
-    # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
-    # make the backward pass some ten times slower, and change no digit of a weight.
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
-    data = CommentData(*load_embedding(embed), params, max_length)
-    # with other settings, code or inputs a training starts anew
-    checkpoints = Path(unfinished) / (path / DIGEST).read_text()[:16]
-    train_model(path, cell, data, params, checkpoints, worker_number())
-
-
-def _describe(cell: str, params: TrainParams, folder: Path) -> None:
-    one = folder / params.padding[0] / f"seed-{params.seeds[0]}" / "test.json"
-    found = json.loads(one.read_text())
+    found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())
     card = {
         "cell": cell,
         "parameters": found["parameters"],
         "settings": params.model_dump(),
         "test_comments": found["comments"],
     }
-    text = json.dumps(card, indent=2, sort_keys=True)
-    (folder / "model_card.json").write_text(f"{text}\n")
+    (folder / "model_card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
     seal(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _train(path: Path, unfinished: str, *job: Any) -> None:
+    # torch and Lightning take seconds to import: only the workers need them
+    import torch
+
+    from rnngrad.models.training import train_model
+
+    # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
+    # make the backward pass some ten times slower, and change no digit of a weight.
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
+    # with other settings, code or inputs a training starts anew
+    checkpoints = Path(unfinished) / (path / DIGEST).read_text()[:16]
+    train_model(path, checkpoints, *job)

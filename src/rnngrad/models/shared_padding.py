@@ -23,14 +23,10 @@ DEAD = 1e-3
 
 
 def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> State:
-    """The state of one example after zero inputs, equal to running the module over all of them.
+    """The state of one example after ``steps`` zero inputs, from ``state`` or else the zero state.
 
+    Equal to running the module, one layer with ``batch_first=True``, over all of them.
     Differentiable with respect to the module's parameters and the state.
-
-    Args:
-        module: one layer with ``batch_first=True``.
-        steps: how many zero inputs; there may be none.
-        state: before them; the zero state where it is not given.
     """
     weights = tuple(module.parameters())
     zero = weights[0].new_zeros(1, 1, module.hidden_size)
@@ -91,6 +87,6 @@ def _run_zeros(module: nn.RNNBase, steps: int, state: State) -> State:
 
 
 def _at_rest(before: State, after: State) -> bool:
-    pairs = list(zip(before, after, strict=True))
-    unit = ROUNDING * torch.finfo(pairs[0][1].dtype).eps
+    unit = ROUNDING * torch.finfo(after[0].dtype).eps
+    pairs = zip(before, after, strict=True)
     return all(bool(((b - a).abs() <= unit * b.abs().clamp(min=1)).all()) for a, b in pairs)

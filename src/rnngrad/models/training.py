@@ -3,59 +3,52 @@
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from zipfile import ZipFile
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
 from tqdm import tqdm
 
-from rnngrad.data.batches import Batch
-from rnngrad.data.datamodule import CommentData
+from rnngrad.data.batches import Batch, CommentBatches, load_embedding
+from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from rnngrad.workers import worker_number
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
 # batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", ".*does not have many workers.*")
-warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+for noisy in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+for said in ("does not have many workers", "exists and is not empty", "isinstance.treespec, Leaf"):
+    warnings.filterwarnings("ignore", f".*{said}")
 
 CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
 
 class Learner(pl.LightningModule):
-    """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats).
-
-    Args:
-        cell, features, params: of the classifier; ``params`` also holds the learning rate.
-    """
+    """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats)."""
 
     def __init__(self, cell: str, features: int, params: TrainParams) -> None:
         super().__init__()
         self.classifier = CommentClassifier(cell, features, params)
         self.learning_rate = params.learning_rate
-        self.train_metrics = MetricCollection(
-            {"loss": MeanMetric(), "accuracy": BinaryAccuracy()}, prefix="train_"
-        )
-        self.validation_metrics = self.train_metrics.clone(prefix="validation_")
+        metrics = MetricCollection({"loss": MeanMetric(), "accuracy": BinaryAccuracy()})
+        self.train_metrics = metrics.clone(prefix="train_")
+        self.validation_metrics = metrics.clone(prefix="validation_")
 
     def training_step(self, batch: Batch) -> Tensor:
         loss = self._loss(batch, self.train_metrics)
@@ -65,13 +58,9 @@ class Learner(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Before Lightning clips: with an infinite norm that would leave nothing but NaN.
-
-        Raises:
-            InputError: a gradient is not finite.
-        """
+        # before Lightning clips: with an infinite norm that would leave nothing but NaN
         gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
-        if not torch.isfinite(torch.stack([g.abs().amax() for g in gradients])).all():
+        if not nn.utils.get_total_norm(gradients, torch.inf).isfinite():
             raise InputError(
                 f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
                 "its way back, or training diverges; set another forget_bias or initializer, "
@@ -103,30 +92,29 @@ class Learner(pl.LightningModule):
 class EpochHistory(Callback):
     """Loss and accuracy of both splits after every epoch; travels in the checkpoints.
 
-    Its bar says which cell, seed and epoch; there is none where there is no terminal.
+    Its bar says which model and epoch; there is none where there is no terminal.
     """
 
-    log_live: "Callable[[tuple[int, dict[str, float]]], None]"
-
-    def __init__(self, who: str, line: int) -> None:
+    def __init__(self, who: str, line: int, log_live: Callable[[Any], None]) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.who = who
+        self.who, self.log_live = who, log_live
         self.bar = tqdm(desc=who, position=line, disable=None, leave=False, dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.bar.reset(total=int(trainer.num_training_batches))
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.set_description(f"{self.who}, {epoch}")
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.set_description(f"{self.who}, epoch {epoch}")
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        epoch = trainer.current_epoch + 1
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.log_live((trainer.current_epoch + 1, found))
+        self.log_live((epoch, found))
         for split in ("train", "validation"):
             values = {metric: found[f"{split}_{metric}"] for metric in ("loss", "accuracy")}
-            self.rows.append({"epoch": trainer.current_epoch + 1, "split": split, **values})
+            self.rows.append({"epoch": epoch, "split": split, **values})
         self.bar.set_postfix(validation=f"{found['validation_accuracy']:.1%}")
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -140,79 +128,70 @@ class EpochHistory(Callback):
 
 
 def train_model(
-    folder: Path,
-    cell: str,
-    data: CommentData,
-    params: TrainParams,
-    checkpoints: Path,
-    turn: int = 0,
+    folder: Path, checkpoints: Path, cell: str, params: TrainParams, limit: int | None, embed: Path
 ) -> None:
-    """Train one model; go on from ``checkpoints/last.ckpt`` where there is one.
+    """Train the model of the one seed and padding in ``params``; its results go into ``folder``.
 
-    Epoch metrics also go to MLflow while training runs if ``MLFLOW_TRACKING_URI`` is set. Results
-    are the same with and without it.
-
-    Args:
-        folder: for the results, see :func:`rnngrad.models.seeds.train_cell`.
-        cell, params: of the model, with the one seed and the one padding that are its own.
-        data: what it learns from.
-        checkpoints: a folder of its own.
-        turn: its place among those that train at a time. Its progress bar stands so many lines
-            below the first, and it takes that GPU of those that there are, from the first again.
-
-    Raises:
-        InputError: a gradient is not finite, or a result.
+    It learns from the output ``embed`` of that stage, of each comment from the last ``limit`` words
+    or all, and goes on from ``checkpoints/last.ckpt`` where there is one. Whether MLflow is told of
+    its epochs changes no result.
     """
-    (seed,), (padding,) = params.seeds, params.padding
-    pl.seed_everything(seed, verbose=False)
-    who = f"{cell}, seed {seed}, padding {padding}"
-    model = Learner(cell, data.splits["train"].vectors.shape[1], params)
-    torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
-    history = EpochHistory(who, turn)
-    trainer = pl.Trainer(
-        max_epochs=params.epochs,
-        gradient_clip_val=params.clip_norm,
-        deterministic=True,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        devices=_one_device(turn),
-        logger=False,
-        callbacks=[
-            history,
-            ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
-        ],
-        default_root_dir=checkpoints,
+    (seed,), (padding,), turn = params.seeds, params.padding, worker_number()
+    who, gpus = f"{cell}, seed {seed}, padding {padding}", torch.cuda.device_count()
+    sample, vectors = load_embedding(embed)
+    train, validation, test = (
+        CommentBatches(sample, vectors, sample.indices_of(split), padding, sample.max_length(limit))
+        for split in SPLITS
     )
-    try:
-        last = _resumable(checkpoints / "last.ckpt", who)
-        with live_run(who.replace(",", ""), checkpoints.name) as history.log_live:
-            trainer.fit(model, datamodule=data, ckpt_path=last)
-    except InputError as error:
-        raise InputError(f"{who}: {error}") from error
-    probability = torch.cat(cast("list[Tensor]", trainer.predict(model, datamodule=data))).cpu()
-    comments = data.predicted_comments()
-    label = torch.from_numpy(data.splits["test"].sample.labels[comments])
+    validation, test = validation.from_short_to_long(), test.from_short_to_long()
+    pl.seed_everything(seed, verbose=False)
+    model = Learner(cell, vectors.shape[1], params)
+    torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
+    last = _resumable(checkpoints / "last.ckpt", who)
+    batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
+    with live_run(who.replace(",", ""), checkpoints.name) as log:
+        history = EpochHistory(who, turn, log)
+        saved = ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False)
+        trainer = pl.Trainer(
+            max_epochs=params.epochs,
+            gradient_clip_val=params.clip_norm,
+            deterministic=True,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            # left to itself, Lightning takes all GPUs for each of those that train at a time
+            devices=[turn % gpus] if gpus else 1,
+            logger=False,
+            callbacks=[history, saved],
+            default_root_dir=checkpoints,
+        )
+        try:
+            trainer.fit(model, *batches, ckpt_path=last)
+        except InputError as error:
+            raise InputError(f"{who}: {error}") from error
+    predicted: Any = trainer.predict(model, test.in_order(4 * params.batch_size))
+    probability, label = torch.cat(predicted).cpu(), torch.from_numpy(sample.labels[test.comments])
     losses = torch.tensor([row["loss"] for row in history.rows])
     if not (losses.isfinite().all() and probability.isfinite().all()):
         raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
     torch.save(model.classifier.weights(), folder / f"trained-{seed}.pt")
-    predictions = {"comment": comments, "label": label, "probability": probability}
-    for name, columns in (("history", history.rows), ("predictions", predictions)):
-        frame = pd.DataFrame(columns)
-        frame.insert(0, "seed", seed)
-        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
-    metrics = _test_metrics(probability, label)
-    parameters = sum(weight.numel() for weight in model.classifier.parameters())
-    found = {"comments": len(comments), "metrics": metrics, "parameters": parameters}
+    own = {"seed": seed, "comment": test.comments, "label": label, "probability": probability}
+    tables = {"history": [{"seed": seed, **row} for row in history.rows], "predictions": own}
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+    metrics = {
+        "accuracy": binary_accuracy(probability, label),
+        "auroc": binary_auroc(probability, label),
+        "f1": binary_f1_score(probability, label),
+        "loss": binary_cross_entropy(probability, label.float()),
+    }
+    found = {
+        "comments": len(test),
+        "metrics": {name: round(float(value), 6) for name, value in metrics.items()},
+        "parameters": sum(weight.numel() for weight in model.classifier.parameters()),
+    }
     (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
     tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
-
-
-def _one_device(turn: int) -> int | list[int]:
-    """Left to itself, Lightning takes all GPUs for each of the trainings that run at a time."""
-    gpus = torch.cuda.device_count()
-    return [turn % gpus] if gpus else 1
 
 
 def _resumable(last: Path, who: str) -> Path | None:
@@ -230,13 +209,3 @@ def _resumable(last: Path, who: str) -> Path | None:
     last.rename(aside)
     tqdm.write(f"{who}: {last} is damaged; set aside as {aside}, training starts from the start")
     return None
-
-
-def _test_metrics(probability: Tensor, label: Tensor) -> dict[str, float]:
-    metrics = {
-        "accuracy": binary_accuracy(probability, label),
-        "auroc": binary_auroc(probability, label),
-        "f1": binary_f1_score(probability, label),
-        "loss": binary_cross_entropy(probability, label.float()),
-    }
-    return {name: round(float(value), 6) for name, value in metrics.items()}

@@ -1,5 +1,6 @@
 """Weight files of trained and untrained models."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,22 +20,15 @@ def weight_file(folder: Path, weights: str, seed: int) -> Path:
 def load_classifier(
     path: Path, cell: str, features: int, params: TrainParams
 ) -> "CommentClassifier":
-    """The classifier with the weights of ``path``.
-
-    Raises:
-        InputError: the file is missing or no weight file, or its shapes are another model's.
-    """
+    """The classifier with the weights of ``path``; InputError where they are another model's."""
     # torch takes seconds to import, and who asks where the files lie needs none
     import torch
 
     from rnngrad.models.classifier import CommentClassifier
 
     model = CommentClassifier(cell, features, params)
-    found = read_output(
-        path,
-        "dvc repro",
-        lambda path: torch.load(path, map_location="cpu", weights_only=True),
-    )
+    reader = partial(torch.load, map_location="cpu", weights_only=True)
+    found = read_output(path, "dvc repro", reader)
     try:
         model.load_state_dict(found)
     except (RuntimeError, TypeError) as error:

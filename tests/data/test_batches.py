@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnngrad.data.batches import CommentBatches
-from rnngrad.data.datamodule import CommentData, SimilarLengths
+from rnngrad.data.batches import CommentBatches, SimilarLengths
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.params import Padding, TrainParams
+from rnngrad.params import Padding
 
 D = 4
 MakeSample = Callable[..., tuple[TokenizedSample, np.ndarray]]
@@ -72,13 +71,19 @@ def test_batches_hold_similar_lengths() -> None:
     assert padded(SimilarLengths(lengths, 20, seed=0)) < 0.6 * padded(at_random)
 
 
-def test_predictions_come_in_the_order_that_is_told(
-    make_sample: MakeSample, make_train_params: Callable[..., TrainParams]
-) -> None:
+def test_comments_in_order_come_from_short_to_long(make_sample: MakeSample) -> None:
     sample, vectors = make_sample([9, 3, 5, 2, 7, 4, 1, 8, 6], SPLITS, D)
-    data = CommentData(sample, vectors, make_train_params(padding=["none"], batch_size=1), None)
-    told = data.predicted_comments()
-    labels = torch.cat([batch.labels for batch in data.predict_dataloader()])
+    test = CommentBatches(sample, vectors, sample.indices_of("test"), "none", 6)
+    batches = list(test.from_short_to_long().in_order(2))
+    assert [batch.lengths.tolist() for batch in batches] == [[4, 5], [6]]
+    told = test.from_short_to_long().comments
+    assert told.tolist() == [5, 2, 8]
+    labels = torch.cat([batch.labels for batch in batches])
     np.testing.assert_array_equal(labels, sample.labels[told])
-    assert set(told) == set(sample.indices_of("test"))
-    assert len(data.predict_dataloader()) == 1  # four times as many as in training
+
+
+def test_shuffled_comments_come_in_batches_of_similar_lengths(make_sample: MakeSample) -> None:
+    sample, vectors = make_sample([1, 40, 2, 41], ["train"], D)
+    train = CommentBatches(sample, vectors, np.arange(4), "none", 50)
+    found = [sorted(batch.lengths.tolist()) for batch in train.shuffled(2, seed=1)]
+    assert sorted(found) == [[1, 2], [40, 41]]
