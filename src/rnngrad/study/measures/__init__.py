@@ -1,4 +1,4 @@
-"""The measures that are taken of every model: a file each, called like the CSV that it makes."""
+"""The measures that are taken of every model: a function each, called like the CSV it makes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from rnngrad.study.measures import (
     reach,
     remembered,
     shares,
-    tutorial,
 )
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
@@ -29,12 +28,9 @@ def measure_model(folder: Path, *model: Any) -> None:
     """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
     ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
-    example.
-
-    Raises:
-        InputError: the embedding or the weights are missing or another model's.
+    example. An embedding or weights that are missing, or another model's, are an `InputError`.
     """
-    tables = _measures(folder, *model) if model else {"tutorial": tutorial.tutorial()}
+    tables = _measures(folder, *model) if model else {"tutorial": shares.tutorial()}
     for name, table in tables.items():
         digits = "%.6g" if name == "gates" else "%.6f"
         table.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
@@ -61,8 +57,7 @@ def _measures(
     }
     tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:
-        its = read_result(predictions, "comment", "label", "probability")
-        tables["remembered"] = remembered.remembered(model, embedding, its)
+        tables["remembered"] = remembered.remembered(model, embedding, read_result(predictions))
     if run.cell == "rnn":
         tables["powers"] = powers.powers(model, log10["frobenius"])
         if run.weights == "init":

@@ -42,36 +42,27 @@ def output_gates(model: Opened) -> pd.DataFrame:
     """
     H, rows = model.module.hidden_size, []
     model = model.of(slice(COMMENTS))
-    inputs = model.inputs._replace(x=model.inputs.x[:, :STEPS])
-    model = model._replace(inputs=inputs)
+    x = model.inputs.x[:, :STEPS]
+    model = model._replace(inputs=model.inputs._replace(x=x))
     norm = torch.linalg.matrix_norm(model.kernel[3 * H :], 2).item()
+    how = {"state": "full", "method": "sketch", "statistics": ["frobenius"]}
     for factor in FACTORS:
         scaled = model.double()
         W_o = scaled.kernel[3 * H :]  # torch stacks the gates as i, f, g, o
         W_o *= factor
-        row = {"factor": factor} | _path_rates(scaled, W_o, factor * norm)
-        last = row["path_rate"] > 0 or factor == FACTORS[-1]
+        rows.append({"factor": factor} | _path_rates(scaled, W_o, factor * norm))
+        last = rows[-1]["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
-            curves = rnngrad.jacobian_curves(
-                scaled.module,
-                scaled.inputs.x,
-                scaled.start,
-                state="full",
-                method="sketch",
-                statistics=["frobenius"],
-                seed=model.run.inputs_seed,
-            )
+            curves = rnngrad.jacobian_curves(*scaled.problem, **how, seed=model.run.inputs_seed)
             gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * H) / 2
-            row["total_rate"] = float(gained) / inputs.x.shape[1]
-            row |= _clipping(scaled)
-        rows.append(row)
+            rows[-1] |= {"total_rate": float(gained) / x.shape[1]} | _clipping(scaled)
         if last:
             break
     return pd.DataFrame(rows)
 
 
 def _path_rates(model: Opened, W_o: Tensor, norm: float) -> dict[str, float]:
-    K = output_gate_factors(model.module, model.inputs.x, model.start)
+    K = output_gate_factors(*model.problem)
     # a cell state of zero stays zero until a word has a vector: there is no path yet
     begun = (K != 0).any(dim=2).all(dim=1)
     K = K[int(begun.byte().argmax()) :]

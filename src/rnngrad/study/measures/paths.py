@@ -28,8 +28,7 @@ import rnngrad
 from rnngrad.intervals import change_per_step
 from rnngrad.probe import Trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.runs.inputs import most_of_both, settled_ranges
-from rnngrad.study.runs.open_model import Opened
+from rnngrad.study.runs.open_model import Inputs, Opened
 
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
@@ -41,10 +40,8 @@ Array = NDArray[np.float64]
 def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     """Rates of the paths of an LSTM, and what the gates do meanwhile.
 
-    Args:
-        model: the LSTM.
-        curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
-            ``cell_path`` and ``hidden_path``, (B, T).
+    ``curves`` are log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
+    ``cell_path`` and ``hidden_path``, (B, T).
 
     Returns:
         A row per input (padding | words) that occurs. Columns:
@@ -58,9 +55,9 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
         zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on
             padding, at the zero state and where padding comes to rest; NaN where it does not.
     """
-    module, ranges = model.module, model.inputs.ranges()
-    counting, longest = settled_ranges(ranges), most_of_both(ranges)
-    seen, factors = [], {}
+    module, inputs = model.module, model.inputs
+    ranges, counting = inputs.ranges(), inputs.ranges(settled=True)
+    seen, factors, longest = [], {}, inputs.most_of_both()
     for example, path in enumerate(trajectories(model)):
         seen += [_seen(path, name, own[example]) for name, own in counting.items() if own[example]]
         if example == longest:
@@ -70,16 +67,14 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
         own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
         # after the first step there is no hidden path yet
         begun = [range(max(steps.start, 1), steps.stop) for steps in own]
-        row = {
-            "input": name,
-            "steps": sum(map(len, own)),
-            "total": change_per_step(curves["frobenius"], begun),
-            "cell_path": change_per_step(curves["cell_path"], begun),
-            "hidden_path": change_per_step(curves["hidden_path"], begun),
-            "below_largest_path": float(max(below[b, own].max() for b, own in all_steps if own)),
-            "gate_std": float(np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower")),
+        names = {"frobenius": "total", "cell_path": "cell_path", "hidden_path": "hidden_path"}
+        row: dict[str, Any] = {"input": name, "steps": sum(map(len, own))}
+        row |= {names[curve]: change_per_step(curves[curve], begun) for curve in names}
+        row |= {
+            "below_largest_path": max(below[b, own].max() for b, own in all_steps if own),
+            "gate_std": np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower"),
             "tanh_factors": factors[str(name)],
-            "log10_tanh_factor": float(np.concatenate([*found["log10_through"]]).mean()),
+            "log10_tanh_factor": np.concatenate([*found["log10_through"]]).mean(),
             "zero_state_rate": np.nan,
             "settled_rate": np.nan,
         }
@@ -134,18 +129,17 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
 
 def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
-    inputs = model.inputs
-    T, words = inputs.x.shape[1], inputs.words[example]
-    change = words.start or words.stop % T
-    first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
+    x, words = model.inputs.x, model.inputs.words[example]
+    change = words.start or words.stop % x.shape[1]
+    first, stop = max(change - WINDOW, 0), min(change + WINDOW, x.shape[1])
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
-    part = rnngrad.trajectory(model.module, inputs.x[example, None, first:stop], (h, c))
-    within = {
-        name: [range(max(own[example].start, first) - first, min(own[example].stop, stop) - first)]
-        for name, own in inputs.ranges().items()
-    }
-    found = tanh_factors(part)[None]
-    return {name: change_per_step(found, own) for name, own in settled_ranges(within).items()}
+    near = Inputs(
+        x[example, None, first:stop],
+        [range(max(words.start, first) - first, min(words.stop, stop) - first)],
+        model.inputs.lengths[example, None].clamp(max=stop) - first,
+    )
+    found = tanh_factors(rnngrad.trajectory(model.module, near.x, (h, c)))[None]
+    return {name: change_per_step(found, own) for name, own in near.ranges(settled=True).items()}
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:

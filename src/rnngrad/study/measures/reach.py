@@ -13,13 +13,14 @@ def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
 
     NaN beyond the steps that count.
     """
-    _, module, head, (x, _, lengths, _), start = model
-    gradient, last = x.new_zeros(*x.shape[:2], module.hidden_size), lengths - 1
-    gradient[range(len(x)), last] = head.weight.detach()
+    module, x, start = model.problem
+    read = range(len(x)), model.inputs.lengths - 1
+    gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
+    gradient[read] = model.head.weight.detach()
+    lengths = model.inputs.lengths
     found = rnngrad.loss_gradient_curves(module, x, gradient, start, lengths=lengths)
     log10 = {"h": found.log10_h, "c": found.log10_c}
-    rows = range(len(x))
-    return {s: v - v[rows, last][:, None] for s, v in log10.items() if v is not None}
+    return {s: v - v[read][:, None] for s, v in log10.items() if v is not None}
 
 
 def reach(model: Opened) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.study.measures.reach import loss_gradients
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import Embedding, padded_comments
-from rnngrad.study.runs.open_model import Opened, state_after
+from rnngrad.study.runs.open_model import Embedding, Opened, padded_comments, state_after
 
 BINS = 5
 PROBED = 4  # comments of each bin whose gradient is taken
@@ -62,9 +61,9 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
         distance_median=("distance", "median"),
         distance_high=("distance", "max"),
         comments=("distance", "size"),
+        accuracy=("probability", lambda own: (own > 0.5).mean()),
+        auroc=("probability", lambda own: _in_order(own, others)),
     )
-    table["accuracy"] = bins["probability"].apply(lambda own: (own > 0.5).mean())
-    table["auroc"] = bins["probability"].apply(_in_order, others)
     table["log10_gradient"] = probed.assign(log10=log10).groupby("bin")["log10"].median()
     return table.reset_index()
 
