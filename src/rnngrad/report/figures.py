@@ -53,17 +53,9 @@ def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dic
 
     ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
     """
-    drawn = {
-        "windows": windows(results),
-        "conditions": conditions(results),
-        "training": training(results),
-        "remembered": remembered(results),
-        "jacobian": jacobian(results),
-        "gates": gates(results),
-        "triangle": triangle(results),
-        "paths": paths(results),
-        "lengths": histogram(lengths, most, "trained" in results.weights),
-    }
+    figures = (windows, conditions, training, remembered, jacobian, gates, triangle, paths)
+    drawn = {draw.__name__: draw(results) for draw in figures}
+    drawn["lengths"] = histogram(lengths, most, "trained" in results.weights)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

@@ -15,18 +15,11 @@ from rnngrad.params import Params
 from rnngrad.stage import read_output
 from rnngrad.study import trained
 
-ANY = ("rnn", "lstm", "gru")
-MEASURES = {  # the cells that have it
-    "curves": ANY,
-    "gates": ("lstm", "gru"),
-    "influences": ANY,
-    "output_gates": ("lstm",),
-    "paths": ("lstm",),
-    "powers": ("rnn",),
-    "reach": ANY,
-    "remembered": ANY,  # once they are trained
-    "shares": ANY,
-}
+# the cells that have it; remembered once they are trained
+OF_ALL = ("curves", "influences", "reach", "remembered", "shares")
+MEASURES = dict.fromkeys(OF_ALL, ("rnn", "lstm", "gru"))
+MEASURES |= {"gates": ("lstm", "gru"), "powers": ("rnn",)}
+MEASURES |= dict.fromkeys(("output_gates", "paths"), ("lstm",))
 GATES = ["cell", "seed", "weights", "input", "activation", "share", "mean"]
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.batches import load_embedding
-from rnngrad.params import TrainParams
 from rnngrad.study.measures import (
     curves,
     gates,
@@ -16,7 +15,6 @@ from rnngrad.study.measures import (
     paths,
     powers,
     reach,
-    remembered,
     shares,
 )
 from rnngrad.study.results import read_result
@@ -37,18 +35,12 @@ def measure_model(folder: Path, *model: Any) -> None:
 
 
 def _measures(
-    folder: Path,
-    run: Run,
-    spectral_steps: int,
-    embed: Path,
-    file: Path,
-    train: TrainParams,
-    predictions: Path | None,
+    folder: Path, run: Run, spectral: int, embed: Path, predictions: Path | None, *training: Any
 ) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
-    model = open_model(run, embedding, file, train)
+    model = open_model(run, embedding, *training)
     passage = open_passage(model, embedding)
-    steps = curves.log_spaced_steps(model.inputs.x.shape[1], spectral_steps)
+    steps = curves.log_spaced_steps(model.inputs.x.shape[1], spectral)
     log10 = curves.jacobian_curves(model, steps, paths=run.cell == "lstm")
     tables = {
         "curves": curves.over_comments(run, log10),
@@ -57,12 +49,11 @@ def _measures(
     }
     tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:
-        tables["remembered"] = remembered.remembered(model, embedding, read_result(predictions))
+        tables["remembered"] = reach.remembered(model, embedding, read_result(predictions))
     if run.cell == "rnn":
-        tables["powers"] = powers.powers(model, log10["frobenius"])
-        if run.weights == "init":
-            own = tables["powers"].assign(weights="init")
-            tables["powers"] = pd.concat([own, powers.powers_at_radii(model)])
+        scaled = [powers.powers_at_radii(model)] if run.weights == "init" else []
+        own = powers.powers(model, log10["frobenius"]).assign(weights=run.weights)
+        tables["powers"] = pd.concat([own, *scaled])
     else:
         tables["gates"] = gates.gates(model)
     if run.cell == "lstm":

@@ -30,15 +30,12 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 def output_gates(model: Opened) -> pd.DataFrame:
     """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
 
-    It is taken of two comments and 50 steps at most, in float64.
-
-    Returns:
-        A row per factor, up to the first at which path_rate is positive, or 256.
-        path_rate, bound_rate, ceiling_rate: log10 of the norms above per step, means over comments.
-        In the first and last row alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step,
-        the identity's being 0, from eight random directions); gradient_norm, clipped_norm, cosine
-        (of dL/dW_hh before and after clipping to the norm 1, and between the two);
-        log10_early_to_late (the part of dL/dW_hh of the first half of the steps over the other's).
+    A row per factor, up to the first at which path_rate is positive, or 256; of two comments and 50
+    steps at most, in float64. path_rate, bound_rate, ceiling_rate: log10 of the norms above per
+    step, means over comments. In the first and last row alone: total_rate (log10 of
+    ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0, from eight random directions);
+    gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after clipping to the norm 1, and
+    between the two); log10_early_to_late (of dL/dW_hh, the first half of the steps over the other).
     """
     H, rows = model.module.hidden_size, []
     model = model.of(slice(COMMENTS))

@@ -26,11 +26,10 @@ SCALED_TO = (0.9, 1.1)  # spectral radii
 def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
     """The decay of a tanh RNN's log10 ||d h_t/d h_0||_F (B, T), and what its kernel predicts.
 
-    Returns:
-        A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
-        W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
-        tanh' over units and steps); last_move (the most that any unit moves in the last step of
-        this input, median over comments). The first 100 steps of a comment's padding do not count.
+    A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
+    W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
+    tanh' over units and steps); last_move (the most that any unit moves in the last step of this
+    input, median over comments). The first 100 steps of a comment's padding do not count.
     """
     W, radius = model.kernel.double(), spectral_radius(model.kernel.double())
     kernel = {

@@ -23,13 +23,11 @@ MOST = 0.9
 def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    It is taken of two comments and 100 steps at most.
-
-    Returns:
-        A row per comment: steps (T), late_share (what the last tenth of the steps holds of the
-        summed norms), steps_of_most (the smallest number of last steps that hold 90% of them). And
-        (T, T), loss step x step, of the first comment: log10 of the norm of each part relative to
-        the largest of its row; NaN above the diagonal.
+    It is taken of two comments and 100 steps at most. The table has a row per comment: steps (T),
+    late_share (what the last tenth of the steps holds of the summed norms), steps_of_most (the
+    smallest number of last steps that hold 90% of them). The triangle (T, T), loss step x step, is
+    of the first comment: log10 of the norm of each part relative to the largest of its row; NaN
+    above the diagonal.
     """
     module, x, start = model.of(slice(COMMENTS)).problem
     x = x[:, :STEPS]

@@ -65,7 +65,7 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
         run = Run(cell=cell, seed=seed, weights=weights, padding=padding, **shared)
         file, train = _training(params, run, build)
         predictions = None if weights == "init" else file.with_name("predictions.csv")
-        job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
+        job = (run, probe.spectral_steps, build / "embed", predictions, file, train)
         jobs[f"{weights}-{seed}"] = job
     return jobs | ({"tutorial": ()} if cell == "lstm" else {})
 

@@ -94,9 +94,9 @@ def open_model(
 
     Weights that are missing or another model's are an `InputError`.
     """
-    inputs, head = inputs_of(run, embedding), None
+    inputs = inputs_of(run, embedding)
     if file is None or train is None:
-        module = _initial(run, inputs.x.shape[2])
+        module, head = _initial(run, inputs.x.shape[2]), None
     else:
         classifier = load_classifier(file, run.cell, inputs.x.shape[2], train)
         module, head = classifier.recurrent, classifier.head
@@ -107,8 +107,7 @@ def open_model(
 def _initial(run: Run, features: int) -> nn.RNNBase:
     torch.manual_seed(run.seed)
     relu = {"nonlinearity": "relu"} if run.initializer == "identity" else {}
-    sigmoid = run.state_nonlinearity == "sigmoid"
-    kind = SigmoidStateLSTM if sigmoid else RECURRENT[run.cell]
+    kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
     module = kind(features, run.units, batch_first=True, **relu)
     if run.initializer != "torch":
         initialize_like_keras(module, run.forget_bias or 0.0)
@@ -122,12 +121,12 @@ def _initial(run: Run, features: int) -> nn.RNNBase:
 def open_passage(
     model: Opened, embedding: Embedding, comments: int = 4, steps: int = 128
 ) -> Opened:
-    """The same model on the same number of words of several comments, behind what it read before.
+    """The same model on as many words of several comments, in the state that the steps before left.
 
-    These are the shortest test comments that have ``steps`` words. Their last words count where
-    padding is in front, the first ones otherwise. Where there are too few such comments the longest
-    ones count, with the steps of the shortest of them. Few comments have more words, and 100 steps
-    are to be seen from more than one start.
+    These are the shortest test comments that have ``steps`` words, of which few have more; 100
+    steps are to be seen from more than one start. Their last words count where padding is in front,
+    the first ones otherwise. Where there are too few, the longest comments count, with the steps of
+    the shortest of them.
     """
     sample, run = embedding[0], model.run
     test = sample.indices_of("test")
