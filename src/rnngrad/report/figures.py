@@ -114,12 +114,9 @@ def conditions(results: Results) -> Figure | None:
     figure, axes = _panels(2.9 * rows + 0.4, rows, 2, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, panels, strict=False):
         for cell, curve in by_name[name].groupby("cell", sort=False):
-            at, colour, label = (
-                curve[style.thinned(curve["step"])],
-                COLOURS[str(cell)],
-                NAMES[str(cell)],
-            )
-            axis.plot(at["step"], at["log10"], color=colour, ls=DASHES[str(cell)], label=label)
+            at = curve[style.thinned(curve["step"])]
+            colour, label, dashes = (each[str(cell)] for each in (COLOURS, NAMES, DASHES))
+            axis.plot(at["step"], at["log10"], color=colour, ls=dashes, label=label)
             end = at["step"].iloc[-1], at["log10"].iloc[-1]
             axis.annotate(label, end, (0, 8), textcoords="offset points", color=colour, ha="right")
             axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
