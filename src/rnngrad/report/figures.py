@@ -64,11 +64,6 @@ def _panels(height: float, rows: int, columns: int, **shared: Any) -> tuple[Figu
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def _legend_below(figure: Figure, axis: Axes, columns: int) -> None:
-    handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns)
-
-
 def windows(results: Results) -> Figure | None:
     """Draw the windows that the question looked through, on its own linear axes.
 
@@ -147,7 +142,7 @@ def training(results: Results) -> Figure:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _legend_below(figure, axes[0, 0], 4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -181,7 +176,7 @@ def remembered(results: Results) -> Figure:
         axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
         ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
         axis.set_xticks(ticks, [str(t) for t in ticks])
-    _legend_below(figure, axes[-1, 0], 4)
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -217,7 +212,7 @@ def jacobian(results: Results) -> Figure:
         _note_what_leaves(axis, sums)
         axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
     axes[0, 0].set_ylabel("log10 of mean |d state_t / d state_0|")
-    _legend_below(figure, axes[0, 0], 3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -314,7 +309,7 @@ def paths(results: Results) -> Figure | None:
     axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
-    _legend_below(figure, axes[0, 0], 3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
