@@ -26,7 +26,7 @@ def main() -> None:
 
     from rnngrad.data.tokenized import TokenizedSample
     from rnngrad.report import render
-    from rnngrad.report.explore import explore_page
+    from rnngrad.report.figures import draw_figures
     from rnngrad.report.metrics import metrics_summary, plot_tables
     from rnngrad.report.style import to_svg
     from rnngrad.study.claims import judge_all
@@ -36,7 +36,7 @@ def main() -> None:
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
-    drawn = render.draw_figures(results, sample.lengths, longest)
+    drawn = draw_figures(results, sample.lengths, longest)
     with pool(len(drawn)) as executor:
         futures = {name: executor.submit(to_svg, figure) for name, figure in drawn.items()}
         svgs = {name: future.result() for name, future in futures.items()}
@@ -61,7 +61,7 @@ def main() -> None:
     texts = {
         "report.md": markdown,
         "report.html": render.render_html(markdown, svgs),
-        "explore.html": explore_page(results),
+        "explore.html": render.explore_page(results),
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
         "metrics.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",

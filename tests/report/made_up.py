@@ -9,12 +9,15 @@ import pandas as pd
 from rnngrad.params import read_params
 from rnngrad.study import TRAINED, WEIGHTS
 from rnngrad.study.claims import Claim
-from rnngrad.study.condition_tables import COUNTS, NUMBERS, over_seeds
+from rnngrad.study.condition_tables import COUNTS, STEPS, over_seeds
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent
 T = 500
 METRICS = ("accuracy", "auroc", "f1", "loss")
+ENDED = [f"log10_at_{step}" for step in (*STEPS, "end")]
+RATES = ["decades_per_step_padding", "decades_per_step_tokens"]
+NUMBERS = ["examples", *ENDED, "float32_zero_from", *RATES, "horizon"]
 
 
 def make_curves(rate: dict[str, float]) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from rnngrad.report.explore import explore_page
-from rnngrad.report.render import draw_figures, render_html, render_markdown
+from rnngrad.report.figures import draw_figures
+from rnngrad.report.render import explore_page, render_html, render_markdown
 from rnngrad.report.style import to_svg
 from rnngrad.study import WEIGHTS
 from rnngrad.study.results import Results

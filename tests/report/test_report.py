@@ -16,8 +16,9 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from rnngrad.params import Padding
-from rnngrad.report import metrics, model_figures, words
-from rnngrad.report.render import answer, draw_figures, render_html, render_markdown
+from rnngrad.report import figures, metrics, words
+from rnngrad.report.figures import draw_figures
+from rnngrad.report.render import answer, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
 from rnngrad.study import claims, trained
 from rnngrad.study.claims import Claim
@@ -335,7 +336,7 @@ def test_markdown_links_every_figure_and_fills_every_number(
 def test_without_a_gated_cell_there_is_no_figure_of_gates(results: Results) -> None:
     params = results.params.model_copy(update={"cells": {"rnn": {}}})
     alone = Results(**{**vars(results), "params": params, "gates": results.gates.iloc[:0]})
-    assert model_figures.gates_figure(alone) is None
+    assert figures.gates(alone) is None
     page = render_markdown(alone, CLAIMS, {"jacobian", "training"}, TIMES)
     assert "(figures/gates.svg)" not in page
     assert "| RNN | untrained |  |  |" in page
@@ -351,12 +352,12 @@ def test_each_stage_has_the_seconds_of_all_its_cells(
 
 
 def test_figures_repeat_to_the_last_byte(results: Results, svgs: dict[str, str]) -> None:
-    assert to_svg(model_figures.jacobian_figure(results)) == svgs["jacobian"]
+    assert to_svg(draw_figures(results, np.ones(3, int), 1)["jacobian"]) == svgs["jacobian"]
 
 
 def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
     steep = Results(**{**vars(results), "curves": make_curves({"rnn": -2.0, "lstm": -0.1})})
-    figure = model_figures.jacobian_figure(steep)
+    figure = figures.jacobian(steep)
     texts = [text.get_text() for text in figure.axes[1].texts]
     assert texts == ["RNN: 3 of 3 seeds below, to -1000"]
 

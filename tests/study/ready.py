@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import Inputs
-from rnngrad.study.runs.open_model import Opened, State
+from rnngrad.study.runs.open_model import Inputs, Opened, State
 
 
 def words_alone(x: Tensor, labels: Tensor | None = None) -> Inputs:

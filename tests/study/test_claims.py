@@ -512,7 +512,6 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: powers({}, measured=np.nan),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).assign(cell="gru")),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).assign(backward_difference=np.nan)),
-    lambda: claims.output_gate_path(make_output_gates(0.1, 0.1, 0.1).assign(cell="rnn")),
     lambda: claims.forget_bias(with_biases().query("condition != 'question'"), histogram()),
     lambda: claims.forget_bias(with_biases().query("condition != 'forget_bias_3'"), histogram()),
     lambda: claims.one_path(make_paths({}).iloc[:0]),

@@ -6,7 +6,7 @@ from torch import nn
 
 import rnngrad
 from rnngrad.study.measures.gates import gates, memory_gate, trajectories
-from rnngrad.study.runs.inputs import Inputs
+from rnngrad.study.runs.open_model import Inputs
 
 B, T, D, H = 2, 6, 3, 4
 

@@ -12,19 +12,18 @@ from rnngrad.intervals import change_per_step
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import (
-    Inputs,
-    inputs_of,
-    most_of_both,
-    passage_of,
-    settled_ranges,
-)
-from rnngrad.study.runs.open_model import state_after
+from rnngrad.study.runs.open_model import Inputs, Opened, inputs_of, open_passage
 
 D, T = 3, 24
 LENGTHS = [9, 4, 7, 12, 8]
 Sample = Callable[..., tuple[TokenizedSample, np.ndarray]]
 MakeRun = Callable[..., Run]
+
+
+def opened(run: Run, module: torch.nn.RNNBase) -> Opened:
+    """The module; what it reads of the run's own inputs is not asked for."""
+    nothing = torch.zeros(1, 1, D)
+    return Opened(run, module, None, Inputs(nothing, [range(1)], torch.ones(1)), nothing)
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
@@ -92,15 +91,15 @@ def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
     torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier(cell, D, make_train_params())
-    before, passage = passage_of(make_run(steps=15), (sample, vectors), comments=2, steps=6)
-    x, labels = passage.x, passage.labels
+    model = opened(make_run(steps=15), classifier.recurrent)
+    passage = open_passage(model, (sample, vectors), comments=2, steps=6)
+    x, labels = passage.inputs.x, passage.inputs.labels
     assert labels is not None
     chosen = np.array([2, 4])  # the two shortest of six words or more
     assert x.shape == (2, 6, D)
     assert labels.tolist() == sample.labels[chosen].tolist()
     batch = CommentBatches(sample, vectors, chosen, "pre", 15)[[0, 1]]
-    start = state_after(classifier.recurrent, before)
-    hidden, _ = classifier.recurrent(x, start)
+    hidden, _ = classifier.recurrent(x, passage.start)
     torch.testing.assert_close(classifier.head(hidden[:, -1])[:, 0], classifier(batch))
 
 
@@ -108,37 +107,39 @@ def test_without_padding_the_first_words_are_read_from_zero(
     make_sample: Sample, make_run: MakeRun
 ) -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
-    run = make_run(padding="none")
-    before, passage = passage_of(run, (sample, vectors), comments=2, steps=6)
+    model = opened(make_run(padding="none"), torch.nn.LSTM(D, 5, batch_first=True))
+    passage = open_passage(model, (sample, vectors), comments=2, steps=6)
     expected = vectors[sample.tokens_of(2)[:6]]
-    np.testing.assert_array_equal(passage.x[0].numpy(), expected)
-    state = state_after(torch.nn.LSTM(D, 5, batch_first=True), before)
-    assert all(s.shape == (1, 2, 5) and not s.any() for s in state)
+    np.testing.assert_array_equal(passage.inputs.x[0].numpy(), expected)
+    assert all(s.shape == (1, 2, 5) and not s.any() for s in passage.start)
 
 
 def test_where_comments_are_short_or_few_the_passages_are_too(
     make_sample: Sample, make_run: MakeRun
 ) -> None:
     embedding = make_sample(LENGTHS, ["test"], D)
-    assert passage_of(make_run(), embedding, comments=2, steps=100)[1].x.shape == (2, 9, D)
-    everything = passage_of(make_run(padding="none"), embedding, comments=9, steps=100)
-    assert everything[1].x.shape == (5, 4, D)
+    module = torch.nn.RNN(D, 5, batch_first=True)
+    few = open_passage(opened(make_run(), module), embedding, comments=2, steps=100)
+    assert few.inputs.x.shape == (2, 9, D)
+    unpadded = opened(make_run(padding="none"), module)
+    everything = open_passage(unpadded, embedding, comments=9, steps=100)
+    assert everything.inputs.x.shape == (5, 4, D)
 
 
-def ranges(words: list[range], steps: int) -> dict[str, list[range]]:
-    return Inputs(torch.zeros(1), words, torch.full((len(words),), steps)).ranges()
+def reading(words: list[range], steps: int) -> Inputs:
+    return Inputs(torch.zeros(1), words, torch.full((len(words),), steps))
 
 
 def test_padding_settles_for_100_steps_or_for_half_of_them() -> None:
-    found = settled_ranges(ranges([range(250, 260), range(30, 260)], 260))
+    found = reading([range(250, 260), range(30, 260)], 260).ranges(settled=True)
     assert found["padding"] == [range(100, 250), range(15, 30)]
     assert found["words"] == [range(250, 260), range(30, 260)]
 
 
 def test_the_example_with_most_of_both_inputs() -> None:
     words = [range(9, 10), range(4, 10), range(10)]
-    assert most_of_both(ranges(words, 10)) == 1
-    assert most_of_both(ranges([range(10), range(10)], 10)) == 0
+    assert reading(words, 10).most_of_both() == 1
+    assert reading([range(10), range(10)], 10).most_of_both() == 0
 
 
 def test_change_per_step_weighs_examples_by_their_steps() -> None:

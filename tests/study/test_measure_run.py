@@ -17,8 +17,7 @@ from rnngrad.params import Params
 from rnngrad.study.condition_tables import tabulate
 from rnngrad.study.measure_run import float32_zero_from, measure_run
 from rnngrad.study.runs import condition_jobs, conditions_of
-from rnngrad.study.runs.inputs import Inputs
-from rnngrad.study.runs.open_model import Opened, open_model
+from rnngrad.study.runs.open_model import Inputs, Opened, open_model
 
 MakeParams = Callable[..., Params]
 T, D = 24, 4

@@ -44,7 +44,7 @@ def build_for(cell: str, params: Params, sample: TokenizedSample, vectors: np.nd
     sample.save(build / "embed" / "tokens.npz")
     np.save(build / "embed" / "vectors.npy", vectors)
     predictions = {"comment": np.arange(8), "label": sample.labels, "probability": 0.6}
-    for _, _, _, file, _, written in filter(None, probe_jobs(params, cell, build).values()):
+    for _, _, _, written, file, _ in filter(None, probe_jobs(params, cell, build).values()):
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(CommentClassifier(cell, D, params.train).weights(), file)
         if written:

@@ -18,8 +18,7 @@ from rnngrad.study.measures.paths import (
     state_at,
     tanh_factors,
 )
-from rnngrad.study.runs.inputs import Inputs
-from rnngrad.study.runs.open_model import initial_state
+from rnngrad.study.runs.open_model import Inputs, initial_state
 
 B, T, D, H = 3, 90, 3, 4
 WORDS = [30, 12, 50]

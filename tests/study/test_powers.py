@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import rnngrad
 from rnngrad.models.initializers import initialize_like_keras
 from rnngrad.study.measures.powers import powers, powers_at_radii
-from rnngrad.study.runs.inputs import Inputs
+from rnngrad.study.runs.open_model import Inputs
 
 B, T, D, H = 2, 300, 3, 6
 WORDS = [40, 90]

@@ -8,7 +8,7 @@ from torch import nn
 import rnngrad
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.report.why_figures import PUBLISHED_HALVES
+from rnngrad.report.figures import PUBLISHED_HALVES
 from rnngrad.study.runs.open_model import initial_state
 
 

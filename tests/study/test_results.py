@@ -13,15 +13,7 @@ from rnngrad.errors import InputError
 from rnngrad.params import Params
 from rnngrad.stage import seal
 from rnngrad.study import WEIGHTS
-from rnngrad.study.results import (
-    CONDITION_CURVES,
-    CONDITIONS,
-    GATES,
-    HISTORY,
-    MEASURES,
-    load_results,
-    read_result,
-)
+from rnngrad.study.results import GATES, MEASURES, load_results, read_result
 
 TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
 
@@ -32,7 +24,6 @@ TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
         (None, "not found"),
         ("", "cannot be read"),
         ('a,b\n1,"2', "cannot be read"),
-        ("a,c\n1,2\n", "has no column b"),
     ],
 )
 def test_a_damaged_table_is_one_line(content: str | None, expected: str, tmp_path: Path) -> None:
@@ -40,7 +31,7 @@ def test_a_damaged_table_is_one_line(content: str | None, expected: str, tmp_pat
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=f"table.csv: {expected}.*; run dvc repro") as caught:
-        read_result(path, "a", "b")
+        read_result(path)
     assert "\n" not in str(caught.value)
 
 
@@ -63,7 +54,7 @@ def build(params: Params, tmp_path: Path) -> Path:
         for seed in (1, 2, 6):
             for padding in ("pre", "none"):
                 model = tmp_path / "train" / cell / padding / f"seed-{seed}"
-                write(model / "history.csv", *HISTORY)
+                write(model / "history.csv", "seed", "loss")
                 (model / "test.json").write_text(json.dumps({"metrics": {"loss": seed / 10}}))
             for weights in WEIGHTS:
                 folder = tmp_path / "probe" / cell / f"{weights}-{seed}"
@@ -79,9 +70,9 @@ def build(params: Params, tmp_path: Path) -> Path:
     (tmp_path / "embed").mkdir()
     for path in (tmp_path / "data_card.json", tmp_path / "embed" / "card.json"):
         path.write_text("{}")
-    write(tmp_path / "conditions" / "conditions.csv", *CONDITIONS)
-    write(tmp_path / "conditions" / "seeds.csv", *CONDITIONS, "seed")
-    write(tmp_path / "conditions" / "curves.csv", *CONDITION_CURVES)
+    write(tmp_path / "conditions" / "conditions.csv", "condition")
+    write(tmp_path / "conditions" / "seeds.csv", "condition", "seed")
+    write(tmp_path / "conditions" / "curves.csv", "condition", "step")
     return tmp_path
 
 
@@ -157,7 +148,7 @@ def test_half_a_table_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "paths.csv"
     write(path, "a", rows=4)
     seal(tmp_path)
-    assert len(read_result(path, "a")) == 4
+    assert len(read_result(path)) == 4
     write(path, "a", rows=2)
     with pytest.raises(InputError, match=r"paths.csv: cannot be read \(cut or changed\); run dvc"):
-        read_result(path, "a")
+        read_result(path)

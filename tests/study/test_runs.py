@@ -140,7 +140,7 @@ def test_a_probed_model_reads_as_it_was_trained(
     train = params.train.model_copy(update={"seeds": [1], "padding": padding})
     jobs = probe_jobs(params.model_copy(update={"train": train}), "rnn", BUILD)
     assert {run.weights: run.padding for run, *_ in jobs.values()} == readings
-    for run, _, _, file, _, predictions in jobs.values():
+    for run, _, _, predictions, file, _ in jobs.values():
         name = "init" if run.weights == "init" else "trained"
         assert file == BUILD / "train" / "rnn" / run.padding / "seed-1" / f"{name}-1.pt"
         assert predictions == (None if name == "init" else file.with_name("predictions.csv"))

@@ -17,16 +17,9 @@ from rnngrad.study.claims import Claim, Verdict, openness
 from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
-    "float32_flushed",
-    "no_padding",
-    "torch_initializer",
-    "trained",
-    "zero_state",
-    "frobenius",
-    "averaging_bug",
-    "emptied_comments",
-    "sliced_input",
-]
+    "float32_flushed", "no_padding", "torch_initializer", "trained", "zero_state", "frobenius",
+    "averaging_bug", "emptied_comments", "sliced_input",
+]  # fmt: skip
 PLOTTED = ("question", "no_padding", "trained", "trained_without_padding")  # conditions
 PLOT_STEPS = 10  # one step in so many
 READ = {  # the conditions under which the weights read words alone, and padded comments
@@ -38,6 +31,7 @@ NEARLY_OPEN = 0.9  # activations of a gate
 LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
+MODEL = ["cell", "weights"]
 
 
 def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -> float | None:
@@ -52,20 +46,18 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
     change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
-    NaN where a cell was not run under the condition. Empty where the question's setting was not run
-    for both cells.
+    NaN where a cell was not run; no rows where the question's setting lacks one of the cells.
     """
     ends = conditions.pivot_table("log10_at_end", "condition", "cell")
     if not {"rnn", "lstm"} <= set(ends) or "question" not in ends.index:
         return pd.DataFrame()
-    question = ends.loc["question", ["rnn", "lstm"]]
-    found = ends.reindex(CAUSES)[["rnn", "lstm"]].dropna(how="all")
+    found = ends[["rnn", "lstm"]].reindex(["question", *CAUSES]).dropna(how="all")
+    question, found = found.loc["question"], found.drop(index="question")
     change = (found - question).where(~np.isneginf(found), question - FLOAT32_NORMAL, axis=1)
+    change["lead"] = change["rnn"] - change["lstm"]
+    size = change.abs().sort_values(["lead", "lstm"], ascending=False)
     table = found.join(change.add_suffix("_change"))
-    table["lead_change"] = change["rnn"] - change["lstm"]
-    size = table[["lead_change", "lstm_change"]].abs()
-    order = size.sort_values(["lead_change", "lstm_change"], ascending=False).index
-    return table.loc[order].reset_index(names="condition")
+    return table.loc[size.index].reset_index(names="condition")
 
 
 def curve_table(results: Results) -> pd.DataFrame:
@@ -75,7 +67,7 @@ def curve_table(results: Results) -> pd.DataFrame:
     """
     steps = results.curves["step"]
     at = results.curves[steps.isin([*MILESTONES, steps.max()])]
-    keys = ["cell", "weights", "statistic"]
+    keys = [*MODEL, "statistic"]
     table = at.pivot_table("log10_mean", keys, "step", aggfunc="median", sort=False)
     return table.sort_index(axis=1).reset_index()
 
@@ -97,35 +89,34 @@ def padding_share(results: Results) -> float:
 
 def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:
     """By cell and trained weights, the mean of every test metric with its 95% interval."""
-    models = results.tests.set_index("seed").groupby(["cell", "weights"], sort=False)
+    models = results.tests.drop(columns="seed").groupby(MODEL, sort=False)
     return {
-        model: {str(name): mean_interval([*own[name]]) for name in own.columns[2:]}
+        model: {str(name): mean_interval([*own[name]]) for name in own.columns.drop(MODEL)}
         for model, own in models
     }
 
 
 def opened_gates(results: Results) -> list[dict[str, Any]]:
-    """What every cell's models make of words: a row per cell and weights.
+    """Say what every cell's models make of words: a row per cell and weights.
 
     mean, open: mean activation on words of the gate that keeps the state, and the share that is
     nearly open; NaN for an RNN. rate, end: decades per word, and log10 at the end of words; padded,
     lowest, highest: of padded comments, the latter by seed. reach: words until a tenth of the
     loss's gradient is left, NaN for never. accuracy: on the test split, of the trained.
     """
-    keys, scores = ["cell", "weights"], test_scores(results)
+    scores, rows = test_scores(results), []
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
-    left = reach.groupby([*keys, "distance"])["log10"].median()
-    reached = left[left <= LEFT].reset_index("distance").groupby(keys)["distance"].min()
+    left = reach.groupby([*MODEL, "distance"])["log10"].median()
+    reached = left[left <= LEFT].reset_index("distance").groupby(MODEL)["distance"].min()
     by_seed = results.condition_seeds.groupby(["condition", "cell"])["log10_at_end"]
-    ends, rows = by_seed.agg(padded="median", lowest="min", highest="max"), []
+    ends = by_seed.agg(padded="median", lowest="min", highest="max")
     for cell, weights in product(results.cells, results.weights):
         words, padded = READ[weights]
         find = partial(value_of, results.conditions, words, cell)
-        row: dict[str, Any] = {"cell": cell, "weights": weights}
         gates = openness(results.gates[results.gates["cell"] == cell], NEARLY_OPEN)
-        row |= dict(gates.reindex([(weights, "words")]).iloc[0])
+        row = {"cell": cell, "weights": weights, **gates.reindex([(weights, "words")]).iloc[0]}
         row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
-        row |= dict(ends.reindex([(padded, cell)]).iloc[0])
+        row |= ends.reindex([(padded, cell)]).iloc[0].to_dict()
         row["reach"] = reached.get((cell, weights), math.nan)
         rows.append(row | scores.get((cell, weights), {"accuracy": None}))
     return rows
@@ -135,8 +126,7 @@ def swing(results: Results) -> dict[str, float] | None:
     """Find the swing that keeps the trained RNN's gradient up on padding, in most models."""
     if "powers" not in results.evidence:
         return None
-    powers = results.evidence["powers"]
-    trained = powers[(powers["weights"] == "trained") & (powers["input"] == "padding")]
+    trained = results.evidence["powers"].query("weights == 'trained' and input == 'padding'")
     steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
     if len(steady) <= len(trained) / 2:
         return None
@@ -147,14 +137,11 @@ def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Small tables for `dvc plots`, a column per cell: conditions by step, accuracy by epoch."""
     curves = results.condition_curves
     curves = curves[curves["condition"].isin(PLOTTED) & thinned(curves["step"], PLOT_STEPS)]
-    tables = {
-        str(name): own.pivot_table("log10", "step", "cell")
-        for name, own in curves.groupby("condition", sort=False)
-    }
-    validation = results.history.query("split == 'validation'")
-    return tables | {
+    by_condition = curves.groupby("condition", sort=False)
+    by_weights = results.history.query("split == 'validation'").groupby("weights", sort=False)
+    return {name: own.pivot_table("log10", "step", "cell") for name, own in by_condition} | {
         f"accuracy_{weights}": own.pivot_table("accuracy", "epoch", "cell")
-        for weights, own in validation.groupby("weights", sort=False)
+        for weights, own in by_weights
     }
 
 
@@ -165,15 +152,13 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
     and how many claims got which verdict.
     """
     verdicts = Counter(claim.verdict for claim in claims)
-    summary: dict[str, Any] = {
-        "claims": {v.replace(" ", "_"): verdicts[v] for v in get_args(Verdict)},
-        "conditions": {},
-    }
+    counts = {verdict.replace(" ", "_"): verdicts[verdict] for verdict in get_args(Verdict)}
+    summary: dict[str, Any] = {"claims": counts, "conditions": {}}
     for row in results.conditions.drop(columns="factor").to_dict("records"):
-        of_condition = summary["conditions"].setdefault(row.pop("condition"), {})
-        cell = row.pop("cell")
-        of_condition[cell] = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
-    for (cell, weights), own in results.tests.groupby(["cell", "weights"], sort=False):
-        test = own.drop(columns=["cell", "weights", "seed"]).mean().round(6).to_dict()
+        condition, cell = row.pop("condition"), row.pop("cell")
+        numbers = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
+        summary["conditions"].setdefault(condition, {})[cell] = numbers
+    for (cell, weights), own in results.tests.groupby(MODEL, sort=False):
+        test = own.drop(columns=[*MODEL, "seed"]).mean().round(6).to_dict()
         summary.setdefault(str(cell), {})[weights] = {"test": test}
     return summary

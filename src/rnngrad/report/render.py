@@ -1,5 +1,6 @@
-"""From results to figures, answer.txt, report.md, and one HTML file that opens offline."""
+"""From results to answer.txt, report.md, and two HTML files that open offline."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -12,35 +13,15 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
 
-from rnngrad.report import metrics, model_figures, why_figures
-from rnngrad.report.style import GRID, INK
-from rnngrad.report.words import environment
+from rnngrad.report import metrics, style
+from rnngrad.report.words import NAMED, environment
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
 OWN_TAGS = "(</?(?:sub|sup|details|summary)>)"
-
-
-def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
-    """Draw every figure that the results allow, in their order on the page.
-
-    ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
-    """
-    drawn = {
-        "windows": why_figures.windows_figure(results.condition_curves),
-        "conditions": why_figures.conditions_figure(results.condition_curves),
-        "training": model_figures.training_figure(results),
-        "remembered": model_figures.remembered_figure(results),
-        "jacobian": model_figures.jacobian_figure(results),
-        "gates": model_figures.gates_figure(results),
-        "triangle": model_figures.triangle_figure(results.triangles),
-        "paths": model_figures.paths_figure(results.curves),
-        "lengths": model_figures.lengths_figure(lengths, most, "trained" in results.weights),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+ALL_STEPS = 100  # of the first so many steps the page to play with shows every one
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
@@ -48,18 +29,20 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    rows, template = metrics.opened_gates(results), environment().get_template("answer.txt.j2")
-    page = template.render(
-        value=partial(metrics.value_of, results.conditions),
-        question=results.params.conditions.question,
-        padding_share=metrics.padding_share(results),
-        on_words={row["weights"]: row for row in rows if row["cell"] == "lstm"},
-        trained=results.weights[-1],
-        claims=claims,
-        verdicts={2: None} | {claim.id: claim.verdict for claim in claims},
-        counts=Counter(claim.verdict for claim in claims),
-    )
+    page = environment().get_template("answer.txt.j2").render(_found(results, claims))
     return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
+
+
+def _found(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    """The numbers that the answer and the report name, beside those of the results."""
+    return vars(results) | {
+        "claims": claims,
+        "counts": Counter(claim.verdict for claim in claims),
+        "weights": results.weights,
+        "value": partial(metrics.value_of, results.conditions),
+        "padding_share": metrics.padding_share(results),
+        "on_words": metrics.opened_gates(results),
+    }
 
 
 def render_markdown(
@@ -75,26 +58,19 @@ def render_markdown(
     measured apart, so that the same results give the same report. ``real`` has the metrics of the
     study on real comments, which then stand beside these.
     """
-    conditions, evidence = results.conditions, results.evidence
-    tutorial = evidence.get("tutorial", pd.DataFrame(columns=["loss", "step", "norm"]))
+    tutorial = results.evidence.get("tutorial", pd.DataFrame(columns=["loss", "step", "norm"]))
     curves = metrics.curve_table(results)
-    seconds = pd.Series(times["seconds"]).groupby(lambda name: str(name).partition("@")[0]).sum()
+    seconds = pd.Series(times["seconds"])
     # conditions have a table of their own
     settings = results.params.model_dump(mode="json", exclude={"conditions": {"cases"}})
-    found = {
+    found = _found(results, claims) | {
         "answer": answer(results, claims),
         "figures": figures,
-        "claims": claims,
-        "counts": Counter(claim.verdict for claim in claims),
         "real": real,
-        "conditions": conditions.to_dict("records"),
+        "conditions": results.conditions.to_dict("records"),
         "condition_seeds": metrics.condition_seeds(results),
         "log10": math.log10,
-        "causes": metrics.cause_table(conditions).to_dict("records"),
-        "value": partial(metrics.value_of, conditions),
-        "padding_share": metrics.padding_share(results),
-        "weights": results.weights,
-        "on_words": metrics.opened_gates(results),
+        "causes": metrics.cause_table(results.conditions).to_dict("records"),
         "nearly_open": metrics.NEARLY_OPEN,
         "tests": metrics.test_scores(results),
         "swing": metrics.swing(results),
@@ -103,11 +79,11 @@ def render_markdown(
         "curves": curves.to_dict("records"),
         "curve_steps": curves.columns[3:],
         "tutorial": tutorial.pivot_table("norm", "loss", "step").to_dict("index"),
-        "seconds": seconds,
+        "seconds": seconds.groupby(lambda name: str(name).partition("@")[0]).sum(),
         "times": times,
         "settings": pd.json_normalize(settings, max_level=2).iloc[0].to_dict(),
     }
-    page = environment().get_template("report.md.j2").render(vars(results) | found)
+    page = environment().get_template("report.md.j2").render(found)
     page = re.sub(r"[ \t]+$", "", page, flags=re.MULTILINE)
     headings = [h for h in re.findall(r"^## (.+)$", page, re.MULTILINE) if h != "Contents"]
     links = "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)
@@ -173,7 +149,43 @@ def _inline_figure(
     svg = svg[svg.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
     # each figure has its own ids, and the page's colours replace the figure's ink and paper
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    svg = svg.replace(style.INK, "var(--ink)").replace(style.GRID, "var(--grid)")
     svg = svg.replace("fill: #ffffff", "fill: none")
     alt = renderer.renderInlineAsText(token.children, options, env)
     return f'<div role="img" tabindex="0" aria-label="{escapeHtml(alt)}">{svg}</div>'
+
+
+def explore_page(results: Results) -> str:
+    """The page to play with: conditions, models and triangles, with what to choose from above each.
+
+    Numbers are log10 with three digits after the point; null where nothing is left of a gradient.
+    """
+    conditions, triangles = results.condition_curves, results.triangles
+    names = {name: name.replace("_", " ") for name in conditions["condition"].unique()}
+    models = ["cell", "weights", "statistic", "seed"]
+    data = {
+        "conditions": _curves(conditions, ["condition", "cell"], "log10"),
+        "models": _curves(results.curves, models, "log10_median"),
+        "triangles": {" ".join(model): _rounded(values) for model, values in triangles.items()},
+        "names": names | NAMED,
+        "cells": {cell: [style.NAMES[cell], style.COLOURS[cell]] for cell in results.cells},
+        "float32": [style.FLOAT32_DENORMAL, style.FLOAT32_NORMAL],
+    }
+    page = environment().get_template("explore.html.j2")
+    return page.render(plotly=get_plotlyjs(), data=json.dumps(data).replace("</", "<\\/"))
+
+
+def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[str, Any]]:
+    """Steps and values by the keys with spaces between them."""
+    steps, last = table["step"], table.groupby(keys)["step"].transform("max")
+    shown = table[(steps <= ALL_STEPS) | (steps % style.THIN == 0) | (steps == last)]
+    return {
+        " ".join(map(str, key)): {"x": rows["step"].tolist(), "y": _rounded(rows[value])}
+        for key, rows in shown.groupby(keys, sort=False)
+    }
+
+
+def _rounded(values: Any) -> list[Any]:
+    """Nested lists, since JSON has no NaN and no infinity."""
+    rounded = np.round(np.asarray(values, dtype=float), 3)
+    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()

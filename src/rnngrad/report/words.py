@@ -12,15 +12,8 @@ from rnngrad.errors import printable
 from rnngrad.report.style import NAMES
 from rnngrad.study import WEIGHTS, claims
 
-NAMED = {
-    **NAMES,
-    **WEIGHTS,
-    "column_sum": "column sum",
-    "frobenius": "Frobenius",
-    "spectral": "spectral",
-    "cell_path": "forget gates alone",
-    "hidden_path": "hidden path",
-}
+NAMED = {**NAMES, **WEIGHTS, "column_sum": "column sum", "frobenius": "Frobenius"}
+NAMED |= {"spectral": "spectral", "cell_path": "forget gates alone", "hidden_path": "hidden path"}
 
 
 def environment() -> Environment:

@@ -17,5 +17,5 @@ MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last 
 
 
 def trained(params: Params) -> dict[Padding, str]:
-    """Those of ``TRAINED`` that this study has."""
+    """Choose from ``TRAINED`` what this study has."""
     return {padding: name for padding, name in TRAINED.items() if padding in params.train.padding}

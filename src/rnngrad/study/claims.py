@@ -49,23 +49,14 @@ ONE_TANH = 0.01  # claim 11, factors per step
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as ``reports/claims.json`` holds it.
+    """A claim as ``reports/claims.json`` holds it."""
 
-    Attributes:
-        id, source: 1 to 11, and who says so.
-        verdict: what the criterion makes of the numbers.
-        condition: completes "holds only ..."; None with any other verdict.
-        measured: numbers by names such as "init/padding/total/mean".
-        interval: the number that decides, its mean over seeds with the 95% interval; None where
-            that number is an exact zero.
-    """
-
-    id: int
-    source: str
+    id: int  # 1 to 11
+    source: str  # who says so
     verdict: Verdict
-    condition: str | None
-    measured: dict[str, float]
-    interval: Interval | None
+    condition: str | None  # completes "holds only ..."; None with any other verdict
+    measured: dict[str, float]  # by names such as "init/padding/total/mean"
+    interval: Interval | None  # of the number that decides; None where that is an exact zero
 
 
 def judge_all(results: Results) -> list[Claim]:
@@ -90,22 +81,21 @@ def judge_all(results: Results) -> list[Claim]:
 
 def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
     """Claim 1: a sharp fall over 20 steps, an exact zero at the end, a sign of vanishing?"""
-    lstm = seeds[seeds["cell"] == "lstm"].dropna(subset=["log10_at_20"]).set_index("seed")
+    lstm = seeds[seeds["cell"] == "lstm"].dropna(subset=["log10_at_20"])
     true, flushed = (lstm[lstm["condition"] == name] for name in ("question", "float32_flushed"))
     if true.empty or flushed.empty:
         return None
     end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
     falls = (true["log10_at_20"] <= -SHARP).all()
-    zero, flushed_zero = np.isneginf(end).all(), np.isneginf(flushed_end).all()
+    vanished = falls and np.isneginf(flushed_end).all() and (end < SMALLEST).all()
+    ruling = falls and np.isneginf(end).all(), vanished, "in float32 that flushes to zero"
     measured = {
-        "log10_at_20": _interval(true["log10_at_20"]),
+        "log10_at_20": _interval(true, "log10_at_20"),
         "true": _ends(end),
         "flushed": _ends(flushed_end) | {"zero_from": flushed["float32_zero_from"].median()},
     }
-    vanished = falls and flushed_zero and (end < SMALLEST).all()
-    ruling = _ruling(falls and zero, vanished, "in float32 that flushes to zero")
-    interval = _interval(end) if np.isfinite(end).all() else None
-    return Claim(1, QUESTION, *ruling, _numbers(measured), interval)
+    interval = _interval(true, "log10_at_end") if np.isfinite(end).all() else None
+    return _claim(1, QUESTION, ruling, measured, interval)
 
 
 def _ends(values: pd.Series) -> dict[str, Any]:
@@ -118,16 +108,16 @@ def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
     """Claim 2: do the RNN's gradients behave better than the LSTM's?"""
     # of an exact zero there is no logarithm to compare
     finite = seeds[np.isfinite(seeds["log10_at_end"])]
-    found = {
-        name: _difference(finite[finite["condition"] == name], "log10_at_end", "rnn", "lstm")
+    leads = {
+        name: lead
         for name in COMPARED
+        if (lead := _difference(finite[finite["condition"] == name], "log10_at_end", "rnn", "lstm"))
     }
-    leads = {name: lead for name, lead in found.items() if lead is not None}
     if "question" not in leads:
         return None
     turned = [COMPARED[name] for name, lead in leads.items() if not _above_zero(lead)]
-    ruling = _ruling(not turned, _above_zero(leads["question"]), f"with {_listed(turned)}")
-    return Claim(2, QUESTION, *ruling, _numbers(leads), leads["question"])
+    ruling = not turned, _above_zero(leads["question"]), f"with {_listed(turned)}"
+    return _claim(2, QUESTION, ruling, leads, leads["question"])
 
 
 def lstm_wins(
@@ -144,15 +134,14 @@ def lstm_wins(
         better = {"accuracy": _above_zero(accuracy), "loss": _below_zero(loss)}
         wins.append(all(better.values()))
         what = "" if wins[-1] else f"{'accuracy' if better['accuracy'] else 'loss'} of "
-        ahead += [f"in {what}{_models(str(weights))}"] if any(better.values()) else []
+        ahead += [f"in {what}{_models(weights)}"] if any(better.values()) else []
     measured = {
         "scores": scores,
         "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")},
         "memory": _gradient_predicts_memory(remembered),
     }
-    ruling = _ruling(all(wins), ahead, _listed(ahead))
     least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
-    return Claim(3, QUESTION, *ruling, _numbers(measured), least)
+    return _claim(3, QUESTION, (all(wins), ahead, _listed(ahead)), measured, least)
 
 
 def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
@@ -176,17 +165,16 @@ def gate_rate(paths: pd.DataFrame) -> Claim | None:
     known = paths.dropna(subset=["total", "cell_path"])
     if known.empty:
         return None
+    known = known.assign(off=known["total"] - known["cell_path"])
     means = known.groupby(CASE, sort=False)[["total", "cell_path"]].mean()
     off = (means["total"] - means["cell_path"]).abs() / means["cell_path"].abs()
     same = off <= SAME_RATE
     rates = ["cell_path", "hidden_path", "zero_state_rate", "settled_rate"]
     counts = {"at_rest": ("settled_rate", "count"), "models": ("settled_rate", "size")}
-    at_rest = paths.groupby(CASE).agg(**counts)
-    measured = _numbers(_by_case(known, "total", rates)) | _numbers(_rows(at_rest))
-    ruling = _ruling(same.all(), same.any(), _with_cases(same))
-    worst = _of_case(known, off.idxmax())
-    interval = _interval(worst["total"] - worst["cell_path"])
-    return Claim(4, TUTORIAL_3, *ruling, measured, interval)
+    at_rest = _rows(paths.groupby(CASE).agg(**counts))
+    measured = _numbers(_by_case(known, "total", rates)) | _numbers(at_rest)
+    ruling = same.all(), same.any(), _with_cases(same)
+    return _claim(4, TUTORIAL_3, ruling, measured, _interval(known, "off", off.idxmax()))
 
 
 def late_steps(shares: pd.DataFrame) -> Claim | None:
@@ -202,9 +190,9 @@ def late_steps(shares: pd.DataFrame) -> Claim | None:
         means = chosen.groupby("cell")[["late_share", "steps_of_most"]].mean()
         measured[str(weights)] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
         if _above_zero(difference) and difference["mean"] >= MUCH:
-            much.append(_models(str(weights)))
-    ruling = _ruling(len(much) == len(by_weights), much, f"in {_listed(much)}")
-    return Claim(5, TUTORIAL_1, *ruling, _numbers(measured), difference)
+            much.append(_models(weights))
+    ruling = len(much) == len(by_weights), much, f"in {_listed(much)}"
+    return _claim(5, TUTORIAL_1, ruling, measured, difference)
 
 
 def powers_of_w(powers: pd.DataFrame) -> Claim | None:
@@ -212,17 +200,16 @@ def powers_of_w(powers: pd.DataFrame) -> Claim | None:
     known = powers.dropna(subset=["measured"])
     if known.empty:
         return None
-    known = known.assign(off=known["measured"] - known["predicted"])
-    sizes = known.assign(distance=known["off"].abs(), size=known["measured"].abs())
-    means = sizes.groupby(CASE, sort=False)[["distance", "size", "tanh_slope"]].mean()
+    known = known.assign(off=known["measured"] - known["predicted"], size=known["measured"].abs())
+    known["distance"] = known["off"].abs()
+    means = known.groupby(CASE, sort=False)[["distance", "size", "tanh_slope"]].mean()
     close = (means["distance"] <= CLOSE) | (means["distance"] <= CLOSE_SHARE * means["size"])
     linear = means["tanh_slope"] >= LINEAR
     kernel = ["spectral_radius", "largest_singular_value", "predicted"]
-    measured = _by_case(sizes, "measured", [*kernel, "tanh_slope", "last_move", "distance"])
-    where_linear = linear.any() and close[linear].all()
-    ruling = _ruling(close.all(), where_linear, "where tanh is linear")
-    interval = _interval(_of_case(known, means["distance"].idxmax())["off"])
-    return Claim(6, TUTORIAL_3, *ruling, _numbers(measured), interval)
+    measured = _by_case(known, "measured", [*kernel, "tanh_slope", "last_move", "distance"])
+    ruling = close.all(), linear.any() and close[linear].all(), "where tanh is linear"
+    interval = _interval(known, "off", means["distance"].idxmax())
+    return _claim(6, TUTORIAL_3, ruling, measured, interval)
 
 
 def blocking(influences: pd.DataFrame) -> Claim | None:
@@ -244,50 +231,46 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
         **_rows(found),
     }
     condition = "with all paths counted, not the gates alone"
-    ruling = _ruling(agrees and (off <= ROUGHLY).all(), agrees, condition)
-    worst = at[at["weights"] == off.idxmax()].set_index("seed")["gates_difference"]
-    return Claim(7, TUTORIAL_3, *ruling, _numbers(measured), _interval(worst))
+    ruling = agrees and (off <= ROUGHLY).all(), agrees, condition
+    interval = _interval(at[at["weights"] == off.idxmax()], "gates_difference")
+    return _claim(7, TUTORIAL_3, ruling, measured, interval)
 
 
-def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
+def output_gate_path(output_gates: pd.DataFrame) -> Claim:
     """Claim 8: can the LSTM explode through the output gates, and does clipping bound the step?"""
-    lstm = output_gates[output_gates["cell"] == "lstm"]
-    if lstm.empty:
-        return None
     # the factors of W_o were tried in their order until path and whole Jacobian grew
-    scaled = lstm.sort_values("factor").groupby(["weights", "seed"]).tail(1)
+    scaled = output_gates.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
     groups = scaled.groupby("weights")
     by_weights = groups["factor"].agg(lowest="min", highest="max")
     by_weights = by_weights.join(groups[["path_rate", "total_rate"]].mean())
     by_weights["grows"] = groups["grows"].all()
-    as_it_is = lstm[lstm["factor"] == 1].set_index("seed").groupby("weights")
-    rates = {str(weights): _interval(rows["path_rate"]) for weights, rows in as_it_is}
-    bounds = as_it_is[["bound_rate", "ceiling_rate"]].mean()
-    clips, clipping = _clipping(lstm.dropna(subset=["clipped_norm"]))
+    as_it_is = output_gates[output_gates["factor"] == 1].groupby("weights")
+    rates = {weights: _interval(rows, "path_rate") for weights, rows in as_it_is}
+    bounds = _rows(as_it_is[["bound_rate", "ceiling_rate"]].mean())
+    clips, clipping = _clipping(output_gates.dropna(subset=["clipped_norm"]))
     measured = {
-        "path": {w: {"rate": rate} | _rows(bounds)[w] for w, rate in rates.items()},
+        "path": {w: {"rate": rate} | bounds[w] for w, rate in rates.items()},
         "scaled": _rows(by_weights),
         "clipping": clipping,
     }
     growing = []
     for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
         span = " to ".join(str(factor) for factor in ends.unique())
-        growing.append(f"W_o times {span} in {_models(str(weights))}")
+        growing.append(f"W_o times {span} in {_models(weights)}")
     explodes = any(_above_zero(rate) for rate in rates.values())
-    ruling = _ruling(clips and explodes, clips and growing, f"with {_listed(growing)}")
+    ruling = clips and explodes, clips and growing, f"with {_listed(growing)}"
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
-    return Claim(8, TUTORIAL_3, *ruling, _numbers(measured), fastest)
+    return _claim(8, TUTORIAL_3, ruling, measured, fastest)
 
 
 def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
     """Tell whether clipping bounds the step and turns none, and by what numbers."""
-    longest = clipped.sort_values("gradient_norm").iloc[-1]
+    longest = clipped.nlargest(1, "gradient_norm")[["gradient_norm", "clipped_norm"]]
     cosine = clipped["cosine"].min()
     bounded = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING
     return bool(bounded and cosine >= 1 - ROUNDING), {
-        "gradient_norm": longest["gradient_norm"],
-        "clipped_norm": longest["clipped_norm"],
+        **longest.iloc[0],
         "smallest_cosine": cosine,
         "log10_early_to_late": clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean(),
     }
@@ -297,21 +280,20 @@ def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
     """Claim 9: is vanishing slower but still there unless all forget gates are 1?"""
     lstm = seeds[seeds["cell"] == "lstm"]
     steps = [
-        _difference(lstm, "log10_at_end", one, other, by="condition")
-        for one, other in pairwise(reversed(BIASES))
+        _difference(lstm, "log10_at_end", more, less, by="condition")
+        for less, more in pairwise(BIASES)
     ]
-    known = [step for step in steps if step is not None]
-    if len(known) < len(steps):
+    if None in steps:
         return None
-    grows = all(map(_above_zero, known))
-    by_condition = dict(list(lstm.set_index("seed").groupby("condition")["log10_at_end"]))
+    by_condition = dict(list(lstm.groupby("condition")))
     names = [name for name in (*BIASES, "chrono") if name in by_condition]
-    ends = {name: _interval(by_condition[name]) for name in names}
+    ends = {name: _interval(by_condition[name], "log10_at_end") for name in names}
     measured = {"log10_at_end": ends, "gates": _rows(openness(gates[gates["cell"] == "lstm"]))}
-    vanished = grows and all(_below_zero(end) for end in ends.values())
-    ruling = _ruling(vanished, grows, "with forget gates that are not nearly open")
+    grows = all(map(_above_zero, steps))
+    vanished = grows and all(map(_below_zero, ends.values()))
+    ruling = vanished, grows, "with forget gates that are not nearly open"
     slowest = max(ends.values(), key=lambda end: end["mean"])
-    return Claim(9, TUTORIAL_3, *ruling, _numbers(measured), slowest)
+    return _claim(9, TUTORIAL_3, ruling, measured, slowest)
 
 
 def openness(gates: pd.DataFrame, above: float = OPEN) -> pd.DataFrame:
@@ -332,9 +314,9 @@ def one_path(paths: pd.DataFrame) -> Claim | None:
     together, slowest = lost <= CANCELLED, float(np.nanmax(means.to_numpy()))
     measured = {"slowest": slowest, "cases": _rows(means.assign(below_largest_path=lost))}
     some = "where there is such a path" if together.all() else _with_cases(together)
-    ruling = _ruling(together.all() and slowest >= 0, together.any(), some)
-    interval = _interval(_of_case(paths, lost.idxmax())["below_largest_path"])
-    return Claim(10, TUTORIAL_3, *ruling, _numbers(measured), interval)
+    ruling = together.all() and slowest >= 0, together.any(), some
+    interval = _interval(paths, "below_largest_path", lost.idxmax())
+    return _claim(10, TUTORIAL_3, ruling, measured, interval)
 
 
 def varying_gates(paths: pd.DataFrame) -> Claim | None:
@@ -343,21 +325,27 @@ def varying_gates(paths: pd.DataFrame) -> Claim | None:
     words = spread[spread.index.get_level_values("input") == "words"]
     if words.empty:
         return None
-    sizes = paths.assign(tanh_factors=paths["tanh_factors"].abs())
-    passed = sizes.groupby(CASE)["tanh_factors"].mean().dropna()
+    passed = paths["tanh_factors"].abs().groupby([paths[name] for name in CASE]).mean().dropna()
     one_tanh = len(passed) > 0 and (passed <= ONE_TANH).all()
     gates_vary, on_words = (spread > VARIES).all(), (words > VARIES).all()
-    ruling = _ruling(gates_vary and one_tanh, on_words, "on words, for the gates alone")
+    ruling = gates_vary and one_tanh, on_words, "on words, for the gates alone"
     measured = _by_case(paths, "tanh_factors", ["gate_std", "log10_tanh_factor"])
-    interval = _interval(_of_case(paths, words.idxmin())["gate_std"])
-    return Claim(11, TUTORIAL_2, *ruling, _numbers(measured), interval)
+    interval = _interval(paths, "gate_std", words.idxmin())
+    return _claim(11, TUTORIAL_2, ruling, measured, interval)
 
 
-def _ruling(holds: object, sometimes: object, condition: str) -> tuple[Verdict, str | None]:
-    """The verdict, and the condition where the claim holds ``sometimes`` only."""
-    if holds:
-        return "holds", None
-    return ("holds only if", condition) if sometimes else ("does not hold", None)
+def _claim(
+    number: int,
+    source: str,
+    ruling: tuple[object, object, str],
+    measured: Mapping[str, Any],
+    interval: Interval | None,
+) -> Claim:
+    """A claim by its ruling: whether it holds, whether under a condition only, and under which."""
+    holds, sometimes, condition = ruling
+    verdict: Verdict = "holds" if holds else "holds only if" if sometimes else "does not hold"
+    only = condition if verdict == "holds only if" else None
+    return Claim(number, source, verdict, only, _numbers(measured), interval)
 
 
 def _numbers(measured: Mapping[str, Any], above: str = "") -> dict[str, float]:
@@ -380,15 +368,12 @@ def _rows(table: pd.DataFrame) -> dict[Any, Any]:
 
 def _by_case(frame: pd.DataFrame, column: str, means: list[str]) -> dict[str, Any]:
     """By "weights/input", the interval of one column and the means of others."""
-    found = _rows(frame.groupby(CASE, sort=False)[means].mean())
-    for (weights, kind), rows in frame.groupby(CASE, sort=False):
+    cases = frame.groupby(CASE, sort=False)
+    found = _rows(cases[means].mean())
+    for name, (_, rows) in zip(found, cases, strict=True):
         if rows[column].notna().any():
-            found[f"{weights}/{kind}"][column] = _interval(rows.set_index("seed")[column])
+            found[name][column] = _interval(rows, column)
     return found
-
-
-def _of_case(frame: pd.DataFrame, case: Hashable) -> pd.DataFrame:
-    return frame.set_index(CASE).loc[[case]].set_index("seed")
 
 
 def _with_cases(chosen: pd.Series) -> str:
@@ -396,7 +381,7 @@ def _with_cases(chosen: pd.Series) -> str:
     return _listed([f"on {kind} in {_models(weights)}" for weights, kind in index])
 
 
-def _models(weights: str) -> str:
+def _models(weights: Any) -> str:
     """Such as "untrained models"; those whose kernel is scaled are untrained, too."""
     return "untrained models" if weights == "init" else f"models {WEIGHTS[weights]}"
 
@@ -406,25 +391,24 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _interval(values: pd.Series) -> Interval:
-    """The interval of one number per seed, in the order of the seeds; NaN are left out."""
-    return mean_interval(values.dropna().sort_index().tolist())
+def _interval(frame: pd.DataFrame, column: str, case: Hashable = None) -> Interval:
+    """The interval of one number per seed, of all rows or a case's; NaN are left out."""
+    rows = frame if case is None else frame.set_index(CASE).loc[[case]]
+    return mean_interval(rows.sort_values("seed")[column].dropna().tolist())
 
 
 def _difference(
     frame: pd.DataFrame, column: str, one: str, other: str, by: str = "cell"
 ) -> Interval | None:
     """The interval of ``one`` minus ``other`` over the seeds of both; None below two of these."""
-    by_seed = frame.pivot_table(index="seed", columns=by, values=column)
-    if not {one, other} <= {*by_seed.columns}:
-        return None
-    differences = (by_seed[one] - by_seed[other]).dropna()
-    return _interval(differences) if len(differences) > 1 else None
+    by_seed = frame.pivot_table(column, "seed", by).reindex(columns=[one, other]).dropna()
+    differences = by_seed[one] - by_seed[other]
+    return mean_interval(differences.tolist()) if len(differences) > 1 else None
 
 
-def _above_zero(interval: Interval) -> bool:
-    return interval["low"] is not None and interval["low"] > 0
+def _above_zero(interval: Interval | None) -> bool:
+    return interval is not None and (interval["low"] or 0) > 0
 
 
 def _below_zero(interval: Interval) -> bool:
-    return interval["high"] is not None and interval["high"] < 0
+    return (interval["high"] or 0) < 0

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from rnngrad.intervals import change_per_step, log10_mean
 from rnngrad.params import Setting
-from rnngrad.study.results import NAMES, read_arrays
+from rnngrad.study.results import read_arrays
 from rnngrad.study.runs import Condition, job_name
 
+NAMES = ["condition", "factor", "cell"]
 STEPS = (20, 100, 400, 1383)
-RATES = [f"decades_per_step_{name}" for name in ("padding", "tokens")]
-ENDS = [f"log10_at_{step}" for step in (*STEPS, "end")]
-NUMBERS = ["examples", *ENDS, "float32_zero_from", *RATES, "horizon"]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
 # log10 of the smallest number that an arithmetic holds with all its digits
 F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
@@ -45,16 +43,16 @@ def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFram
         start = math.log10(found["units"]) / 2 if reading.statistic == "frobenius" else 0.0
         curve, numbers = curve_numbers(found[reading.statistic], words, start, reading)
         numbers["float32_zero_from"] = int(true["zero_from"]) or np.nan
-        rows.append({"condition": name, "factor": factor, "cell": run.cell, "seed": run.seed})
-        rows[-1] |= numbers
+        names = {"condition": name, "factor": factor, "cell": run.cell, "seed": run.seed}
+        rows.append(names | numbers)
         curves.append(curve.reset_index().assign(condition=name, cell=run.cell))
-    return pd.DataFrame(rows, columns=[*NAMES, "seed", *NUMBERS]), pd.concat(curves)
+    return pd.DataFrame(rows), pd.concat(curves)
 
 
 def curve_numbers(
     log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Setting
 ) -> tuple[pd.Series, dict[str, float]]:
-    """log10 of the mean over examples by step (from 1), and ``NUMBERS`` but float32_zero_from.
+    """log10 of the mean over examples by step (from 1), and numbers of it; no float32_zero_from.
 
     ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps
     (from 0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0.
@@ -66,8 +64,9 @@ def curve_numbers(
     T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
     padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
     from_start = np.insert(log10, 0, start, axis=1)
-    numbers: dict[str, float] = {"examples": len(log10), "log10_at_end": float(curve[T])}
+    numbers: dict[str, float] = {"examples": len(log10)}
     numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}
+    numbers |= {"log10_at_end": float(curve[T]), "float32_zero_from": np.nan}
     for name, ranges in (("padding", padding), ("tokens", words)):
         held = [_held(row, own, smallest) for row, own in zip(log10, ranges, strict=True)]
         numbers[f"decades_per_step_{name}"] = change_per_step(from_start, held)
@@ -83,12 +82,10 @@ def _held(row: NDArray[np.float64], own: range, smallest: float) -> range:
 
 def _horizon(curve: pd.Series, start: float) -> float:
     """First step at which a tenth of the identity's value or less is left; NaN if never."""
-    below = np.flatnonzero(curve.to_numpy() <= start - 1)
-    if not len(below):
+    if not (curve <= start - 1).any():
         return np.nan
-    first = int(below[0])
-    steps, values = [0, *curve.index], [start, *curve]
-    (last, step), (before, value) = steps[first : first + 2], values[first : first + 2]
+    first = int(np.argmax(curve <= start - 1))
+    (last, step), (before, value) = ([0, *curve.index][first:][:2], [start, *curve][first:][:2])
     if step - last == 1 or not math.isfinite(value):
         return step
     # between two recorded steps the curve is taken to be straight
@@ -98,7 +95,7 @@ def _horizon(curve: pd.Series, start: float) -> float:
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """Medians by condition and cell; steps to which half of the seeds never come are missing."""
     never = dict.fromkeys(COUNTS, np.inf)
-    medians = seeds.fillna(never).groupby(NAMES, sort=False)[NUMBERS].median()
+    medians = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False).median()
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
     return medians.reset_index()
 

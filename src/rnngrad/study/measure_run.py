@@ -26,10 +26,8 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
     words are the ranges of steps (from 0) at which the examples read words; units is H. The
     arithmetic log has all statistics, and zero_from, see :func:`float32_zero_from`, 0 for never;
     the others (float64, float32, float32_flushed) have the column sum. ``embed`` is the folder of
-    that stage, ``training`` as in `open_model`.
-
-    Raises:
-        InputError: the embedding or the weights are missing or another model's.
+    that stage, ``training`` as in `open_model`. An embedding or weights that are missing, or
+    another model's, are an `InputError`.
     """
     model = open_model(run, load_embedding(embed), *training)
     words = np.array([(words.start, words.stop) for words in model.inputs.words])

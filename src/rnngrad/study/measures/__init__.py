@@ -1,4 +1,4 @@
-"""The measures that are taken of every model: a file each, called like the CSV that it makes."""
+"""The measures that are taken of every model: a function each, called like the CSV it makes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.batches import load_embedding
-from rnngrad.params import TrainParams
 from rnngrad.study.measures import (
     curves,
     gates,
@@ -16,9 +15,7 @@ from rnngrad.study.measures import (
     paths,
     powers,
     reach,
-    remembered,
     shares,
-    tutorial,
 )
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
@@ -29,30 +26,21 @@ def measure_model(folder: Path, *model: Any) -> None:
     """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
     ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
-    example.
-
-    Raises:
-        InputError: the embedding or the weights are missing or another model's.
+    example. An embedding or weights that are missing, or another model's, are an `InputError`.
     """
-    tables = _measures(folder, *model) if model else {"tutorial": tutorial.tutorial()}
+    tables = _measures(folder, *model) if model else {"tutorial": shares.tutorial()}
     for name, table in tables.items():
         digits = "%.6g" if name == "gates" else "%.6f"
         table.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
 
 
 def _measures(
-    folder: Path,
-    run: Run,
-    spectral_steps: int,
-    embed: Path,
-    file: Path,
-    train: TrainParams,
-    predictions: Path | None,
+    folder: Path, run: Run, spectral: int, embed: Path, predictions: Path | None, *training: Any
 ) -> dict[str, pd.DataFrame]:
     embedding = load_embedding(embed)
-    model = open_model(run, embedding, file, train)
+    model = open_model(run, embedding, *training)
     passage = open_passage(model, embedding)
-    steps = curves.log_spaced_steps(model.inputs.x.shape[1], spectral_steps)
+    steps = curves.log_spaced_steps(model.inputs.x.shape[1], spectral)
     log10 = curves.jacobian_curves(model, steps, paths=run.cell == "lstm")
     tables = {
         "curves": curves.over_comments(run, log10),
@@ -61,13 +49,11 @@ def _measures(
     }
     tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:
-        its = read_result(predictions, "comment", "label", "probability")
-        tables["remembered"] = remembered.remembered(model, embedding, its)
+        tables["remembered"] = reach.remembered(model, embedding, read_result(predictions))
     if run.cell == "rnn":
-        tables["powers"] = powers.powers(model, log10["frobenius"])
-        if run.weights == "init":
-            own = tables["powers"].assign(weights="init")
-            tables["powers"] = pd.concat([own, powers.powers_at_radii(model)])
+        scaled = [powers.powers_at_radii(model)] if run.weights == "init" else []
+        own = powers.powers(model, log10["frobenius"]).assign(weights=run.weights)
+        tables["powers"] = pd.concat([own, *scaled])
     else:
         tables["gates"] = gates.gates(model)
     if run.cell == "lstm":

@@ -24,16 +24,11 @@ def jacobian_curves(
     model: Opened, spectral_steps: list[int], *, paths: bool = False
 ) -> dict[str, NDArray[np.float64]]:
     """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's ``paths`` are two more."""
-    found = rnngrad.jacobian_curves(
-        model.module,
-        model.inputs.x,
-        model.start,
-        state=model.run.state,
-        lengths=model.inputs.lengths,
-        statistics=(*STATISTICS, "hidden_path") if paths else STATISTICS,
-        spectral_steps=spectral_steps,
-    )
-    names = (*STATISTICS, "hidden_path", "cell_path") if paths else STATISTICS
+    state, lengths = model.run.state, model.inputs.lengths
+    names = (*STATISTICS, "hidden_path") if paths else STATISTICS
+    how = {"statistics": names, "spectral_steps": spectral_steps}
+    found = rnngrad.jacobian_curves(*model.problem, state=state, lengths=lengths, **how)
+    names += ("cell_path",) if paths else ()
     return {name: getattr(found, f"log10_{name}") for name in names}
 
 

@@ -15,8 +15,7 @@ BINS = 50
 def trajectories(model: Opened) -> Iterator[Trajectory]:
     """The trajectory of every example, one at a time: all at once they may take gigabytes."""
     for b in range(len(model.inputs.x)):
-        one = model.of(slice(b, b + 1))
-        yield trajectory(one.module, one.inputs.x, one.start)
+        yield trajectory(*model.of(slice(b, b + 1)).problem)
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:
@@ -42,7 +41,7 @@ def gates(model: Opened) -> pd.DataFrame:
             sums[name] += float(chosen.sum())
     tables = []
     for name, own in counts.items():
-        if own.any():
-            shares = pd.DataFrame({"input": name, "activation": (edges[:-1] + edges[1:]) / 2})
-            tables.append(shares.assign(share=own / own.sum(), mean=sums[name] / own.sum()))
+        if n := own.sum():
+            shares = {"input": name, "activation": (edges[:-1] + edges[1:]) / 2, "share": own / n}
+            tables.append(pd.DataFrame({**shares, "mean": sums[name] / n}))
     return pd.concat(tables, ignore_index=True)

@@ -11,8 +11,6 @@ gate; an RNN has none).
 s is c for an LSTM, with h_k left as it was, and h otherwise.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +19,7 @@ from torch.nn.functional import normalize
 
 import rnngrad
 from rnngrad.study.measures.gates import memory_gate
-from rnngrad.study.runs.open_model import Opened, State, each
+from rnngrad.study.runs.open_model import Opened, State, each, state_after
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -34,14 +32,11 @@ RESOLVED = 1e-12
 def influences(model: Opened) -> pd.DataFrame:
     """Forward influence of a state on later ones, beside the gradient and the product of gates.
 
-    Everything is computed in float64, in random directions v.
-
-    Returns:
-        A row per perturbation (eps) and lag (t - k), over comments, steps k and directions.
-        resolved: share of samples whose move stands clear of float64's rounding; only these count.
-        log10_forward, log10_backward, log10_gates are medians; u is taken of the small move.
-        backward_difference, gates_difference: median distance from log10_forward, in decades.
-        gates_correlation: Pearson's, of log10_gates and log10_forward.
+    A row per perturbation (eps) and lag (t - k), over comments, steps k and random directions v, in
+    float64. resolved: share of samples whose move stands clear of rounding; only these count.
+    log10_forward, log10_backward, log10_gates are medians; u is taken of the small move.
+    backward_difference, gates_difference: median distance from log10_forward, in decades.
+    gates_correlation: Pearson's, of log10_gates and log10_forward.
     """
     _, module, _, inputs, start = model.double()
     module.requires_grad_(False)
@@ -69,7 +64,19 @@ def influences(model: Opened) -> pd.DataFrame:
             move = (there[t] - s_t).norm(dim=1)
             resolved = move > RESOLVED * s_t.norm(dim=1)
             sizes = (move / (eps * size), backward, gates[t])
-            rows.append({"perturbation": eps, "lag": t + 1} | _compared(sizes, resolved))
+            ahead, back, gate = (pd.Series(each[resolved].log10().numpy()) for each in sizes)
+            row = {
+                "perturbation": eps,
+                "lag": t + 1,
+                "resolved": resolved.double().mean().item(),
+                "log10_forward": ahead.median(),
+                "log10_backward": back.median(),
+                "log10_gates": gate.median(),
+                "backward_difference": (back - ahead).abs().median(),
+                "gates_difference": (gate - ahead).abs().median(),
+                "gates_correlation": gate.corr(ahead),
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -78,7 +85,7 @@ def _samples(module: nn.RNNBase, x: Tensor, start: State) -> tuple[Tensor, State
     T = x.shape[1]
     reach = max(lag for lag in LAGS if lag <= T)
     begins = sorted({round(k) for k in np.linspace(0, T - reach, STARTS)})
-    states = [module(x[:, :k], start)[1] if k else start for k in begins]
+    states = [state_after(module, x[:, :k], start) for k in begins]
     inputs = torch.cat([x[:, k : k + reach] for k in begins]).repeat(DIRECTIONS, 1, 1)
     return inputs, each(lambda *s: torch.cat(s, dim=1).repeat(1, DIRECTIONS, 1), *states)
 
@@ -94,16 +101,3 @@ def _run(module: nn.RNNBase, x: Tensor, state: State, s_k: Tensor) -> list[Tenso
 
 def _s(state: State) -> Tensor:
     return (state[1] if isinstance(state, tuple) else state)[0]
-
-
-def _compared(sizes: Iterable[Tensor], resolved: Tensor) -> dict[str, float]:
-    ahead, back, gate = (pd.Series(size[resolved].log10().numpy()) for size in sizes)
-    return {
-        "resolved": resolved.double().mean().item(),
-        "log10_forward": ahead.median(),
-        "log10_backward": back.median(),
-        "log10_gates": gate.median(),
-        "backward_difference": (back - ahead).abs().median(),
-        "gates_difference": (gate - ahead).abs().median(),
-        "gates_correlation": gate.corr(ahead),
-    }

@@ -30,48 +30,36 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 def output_gates(model: Opened) -> pd.DataFrame:
     """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
 
-    It is taken of two comments and 50 steps at most, in float64.
-
-    Returns:
-        A row per factor, up to the first at which path_rate is positive, or 256.
-        path_rate, bound_rate, ceiling_rate: log10 of the norms above per step, means over comments.
-        In the first and last row alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step,
-        the identity's being 0, from eight random directions); gradient_norm, clipped_norm, cosine
-        (of dL/dW_hh before and after clipping to the norm 1, and between the two);
-        log10_early_to_late (the part of dL/dW_hh of the first half of the steps over the other's).
+    A row per factor, up to the first at which path_rate is positive, or 256; of two comments and 50
+    steps at most, in float64. path_rate, bound_rate, ceiling_rate: log10 of the norms above per
+    step, means over comments. In the first and last row alone: total_rate (log10 of
+    ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0, from eight random directions);
+    gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after clipping to the norm 1, and
+    between the two); log10_early_to_late (of dL/dW_hh, the first half of the steps over the other).
     """
     H, rows = model.module.hidden_size, []
     model = model.of(slice(COMMENTS))
-    inputs = model.inputs._replace(x=model.inputs.x[:, :STEPS])
-    model = model._replace(inputs=inputs)
+    x = model.inputs.x[:, :STEPS]
+    model = model._replace(inputs=model.inputs._replace(x=x))
     norm = torch.linalg.matrix_norm(model.kernel[3 * H :], 2).item()
+    how = {"state": "full", "method": "sketch", "statistics": ["frobenius"]}
     for factor in FACTORS:
         scaled = model.double()
         W_o = scaled.kernel[3 * H :]  # torch stacks the gates as i, f, g, o
         W_o *= factor
-        row = {"factor": factor} | _path_rates(scaled, W_o, factor * norm)
-        last = row["path_rate"] > 0 or factor == FACTORS[-1]
+        rows.append({"factor": factor} | _path_rates(scaled, W_o, factor * norm))
+        last = rows[-1]["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
-            curves = rnngrad.jacobian_curves(
-                scaled.module,
-                scaled.inputs.x,
-                scaled.start,
-                state="full",
-                method="sketch",
-                statistics=["frobenius"],
-                seed=model.run.inputs_seed,
-            )
+            curves = rnngrad.jacobian_curves(*scaled.problem, **how, seed=model.run.inputs_seed)
             gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * H) / 2
-            row["total_rate"] = float(gained) / inputs.x.shape[1]
-            row |= _clipping(scaled)
-        rows.append(row)
+            rows[-1] |= {"total_rate": float(gained) / x.shape[1]} | _clipping(scaled)
         if last:
             break
     return pd.DataFrame(rows)
 
 
 def _path_rates(model: Opened, W_o: Tensor, norm: float) -> dict[str, float]:
-    K = output_gate_factors(model.module, model.inputs.x, model.start)
+    K = output_gate_factors(*model.problem)
     # a cell state of zero stays zero until a word has a vector: there is no path yet
     begun = (K != 0).any(dim=2).all(dim=1)
     K = K[int(begun.byte().argmax()) :]

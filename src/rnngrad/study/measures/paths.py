@@ -16,7 +16,6 @@ dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +27,7 @@ import rnngrad
 from rnngrad.intervals import change_per_step
 from rnngrad.probe import Trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
-from rnngrad.study.runs.inputs import most_of_both, settled_ranges
-from rnngrad.study.runs.open_model import Opened
+from rnngrad.study.runs.open_model import Inputs, Opened
 
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
@@ -41,30 +39,33 @@ Array = NDArray[np.float64]
 def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     """Rates of the paths of an LSTM, and what the gates do meanwhile.
 
-    Args:
-        model: the LSTM.
-        curves: log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
-            ``cell_path`` and ``hidden_path``, (B, T).
+    ``curves`` are log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
+    ``cell_path`` and ``hidden_path``, (B, T). A row per input (padding | words) that occurs:
 
-    Returns:
-        A row per input (padding | words) that occurs. Columns:
-        steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
-        total, cell_path, hidden_path: decades per step.
-        below_largest_path: by how many decades the total lies below both parts at the most.
-        gate_std: deviation of a forget gate over a comment, the median over units and comments.
-        tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment
-            around the change of inputs; NaN where it lacks this input.
-        log10_tanh_factor: mean of log10 of o tanh'(c).
-        zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on
-            padding, at the zero state and where padding comes to rest; NaN where it does not.
+    steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
+    total, cell_path, hidden_path: decades per step.
+    below_largest_path: by how many decades the total lies below both parts at the most.
+    gate_std: deviation of a forget gate over a comment, the median over units and comments.
+    tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment around
+        the change of inputs; NaN where it lacks this input.
+    log10_tanh_factor: mean of log10 of o tanh'(c).
+    zero_state_rate, settled_rate: decades per step that the one-step Jacobian predicts on padding,
+        at the zero state and where padding comes to rest; NaN where it does not.
     """
-    module, ranges = model.module, model.inputs.ranges()
-    counting, longest = settled_ranges(ranges), most_of_both(ranges)
-    seen, factors = [], {}
-    for example, path in enumerate(trajectories(model)):
-        seen += [_seen(path, name, own[example]) for name, own in counting.items() if own[example]]
-        if example == longest:
-            factors = _tanh_factors_per_step(model, example, path)
+    module, inputs = model.module, model.inputs
+    ranges, counting = inputs.ranges(), inputs.ranges(settled=True)
+    seen, factors, longest = [], {}, inputs.most_of_both()
+    for b, path in enumerate(trajectories(model)):
+        with np.errstate(divide="ignore"):
+            log10_through = np.log10(path.factors.maps().through[0]).mean(axis=1)
+        for name, steps in ((name, own[b]) for name, own in counting.items() if own[b]):
+            at = slice(steps.start, steps.stop)
+            found = {"input": name, "log10_through": log10_through[at]}
+            found["spread"] = memory_gate(path)[0, at].std(axis=0)
+            found["last_step"] = state_at(path, steps[-1]), state_at(path, steps.stop)
+            seen.append(found)
+        if b == longest:
+            factors = _tanh_factors_per_step(model, b, path)
     below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
     for name, found in pd.DataFrame(seen).groupby("input"):
         own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
@@ -76,10 +77,10 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             "total": change_per_step(curves["frobenius"], begun),
             "cell_path": change_per_step(curves["cell_path"], begun),
             "hidden_path": change_per_step(curves["hidden_path"], begun),
-            "below_largest_path": float(max(below[b, own].max() for b, own in all_steps if own)),
-            "gate_std": float(np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower")),
+            "below_largest_path": max(below[b, own].max() for b, own in all_steps if own),
+            "gate_std": np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower"),
             "tanh_factors": factors[str(name)],
-            "log10_tanh_factor": float(np.concatenate([*found["log10_through"]]).mean()),
+            "log10_tanh_factor": np.concatenate([*found["log10_through"]]).mean(),
             "zero_state_rate": np.nan,
             "settled_rate": np.nan,
         }
@@ -88,19 +89,6 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             row["settled_rate"] = rate_at_settled_state(module, found["last_step"])
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _seen(path: Trajectory, name: str, steps: range) -> dict[str, Any]:
-    """By step the mean of log10 of o tanh'(c), by unit the gate's deviation, the last states."""
-    own = slice(steps.start, steps.stop)
-    with np.errstate(divide="ignore"):
-        log10_through = np.log10(path.factors.maps().through[0, own]).mean(axis=1)
-    return {
-        "input": name,
-        "log10_through": log10_through,
-        "spread": memory_gate(path)[0, own].std(axis=0),
-        "last_step": (state_at(path, steps[-1]), state_at(path, steps.stop)),
-    }
 
 
 def state_at(path: Trajectory, t: int) -> Array:
@@ -134,18 +122,17 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
 
 def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
-    inputs = model.inputs
-    T, words = inputs.x.shape[1], inputs.words[example]
-    change = words.start or words.stop % T
-    first, stop = max(change - WINDOW, 0), min(change + WINDOW, T)
+    x, words = model.inputs.x, model.inputs.words[example]
+    change = words.start or words.stop % x.shape[1]
+    first, stop = max(change - WINDOW, 0), min(change + WINDOW, x.shape[1])
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
-    part = rnngrad.trajectory(model.module, inputs.x[example, None, first:stop], (h, c))
-    within = {
-        name: [range(max(own[example].start, first) - first, min(own[example].stop, stop) - first)]
-        for name, own in inputs.ranges().items()
-    }
-    found = tanh_factors(part)[None]
-    return {name: change_per_step(found, own) for name, own in settled_ranges(within).items()}
+    near = Inputs(
+        x[example, None, first:stop],
+        [range(max(words.start, first) - first, min(words.stop, stop) - first)],
+        model.inputs.lengths[example, None].clamp(max=stop) - first,
+    )
+    found = tanh_factors(rnngrad.trajectory(model.module, near.x, (h, c)))[None]
+    return {name: change_per_step(found, own) for name, own in near.ranges(settled=True).items()}
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:

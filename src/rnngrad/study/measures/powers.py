@@ -18,7 +18,6 @@ from torch import Tensor
 
 import rnngrad
 from rnngrad.intervals import change_per_step
-from rnngrad.study.runs.inputs import most_of_both, settled_ranges
 from rnngrad.study.runs.open_model import Opened
 
 SCALED_TO = (0.9, 1.1)  # spectral radii
@@ -27,33 +26,30 @@ SCALED_TO = (0.9, 1.1)  # spectral radii
 def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
     """The decay of a tanh RNN's log10 ||d h_t/d h_0||_F (B, T), and what its kernel predicts.
 
-    Returns:
-        A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
-        W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
-        tanh' over units and steps); last_move (the most that any unit moves in the last step of
-        this input, median over comments). The first 100 steps of a comment's padding do not count.
+    A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
+    W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
+    tanh' over units and steps); last_move (the most that any unit moves in the last step of this
+    input, median over comments). The first 100 steps of a comment's padding do not count.
     """
-    W, rows = model.kernel.double(), []
-    radius, h_0 = spectral_radius(W), cast("Tensor", model.start)
+    W, radius = model.kernel.double(), spectral_radius(model.kernel.double())
+    kernel = {
+        "spectral_radius": radius,
+        "largest_singular_value": float(torch.linalg.matrix_norm(W, 2)),
+        "predicted": float(np.log10(radius)),
+    }
+    rows, h_0 = [], cast("Tensor", model.start)
     with torch.no_grad():
         h = model.module(model.inputs.x, h_0)[0].double()
     slopes = (1 - h.square()).numpy().mean(axis=2)
     moves = torch.diff(h, dim=1, prepend=h_0[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
-    for name, ranges in settled_ranges(model.inputs.ranges()).items():
+    for name, ranges in model.inputs.ranges(settled=True).items():
         read = [(b, steps) for b, steps in enumerate(ranges) if steps]
         if read:
-            at = [slopes[b, steps.start : steps.stop] for b, steps in read]
-            rows.append(
-                {
-                    "input": name,
-                    "spectral_radius": radius,
-                    "largest_singular_value": float(torch.linalg.matrix_norm(W, 2)),
-                    "predicted": float(np.log10(radius)),
-                    "measured": change_per_step(log10, ranges),
-                    "tanh_slope": float(np.concatenate(at).mean()),
-                    "last_move": float(np.median([moves[b, steps[-1]] for b, steps in read])),
-                }
-            )
+            slope = np.concatenate([slopes[b, steps.start : steps.stop] for b, steps in read])
+            row = {"input": name, **kernel, "measured": change_per_step(log10, ranges)}
+            row["tanh_slope"] = slope.mean()
+            row["last_move"] = np.median([moves[b, steps[-1]] for b, steps in read])
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -64,21 +60,12 @@ def spectral_radius(W: Tensor) -> float:
 
 def powers_at_radii(model: Opened) -> pd.DataFrame:
     """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
-    one, tables = most_of_both(model.inputs.ranges()), []
+    one, tables = model.inputs.most_of_both(), []
     for radius in SCALED_TO:
         # few directions are soonest carried on in float64, many steps at a time
         scaled = model.of(slice(one, one + 1)).double()
-        W = scaled.kernel
-        W *= radius / spectral_radius(W)
-        _, module, _, inputs, start = scaled
-        curves = rnngrad.jacobian_curves(
-            module,
-            inputs.x,
-            start,
-            lengths=inputs.lengths,
-            method="sketch",
-            statistics=["frobenius"],
-        )
-        table = powers(scaled, curves.log10_frobenius)
-        tables.append(table.assign(weights=f"radius {radius}"))
+        scaled.kernel.mul_(radius / spectral_radius(scaled.kernel))
+        how = {"lengths": scaled.inputs.lengths, "method": "sketch", "statistics": ["frobenius"]}
+        log10 = rnngrad.jacobian_curves(*scaled.problem, **how).log10_frobenius
+        tables.append(powers(scaled, log10).assign(weights=f"radius {radius}"))
     return pd.concat(tables, ignore_index=True)

@@ -16,34 +16,24 @@ Jobs = dict[str, tuple[Any, ...]]
 
 
 class Run(BaseModel, frozen=True):
-    """One model, its inputs and its initial state: equal runs are equal objects.
-
-    Attributes:
-        cell, seed: the kind of model, and the seed of its weights.
-        weights: those in a file from before (init) or after training (a value of `TRAINED`), or
-            initial: drawn as initializer, forget_bias, units and state_nonlinearity say.
-        input: comments | stream | emptied_comments | random_tokens.
-        padding: pre | none; none for all input but comments.
-        steps: the words kept of a comment, or all steps; None stands for the longest comment's.
-        examples, inputs_seed: how many are drawn, and which.
-        features: the number of features that are read; None stands for all.
-        initial_state, state_seed: zero | uniform, and the seed of the latter.
-    """
+    """One model, its inputs and its initial state: equal runs are equal objects."""
 
     cell: str
-    seed: int
+    seed: int  # of the weights
+    # in a file from before (init) or after training (a value of `TRAINED`); or initial, which are
+    # drawn as the next four say
     weights: str
     initializer: str | None = None
     forget_bias: float | None = None
     units: int | None = None
     state_nonlinearity: str | None = None
-    input: str
-    padding: Padding
-    steps: int | None
+    input: str  # comments | stream | emptied_comments | random_tokens
+    padding: Padding  # none for all input but comments
+    steps: int | None  # or words kept of a comment; None stands for the longest comment's
     examples: int
-    inputs_seed: int
-    features: int | None = None
-    initial_state: str
+    inputs_seed: int  # which examples are drawn
+    features: int | None = None  # how many are read; None stands for all
+    initial_state: str  # zero | uniform
     state_seed: int
 
     @property
@@ -53,10 +43,7 @@ class Run(BaseModel, frozen=True):
 
 
 class Condition(NamedTuple):
-    """A case of params.yaml, for one cell and seed.
-
-    What it reads from its run is the setting's arithmetic, statistic and halved_mean.
-    """
+    """A case of params.yaml for one cell and seed: its run, and the setting that reads from it."""
 
     name: str
     factor: str
@@ -70,25 +57,34 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
     Trained models read comments as in their training; untrained ones with padding, if any does.
     """
     probe, jobs, paddings = params.probe, Jobs(), trained(params)
+    shared: dict[str, Any] = {"input": "comments", "steps": params.embed.max_length}
+    shared |= {"examples": probe.comments, "inputs_seed": probe.seed}
+    shared |= {"initial_state": probe.initial_state, "state_seed": probe.seed}
     models = [(next(iter(paddings)), "init"), *paddings.items()]
     for seed, (padding, weights) in product(params.train_of(cell).seeds, models):
-        run = Run(
-            cell=cell,
-            seed=seed,
-            weights=weights,
-            input="comments",
-            padding=padding,
-            steps=params.embed.max_length,
-            examples=probe.comments,
-            inputs_seed=probe.seed,
-            initial_state=probe.initial_state,
-            state_seed=probe.seed,
-        )
+        run = Run(cell=cell, seed=seed, weights=weights, padding=padding, **shared)
         file, train = _training(params, run, build)
         predictions = None if weights == "init" else file.with_name("predictions.csv")
-        job = (run, probe.spectral_steps, build / "embed", file, train, predictions)
+        job = (run, probe.spectral_steps, build / "embed", predictions, file, train)
         jobs[f"{weights}-{seed}"] = job
     return jobs | ({"tutorial": ()} if cell == "lstm" else {})
+
+
+def condition_jobs(params: Params, build: Path) -> Jobs:
+    """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
+    jobs = {
+        # true values say where to look for float32's first zero
+        job_name(run, each): (run, each, build / "embed", *_training(params, run, build))
+        for _, _, run, reading in conditions_of(params)
+        for each in ("log", reading.arithmetic)
+    }
+
+    def order(name: str) -> tuple[bool, bool, int]:
+        # what takes long comes first, so that no core is left alone with it in the end
+        run, arithmetic, *_ = jobs[name]
+        return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
+
+    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def probe(folder: Path, *job: Any) -> None:
@@ -97,23 +93,6 @@ def probe(folder: Path, *job: Any) -> None:
     from rnngrad.study.measures import measure_model
 
     measure_model(folder, *job)
-
-
-def condition_jobs(params: Params, build: Path) -> Jobs:
-    """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
-    jobs = Jobs()
-    for _, _, run, reading in conditions_of(params):
-        # true values say where to look for float32's first zero
-        for arithmetic in ("log", reading.arithmetic):
-            job = (run, arithmetic, build / "embed", *_training(params, run, build))
-            jobs[job_name(run, arithmetic)] = job
-
-    def order(name: str) -> tuple[bool, bool, int]:
-        # what takes long comes first, so that no core is left alone with it in the end
-        run, arithmetic, *_ = jobs[name]
-        return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
-
-    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def job_name(run: Run, arithmetic: str) -> str:
@@ -140,15 +119,12 @@ def conditions_of(params: Params) -> Iterator[Condition]:
     for case in conditions.cases:
         setting, factor = conditions.setting_of(case), conditions.factor_of(case)
         for cell in setting.cells:
-            for seed in _seeds(params, setting, cell):
+            seeds = conditions.seeds
+            if setting.weights == "trained":
+                known = cell in params.cells and setting.trained_with in params.train.padding
+                seeds = params.train_of(cell).seeds if known else []
+            for seed in seeds:
                 yield Condition(case, factor, _run_of(params, setting, cell, seed), setting)
-
-
-def _seeds(params: Params, setting: Setting, cell: str) -> list[int]:
-    if setting.weights == "initial":
-        return params.conditions.seeds
-    known = cell in params.cells and setting.trained_with in params.train.padding
-    return params.train_of(cell).seeds if known else []
 
 
 def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:
@@ -157,15 +133,10 @@ def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:
     kind = "stream" if setting.input == "comments" and unpadded else setting.input
     # all emptied comments are alike
     examples = {"stream": conditions.streams, "emptied_comments": 1}.get(kind, conditions.comments)
-    changes: dict[str, Any] = {
-        "cell": cell,
-        "seed": seed,
-        "input": kind,
-        "padding": setting.padding if kind == "comments" else "none",
-        "examples": examples,
-        "inputs_seed": conditions.seed,
-        "state_seed": 1000 * conditions.seed + seed,  # another state for every weight seed
-    }
+    changes: dict[str, Any] = {"cell": cell, "seed": seed, "input": kind, "examples": examples}
+    changes["padding"] = setting.padding if kind == "comments" else "none"
+    changes["inputs_seed"] = conditions.seed
+    changes["state_seed"] = 1000 * conditions.seed + seed  # another state for every weight seed
     if setting.weights == "trained":
         changes["weights"] = TRAINED[setting.trained_with]
         changes |= dict.fromkeys(("initializer", "forget_bias", "units", "state_nonlinearity"))

@@ -5,33 +5,68 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from rnngrad.data.batches import CommentBatches
+from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
 from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.inputs import Embedding, Inputs, inputs_of, passage_of
 
+SETTLING = 100  # steps of padding after which the initial state has faded
+
+Embedding = tuple[TokenizedSample, NDArray[np.float32]]  # (V + 1, D) word vectors, row 0 zeros
 State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) each
 
 
-class Opened(NamedTuple):
-    """A run that is ready to be measured.
+class Inputs(NamedTuple):
+    """B examples of T steps."""
 
-    Attributes:
-        module, head: one recurrent layer, and the nn.Linear that reads it, None without a file.
-        inputs, start: what the layer reads, and from which state.
-    """
+    x: Tensor  # (B, T, D) float32; padding is there step by step
+    words: list[range]  # by example, the steps (from 0) at which words are read
+    lengths: Tensor  # (B,) int64, the steps that count
+    labels: Tensor | None = None  # (B,) float32 of comments
+
+    def ranges(self, *, settled: bool = False) -> dict[str, list[range]]:
+        """By kind of input, the steps at which each example reads it; there may be none.
+
+        Padding is ``settled`` after its first 100 steps, or its first half if it has fewer.
+        """
+        padding = []
+        for own, end in zip(self.words, self.lengths.tolist(), strict=True):
+            steps = range(own.start) if own.start else range(own.stop, end)
+            padding.append(steps[min(SETTLING, len(steps) // 2) if settled else 0 :])
+        return {"padding": padding, "words": self.words}
+
+    def most_of_both(self) -> int:
+        """The example that has the most steps of whichever input it has least of.
+
+        An input that no example has does not count.
+        """
+        counts = [[len(steps) for steps in own] for own in self.ranges().values() if any(own)]
+        return int(np.argmax(np.min(counts, axis=0)))
+
+
+class Opened(NamedTuple):
+    """A run that is ready to be measured."""
 
     run: Run
-    module: nn.RNNBase
-    head: Any
+    module: nn.RNNBase  # one layer
+    head: Any  # the nn.Linear that reads it; None without a file
     inputs: Inputs
     start: State
+
+    @property
+    def problem(self) -> tuple[nn.RNNBase, Tensor, State]:
+        """Module, inputs and initial state, as the probe's functions take them."""
+        return self.module, self.inputs.x, self.start
 
     @property
     def kernel(self) -> Tensor:
@@ -40,8 +75,9 @@ class Opened(NamedTuple):
 
     def of(self, examples: slice) -> "Opened":
         """The same model on some of the examples."""
+        inputs = Inputs._make(part if part is None else part[examples] for part in self.inputs)
         start = each(lambda part: part[:, examples], self.start)
-        return self._replace(inputs=self.inputs.of(examples), start=start)
+        return self._replace(inputs=inputs, start=start)
 
     def double(self) -> "Opened":
         """A copy that computes in float64, whose weights may be changed."""
@@ -56,15 +92,13 @@ def open_model(
 ) -> Opened:
     """Open a run's model, with the file and the training settings of weights that come from one.
 
-    Raises:
-        InputError: the weights are missing or another model's.
+    Weights that are missing or another model's are an `InputError`.
     """
-    inputs, head = inputs_of(run, embedding), None
-    features = inputs.x.shape[2]
+    inputs = inputs_of(run, embedding)
     if file is None or train is None:
-        module = _initial(run, features)
+        module, head = _initial(run, inputs.x.shape[2]), None
     else:
-        classifier = load_classifier(file, run.cell, features, train)
+        classifier = load_classifier(file, run.cell, inputs.x.shape[2], train)
         module, head = classifier.recurrent, classifier.head
     start = initial_state(module, len(inputs.x), run.initial_state, run.state_seed)
     return Opened(run, module, head, inputs, start)
@@ -73,8 +107,7 @@ def open_model(
 def _initial(run: Run, features: int) -> nn.RNNBase:
     torch.manual_seed(run.seed)
     relu = {"nonlinearity": "relu"} if run.initializer == "identity" else {}
-    sigmoid = run.state_nonlinearity == "sigmoid"
-    kind = SigmoidStateLSTM if sigmoid else RECURRENT[run.cell]
+    kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
     module = kind(features, run.units, batch_first=True, **relu)
     if run.initializer != "torch":
         initialize_like_keras(module, run.forget_bias or 0.0)
@@ -83,6 +116,68 @@ def _initial(run: Run, features: int) -> nn.RNNBase:
     if run.initializer == "chrono":
         set_chrono_biases(module, run.steps or 0)
     return module
+
+
+def open_passage(
+    model: Opened, embedding: Embedding, comments: int = 4, steps: int = 128
+) -> Opened:
+    """The same model on as many words of several comments, in the state that the steps before left.
+
+    These are the shortest test comments that have ``steps`` words, of which few have more; 100
+    steps are to be seen from more than one start. Their last words count where padding is in front,
+    the first ones otherwise. Where there are too few, the longest comments count, with the steps of
+    the shortest of them.
+    """
+    sample, run = embedding[0], model.run
+    test = sample.indices_of("test")
+    lengths = np.minimum(sample.lengths[test], sample.max_length(run.steps))
+    order = np.argsort(lengths, kind="stable")
+    first = min(int((lengths < steps).sum()), max(len(test) - comments, 0))
+    chosen = order[first : first + comments]
+    T = min(steps, int(lengths[chosen].min()))
+    x, _, _, labels = padded_comments(run, embedding, test[chosen])
+    begin = x.shape[1] - T if run.padding == "pre" else 0
+    words = _unpadded(x[:, begin : begin + T], range(T))._replace(labels=labels)
+    return model._replace(inputs=words, start=state_after(model.module, x[:, :begin]))
+
+
+def inputs_of(run: Run, embedding: Embedding) -> Inputs:
+    """The inputs of a run, the same for every model."""
+    sample, vectors = embedding
+    T, n, test = sample.max_length(run.steps), run.examples, sample.indices_of("test")
+    rng = np.random.default_rng(run.inputs_seed)
+    if run.input == "comments":
+        chosen = np.sort(rng.choice(test, min(n, len(test)), replace=False))
+        found = padded_comments(run, embedding, chosen)
+    elif run.input == "stream":
+        # from the first comment again where all of them have fewer words
+        streams = (
+            np.resize(np.concatenate([sample.tokens_of(i) for i in rng.permutation(test)]), T)
+            for _ in range(n)
+        )
+        found = _unpadded(torch.from_numpy(vectors[np.stack([*streams])]), range(T))
+    elif run.input == "random_tokens":
+        # Keras' Embedding before training: U(-0.05, 0.05)
+        table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
+        found = _unpadded(torch.from_numpy(table[rng.integers(1, len(table), (n, T))]), range(T))
+    else:
+        found = _unpadded(torch.zeros(n, T, vectors.shape[1]), range(0))
+    return found._replace(x=found.x[:, :, : run.features].contiguous())
+
+
+def _unpadded(x: Tensor, words: range) -> Inputs:
+    return Inputs(x, [words] * len(x), torch.full((len(x),), x.shape[1]))
+
+
+def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -> Inputs:
+    """Comments as a classifier reads them, given by their positions in the sample."""
+    limit = embedding[0].max_length(run.steps)
+    comments = CommentBatches(*embedding, chosen, run.padding, limit)
+    batch = comments[list(range(len(chosen)))]
+    first = (batch.starts + batch.shared_prefix).tolist()
+    words = [range(s, s + n) for s, n in zip(first, comments.lengths().tolist(), strict=True)]
+    x = pad(batch.inputs, (0, 0, batch.shared_prefix, 0))
+    return Inputs(x, words, batch.lengths + batch.shared_prefix, batch.labels)
 
 
 def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -> State:
@@ -96,16 +191,10 @@ def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -
     return (h, c) if isinstance(module, nn.LSTM) else h
 
 
-def open_passage(model: Opened, embedding: Embedding) -> Opened:
-    """The same model on the same number of words of several comments, see `passage_of`."""
-    before, passage = passage_of(model.run, embedding)
-    return model._replace(inputs=passage, start=state_after(model.module, before))
-
-
 @torch.no_grad()
-def state_after(module: nn.RNNBase, x: Tensor) -> State:
-    """The state after some inputs (B, T, D), from the zero state; there may be no inputs."""
-    start = initial_state(module, len(x), "zero")
+def state_after(module: nn.RNNBase, x: Tensor, start: State | None = None) -> State:
+    """The state after some inputs (B, T, D), from zero by default; there may be no inputs."""
+    start = initial_state(module, len(x), "zero") if start is None else start
     return module(x, start)[1] if x.shape[1] else start
 
 

@@ -1,0 +1,327 @@
+"""The figures: the question's own windows, and what models learn, keep and forget.
+
+All axes of gradients but those windows' are log10, so that 10^-300 and 1 fit on one picture.
+"""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from rnngrad.intervals import mean_interval
+from rnngrad.report import style
+from rnngrad.report.style import COLOURS, DASHES, INK, MARKERS, NAMES, WIDTH
+from rnngrad.study import WEIGHTS
+from rnngrad.study.results import Results
+
+WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
+    ("rnn", "question", 1, 500),
+    ("rnn", "question", 900, 1400),
+    ("lstm", "float32_flushed", 1, 20),
+    ("lstm", "float32_flushed", -19, 0),
+]
+# What the question printed for steps 1 to 20 of the LSTM; its accumulator began with as
+# many rows of zeros as there were batches, so that each value is half of a mean.
+PUBLISHED_HALVES = [
+    0.36652, 0.26928, 0.19765, 0.14536, 0.10951, 0.08471, 0.06685, 0.05373, 0.04373, 0.03606,
+    0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
+]  # fmt: skip
+PANELS = {  # condition: what is said above its panel
+    "question": "The question's setting",
+    "no_padding": "No padding",
+    "torch_initializer": "Another initialiser",
+    "torch_no_padding": "Neither",
+}
+FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
+PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
+    "frobenius": ("total", COLOURS["lstm"], "-"),
+    "cell_path": ("cell path: the forget gates alone", INK, ":"),
+    "hidden_path": ("hidden path: through h at least once", "#cc79a7", "--"),
+}
+FIRST_STEPS = 60
+YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
+
+
+@style.figure_style()
+def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
+    """Draw every figure that the results allow, in their order on the page.
+
+    ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
+    """
+    figures = (windows, conditions, training, remembered, jacobian, gates, triangle, paths)
+    drawn = {draw.__name__: draw(results) for draw in figures}
+    drawn["lengths"] = histogram(lengths, most, "trained" in results.weights)
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _panels(height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, NDArray[Any]]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def windows(results: Results) -> Figure | None:
+    """Draw the windows that the question looked through, on its own linear axes.
+
+    None where a window's condition was not run.
+    """
+    parts, curves = [], results.condition_curves
+    for cell, condition, first, last in WINDOWS:
+        curve = curves[(curves["condition"] == condition) & (curves["cell"] == cell)]
+        before = 0 if first > 0 else curve["step"].max()
+        parts.append(curve[curve["step"].between(before + first, before + last)])
+    if any(part.empty for part in parts):
+        return None
+    figure, axes = _panels(4.6, 2, 2)
+    for axis, part in zip(axes.flat, parts, strict=True):
+        _draw_window(axis, part)
+    return figure
+
+
+def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
+    cell, first, last = part["cell"].iloc[0], part["step"].min(), part["step"].max()
+    low, middle, high = (10 ** part[name] for name in ("low", "log10", "high"))
+    axis.plot(part["step"], middle, color=COLOURS[cell])
+    axis.fill_between(part["step"], low, high, color=COLOURS[cell], alpha=0.2, lw=0)
+    axis.set(title=f"{NAMES[cell]}, steps {first:,} to {last:,}", xlabel="step t")
+    axis.set(xlim=(first, last), ylabel="mean |d s_t / d s_0|")
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if first == 1 and last == 20:
+        look = {"ms": 4, "mfc": "none", "color": INK, "label": "published, doubled"}
+        axis.plot(part["step"], 2 * np.array(PUBLISHED_HALVES), "o", **look)
+        axis.legend()
+    axis.set_ylim(0, 1.05 * high.max() or 1)
+    if not high.any():
+        axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
+
+
+def conditions(results: Results) -> Figure | None:
+    """All steps on one log scale: the question's setting, and with padding or initialiser gone."""
+    by_name = dict(list(results.condition_curves.groupby("condition")))
+    panels = [name for name in PANELS if name in by_name]
+    if not panels:
+        return None
+    rows = -(-len(panels) // 2)
+    figure, axes = _panels(2.9 * rows + 0.4, rows, 2, sharex=True, sharey=True)
+    for axis, name in zip(axes.flat, panels, strict=False):
+        for cell, curve in by_name[name].groupby("cell", sort=False):
+            at = curve[style.thinned(curve["step"])]
+            colour, label, dashes = (each[str(cell)] for each in (COLOURS, NAMES, DASHES))
+            axis.plot(at["step"], at["log10"], color=colour, ls=dashes, label=label)
+            end = at["step"].iloc[-1], at["log10"].iloc[-1]
+            axis.annotate(label, end, (0, 8), textcoords="offset points", color=colour, ha="right")
+            axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
+        style.draw_limits(axis)
+        axis.set_title(PANELS[name])
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
+    for axis in axes[-1]:
+        axis.set(xlabel="step t", xlim=(0, None))
+    handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
+    return figure
+
+
+def training(results: Results) -> Figure:
+    """Loss and accuracy per epoch; bands are 95% intervals of the mean over seeds."""
+    ways = results.weights[1:]
+    figure, axes = _panels(0.8 + 2.6 * len(ways), len(ways), 2, sharex=True, sharey="col")
+    for axis, (weights, metric) in zip(axes.flat, product(ways, YLABELS), strict=True):
+        history = results.history[results.history["weights"] == weights]
+        for cell, (split, width) in product(results.cells, (("validation", 1.8), ("train", 0.7))):
+            rows = history.query("cell == @cell and split == @split")
+            look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
+            _draw_mean(axis, rows, "epoch", metric, band=split == "validation", **look)
+        axis.set(title=f"{metric.capitalize()}, {WEIGHTS[weights]}", ylabel=YLABELS[metric])
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def remembered(results: Results) -> Figure:
+    """Show how well the last telling word is remembered, above how far back the loss reaches.
+
+    A column per way of training; the loss alone where no telling word is known.
+    """
+    words, reach = results.evidence["remembered"], results.evidence["reach"]
+    ways, rows = results.weights[1:], 2 - words.empty
+    figure, axes = _panels(0.8 + 2.8 * rows, rows, len(ways), sharex=True, sharey="row")
+    if rows == 2:
+        axes[0, 0].set_ylabel("pairs in the right order (AUROC)", fontsize="small")
+        axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes[-1, 0].set_ylabel("log10 of |d logit / d state|, relative", fontsize="small")
+    for weights, (above, axis) in zip(ways, axes[[0, -1]].T, strict=True):
+        above.set_title(WEIGHTS[weights].capitalize())
+        for cell in results.cells:
+            curves = reach.query("cell == @cell and weights == @weights")
+            for state, own in curves.groupby("state"):
+                beside = (cell, state) == ("lstm", "h")
+                look = {"label": f"{NAMES[cell]}, {state}", "lw": 0.8 if beside else 1.8}
+                look["ls"] = DASHES[cell]
+                _draw_mean(axis, own, "distance", "log10", band=not beside, **look)
+            telling = words.query("cell == @cell and weights == @weights")
+            if rows == 2:
+                look = {"x": "distance_median", "marker": MARKERS[cell], "ms": 4}
+                _draw_mean(above, telling, y="auroc", band=True, **look)
+                look |= {"ls": "none", "mfc": "none"}
+                _draw_mean(axis, telling, y="log10_gradient", band=False, **look)
+        axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
+        ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _draw_mean(axis: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool, **look: Any) -> None:
+    """The mean over a cell's seeds of a column by another; a band is its 95% interval.
+
+    NaN are left out. The band is cut to what shares can be.
+    """
+    by_seed, colour = rows.pivot_table(y, x, "seed"), COLOURS[rows["cell"].iloc[0]]
+    intervals = [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
+    found = pd.DataFrame(intervals, dtype=float)
+    axis.plot(by_seed.index, found["mean"], color=colour, **look)
+    if band:
+        low, high = (found[end].fillna(found["mean"]) for end in ("low", "high"))
+        if y in ("accuracy", "auroc"):
+            low, high = low.clip(0, 1), high.clip(0, 1)
+        axis.fill_between(by_seed.index, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def jacobian(results: Results) -> Figure:
+    """Column-sum statistic of d s_t/d s_0 over all steps, before and after training."""
+    figure, axes = _panels(4.5, 1, len(results.weights), sharey=True)
+    for axis, weights in zip(axes[0], results.weights, strict=True):
+        curves = results.curves[results.curves["weights"] == weights]
+        sums = curves[curves["statistic"] == "column_sum"]
+        for cell in results.cells:
+            own = sums[sums["cell"] == cell]
+            _draw_seeds(axis, own, label=NAMES[cell], color=COLOURS[cell], ls=DASHES[cell])
+        if "lstm" in results.cells:
+            gates = curves[curves["statistic"] == "cell_path"]
+            _draw_seeds(axis, gates, label="forget gates alone (LSTM)", color=INK, ls=":")
+        style.draw_limits(axis)
+        _note_what_leaves(axis, sums)
+        axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
+    axes[0, 0].set_ylabel("log10 of mean |d state_t / d state_0|")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_seeds(axis: Axes, curves: pd.DataFrame, *, label: str, **look: Any) -> None:
+    by_step = curves.pivot_table("log10_median", "step", "seed")
+    by_step = by_step[style.thinned(by_step.index)]
+    axis.plot(by_step.index, by_step.to_numpy(), alpha=0.7, lw=0.7, **look)
+    axis.plot(by_step.index, by_step.median(axis=1), lw=2.2, label=label, **look)
+
+
+def _note_what_leaves(axis: Axes, curves: pd.DataFrame) -> None:
+    lowest = curves.groupby(["cell", "seed"])["log10_median"].min()
+    leaving = lowest[lowest < FLOOR]
+    if leaving.empty:
+        return
+    axis.set_ylim(bottom=FLOOR)
+    notes = [
+        f"{NAMES[str(cell)]}: {len(seeds)} of {len(lowest[cell])} seeds below, to {seeds.min():.0f}"
+        for cell, seeds in leaving.groupby(level="cell")
+    ]
+    text, place = "\n".join(notes), (0.98, 0.02)
+    axis.annotate(text, place, xycoords="axes fraction", ha="right", fontsize="small")
+
+
+def gates(results: Results) -> Figure | None:
+    """Distribution of the gate that keeps the state, before and after training; None for RNNs."""
+    found = results.gates
+    cells = [cell for cell in results.cells if cell in set(found["cell"])]
+    if not cells:
+        return None
+    inputs = sorted({*found["input"]})  # padding and words, or one of the two
+    figure, axes = _panels(3.0 * len(cells), len(cells), len(inputs), sharex=True)
+    for axis, (cell, kind) in zip(axes.flat, product(cells, inputs), strict=True):
+        own = found.query("cell == @cell and input == @kind")
+        shares = own.pivot_table("share", "activation", "weights")
+        edges = np.append(shares.index - 0.01, 1.0)
+        axis.stairs(shares["init"], edges, label=WEIGHTS["init"], color=INK, lw=1.2)
+        for weights in shares.columns.drop("init"):
+            # those that were trained on words alone are a line in the same colour
+            look = {"alpha": 0.35, "fill": True} if weights == "trained" else {"lw": 1.8}
+            label = WEIGHTS[weights]
+            axis.stairs(shares[weights], edges, label=label, color=COLOURS[cell], **look)
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        gate = "forget gate" if cell == "lstm" else "update gate"
+        axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
+    for row in axes:
+        row[0].set_ylabel("share of activations")
+        row[-1].legend()
+    return figure
+
+
+def triangle(results: Results) -> Figure:
+    """Draw trained models' per-step parts of dL_T/dW_hh, one panel per cell."""
+    cells, ways = results.cells, results.weights[1:]
+    height = 1.4 + WIDTH / len(cells) * len(ways)
+    figure, axes = _panels(height, len(ways), len(cells), sharex=True, sharey=True)
+    for axis, (weights, cell) in zip(axes.flat, product(ways, cells), strict=True):
+        values = results.triangles[cell, weights]
+        end = len(values) + 0.5
+        axis.imshow(values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, end, end, 0.5))
+        axis.grid(visible=False)
+        axis.set_title(f"{NAMES[cell]}, {WEIGHTS[weights]}", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel("step t at which W_hh is used")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("step T of the loss")
+    look = {"location": "bottom", "extend": "min", "shrink": 0.6, "aspect": 40}
+    label = "log10 of the part's norm, relative to the row's largest"
+    figure.colorbar(axes[0, 0].images[0], ax=axes.ravel().tolist(), label=label, **look)
+    return figure
+
+
+def paths(results: Results) -> Figure | None:
+    """Draw total, cell path and hidden path of d c_t/d c_0, all steps above the first ones.
+
+    None where there is no LSTM.
+    """
+    curves = results.curves
+    lstm = curves[(curves["cell"] == "lstm") & curves["statistic"].isin(PATHS)]
+    if lstm.empty:
+        return None
+    by_weights = lstm.groupby("weights", sort=False)
+    figure, axes = _panels(5.6, 2, len(by_weights), sharey="row", height_ratios=[1.2, 1])
+    for (upper, lower), (weights, chosen) in zip(axes.T, by_weights, strict=True):
+        for axis, last in ((upper, np.inf), (lower, FIRST_STEPS)):
+            shown = chosen[chosen["step"] <= last]
+            for statistic, (label, colour, line) in PATHS.items():
+                own = shown[shown["statistic"] == statistic].groupby("step")["log10_median"]
+                median = own.median().where(np.isfinite)
+                axis.plot(median.index, median, line, color=colour, label=label)
+            axis.set_xlim(0, None)
+        upper.set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
+        lower.set_xlabel("step t")
+    axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def histogram(lengths: NDArray[np.int64], most: int, padded: bool) -> Figure:
+    """Show how long comments are, and how many steps they have at most, or padding makes."""
+    figure, ((axis,),) = _panels(2.8, 1, 1)
+    edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
+    axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)
+    axis.set(xscale="log", xlabel="words of a comment", ylabel="comments")
+    axis.axvline(most, color=INK, ls="--", lw=0.9)
+    note = f"{'padded to' if padded else 'at most'} {most:,}"
+    place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "top"}
+    axis.annotate(note, (most, 0.95), xycoords=axis.get_xaxis_transform(), **place)
+    axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    return figure
