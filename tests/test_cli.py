@@ -64,7 +64,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[[object], Path]:
-    """What torch.save makes of something."""
+    """Save something as torch.save does."""
 
     def save(thing: object) -> Path:
         torch.save(thing, tmp_path / "model.pt")

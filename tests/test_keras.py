@@ -32,7 +32,7 @@ LAYERS = {
 
 @pytest.fixture
 def weights_alone(tmp_path: Path) -> str:
-    """What model.save_weights writes is what a .keras file has in it."""
+    """A .keras file has in it what model.save_weights writes."""
     with zipfile.ZipFile(FIXTURES / "model.keras") as archive:
         return archive.extract("model.weights.h5", tmp_path)
 
@@ -137,7 +137,7 @@ def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 class LSTM:
-    """As much of a layer of Keras as is looked at."""
+    """It has as much of a layer of Keras as is looked at."""
 
     def __init__(self, *shapes: tuple[int, ...], **config: Any) -> None:
         rng = np.random.default_rng(1)

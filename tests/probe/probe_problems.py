@@ -166,6 +166,6 @@ def states_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def rows_of(module: nn.RNNBase, state: str) -> slice:
-    """Where a state stands in (h, c)."""
+    """Tell where a state stands in (h, c)."""
     H = module.hidden_size
     return {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(None)}[state]

@@ -38,7 +38,7 @@ def quantised() -> nn.Module:
 
 
 def keras_layer() -> Any:
-    """As much of one as is looked at."""
+    """It has as much as is looked at."""
     names = {"__module__": "keras.src.layers.rnn.lstm", "get_weights": list}
     return type("LSTM", (), names)()
 
@@ -62,7 +62,7 @@ class OwnForward(nn.GRU):
 
 
 def hooked() -> nn.RNNBase:
-    """As torch.nn.utils.weight_norm and prune leave a module."""
+    """torch.nn.utils.weight_norm and prune leave a module like this."""
     module = gru()
     module.register_forward_pre_hook(lambda *_: None)
     return module

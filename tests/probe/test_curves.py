@@ -237,7 +237,7 @@ def autograd_paths(instance: Instance) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("coupling", [1.0, 1e-4, 1e-9])
 def test_cell_path_and_hidden_path(coupling: float):
-    """Where they are comparable, and far apart."""
+    """They are comparable in some cases, and far apart in others."""
     instance = make(Case("lstm", hidden=5, batch=3, steps=40))
     with torch.no_grad():
         weights(instance.module)["weight_hh_l0"] *= coupling

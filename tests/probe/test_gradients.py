@@ -318,7 +318,7 @@ def test_loss_gradients_of_units_far_apart(kind: str):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_lengths(cell: str):
-    """As if every example were cut; beyond its length a gradient may hold anything."""
+    """Every example seems cut; beyond its length a gradient may hold anything."""
     instance = make(Case(cell, layers=2, steps=12, batch=3))
     G, lengths = output_gradients(instance), [12, 5, 1]
     noise = G.clone()

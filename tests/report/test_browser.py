@@ -184,7 +184,7 @@ def test_everybody_can_read_and_reach_all_of_it(width: int, report: Browser) -> 
 
 
 def serious_findings(browser: Browser, width: int) -> list[str]:
-    """What axe-core finds that keeps somebody from reading the page."""
+    """List what axe-core finds that keeps somebody from reading the page."""
     if not AXE.exists():
         pytest.skip("no axe-core: npm install --prefix .axe axe-core")
     browser.resize(width)
