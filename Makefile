@@ -41,7 +41,7 @@ verify: $(INSTALLED) ## rerun the committed study from nothing, and say which ou
 	@$(BIN)/python pipeline/verify.py
 
 test: $(INSTALLED) ## the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_pipeline.py tests/test_cluster.py tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on an idle machine
 	@test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
