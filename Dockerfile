@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/*
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /rnngrad
-COPY requirements.lock pyproject.toml Makefile README.md LICENSE ./
+COPY requirements.lock constraints.txt pyproject.toml Makefile README.md LICENSE ./
 COPY src src
 RUN make install
 COPY . .

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
+PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 # DVC's stages call `python`: the environment's comes first
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -15,11 +16,12 @@ help: ## what can be made
 
 install: $(INSTALLED) ## the locked dependencies, in .venv
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and f"rnngrad needs Python 3.11, 3.12 or 3.13, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/$(PIP_INSTALL) --no-deps --require-hashes -r requirements.lock
+	$(BIN)/$(PIP_INSTALL) -r constraints.txt
+	$(BIN)/$(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
@@ -39,7 +41,7 @@ verify: $(INSTALLED) ## rerun the committed study from nothing, and say which ou
 	@$(BIN)/python pipeline/verify.py
 
 test: $(INSTALLED) ## the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_pipeline.py tests/test_cluster.py tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on an idle machine
 	@test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
@@ -76,15 +78,16 @@ ui: $(INSTALLED) ## MLflow on the results, at a port of this machine (PORT=5000)
 	@$(BIN)/python pipeline/publish.py || echo "nothing new is published; MLflow shows what was"
 	@$(BIN)/python pipeline/ui.py $(or $(PORT),5000)
 
-# torch names its own CUDA packages exactly; leaving them out lets CPU builds of torch install
-GPU_PACKAGES := $(foreach p,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl \
+# torch's builds for CPU and for CUDA share a version, not their bytes, and only the latter needs these
+# packages, whose versions it names exactly: the lock leaves out both, and constraints.txt brings torch
+TORCH_PACKAGES := $(foreach p,torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl \
   nvidia-cuda-cupti nvidia-cuda-crt nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton,--no-emit-package $(p))
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra study --extra keras --extra dev \
-	  --constraint constraints.txt $(GPU_PACKAGES) --no-annotate --no-header \
+	  --constraint constraints.txt $(TORCH_PACKAGES) --generate-hashes --no-annotate --no-header \
 	  --output-file requirements.lock pyproject.toml
 
 licences: $(INSTALLED) ## renew THIRD_PARTY.md, the licence of every locked package

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from rnngrad.cli import main
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.params import TrainParams
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take minutes come first: then neither of two processes ends alone."""
+    items.sort(key=lambda item: not item.path.name.startswith(("test_pipeline", "test_cluster")))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,3 +74,22 @@ def make_sample() -> Callable[..., tuple[TokenizedSample, np.ndarray]]:
         return sample, vectors
 
     return make
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit status, stdout and stderr of the command with these arguments."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status: Any
+        status, end = 0, ""
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            status, end = error.code, ""
+        if isinstance(status, str):  # what Python makes of it
+            status, end = 1, f"{status}\n"
+        out, err = capsys.readouterr()
+        return status, out, err + end
+
+    return call

@@ -23,8 +23,6 @@ from rnngrad.models.seeds import train_cell
 from rnngrad.params import TrainParams
 from rnngrad.workers import pool
 
-pytest.importorskip("distributed")
-
 ROOT = Path(__file__).parents[1]
 SOON = 120
 

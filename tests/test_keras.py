@@ -19,7 +19,7 @@ import rnngrad
 
 FIXTURES = Path(__file__).with_name("keras_fixtures")
 ROOT = FIXTURES.parents[1]
-NO_KERAS = "Keras is not installed here; .ci/run has it in .keras-venv"
+NO_KERAS = "no Keras: .ci/run has it in .keras-venv"
 LAYERS = {
     "encoder": "LSTM(3, 4, batch_first=True)",
     "gru": "GRU(4, 3, batch_first=True)",
@@ -31,13 +31,8 @@ LAYERS = {
 
 
 @pytest.fixture
-def needs_h5py() -> None:
-    pytest.importorskip("h5py", reason="h5py is not installed: pip install 'rnngrad[keras]'")
-
-
-@pytest.fixture
 def weights_alone(tmp_path: Path) -> str:
-    """What model.save_weights writes is what a .keras file has in it."""
+    """A .keras file has in it what model.save_weights writes."""
     with zipfile.ZipFile(FIXTURES / "model.keras") as archive:
         return archive.extract("model.weights.h5", tmp_path)
 
@@ -68,7 +63,6 @@ def check_outputs(module: nn.Module, name: str, folder: Path = FIXTURES) -> None
     np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_of_a_model_file_has_the_same_numbers(name: str):
     module = rnngrad.from_keras(FIXTURES / "model.keras", name)
@@ -76,34 +70,29 @@ def test_a_layer_of_a_model_file_has_the_same_numbers(name: str):
     check_outputs(module, name)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "relu"])
 def test_so_has_one_of_a_weight_file(name: str, weights_alone: str):
     check_outputs(rnngrad.from_keras(weights_alone, name), name)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 def test_the_only_layer_of_a_file_needs_no_name_and_can_be_probed():
     module = rnngrad.from_keras(str(FIXTURES / "single.keras"))
     curves = rnngrad.jacobian_curves(module, torch.zeros(1, 5, 3))
     assert np.isfinite(curves.log10_frobenius).all()
 
 
-@pytest.mark.usefixtures("needs_h5py")
 def test_the_example_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     result = doctest.testmod(import_module("rnngrad.keras"))
     assert (result.attempted, result.failed) == (2, 0)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 @pytest.mark.parametrize("name", [None, "lstm_7"])
 def test_an_ambiguous_or_unknown_name_lists_the_names(name: str | None):
     with pytest.raises(rnngrad.InputError, match=r"one of .*encoder, inner, relu, plain$"):
         rnngrad.from_keras(FIXTURES / "model.keras", name)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 def test_what_a_file_says_of_its_layers_is_checked(edited: Callable[..., Path]):
     bad = "{'class_name': 'f'}"
     for settings, says in (
@@ -118,7 +107,6 @@ def test_what_a_file_says_of_its_layers_is_checked(edited: Callable[..., Path]):
             rnngrad.from_keras(edited(**settings))
 
 
-@pytest.mark.usefixtures("needs_h5py")
 def test_layers_of_one_name_are_told_apart_by_their_places(tmp_path: Path):
     h5py = import_module("h5py")
     rng = np.random.default_rng(0)
@@ -133,7 +121,6 @@ def test_layers_of_one_name_are_told_apart_by_their_places(tmp_path: Path):
     assert (module.hidden_size, module.weight_hh_l0.dtype) == (3, torch.float64)
 
 
-@pytest.mark.usefixtures("needs_h5py")
 @pytest.mark.parametrize("name", ["it.keras", "it.weights.h5"])
 def test_a_file_that_is_none(name: str, tmp_path: Path):
     with pytest.raises(rnngrad.InputError, match=r"it\..*: there is no such file"):
@@ -150,7 +137,7 @@ def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 class LSTM:
-    """As much of a layer of Keras as is looked at."""
+    """It has as much of a layer of Keras as is looked at."""
 
     def __init__(self, *shapes: tuple[int, ...], **config: Any) -> None:
         rng = np.random.default_rng(1)
@@ -217,8 +204,7 @@ def test_live_layers_of_keras_itself():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("needs_h5py")
-def test_files_that_keras_writes_now(tmp_path: Path):
+def test_files_that_keras_itself_writes_now(tmp_path: Path):
     pytest.importorskip("keras", reason=NO_KERAS)
     subprocess.run(
         [sys.executable, FIXTURES / "make.py", tmp_path], check=True, capture_output=True

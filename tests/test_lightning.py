@@ -103,7 +103,7 @@ def test_curves_are_those_of_gradient_reach_and_every_nth_epoch_counts():
 
 
 class Figures(Logger):
-    """As TensorBoard's: its experiment takes figures."""
+    """It is like TensorBoard's: its experiment takes figures."""
 
     def __init__(self) -> None:
         super().__init__()

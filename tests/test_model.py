@@ -1,52 +1,27 @@
 """Whole models: hooks record what the functions find by hand, and nothing is left behind."""
 
-import random
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch._dynamo
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnngrad
+from whole_models import BATCH, STEPS, Reader, close, everything, tokens
 
 KINDS: dict[str, Callable[..., Any]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-STEPS, BATCH = 9, 3
+
+
 LENGTHS = [9, 4, 7]
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-class Reader(nn.Module):
-    """Embedding, a recurrent module, a head on its output and on its last states."""
-
-    def __init__(self, recurrent: nn.Module, **options: Any) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(20, 3)
-        self.encoder = nn.ModuleDict({"core": recurrent})
-        self.options = options
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Any]:
-        return self.encoder["core"](self.embedding(tokens), **self.options)
-
-
-def everything(output: tuple[Tensor, Any]) -> Tensor:
-    """A loss that looks at all outputs and at the last states."""
-    h, states = output
-    h = pad_packed_sequence(h, batch_first=True)[0] if not isinstance(h, Tensor) else h
-    parts = [h, *(states if isinstance(states, tuple) else [states])]
-    return sum(((i + part).square() * (i + 1)).sum() for i, part in enumerate(parts))  # type: ignore
-
-
-def tokens() -> Tensor:
-    return torch.randint(20, (BATCH, STEPS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,19 +133,6 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
             assert all(np.isnan(c[b, length:]).all() for c in curves)
 
 
-def close(a: Any, b: Any) -> None:
-    """All curves of two reaches, whatever their layers are called."""
-    for one, other in zip(a.layers.values(), b.layers.values(), strict=True):
-        for name in ("log10_frobenius", "log10_cell_path", "log10_spectral"):
-            found = getattr(one.curves, name), getattr(other.curves, name)
-            if found[0] is not None:
-                np.testing.assert_allclose(*found, atol=1e-9)
-        np.testing.assert_allclose(one.learned_at, other.learned_at, atol=1e-9)
-        np.testing.assert_allclose(
-            one.loss_gradients.log10_h, other.loss_gradients.log10_h, atol=1e-9
-        )
-
-
 class StepByStep(nn.Module):
     """Calls its module once for every step, and reads the last states of each call."""
 
@@ -279,143 +241,6 @@ def test_numbers_far_below_float64():
     assert (np.diff(forward.learned_at[0, 1:]) > 19).all()
 
 
-class Lightning(pl.LightningModule):
-    def __init__(self, core: nn.Module) -> None:
-        super().__init__()
-        self.core = core
-
-    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
-        return self.core(scale * x)[0]
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda model: nn.DataParallel(model),
-        lambda model: torch.compile(model, backend="eager"),
-        lambda model: nn.DataParallel(cast("Any", torch.compile(model, backend="eager"))),
-        nn.Sequential,
-    ],
-    ids=["DataParallel", "compiled", "both", "Sequential"],
-)
-def test_wrapped_models_are_what_is_in_them(wrap: Callable[[Any], Any]):
-    model, x = Lightning(nn.LSTM(3, 4, batch_first=True)).double(), torch.randn(2, 5, 3).double()
-    options = {} if wrap is nn.Sequential else {"scale": 1.0}
-    wrapped = wrap(model)
-    wrapped(x, **options)  # what is compiled is compiled by now
-    found = rnngrad.gradient_reach(wrapped, x, loss=lambda h: h.sum(), **options)
-    assert list(found.layers) == ["0.core" if wrap is nn.Sequential else "core"]
-    close(found, rnngrad.gradient_reach(model, x, loss=lambda h: h.sum()))
-
-
-def test_a_compiled_part_of_a_model_is_not_compiled_again():
-    compiled: list[None] = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        compiled.append(None)
-        return graph.forward
-
-    class Part(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dense, self.core = nn.Linear(3, 3), nn.LSTM(3, 4, batch_first=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.core(self.dense(x).tanh())[0]
-
-    x = torch.randn(2, 5, 3)
-    with torch._dynamo.config.patch(allow_rnn=True):  # else torch leaves the part uncompiled
-        model = nn.Sequential(cast("Any", torch.compile(Part(), backend=backend)))
-        model(x)
-        before = len(compiled)
-        assert list(rnngrad.gradient_reach(model, x).layers) == ["0.core"]
-    assert len(compiled) == before == 1
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_layouts_and_dtypes(dtype: torch.dtype):
-    module = nn.GRU(3, 4).to(dtype)
-    x = torch.randn(5, 3, dtype=dtype)
-    alone = rnngrad.gradient_reach(module, x, loss=lambda output: output[1].sum())
-    batch = rnngrad.gradient_reach(module, x[:, None], loss=lambda output: output[1].sum())
-    close(alone, batch)
-
-
-def test_frozen_weights_and_callers_without_gradients():
-    model, words = Reader(nn.LSTM(3, 4, batch_first=True)).double(), tokens()
-    expected = rnngrad.gradient_reach(model, words, loss=everything)
-    model.requires_grad_(False)
-    with torch.no_grad():
-        close(rnngrad.gradient_reach(model, words, loss=everything), expected)
-    with torch.inference_mode():
-        close(rnngrad.gradient_reach(model, words + 0, loss=everything), expected)
-
-
-class Restless(nn.Module):
-    """Changes whatever a forward pass may change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.core = nn.LSTM(3, 4, num_layers=2, dropout=0.5, batch_first=True)
-        self.norm = nn.BatchNorm1d(4)
-        self.norm.eval()
-        self.register_buffer("calls", torch.zeros(()))
-        self.state: Any = None
-        self.fails = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.drawn = random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
-        h, self.state = self.core(x + 0 * torch.rand(1), self.state)
-        self.noted = "yes"
-        self.train()
-        if self.fails:
-            raise ZeroDivisionError
-        return self.norm(h[:, -1])
-
-
-def everything_of(model: Restless) -> Any:
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-    modes = [m.training for m in model.modules()]
-    draws = torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
-    values = {n: v.tolist() for n, v in model.state_dict().items()}
-    grads = {n: None if p.grad is None else p.grad.tolist() for n, p in model.named_parameters()}
-    return hooks, modes, draws, values, grads, model.state, "noted" in vars(model)
-
-
-@pytest.mark.parametrize("failure", ["none", "forward", "loss"])
-def test_the_model_and_random_states_are_left_as_they_were(failure: str):
-    model, x = Restless(), torch.randn(2, 5, 3)
-    model.core(x)[0].sum().backward()
-    seen = []
-    model.core.register_forward_hook(lambda *_: seen.append(None))
-    before = everything_of(model)
-    model.fails = failure == "forward"
-
-    def loss(output: Tensor) -> Tensor:
-        if failure == "loss":
-            raise ZeroDivisionError
-        return output.sum()
-
-    if failure == "none":
-        rnngrad.gradient_reach(model, x, loss=loss)
-    else:
-        with pytest.raises(ZeroDivisionError):
-            rnngrad.gradient_reach(model, x, loss=loss)
-    assert everything_of(model) == before
-    assert len(seen) == 1
-    np.testing.assert_array_equal(x, x.clone())
-
-
-def test_dropout_is_off_and_hooks_of_others_count():
-    module, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5, batch_first=True), torch.randn(2, 5, 3)
-    plain = rnngrad.gradient_reach(module, x, loss=lambda output: output[0].sum())
-    module.register_forward_hook(lambda _m, _i, output: (10 * output[0], output[1]))
-    scaled = rnngrad.gradient_reach(module, x, loss=lambda output: output[0].sum())
-    for a, b in zip(plain.layers.values(), scaled.layers.values(), strict=True):
-        np.testing.assert_allclose(a.learned_at + 1, b.learned_at, atol=1e-5)
-
-
 def test_the_table_answers_both_questions():
     model, words = Reader(nn.LSTM(3, 4, 2, batch_first=True)).double(), torch.randint(20, (2, 400))
     reach = rnngrad.gradient_reach(model, words, loss=lambda output: output[0][:, -1].sum())
@@ -427,56 +252,6 @@ def test_the_table_answers_both_questions():
     assert "learns back" not in str(rnngrad.gradient_reach(model, words[:, :5]))
     assert (reach.layers["encoder.core.1"].learns_back < 60).all()
     assert len(repr(reach)) < 200
-
-
-class OwnForward(nn.LSTM):
-    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
-        h, state = super().forward(x, hx)
-        return 2 * h, state
-
-
-@pytest.mark.parametrize(
-    ("model", "loss", "message"),
-    [
-        (nn.Linear(3, 3), None, "Linear holds no nn.RNN, nn.LSTM or nn.GRU"),
-        (Reader(nn.LSTM(3, 4)).embedding, None, "Embedding holds no"),
-        (OwnForward(3, 4), None, "OwnForward has a forward of its own"),
-        (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
-        (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
-        (nn.GRU(3, 4), lambda output: torch.ones((), requires_grad=True), "does not depend"),
-        (
-            nn.GRU(3, 4),
-            lambda output: (1e30 * output[0].double()).pow(9).sum(),
-            "^gru: output_gradient contains",
-        ),
-    ],
-    ids=["linear", "embedding", "own", "vector", "detached", "elsewhere", "explodes"],
-)
-def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: str):
-    x = (
-        torch.zeros(2, 5, dtype=torch.long)
-        if isinstance(model, nn.Embedding)
-        else torch.ones(2, 5, 3)
-    )
-    with pytest.raises(rnngrad.InputError, match=message):
-        rnngrad.gradient_reach(model, x, loss=loss)
-
-
-def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
-    class Idle(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.core = nn.GRU(3, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x
-
-    with pytest.raises(rnngrad.InputError, match="runs none of core"):
-        rnngrad.gradient_reach(Idle(), torch.zeros(2, 5, 3))
-    with pytest.raises(rnngrad.InputError, match=r"^gru: inputs contains nan"):
-        rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
-    with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
-        rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
 
 
 def test_an_encoder_learns_through_the_state_that_it_hands_to_a_decoder() -> None:

@@ -29,7 +29,7 @@ def batch(steps: int = STEPS) -> torch.Tensor:
 
 
 def lines(ax: Axes) -> dict[str, np.ndarray]:
-    """What is drawn, by its name in the legend."""
+    """Give what is drawn, by its name in the legend."""
     return {str(line.get_label()): np.asarray(line.get_xydata()) for line in ax.lines}
 
 

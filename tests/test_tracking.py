@@ -1,14 +1,23 @@
 import multiprocessing
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from rnngrad import tracking
@@ -93,16 +102,29 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return [path]
 
 
-def test_a_result_is_published_once_and_whole(results: Results, files: list[Path]) -> None:
-    uri = tracking.tracking_uri()
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
-    assert not tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+def publish(results: Results, files: list[Path], uri: str) -> bool:
+    return tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+
+
+def runs_of(uri: str) -> list[Run]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(live.EXPERIMENT)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def statuses(uri: str) -> list[str]:
+    return [run.info.status for run in runs_of(uri)]
+
+
+def test_a_result_is_published_once_and_whole(results: Results, files: list[Path]) -> None:
+    uri = tracking.tracking_uri()
+    assert publish(results, files, uri)
+    assert not publish(results, files, uri)
+    runs = runs_of(uri)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     (child,) = [run for run in runs if run is not parent]
+    client = MlflowClient(uri)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.run_name == "lstm seed 5 padding none"
     (artifact,) = client.list_artifacts(child.info.run_id)
@@ -134,13 +156,8 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
     conditions = results.params.conditions.model_copy(update={"cases": many})
     params = results.params.model_copy(update={"conditions": conditions})
     uri = tracking.tracking_uri()
-    assert tracking.publish(
-        Results(**{**vars(results), "params": params}), METRICS, "", files, files, MODELS, uri
-    )
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(live.EXPERIMENT)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
+    assert publish(Results(**{**vars(results), "params": params}), files, uri)
+    runs = runs_of(uri)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.params["conditions.cases.case_79.steps"] == "79"
 
@@ -174,11 +191,8 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     params = check_params(content, "params.yaml")
     changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
     uri = tracking.tracking_uri()
-    assert tracking.publish(changed, METRICS, "", files, files, MODELS, uri)
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(live.EXPERIMENT)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
+    assert publish(changed, files, uri)
+    runs = runs_of(uri)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.run_name == name
     if changes:
@@ -190,9 +204,9 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
 
 def test_another_result_is_another_run(results: Results, files: list[Path]) -> None:
     uri = tracking.tracking_uri()
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    assert publish(results, files, uri)
     files[0].write_text("<svg></svg>")
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    assert publish(results, files, uri)
 
 
 def test_the_same_numbers_on_another_page_are_the_same_result(
@@ -215,20 +229,13 @@ def test_what_was_published_by_halves_is_published_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(tracking, "_points", interrupt)
+        broken.setattr(MlflowClient, "log_artifact", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+            publish(results, files, uri)
     assert statuses(uri) == ["FAILED", "FAILED"]
     files[0].write_text("<svg></svg>")  # another result
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    assert publish(results, files, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
-
-
-def statuses(uri: str) -> list[str]:
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(live.EXPERIMENT)
-    assert experiment is not None
-    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
 def test_what_a_killed_publisher_left_is_published_anew(
@@ -241,24 +248,82 @@ def test_what_a_killed_publisher_left_is_published_anew(
     process.start()
     process.join()
     assert statuses(uri) == ["RUNNING"]
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+    assert publish(results, files, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
 def publish_and_die(results: Results, files: list[Path], uri: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "_condition_points", lambda _: os._exit(9))
-        tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+        patch.setattr(MlflowClient, "log_inputs", lambda *_: os._exit(9))
+        publish(results, files, uri)
 
 
-def test_two_publishers_at_once_store_a_result_once(results: Results, files: list[Path]) -> None:
-    """The database is new to both."""
-    uri = tracking.tracking_uri()
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """The address of a new PostgreSQL database, which runs as its own user: it refuses root."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    user = "postgres" if os.getuid() == 0 else None
+    with TemporaryDirectory() as name:  # root alone may enter tmp_path
+        folder = Path(name)
+        shutil.chown(folder, user or os.getuid())
+        call = partial(subprocess.run, cwd=folder, user=user, group=user, check=True)
+        control = [found[-1] / "pg_ctl", "--silent", "--pgdata=data"]
+        call([*control, "initdb", "--options=--username=postgres --auth=trust --no-sync"])
+        options = f"-F -k {folder} -c listen_addresses="
+        call([*control, "--wait", "--log=log", f"--options={options}", "start"])
+        try:
+            yield f"postgresql://postgres@/postgres?host={folder}"
+        finally:
+            call([*control, "--wait", "--mode=immediate", "stop"])
+
+
+@pytest.fixture
+def server(postgresql: str, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a team's MLflow server, which keeps its runs in PostgreSQL."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = str(unused.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgresql]
+    command += ["--artifacts-destination", "artifacts", "--workers", "1", "--port", port]
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    with Path("server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # cores are shared with other tests
+    try:
+        deadline = time.monotonic() + 120
+        while not is_up(uri):
+            assert process.poll() is None, Path("server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield uri
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def is_up(uri: str) -> bool:
+    with suppress(OSError), urlopen(f"{uri}/health", timeout=5):
+        return True
+    return False
+
+
+@pytest.fixture
+def database(files: list[Path]) -> str:
+    return tracking.tracking_uri()
+
+
+@pytest.mark.parametrize("place", ["database", pytest.param("server", marks=pytest.mark.slow)])
+def test_two_publishers_at_once_store_a_result_once(
+    place: str, results: Results, files: list[Path], request: pytest.FixtureRequest
+) -> None:
+    """The place is new to both."""
+    uri = request.getfixturevalue(place)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
-        both = [
-            executor.submit(tracking.publish, results, METRICS, "", files, files, MODELS, uri)
-            for _ in range(2)
-        ]
+        both = [executor.submit(publish, results, files, uri) for _ in range(2)]
         assert sorted(future.result() for future in both) == [False, True]
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
@@ -270,7 +335,7 @@ def test_a_server_that_does_not_answer_is_one_line_within_seconds(
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
         begun = time.monotonic()
         with pytest.raises(InputError, match=f"^MLflow at {uri}: cannot be used") as caught:
-            tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
+            publish(results, files, uri)
         assert time.monotonic() < begun + 10
     assert len(str(caught.value)) <= 300
 
@@ -284,15 +349,10 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         for step in range(1, 2501)
     )
     uri = tracking.tracking_uri()
-    tracking.publish(
-        Results(**{**vars(results), "curves": curves}), METRICS, "", files, files, MODELS, uri
-    )
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(live.EXPERIMENT)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], "params.cell = 'lstm'")
+    publish(Results(**{**vars(results), "curves": curves}), files, uri)
+    (child,) = [run for run in runs_of(uri) if "cell" in run.data.params]
     for statistic in "abcdef":
-        points = client.get_metric_history(runs[0].info.run_id, f"init_{statistic}_log10")
+        points = MlflowClient(uri).get_metric_history(child.info.run_id, f"init_{statistic}_log10")
         assert 300 <= len(points) <= 320
         steps = sorted(point.step for point in points)
         assert steps[:20] == list(range(1, 21))
@@ -307,7 +367,7 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unusable_place_is_one_line(results: Results, files: list[Path]) -> None:
     with pytest.raises(InputError, match="MLflow at nowhere://") as caught:
-        tracking.publish(results, METRICS, "an answer", files, files, MODELS, "nowhere://x")
+        publish(results, files, "nowhere://x")
     assert "\n" not in str(caught.value)
 
 
@@ -321,11 +381,8 @@ def test_a_training_that_was_watched_is_the_models_own_run(
         with live.live_run("training", model) as log:
             log((1, {"train_loss": 0.5}))
             time.sleep(0.1)
-    assert tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(live.EXPERIMENT)
-    assert experiment is not None
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert publish(results, files, uri)
+    runs = {run.info.run_name: run for run in runs_of(uri)}
     assert len(runs) == 3
     (own,) = [run for run in runs.values() if "mlflow.parentRunId" in run.data.tags]
     assert own.info.run_name == "lstm seed 5 padding none"

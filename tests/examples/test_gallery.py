@@ -20,7 +20,7 @@ CELLS = {label: cell for _, cells in GALLERY.values() for label, cell in cells.i
 
 
 def inputs(steps: int = STEPS) -> Tensor:
-    """What `gallery.curves` feeds: (time, batch, D)."""
+    """Give what `gallery.curves` feeds: (time, batch, D)."""
     return gallery.normal(gallery.BATCH, steps, D, seed=8).transpose(0, 1)
 
 

@@ -145,7 +145,7 @@ def pretend() -> library.Library:
 def on_gpu(module: nn.RNNBase) -> nn.RNNBase:
     moved = copy.deepcopy(module)
     for name, parameter in module.named_parameters():
-        moved._parameters[name] = nn.Parameter(OnGpu(parameter.detach().clone()))
+        moved.register_parameter(name, nn.Parameter(OnGpu(parameter.detach().clone())))
     return moved
 
 

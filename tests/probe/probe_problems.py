@@ -166,6 +166,49 @@ def states_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def rows_of(module: nn.RNNBase, state: str) -> slice:
-    """Where a state stands in (h, c)."""
+    """Tell where a state stands in (h, c)."""
     H = module.hidden_size
     return {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(None)}[state]
+
+
+GRADIENT_CASES = [
+    Case(cell, layers, bias, batch_first, steps=9)
+    for cell in CELLS
+    for layers, bias, batch_first in ((1, True, True), (3, False, False), (2, True, False))
+]
+
+
+def output_gradients(instance: Instance) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+    shape = (*instance.inputs.shape[:2], instance.module.hidden_size)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def states_with_gradients(
+    instance: Instance, G: Tensor, final: tuple[Tensor, ...] = ()
+) -> list[list[tuple[Tensor, ...]]]:
+    """[layer][t] states of a loop of torch's cells, after backward through all of it."""
+    module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
+    functional: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell}.get(type(module))
+    if functional is None:
+        functional = torch.rnn_tanh_cell if module.nonlinearity == "tanh" else torch.rnn_relu_cell
+    layers = range(module.num_layers)
+    now: list[tuple[Tensor, ...]] = [
+        (instance.h[i], instance.c[i]) if lstm else (instance.h[i],) for i in layers
+    ]
+    found: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
+    loss = torch.zeros(())
+    for t, x in enumerate(instance.time_first):
+        for i in layers:
+            own = [p for n, p in module.named_parameters() if n.endswith(f"_l{i}")]
+            new = functional(x, now[i] if lstm else now[i][0], *own)
+            now[i] = new if lstm else (new,)
+            for state in now[i]:
+                state.retain_grad()
+            found[i].append(now[i])
+            x = now[i][0]
+        loss = loss + (x * (G[:, t] if module.batch_first else G[t])).sum()
+    for k, gradient in enumerate(final):
+        loss = loss + sum((now[i][k] * gradient[i]).sum() for i in layers)
+    loss.backward()
+    return found

@@ -1,4 +1,4 @@
-"""Where arithmetic ends: underflow, overflow, saturation, rows far apart; against closed forms."""
+"""Underflow, overflow, saturation and rows far apart are checked against closed forms."""
 
 import math
 from collections.abc import Callable

@@ -1,102 +1,30 @@
 """Every bad input is one clear line."""
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from broken_modules import (
+    OwnForward,
+    X,
+    changed,
+    gru,
+    hooked,
+    keras_layer,
+    lstm,
+    other_mode,
+    parametrized,
+    quantised,
+    with_nan,
+    with_weight,
+    without_weight,
+    x_with,
+)
 from torch import nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnngrad
 from rnngrad.errors import InputError
-
-X = torch.zeros(2, 5, 3)
-
-
-def lstm(**options) -> nn.LSTM:
-    return nn.LSTM(3, 4, batch_first=True, **options)
-
-
-def gru(**options) -> nn.GRU:
-    return nn.GRU(3, 4, batch_first=True, **options)
-
-
-def with_nan(module: nn.RNNBase, name: str, value: float = float("nan")) -> nn.RNNBase:
-    with torch.no_grad():
-        getattr(module, name)[2, 1] = value
-    return module
-
-
-def quantised() -> nn.Module:
-    from torch.ao.nn.quantized.dynamic import LSTM
-
-    with warnings.catch_warnings(action="ignore"):  # torch's own, that this will go
-        return LSTM(3, 4)
-
-
-def keras_layer() -> Any:
-    """As much of one as is looked at."""
-    names = {"__module__": "keras.src.layers.rnn.lstm", "get_weights": list}
-    return type("LSTM", (), names)()
-
-
-class Unbounded(nn.Module):
-    """A parametrization that computes NaN from finite parameters."""
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight / (weight - weight)
-
-
-def parametrized() -> nn.RNNBase:
-    module = gru()
-    parametrize.register_parametrization(module, "weight_hh_l0", Unbounded(), unsafe=True)
-    return module
-
-
-class OwnForward(nn.GRU):
-    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> Any:  # noqa: A002  # pyright: ignore[reportIncompatibleMethodOverride]
-        return super().forward(5 * input, hx)
-
-
-def hooked() -> nn.RNNBase:
-    """As torch.nn.utils.weight_norm and prune leave a module."""
-    module = gru()
-    module.register_forward_pre_hook(lambda *_: None)
-    return module
-
-
-def x_with(value: float) -> torch.Tensor:
-    x = X.clone()
-    x[1, 3, 2] = value
-    return x
-
-
-def changed(**attributes: object) -> nn.RNNBase:
-    """A module of two layers whose attributes are others than it was made with."""
-    module = gru(num_layers=2)
-    for name, value in attributes.items():
-        setattr(module, name, value)
-    return module
-
-
-def with_weight(name: str, value: torch.Tensor) -> nn.RNNBase:
-    return changed(**{name: nn.Parameter(value)})
-
-
-def without_weight() -> nn.RNNBase:
-    module = gru()
-    del module.weight_hh_l0
-    return module
-
-
-def other_mode() -> nn.RNNBase:
-    module = nn.RNN(3, 4)
-    module.mode = "RNN_SIN"
-    return module
-
 
 INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "a hook that makes the weights": (
@@ -312,6 +240,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         "output_gradient contains nan at example 0, step 0, unit 0",
     ),
 }
+
 
 TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "integer inputs": (

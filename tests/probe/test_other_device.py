@@ -1,4 +1,4 @@
-"""Where there is no GPU: the probe on a device that is none, in a process of its own."""
+"""Without a GPU the probe runs on a device that is none, in a process of its own."""
 
 import subprocess
 import sys

@@ -104,7 +104,7 @@ def limits() -> list[int]:
 
 
 def set_limits(count: int) -> None:
-    """As a user does who sets them once: no thread that lives on holds them."""
+    """A user sets them once: no thread that lives on holds them."""
     controller = ThreadpoolController()
     thread = Thread(target=lambda: controller.limit(limits=count, user_api="blas"))
     thread.start()

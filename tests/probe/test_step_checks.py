@@ -219,12 +219,13 @@ def float32_steps() -> dict[str, Step]:
     }
 
 
-@pytest.mark.parametrize("name", float32_steps())
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+# from far away a stair of many steps is a slope
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [(n, s) for n in float32_steps() for s in (0.0, 1.0, 1e4) if (n, s) != ("rounded", 1e4)],
+)
 def test_right_derivatives_bring_no_warning(name: str, scale: float):
     """Large states, saturated gates, bends and jumps, in float32."""
-    if name == "rounded" and scale > 1:
-        pytest.skip("a stair of many steps, seen from there, is a slope")
     x, state = batch(steps=6, examples=20, dtype=torch.float32)
     assert not warned(float32_steps()[name], x, (scale * state, -scale * state))
 

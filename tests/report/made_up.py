@@ -256,3 +256,7 @@ def make_results() -> Results:
             for j, weights in enumerate(WEIGHTS)
         },
     )
+
+
+def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
+    return Results(**{**vars(results), "conditions": conditions})

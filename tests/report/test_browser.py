@@ -124,7 +124,7 @@ class Browser:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("no chromium or no chromedriver on this machine: the report was not looked at")
+        pytest.skip("no chromium: with its driver, it looks at the report")
     options = Options()
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -184,7 +184,7 @@ def test_everybody_can_read_and_reach_all_of_it(width: int, report: Browser) -> 
 
 
 def serious_findings(browser: Browser, width: int) -> list[str]:
-    """What axe-core finds that keeps somebody from reading the page."""
+    """List what axe-core finds that keeps somebody from reading the page."""
     if not AXE.exists():
         pytest.skip("no axe-core: npm install --prefix .axe axe-core")
     browser.resize(width)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import CLAIMS, TIMES, make_curves, make_powers
+from made_up import CLAIMS, TIMES, make_curves, make_powers, with_conditions
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
@@ -25,8 +25,12 @@ from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent
+
+
 # of the default study, so that every claim's template is filled
 COMMITTED = [Claim(**claim) for claim in json.loads((ROOT / "reports/claims.json").read_text())]
+
+
 NO_FIGURES: tuple[str, ...] = ()
 
 
@@ -46,28 +50,6 @@ def test_every_figure_has_a_caption_and_an_alternative_text(
     assert sorted(shown) == sorted(svgs)
 
 
-def test_the_answer_has_six_sentences_with_the_numbers(results: Results) -> None:
-    zeros, padding, rnn, gates, words, tutorials = answer(results, CLAIMS)
-    assert "ends at 10^-96.0" in zeros
-    assert "from step 551 on" in zeros
-    assert "95% of all steps are padding" in padding
-    assert "leaves an untrained LSTM 85% of it" in padding
-    assert "looked better only on padding" in rnn
-    assert "loses 0.001 decades a step; on words it loses" in rnn
-    assert gates.startswith("Trained without padding, the LSTM opens some of its forget gates:")
-    assert gates.endswith("on words 20% of their activations are nearly open, untrained 0%.")
-    assert "its gradient still vanishes, slower than before training" in words
-    assert words.endswith("it loses 0.019 decades a word, and lost 0.072.")
-    assert tutorials.startswith("2 statements")
-    assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
-
-
-def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) -> None:
-    same = results.gates.assign(share=0.02)
-    said = answer(Results(**{**vars(results), "gates": same}), CLAIMS)[3]
-    assert "does not open more of its forget gates: on words 10% of their" in said
-
-
 def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> None:
     seeds = results.condition_seeds.copy()
     chosen = (seeds["condition"] == "trained") & (seeds["cell"] == "rnn") & (seeds["seed"] == 2)
@@ -81,21 +63,6 @@ def of_training(results: Results) -> str:
     """The page's sections on training."""
     page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
     return page.split("## Does training open the gates?")[1].split("## Which")[0]
-
-
-def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
-    few = results.conditions.query("condition == 'trained'")
-    no_gates = results.gates.iloc[:0]
-    assert answer(Results(**{**vars(results), "conditions": few, "gates": no_gates}), []) == []
-
-
-def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Results) -> None:
-    table = results.conditions.copy()
-    table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
-    _, _, rnn, *_ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
-    assert "looks better with padding and without" in rnn
-    _, _, unsure, *_ = answer(results, [replace(CLAIMS[0], id=2, verdict="does not hold")])
-    assert "does not look better" in unsure
 
 
 def test_real_comments_stand_beside_where_they_were_measured(results: Results) -> None:
@@ -123,42 +90,12 @@ def test_the_page_says_whether_the_trained_rnn_comes_to_rest(results: Results) -
     assert "swings" not in of_training(Results(**{**vars(results), "evidence": evidence}))
 
 
-def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> None:
-    table = results.conditions.assign(decades_per_step_tokens=np.nan)
-    assert not any("nan" in line for line in answer(with_conditions(results, table), CLAIMS))
-    table = results.conditions.assign(decades_per_step_padding=0.02)
-    assert "gains 0.020 decades a step" in answer(with_conditions(results, table), CLAIMS)[1]
-
-
 def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
     history = results.history.query("cell != 'rnn' or seed < 3")
     fewer = Results(**{**vars(results), "history": history})
     assert "Medians over 2 to 3 seeds, but for" in of_training(fewer)
     said = answer(fewer, CLAIMS[:1])
     assert said[5].startswith("1 statement of the question and of three tutorials was measured")
-
-
-def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
-    return Results(**{**vars(results), "conditions": conditions})
-
-
-def test_a_cause_shows_only_what_was_run(results: Results) -> None:
-    table = results.conditions
-    lstm_alone = table[~((table["condition"] == "averaging_bug") & (table["cell"] == "rnn"))]
-    page = render_markdown(with_conditions(results, lstm_alone), CLAIMS, NO_FIGURES, TIMES)
-    assert "again | `averaging_bug` |  | −96.3 |  | −0.3 |  |" in page
-    assert metrics.cause_table(table[table["condition"] == "question"]).empty
-    neither = table[table["condition"].isin(["question", "float32"])]
-    assert metrics.cause_table(neither).empty
-
-
-def test_every_cause_is_named(results: Results) -> None:
-    question = results.conditions[results.conditions["condition"] == "question"]
-    table = pd.concat([question, *(question.assign(condition=name) for name in metrics.CAUSES)])
-    page = render_markdown(with_conditions(results, table), CLAIMS, NO_FIGURES, TIMES)
-    causes = page.split("## Where did the question go wrong?")[1].split("##")[0]
-    named = re.findall(r"^\| \w.{15,} \| `(\w+)` \|", causes, re.MULTILINE)
-    assert sorted(named) == sorted(metrics.CAUSES)
 
 
 def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:
@@ -197,15 +134,6 @@ def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> Non
     assert "90% of all steps are padding" in words
 
 
-def test_of_an_input_without_comments_the_answer_says_nothing_of_theirs(results: Results) -> None:
-    conditions = results.params.conditions
-    question = conditions.question.model_copy(update={"input": "emptied_comments"})
-    changed = conditions.model_copy(update={"question": question})
-    params = results.params.model_copy(update={"conditions": changed})
-    said = answer(Results(**{**vars(results), "params": params}), CLAIMS)
-    assert not any("are padding" in line for line in said)
-
-
 def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> None:
     cases = results.params.conditions.cases
     question = results.params.conditions.model_copy(
@@ -220,24 +148,6 @@ def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> 
     assert "|sum over i of J_ij|.\n" in text
     assert "minimal_example" not in text
     assert "Where did the question go wrong?" not in text
-
-
-def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
-    causes = metrics.cause_table(results.conditions).set_index("condition")
-    assert list(causes.index) == ["trained", "no_padding", "float32_flushed", "averaging_bug"]
-    # the question's lead is 93 decades
-    assert causes.loc["trained", "lead_change"] == pytest.approx(-140 + 36 - 93)
-    assert causes.loc["averaging_bug", "lead_change"] == pytest.approx(0)
-    hidden = causes.loc["float32_flushed", "lstm_change"]
-    assert hidden == pytest.approx(-96 + 37.93)
-    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
-    assert (
-        "10<sup>−37.9</sup> | `float32_flushed` | −3.0 | exactly 0 | 0.0 | −58.1 | +58.1 |" in page
-    )
-
-
-def test_causes_need_the_question_s_own_setting(results: Results) -> None:
-    assert metrics.cause_table(results.conditions.query("condition != 'question'")).empty
 
 
 def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None:

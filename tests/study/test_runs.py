@@ -1,4 +1,4 @@
-"""Which runs the study has, and what conditions read from them."""
+"""The study has these runs, and conditions read from them."""
 
 from collections.abc import Callable
 from pathlib import Path

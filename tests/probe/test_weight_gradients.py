@@ -1,4 +1,4 @@
-"""Weight-gradient parts and loss-gradient curves against autograd and the tutorial's numbers."""
+"""Parts of weights' gradients, by step, against autograd and the tutorial's numbers."""
 
 import math
 from collections.abc import Callable
@@ -9,32 +9,20 @@ import pytest
 import torch
 from probe_problems import (
     CELLS,
+    GRADIENT_CASES,
     Case,
-    Instance,
     make,
-    scaled_log10,
+    output_gradients,
     set_weights,
-    times_scaled,
+    states_with_gradients,
     weights,
 )
 from torch import Tensor, nn
 
 import rnngrad
 
-CASES = [
-    Case(cell, layers, bias, batch_first, steps=9)
-    for cell in CELLS
-    for layers, bias, batch_first in ((1, True, True), (3, False, False), (2, True, False))
-]
 
-
-def output_gradients(instance: Instance) -> Tensor:
-    generator = torch.Generator().manual_seed(9)
-    shape = (*instance.inputs.shape[:2], instance.module.hidden_size)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
 def test_parts_sum_to_autograds_gradient(case: Case):
     instance = make(case)
     G = output_gradients(instance)
@@ -155,170 +143,9 @@ def test_parametrized_weights(parametrize: Callable[..., nn.Module], name: str):
             np.testing.assert_array_equal(found[n], part)
 
 
-def states_with_gradients(
-    instance: Instance, G: Tensor, final: tuple[Tensor, ...] = ()
-) -> list[list[tuple[Tensor, ...]]]:
-    """[layer][t] states of a loop of torch's cells, after backward through all of it."""
-    module, lstm = instance.module, isinstance(instance.module, nn.LSTM)
-    functional: Any = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell}.get(type(module))
-    if functional is None:
-        functional = torch.rnn_tanh_cell if module.nonlinearity == "tanh" else torch.rnn_relu_cell
-    layers = range(module.num_layers)
-    now: list[tuple[Tensor, ...]] = [
-        (instance.h[i], instance.c[i]) if lstm else (instance.h[i],) for i in layers
-    ]
-    found: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
-    loss = torch.zeros(())
-    for t, x in enumerate(instance.time_first):
-        for i in layers:
-            own = [p for n, p in module.named_parameters() if n.endswith(f"_l{i}")]
-            new = functional(x, now[i] if lstm else now[i][0], *own)
-            now[i] = new if lstm else (new,)
-            for state in now[i]:
-                state.retain_grad()
-            found[i].append(now[i])
-            x = now[i][0]
-        loss = loss + (x * (G[:, t] if module.batch_first else G[t])).sum()
-    for k, gradient in enumerate(final):
-        loss = loss + sum((now[i][k] * gradient[i]).sum() for i in layers)
-    loss.backward()
-    return found
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_loss_gradients_agree_with_autograd(case: Case):
-    instance = make(case)
-    G = output_gradients(instance)
-    states = states_with_gradients(instance, G)
-    for layer in range(case.layers):
-        found = rnngrad.loss_gradient_curves(
-            instance.module, instance.inputs, G, instance.initial_state, layer=layer
-        )
-        for k, values in enumerate((found.log10_h, found.log10_c)):
-            if values is None:
-                assert case.cell != "lstm"
-                continue
-            norms = torch.stack([s[k].grad.norm(dim=1) for s in states[layer]], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
-            np.testing.assert_allclose(10**values, norms.numpy(), rtol=1e-9, atol=1e-300)
-
-
-def test_loss_at_the_end_only():
-    module = nn.LSTM(3, 5, batch_first=True)
-    x, G = torch.randn(2, 1500, 3), torch.zeros(2, 1500, 5)
-    G[:, -1] = 1
-    curves = rnngrad.loss_gradient_curves(module, x, G)
-    assert curves.log10_c is not None
-    for values in (curves.log10_h, curves.log10_c):
-        assert np.isfinite(values[:, :-1]).all()
-        assert (values[:, 0] < -250).all()
-    np.testing.assert_allclose(curves.log10_h[:, -1], 0.5 * math.log10(5), atol=1e-12)
-    assert len(curves.to_frame()) == 2 * 2 * 1500
-
-
-def test_loss_gradient_of_units_that_do_not_talk():
-    """Without recurrence dL/dc_t is a product per unit: one at 1, one at 2^-t, one reset."""
-    module = nn.LSTM(1, 2, batch_first=True)
-    bias, weight = torch.zeros(8), torch.zeros(8, 1)
-    bias[2], weight[2] = 40, -2000
-    set_weights(module, bias_ih_l0=bias, weight_ih_l0=weight)
-    T, reset = 2500, 1000
-    x, G = torch.zeros(1, T, 1), torch.zeros(1, T, 2)
-    x[0, reset] = 1
-    G[0, -1] = 1
-    values = rnngrad.loss_gradient_curves(module, x, G).log10_c
-    assert values is not None
-    # dL/dc_T = o (1 - tanh(0)^2) = 1/2 for both units
-    half = math.log10(0.5)
-    np.testing.assert_allclose(values[0, reset + 10 : -20], half, atol=1e-5)
-    steps_left = T - 1 - np.arange(reset)
-    np.testing.assert_allclose(values[0, :reset], half * (1 + steps_left), rtol=1e-12)
-
-
-def scaled_loss_gradients(path: rnngrad.Trajectory, G: np.ndarray) -> list[np.ndarray]:
-    """log10 of dL/dh_t, of an LSTM dL/dc_t, by transposed one-step matrices: a scale per unit."""
-    H, jacobians = G.shape[1], list(path.jacobians(0))
-    S = len(jacobians[0])
-    grad, exponent, found = np.zeros((S, 1)), np.zeros(S, dtype=int), []
-    for t in reversed(range(len(G))):
-        # what arrives at h is one more row, which the first H rows are added to
-        arriving, own = np.frexp(G[t])
-        stacked = np.vstack((grad, arriving[:, None])), np.concatenate((exponent, own))
-        grad, exponent = times_scaled(np.eye(S, S + H) + np.eye(S, S + H, S), *stacked)
-        total = grad, exponent
-        if S > H:
-            through = path.factors.maps().through[0, t]
-            total = times_scaled(np.eye(S) + np.diag(through, -H), grad, exponent)
-        parts = [(m[rows], e[rows]) for m, e in [total] for rows in (slice(0, H), slice(H, S))]
-        found.append([norm_of(*part) for part in parts[: S // H]])
-        grad, exponent = times_scaled(jacobians[t].T, grad, exponent)
-    return list(np.transpose(found[::-1]))
-
-
-def norm_of(mantissa: np.ndarray, exponent: np.ndarray) -> float:
-    top = exponent.max()
-    whole = np.ldexp(mantissa[:, 0], (exponent - top).clip(-5000))
-    return float(scaled_log10(np.linalg.norm(whole), top))
-
-
-def far_apart() -> dict[str, nn.RNNBase]:
-    """Units that close for good or a while, saturate, grow or shrink by themselves."""
-    torch.manual_seed(0)
-    modules = {
-        "saturated": nn.RNN(2, 6),
-        "sizes": nn.RNN(2, 6, nonlinearity="relu"),
-        "closing": nn.LSTM(2, 6),
-        "kept": nn.GRU(2, 6),
-    }
-    with torch.no_grad():
-        for name, module in modules.items():
-            module.double().batch_first = True
-            w = weights(module)
-            w["weight_ih_l0"][:, 0] = 0
-            if name == "saturated":
-                w["bias_ih_l0"][:3] = 150
-            elif name == "sizes":
-                w["weight_hh_l0"].copy_(torch.diag(10.0 ** torch.linspace(-9, 6, 6)))
-                w["weight_hh_l0"][5, :5] = 1e-3
-                w["bias_ih_l0"].fill_(1e-300)
-                w["weight_ih_l0"].zero_()
-            elif name == "closing":
-                w["weight_hh_l0"].mul_(1e-3)
-                w["weight_ih_l0"][6:9, 0] = -600
-                w["bias_ih_l0"][9:11] = 5
-            else:
-                w["weight_ih_l0"][6:9, 0] = 400
-                w["bias_ih_l0"][9:11] = -30
-    return modules
-
-
-@pytest.mark.parametrize("kind", far_apart())
-def test_loss_gradients_of_units_far_apart(kind: str):
-    module = far_apart()[kind]
-    generator = torch.Generator().manual_seed(1)
-    x, G = (torch.randn(1, 90, n, generator=generator).double() for n in (2, 6))
-    x[..., 0] = 0
-    x[0, 10::20, 0] = 1
-    G[:, 30:60] = 0
-    G[:, 60:] *= 1e-250
-    G[:, :20] *= 1e200
-    if kind == "sizes":
-        x, G = x[:, :30], G[:, :30]
-    found = rnngrad.loss_gradient_curves(module, x, G)
-    expected = scaled_loss_gradients(rnngrad.trajectory(module, x), G[0].numpy())
-    assert np.isfinite(expected[0]).all()
-    for values, wanted in zip((found.log10_h, found.log10_c), expected, strict=False):
-        np.testing.assert_allclose(values[0], wanted, rtol=0, atol=1e-9)
-    # what arrives at the last state may come by itself
-    last = G[:, -1].clone()[None]
-    G[:, -1] = 0
-    final: Any = (last, 0 * last) if kind == "closing" else last
-    again = rnngrad.loss_gradient_curves(module, x, G, final_state_gradient=final)
-    np.testing.assert_allclose(again.log10_h, found.log10_h, rtol=0, atol=1e-9)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_lengths(cell: str):
-    """As if every example were cut; beyond its length a gradient may hold anything."""
+    """Every example seems cut; beyond its length a gradient may hold anything."""
     instance = make(Case(cell, layers=2, steps=12, batch=3))
     G, lengths = output_gradients(instance), [12, 5, 1]
     noise = G.clone()
@@ -430,15 +257,3 @@ def test_curves_of_weights_and_gradients_of_final_states(cell: str):
         for k, values in enumerate((found.log10_h, found.log10_c)[: len(final)]):
             norms = torch.stack([s[k].grad.norm(dim=1) for s in states[layer]], dim=1)  # pyright: ignore[reportOptionalMemberAccess]
             np.testing.assert_allclose(10**values, norms.numpy(), rtol=1e-9)
-
-
-def test_final_state_gradients_that_do_not_fit():
-    lstm, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
-    state = torch.zeros(1, 2, 4)
-    for final, message in (
-        (state, r"has shapes \[\(1, 2, 4\)\], the final states"),
-        ((state, state[:, :1]), r"\(1, 1, 4\)\], the final states"),
-        ((state, state / 0), "contains nan"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,211 @@
+"""`rnngrad probe`: files that hold a module, and files that do not."""
+
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rnngrad
+
+FIXTURES = Path(__file__).with_name("keras_fixtures")
+Run = Callable[..., tuple[int, str, str]]
+X = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
+
+
+class Model(nn.Module):
+    """A class that is not torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.LSTM(5, 4, num_layers=2)
+        self.decoder = nn.GRU(5, 3, bias=False)
+        self.head = nn.Linear(3, 1)
+
+
+class Malicious:
+    """Unpickling it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[object], Path]:
+    """Save something as torch.save does."""
+
+    def save(thing: object) -> Path:
+        torch.save(thing, tmp_path / "model.pt")
+        return tmp_path / "model.pt"
+
+    return save
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    np.save(tmp_path / "x.npy", X.numpy())
+    return tmp_path / "x.npy"
+
+
+Save = Callable[[object], Path]
+
+
+def batch_first(module: Any) -> Any:
+    module.batch_first = True
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LSTM(5, 4),
+        nn.LSTM(5, 4, dtype=torch.float64),
+        nn.GRU(5, 3, num_layers=2, bias=False),
+        nn.RNN(5, 1),
+        nn.RNN(5, 4, nonlinearity="relu"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_file_is_diagnosed_as_its_module_is(
+    module: Any, whole: bool, run: Run, saved: Save, inputs: Path
+):
+    arguments = [saved(module if whole else module.state_dict()), "--inputs", inputs]
+    if not whole and getattr(module, "nonlinearity", None) == "relu":
+        arguments += ["--nonlinearity", "relu"]
+    status, out, _ = run("probe", *arguments)
+    state = "c" if isinstance(module, nn.LSTM) else "h"
+    wanted = rnngrad.diagnose(batch_first(module), X, state=state)
+    assert status == 0
+    assert out.startswith(f"{wanted}\n")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, inputs: Path):
+    torch.manual_seed(0)
+    model = Model()
+    weights = model.state_dict()
+    path = saved({"epoch": 3, "state_dict": weights} if wrapped else weights)
+    names = [f"state_dict.{name}" if wrapped else name for name in ("encoder", "decoder")]
+    status, _, err = run("probe", path, "--inputs", inputs)
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"name (--module) one of {', '.join(names)}" in err
+    assert "has no module 'nix'" in run("probe", path, "--inputs", inputs, "--module", "nix")[2]
+    out = run("probe", path, "--inputs", inputs, "--module", names[0], "--layer", 0)[1]
+    wanted = rnngrad.diagnose(batch_first(model.encoder), X, state="c", layer=0)
+    assert out.startswith(f"{wanted}\n")
+
+
+def test_modules_inside_torch_s_own_containers_are_found(run: Run, saved: Save, inputs: Path):
+    model = nn.Sequential(nn.Linear(2, 5), nn.RNN(5, 4, nonlinearity="relu"), nn.Linear(4, 1))
+    wanted = rnngrad.diagnose(batch_first(model[1]), X)
+    assert run("probe", saved(model), "--inputs", inputs)[1].startswith(f"{wanted}\n")
+
+
+def test_lengths_end_the_examples(run: Run, saved: Save, inputs: Path, tmp_path: Path):
+    module = nn.LSTM(5, 4, batch_first=True)
+    np.save(tmp_path / "n.npy", np.array([12, 7], ">i4"))
+    arguments = (saved(module), "--inputs", inputs, "--lengths", tmp_path / "n.npy")
+    wanted = rnngrad.diagnose(module, X, state="c", lengths=[12, 7])
+    assert run("probe", *arguments)[1].startswith(f"{wanted}\n")
+
+
+def test_a_file_of_keras(run: Run, tmp_path: Path):
+    np.save(tmp_path / "x.npy", X.numpy()[:, :, :3])
+    arguments = (FIXTURES / "model.keras", "--inputs", tmp_path / "x.npy", "--module", "encoder")
+    module = rnngrad.from_keras(FIXTURES / "model.keras", "encoder")
+    wanted = rnngrad.diagnose(module, X[:, :, :3], state="c")
+    status, out, _ = run("probe", *arguments)
+    assert status == 0
+    assert out.startswith(f"{wanted}\n")
+
+
+def refused(run: Run, path: Path, inputs: Path) -> str:
+    status, out, err = run("probe", path, "--inputs", inputs)
+    assert (status, out) == (1, "")
+    assert err.startswith("rnngrad probe: ")
+    assert str(path) in err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_class_that_is_not_torch_s_is_refused_by_name(
+    zipped: bool, run: Run, tmp_path: Path, inputs: Path
+):
+    path = tmp_path / "model.pt"
+    torch.save(Model(), path, _use_new_zipfile_serialization=zipped)
+    assert "it holds test_cli_probe.Model, no module of torch's own" in (refused(run, path, inputs))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_malicious_file_runs_nothing(plain: bool, run: Run, tmp_path: Path, inputs: Path):
+    path, trace = tmp_path / "model.pt", tmp_path / "trace"
+    harm = {"weight_hh_l0": Malicious(f"touch {trace}")}
+    if plain:
+        path.write_bytes(pickle.dumps(harm, protocol=2))
+    else:
+        torch.save(harm, path)
+    assert f"it holds {os.system.__module__}.system, no module" in refused(run, path, inputs)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(harm))
+    assert trace.exists()  # it would have done harm
+
+
+def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path: Path):
+    assert "No such file" in refused(run, tmp_path / "nix.pt", inputs)
+    assert "Is a directory" in refused(run, tmp_path, inputs)
+    cyclic: dict[str, Any] = {}
+    cyclic["itself"] = cyclic
+    weights = nn.LSTM(5, 4).state_dict()
+    for thing, says in (
+        (cyclic, "torch.load(weights_only=True) cannot read it: save model.state_dict()"),
+        (nn.Linear(2, 2), "holds no recurrent module of torch or Keras"),
+        (3, "holds no recurrent module of torch or Keras"),
+        ({"weight_hh_l0": torch.zeros(7, 3)}, "has not the weights of an nn.RNN"),
+        ({"weight_hh_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
+        ({"weight_hh_l0": torch.zeros(0, 0)}, "has not the weights of an nn.RNN"),
+        (weights | {"bias_hh_l0": torch.zeros(3)}, "size mismatch for bias_hh_l0"),
+        (weights | {"weight_ih_l0": torch.zeros(3)}, "size mismatch for weight_ih_l0"),
+    ):
+        assert says in refused(run, saved(thing), inputs)
+    for text in (b"", b"nothing"):
+        (tmp_path / "it.pt").write_bytes(text)
+        assert "cannot read it" in refused(run, tmp_path / "it.pt", inputs)
+    torch.save(nn.LSTM(5, 4, bidirectional=True), tmp_path / "two.pt")
+    status, _, err = run("probe", tmp_path / "two.pt", "--inputs", inputs)
+    assert (status, err.count("\n")) == (1, 1)
+
+
+def test_arrays_that_hold_no_inputs(run: Run, saved: Save, tmp_path: Path):
+    path, x = saved(nn.LSTM(5, 4)), tmp_path / "x.npy"
+    for array, says in (
+        (np.ones((2, 3), int), "embed or convert it first"),
+        (np.array([{}]), "Object arrays cannot be loaded"),
+        (np.array(["a"]), "holds no single array of numbers"),
+        (np.ones((2, 3)), "inputs have 3 features, the module expects 5"),
+    ):
+        np.save(x, array, allow_pickle=True)
+        status, out, err = run("probe", path, "--inputs", x)
+        assert (status, out) == (1, "")
+        assert says in err
+        assert err.count("\n") == 1
+    assert "No such file" in run("probe", path, "--inputs", tmp_path / "nix.npy")[2]
+
+
+def test_a_gradient_of_exactly_zero_has_a_picture(run: Run, saved: Save, inputs: Path):
+    module = nn.RNN(5, 4)
+    nn.init.zeros_(dict(module.named_parameters())["weight_hh_l0"])
+    status, out, _ = run("probe", saved(module), "--inputs", inputs)
+    assert status == 0
+    assert re.search(r"^structural ", out, re.MULTILINE)
+    assert "step t" in out
