@@ -18,25 +18,24 @@ from torch.utils import _pytree as pytree
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
 from rnngrad.probe._steps import Steps, steps_of
-from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
+from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
 Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
-FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
-GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
+FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 
 class LayerRun(NamedTuple):
-    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), factors."""
+    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), maps."""
 
     x: Array
     h: Array
-    factors: Any
+    maps: StepMaps
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ class Problem:
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
-                h, factors = self.cells[layer].advance(x, own)
+                h, maps = self.cells[layer].advance(x, own)
             finite = np.isfinite(h).all(axis=2)
-            finite &= np.isfinite(factors.mix).reshape(*finite.shape, -1).all(axis=2)
+            finite &= np.isfinite(maps.mix).reshape(*finite.shape, -1).all(axis=2)
             finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
             for t, at in np.argwhere((here & ~finite).T):
                 step = self.counts.given(int(examples[at]), steps.start + t)
@@ -104,7 +103,7 @@ class Problem:
                     f"step {step + 1} (steps from 1): there is no state to take a "
                     "derivative of; scale weights, inputs or initial state down"
                 )
-            yield LayerRun(x, h, factors)
+            yield LayerRun(x, h, maps)
             x = h
 
     def layer_index(self, layer: int) -> int:
@@ -124,28 +123,6 @@ class Problem:
         if state == "c" and "c" not in self.states:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
         return rows[state]
-
-    def like_output(self, gradient: Tensor, name: str, alone: bool) -> Array:
-        """A gradient shaped like the module's output as (b, t, H); 0 where steps do not count.
-
-        alone: is it all that the loss sends? A loss that looks at no step that counts is a slip.
-        """
-        tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
-        found, expected = tuple(tensor.shape), (*self.counts.real.shape, self.hidden)
-        if found != expected:
-            raise InputError(
-                f"{name} has (batch, time, hidden) = {found}, the module's output {expected}"
-            )
-        given = tensor.detach().cpu()
-        tensor = self.counts.cleared(given)
-        check_finite(tensor, name, ("example", "step", "unit"))
-        lost = given.flatten(1).any(dim=1) & ~tensor.flatten(1).any(dim=1)
-        for b in lost.nonzero().flatten().tolist() if alone else ():
-            raise InputError(
-                f"{name} of example {b} is zero at every step that counts: does the loss look at "
-                "padding? Take the output at the last step that counts, or final_state_gradient"
-            )
-        return self.counts.counted(tensor).double().numpy()
 
 
 def problem_of(
@@ -225,9 +202,9 @@ def _supported(given: nn.Module) -> nn.RNNBase:
 
 
 def _instead(module: object) -> str:
-    """What to do with something else."""
+    """Say what to do with something else."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
-    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(GATES))]:
+    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
@@ -260,15 +237,12 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    if isinstance(rnn, nn.RNN):  # forward reads the mode, and not what the module was made with
-        if rnn.mode not in RNN_KINDS:
-            raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        cell, kind = RNN, RNN_KINDS[rnn.mode]
-    elif isinstance(rnn, nn.GRU):
-        cell, kind = GRU, _compiled.GRU
-    else:
-        sigmoid = isinstance(rnn, SigmoidStateLSTM)
-        cell, kind = LSTM, _compiled.LSTM_SIGMOID if sigmoid else _compiled.LSTM
+    cell = next(cell for kind, cell in CELLS.items() if isinstance(rnn, kind))
+    sigmoid = _compiled.LSTM_SIGMOID if isinstance(rnn, SigmoidStateLSTM) else _compiled.LSTM
+    # an RNN's forward reads the mode, and not what the module was made with
+    kind = {RNN: RNN_KINDS.get(rnn.mode), GRU: _compiled.GRU, LSTM: sigmoid}[cell]
+    if kind is None:
+        raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     layers = [[weights.get(f"{w}_l{n}", zero) for w in WEIGHTS] for n in range(rnn.num_layers)]
     return tuple(cell(*layer, kind=kind) for layer in layers)
@@ -280,7 +254,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
     shapes are those of a module that is made with the settings of today.
     """
-    kind, gates = next((k, n) for k, n in GATES.items() if isinstance(rnn, k))
+    kind, gates = next((k, cell.gates) for k, cell in CELLS.items() if isinstance(rnn, k))
     d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
     expected: dict[str, tuple[int, ...]] = {}
     for n in range(rnn.num_layers):

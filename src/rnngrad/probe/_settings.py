@@ -49,8 +49,8 @@ def _controller() -> ThreadpoolController:
 
 
 @contextmanager
-def exact_products() -> Iterator[None]:
-    """Products take one thread each, since Python's threads share the work, and no bfloat16.
+def exact_products() -> Iterator[int]:
+    """Let products take one thread each and no bfloat16; yield the user's number of threads.
 
     These settings belong to the process. The first of overlapping calls notes what it finds, and
     the last one out restores it; torch's number of threads belongs to a thread as well.
@@ -68,7 +68,7 @@ def exact_products() -> Iterator[None]:
         _calls.append(found)
         torch.set_num_threads(1)
     try:
-        yield
+        yield found.threads
     finally:
         with _lock:
             torch.set_num_threads(found.threads)
@@ -80,14 +80,14 @@ def exact_products() -> Iterator[None]:
                 OpenBLASController.clear_controlling_thread(force=True)
 
 
-def thread_pool() -> ThreadPoolExecutor:
-    """As many threads as the user lets torch have."""
-    return ThreadPoolExecutor(_calls[0].threads if _calls else torch.get_num_threads())
-
-
-def progress_bar(total: int, what: str, unit: str) -> tqdm:
-    """A bar on a terminal, after three seconds."""
-    return tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+@contextmanager
+def threads(
+    total: int, what: str, unit: str
+) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], Any]]]:
+    """Share exact products among threads, with a bar on a terminal after three seconds."""
+    bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+    with exact_products() as count, ThreadPoolExecutor(count) as pool, bar:
+        yield pool, bar.update
 
 
 def in_threads(
@@ -95,8 +95,8 @@ def in_threads(
 ) -> list[Result]:
     """The function of every item, by several threads."""
     results = []
-    with exact_products(), thread_pool() as pool, progress_bar(len(items), what, "part") as bar:
+    with threads(len(items), what, "part") as (pool, progress):
         for result in pool.map(function, items):
             results.append(result)
-            bar.update()
+            progress(1)
     return results

@@ -31,27 +31,29 @@ class Sharing(NamedTuple):
     leader: np.ndarray
     branch: np.ndarray
 
-
-def shared(problem: Problem) -> Sharing:
-    """Who runs for whom."""
-    found = alone(problem)
-    for group in _groups(problem) if problem.batch > 1 else ():
-        _share(problem, group, found)
-    return found
+    def fill(self, values: np.ndarray) -> None:
+        """Copy from leaders to the others what they share of values (b, time)."""
+        for example in np.flatnonzero(self.branch):
+            own = slice(0, self.branch[example])
+            values[example, own] = values[self.leader[example], own]
 
 
 def alone(problem: Problem) -> Sharing:
-    """Everybody runs alone."""
+    """Let everybody run alone."""
     return Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
 
 
-def _groups(problem: Problem) -> list[np.ndarray]:
-    """The groups of examples with one initial state (all layers) and first input."""
-    states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
-    first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
-    group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
-    members = (np.flatnonzero(group == g) for g in range(group.max() + 1))
-    return [m for m in members if len(m) > 1]
+def shared(problem: Problem) -> Sharing:
+    """Find who runs for whom among examples with one initial state (all layers) and first input."""
+    found = alone(problem)
+    if problem.batch > 1:
+        states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
+        first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
+        group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
+        for members in (np.flatnonzero(group == g) for g in range(group.max() + 1)):
+            if len(members) > 1:
+                _share(problem, members, found)
+    return found
 
 
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:

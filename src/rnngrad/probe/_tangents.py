@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, States
 from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import exact_products, progress_bar, thread_pool
+from rnngrad.probe._settings import threads
 from rnngrad.probe._sharing import Sharing, alone, shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
@@ -63,13 +64,6 @@ class Plan:
         return self.start.ndim == 3
 
 
-def identity(problem: Problem, rows: slice, hidden_path: bool = False) -> Array:
-    """d [h; c]_0 / d (state)_0, (rows, k); with H more rows for the hidden path, which are zero."""
-    size = problem.hidden * len(problem.states)
-    start = np.eye(size)[:, rows]
-    return np.vstack((start, np.zeros((problem.hidden, start.shape[1])))) if hidden_path else start
-
-
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
     if problem.inputs.device.type == "cpu" or plan.sketches:
@@ -88,18 +82,15 @@ def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
     leads = sharing.leader == np.arange(problem.batch)
     leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
     few = len(leaders) <= FEW_LEADERS
-    total = int((lengths - sharing.branch).sum())
-    with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
-        sweep = _Sweep(problem, plan, sharing, found, bar.update)
+    with threads(int((lengths - sharing.branch).sum()), "Jacobians", "step") as (pool, progress):
+        sweep = _Sweep(problem, plan, sharing, found, progress)
         over = repeat(pool.map if few else map)
         for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
             pass
         for _ in pool.map(sweep.run, others.tolist()):
             pass
-    for example in np.flatnonzero(~leads):
-        of_leader = slice(0, sharing.branch[example])
-        for values in found.values():
-            values[example, of_leader] = values[sharing.leader[example], of_leader]
+    for values in found.values():
+        sharing.fill(values)
     return found
 
 
@@ -117,37 +108,28 @@ class _Sweep:
         entries = (self.plan.rows.stop - self.plan.rows.start) * self.plan.start.shape[-1]
         # a power of two, so that a block ends where the rank is to be looked at
         self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
-        # the leaders' states and tangents where others branch off
-        self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
+        # what an example that branches off takes over: the states of all layers, and the tangents
+        self.left: dict[int, tuple[States, Tangents]] = {}
 
     def run(self, example: int, over: Map = map) -> None:
         """The steps that an example runs itself; `over` maps a function over parts of the work."""
-        states, tangents = self._begin(example)
-        begin, length = int(self.sharing.branch[example]), int(self.problem.lengths[example])
-        followers = self.sharing.branch[self.sharing.leader == example]
-        for start, stop in pairwise(sorted({begin, *followers.tolist(), length})):
+        problem, (leader, branch) = self.problem, self.sharing
+        states, tangents = self.left.pop(example, None) or (
+            problem.start([example], self.plan.layer + 1),
+            Tangents(problem.cells[self.plan.layer], self.plan, example),
+        )
+        length, followers = int(problem.lengths[example]), np.flatnonzero(leader == example)
+        cuts = {int(branch[example]), *branch[followers].tolist(), length}
+        for start, stop in pairwise(sorted(cuts)):
             for block in range(start, stop, self.block):
                 steps = slice(block, min(block + self.block, stop))
-                *_, run = self.problem.run([example], steps, states)
-                maps = run.factors.maps().each(lambda v: v[0])
+                *_, run = problem.run([example], steps, states)
                 out = {name: values[example, steps] for name, values in self.found.items()}
                 at = self.plan.spectral_at[steps]
-                tangents.advance(maps, out, at, length - steps.stop, over)
+                tangents.advance(run.maps.each(itemgetter(0)), out, at, length - steps.stop, over)
                 self.progress(steps.stop - block)
-            if stop < length:
-                self.left[example, stop] = deepcopy(states), copy(tangents)
-
-    def _begin(self, example: int) -> tuple[States, "Tangents"]:
-        """The states of all layers, (1, H) each, and the tangents, when the example begins."""
-        leader, branch = int(self.sharing.leader[example]), int(self.sharing.branch[example])
-        if branch:
-            states, tangents = self.left[leader, branch]
-            return deepcopy(states), copy(tangents)
-        start = self.plan.start[example] if self.plan.sketches else self.plan.start
-        layer = self.plan.layer
-        return self.problem.start([example], layer + 1), Tangents(
-            self.problem.cells[layer], start, self.plan
-        )
+            for follower in followers[branch[followers] == stop].tolist():
+                self.left[follower] = deepcopy(states), copy(tangents)
 
 
 class Tangents:
@@ -156,9 +138,9 @@ class Tangents:
     With a basis (directions, k) of orthonormal columns, J is J basis^T.
     """
 
-    def __init__(self, cell: Cell, start: Array, plan: Plan) -> None:
+    def __init__(self, cell: Cell, plan: Plan, example: int) -> None:
         self.cell, self.plan = cell, plan
-        self.J = ScaledRows.of(start)
+        self.J = ScaledRows.of(plan.start[example] if plan.sketches else plan.start)
         self.basis: Array | None = None
         self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
@@ -172,30 +154,33 @@ class Tangents:
         builtin `map` they stay together.
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
-        read = self._quickly(maps, at, over) or self._slowly(maps, at)
+        # log10 of norms (t,); times 2**exponents (t,): sums (t, k), and J (n, rows, k) where `at`
+        norm, hidden_norm, sums, J, exponents = self._quickly(maps, at, over) or self._slowly(
+            maps, at
+        )
         if "cell_path" in out:
             with np.errstate(divide="ignore"):
                 logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
             self.log_path = logs[-1]
             out["cell_path"][:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
         if "frobenius" in out:
-            out["frobenius"][:] = read.norm
+            out["frobenius"][:] = norm
         if HIDDEN_PATH in out:
-            out[HIDDEN_PATH][:] = read.hidden_norm
+            out[HIDDEN_PATH][:] = hidden_norm
         if "column_sum" in out:
-            sums = read.sums if self.basis is None else read.sums @ self.basis.T
-            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), read.exponents)
+            sums = sums if self.basis is None else sums @ self.basis.T
+            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), exponents)
         if "spectral" in out and at.any():
-            norms = np.concatenate(list(over(spectral_norm, np.split(read.kept, len(read.kept)))))
-            out["spectral"][at] = log10_of(norms, read.exponents[at])
+            norms = np.concatenate(list(over(spectral_norm, np.split(J, len(J)))))
+            out["spectral"][at] = log10_of(norms, exponents[at])
         if "frobenius_error" in out:
-            estimate, out["frobenius_error"][:] = log10_norm_estimate(read.kept)
-            out["frobenius"][:] = estimate + read.exponents * LOG10_2
+            estimate, out["frobenius_error"][:] = log10_norm_estimate(J)
+            out["frobenius"][:] = estimate + exponents * LOG10_2
         self.steps += len(at)
         if self.steps >= self.look_at and left >= BLOCK_STEPS and not self.plan.sketches:
             self._drop()
 
-    def _quickly(self, maps: StepMaps, at: Array, over: Map) -> "_Read | None":
+    def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
         """By the compiled loop; None, and nothing done, if a step needs scales per row."""
         if self.J.spread() > MAX_SPREAD:
             return None
@@ -218,24 +203,23 @@ class Tangents:
         top = np.max(exponents, axis=0)
         scales = times_power(np.ones(1), np.array(exponents) - top)
         self.J = ScaledRows.of(_side_by_side(J, scales[:, -1]), top[-1])
-        return _Read(
-            norm=log10_of(np.sqrt((np.array(squares) * scales**2).sum(axis=0)), top),
-            hidden_norm=log10_of(np.sqrt((np.array(hidden) * scales**2).sum(axis=0)), top),
-            sums=_side_by_side(sums, scales[:, :, None]),
-            kept=_side_by_side(kept, scales[:, at, None, None]),
-            exponents=top,
+        norm, hidden_norm = (
+            log10_of(np.sqrt((np.array(each) * scales**2).sum(axis=0)), top)
+            for each in (squares, hidden)
         )
+        sums = _side_by_side(sums, scales[:, :, None])
+        return norm, hidden_norm, sums, _side_by_side(kept, scales[:, at, None, None]), top
 
-    def _slowly(self, maps: StepMaps, at: Array) -> "_Read":
+    def _slowly(self, maps: StepMaps, at: Array) -> tuple[Array, ...]:
         """With one scale per row."""
         found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
-            self.J = scaled_step(maps.each(lambda v, t=t: v[t]), self.cell.W, self.J)
+            self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
             own, path = self.J.read(self.plan.rows), self.J.read(slice(2 * self.cell.hidden, None))
             J, exponent = own.aligned()
             found.append((own.log10_norm(), path.log10_norm(), J.sum(axis=0), J, exponent))
         norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
-        return _Read(norm, hidden_norm, sums, kept[at], exponents)
+        return norm, hidden_norm, sums, kept[at], exponents
 
     def _drop(self) -> None:
         """Leave the directions away on which no row depends any more."""
@@ -249,19 +233,6 @@ class Tangents:
         fallen = -log10[min(int(WORTH_DROPPING * left), len(log10) - 1)]
         ahead = self.steps * (-LOG10_DROPPED / max(fallen, 1e-3) - 1)
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
-
-
-class _Read(NamedTuple):
-    """What is read at the steps of a block: log10 of norms (t,); the rest times 2**exponents (t,).
-
-    sums (t, k); kept (n, rows, k) at some of the steps.
-    """
-
-    norm: Array
-    hidden_norm: Array
-    sums: Array
-    kept: Array
-    exponents: Array
 
 
 def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:

@@ -47,6 +47,8 @@ from rnngrad.probe import _compiled
 
 Array = np.ndarray
 
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 
 def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
     """s(a), 1 - s(a) and s'(a).
@@ -89,6 +91,16 @@ class StepMaps(NamedTuple):
     def each(self, function: Callable[[Any], Any]) -> "StepMaps":
         """All of them through a function."""
         return StepMaps(*map(function, self))
+
+    def matrix(self, W: Array) -> Array:
+        """The dense one-step Jacobian (..., S, S) of maps in NumPy, with W_hh by gate (G, H, H)."""
+        V, kept = self.mix[..., None] * W, self.keep[..., None] * np.eye(W.shape[-1])
+        if not self.through.shape[-1]:
+            return V.sum(axis=-3) + kept
+        dc = np.concatenate((V[..., :-1, :, :].sum(axis=-3), kept), axis=-1)
+        dh = self.through[..., None] * dc
+        dh[..., : W.shape[-1]] += V[..., -1, :, :]
+        return np.concatenate((dh, dc), axis=-2)
 
 
 class RNNFactors(NamedTuple):
@@ -155,8 +167,7 @@ class _Layer:
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return replace(self, **{name: getattr(self, name).to(target) for name in names})
+        return replace(self, **{name: getattr(self, name).to(target) for name in WEIGHTS})
 
     @property
     def hidden(self) -> int:
@@ -172,14 +183,14 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, Any]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, StepMaps]:
+        """The new h (b, t, H) and the maps over x (b, t, d); the states (b, H) move on."""
         a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + self.bias_ih.numpy()
         a = a.reshape(*x.shape[:2], -1)
         h, *factors = _compiled.steps(
             self.kind, a, self._W_T, self.bias_hh.numpy(), states[0], states[-1]
         )
-        return h, self.factors(*factors[: len(self.factors._fields)])
+        return h, self.factors(*factors[: len(self.factors._fields)]).maps()
 
 
 @dataclass(frozen=True)

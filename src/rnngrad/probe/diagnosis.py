@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_diagnosis, span, text_table
-from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
+from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
@@ -230,7 +230,7 @@ class _Naive:
             raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
         self.problem, self.layer, self.dtype = problem, layer, dtype
         self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
-        self.leader, self.branch = shared(problem)
+        self.sharing = shared(problem)
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
@@ -245,8 +245,8 @@ class _Naive:
                 out[:, example, : self.lengths[example]] = judge(example, maps)
 
         in_threads(run, chunks(self.problem, self.layer + 1, PARTS), "autograd")
-        for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
-            out[:, example, :branch] = out[:, leader, :branch]
+        for values in out:
+            self.sharing.fill(values)
         return out
 
     def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
@@ -269,19 +269,19 @@ class _Naive:
         The loss of every step joins at its step.
         """
         found, smallest = np.zeros(self.lengths[example]), 0.0
-        steps = steps[(steps >= self.branch[example]) & (steps < len(found))]
+        steps = steps[(steps >= self.sharing.branch[example]) & (steps < len(found))]
         if flush:
             smallest = float(torch.finfo(self.dtype).smallest_normal)
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        layers, owners = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
-        cotangents = Cotangents(layers, owners, smallest)
+        cotangents = Cotangents([self.cell], [maps], len(steps), smallest)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
         of_state = cotangents.of_layer(0, slice(None))[states]
         first = end = len(steps)
         for t in reversed(range(steps.max(initial=-1) + 1)):
             joined, first = first, int(np.searchsorted(steps, t))
             of_state[:, first:joined] = 1
-            cotangents.move(t, slice(first, end))
+            for _ in cotangents.back(t, slice(first, end)):
+                pass
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
                 end = cotangents.end(first, end)
         found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))

@@ -2,23 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses
-from rnngrad.probe._cotangents import (
-    TOO_SMALL,
-    Arriving,
-    Cotangents,
-    LayerMaps,
-    chunks,
-    scaled_back,
-)
+from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import MaybeNone, long_form
 
 if TYPE_CHECKING:
@@ -103,12 +98,13 @@ class _Sweep:
 
     def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
         self.problem, self.arriving, self.layer = problem, arriving, layer
+        self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
         self.found = np.full((len(problem.states), problem.batch, problem.steps), np.nan)
         self.start = np.empty(self.found.shape[:2])
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
-        cotangents = Cotangents(self._layers(examples), np.arange(len(examples)))
+        cotangents = Cotangents(self.cells, self._maps(examples), len(examples))
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         lengths = self.problem.lengths.numpy()[examples]
         for t in reversed(range(lengths.max())):
@@ -126,25 +122,22 @@ class _Sweep:
         for example in examples[far]:
             self._scaled(int(example))
 
-    def _layers(self, examples: Array) -> list[LayerMaps]:
-        """The layers that the gradient passes on its way to the wanted one, which is the first."""
+    def _maps(self, examples: Array) -> list[StepMaps]:
         problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
         runs = problem.run(examples, steps, problem.start(examples, len(problem.cells)))
-        every = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
-        return every[self.layer :]
+        return [run.maps for run in runs][self.layer :]
 
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
-        layers = self._layers(np.array([example]))
+        every = [m.each(itemgetter(0)) for m in self._maps(np.array([example]))]
         final = self.arriving.final[self.layer :, :, example, :, None]
         states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
             arriving, total = ScaledRows.of(self.arriving.output[example, t][:, None]), []
-            for layer in reversed(range(len(layers))):
-                cell, maps = layers[layer]
-                h, *c = states[layer]
+            for layer in reversed(range(len(states))):
+                (h, *c), maps = states[layer], every[layer].each(itemgetter(t))
                 total, arriving, states[layer] = scaled_back(
-                    cell, maps.each(lambda v, t=t: v[0, t]), [h + arriving, *c]
+                    self.cells[layer], maps, [h + arriving, *c]
                 )
             for found, part in zip(self.found, total, strict=True):
                 found[example, t] = part.log10_norm()

@@ -87,7 +87,7 @@ def lyapunov_exponents(
             if start == warmup:
                 spectrum.growth = np.zeros(count)
             *_, layer_run = problem.run([example], slice(start, stop), states)
-            spectrum.advance(layer_run.factors.maps().each(itemgetter(0)))
+            spectrum.advance(layer_run.maps.each(itemgetter(0)))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
     return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
@@ -140,16 +140,12 @@ class _Spectrum:
         The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
         small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
         """
-        keep, H = np.diag(maps.keep), self.cell.hidden
-        V, lstm = maps.mix[:, :, None] * self.cell.W, len(maps.through) > 0
-        M = V.sum(axis=0) + keep
-        if lstm:
-            M = np.block([[V[-1], np.zeros((H, H))], [V[:-1].sum(axis=0), keep]])
+        M = maps._replace(through=0 * maps.through).matrix(self.cell.W)
         columns = np.abs(M).max(axis=0)
         self._take(*_orthonormal(columns[:, None] * self.Q, columns))
         M = M / np.where(columns == 0, 1.0, columns)
         self._take(*_orthonormal(M @ self.Q, np.abs(M).sum(axis=1)))
-        if lstm:
+        if len(maps.through):
             dh, dc = np.split(self.Q, 2)
             Q = np.concatenate((dh + maps.through[:, None] * dc, dc))
             self._take(*_orthonormal(Q, np.ones(len(Q))))

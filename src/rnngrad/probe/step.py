@@ -20,7 +20,13 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import STATISTICS, log10_norm_estimate, spectral_norm, wanted
+from rnngrad.probe._statistics import (
+    STATISTICS,
+    log10_norm_estimate,
+    random_directions,
+    spectral_norm,
+    wanted,
+)
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
@@ -128,8 +134,7 @@ def jacobian_curves_of_step(
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
     """The estimates from `count` random directions of each example."""
-    V = np.zeros((flat.batch, flat.size, count))
-    V[:, rows] = np.random.default_rng(abs(seed)).standard_normal((flat.batch, len(rows), count))
+    V = random_directions(flat.size, rows, flat.batch, count, seed)
     (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
     for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
         log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.plot import draw_parts
-from rnngrad.probe._cotangents import Arriving, Cotangents, LayerMaps
+from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
@@ -130,8 +130,7 @@ def _fill(
     states = problem.start([example], len(problem.cells))
     first = [own[0].copy() for own in states]
     runs = list(problem.run([example], slice(0, len(at)), states))
-    layers = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
-    cotangents = Cotangents(layers, np.zeros_like(rows))
+    cotangents = Cotangents(problem.cells, [run.maps for run in runs], len(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
         {"ih": _entering(run.x[0], whole), "hh": _entering(np.vstack((h, run.h[0, :-1])), whole)}
