@@ -114,7 +114,7 @@ def test_examples_that_go_on_where_another_ends():
     """The first is nothing but padding: it runs for the others until its own last step."""
     instance = make(Case("lstm", batch=1))
     initial = repeated(instance.initial_state, 3)
-    assert_as_alone(instance.module, padded(40, [24, 24, 16]), initial, lengths=[16, 40, 30])
+    assert_as_alone(instance.module, padded(40, [24, 24, 24]), initial, lengths=[16, 40, 30])
 
 
 @pytest.mark.parametrize("closed", [-300.0, -800.0])
