@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Problem, batch_first, check_finite
+from rnngrad.probe._problem import Array, Problem, batch_first, check_finite
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
-
-Array = np.ndarray
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
 # A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.

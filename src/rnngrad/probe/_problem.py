@@ -17,10 +17,9 @@ from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._steps import Steps, steps_of
+from rnngrad.probe._steps import Array, Steps, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
-Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
@@ -83,11 +82,7 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place.
-
-        Raises:
-            InputError: the forward pass overflows.
-        """
+        """Yield as many layers as there are states; the states move on in place."""
         x = self.inputs[examples, steps].double().numpy()
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
         for layer, own in enumerate(states):
@@ -105,6 +100,11 @@ class Problem:
                 )
             yield LayerRun(x, h, maps)
             x = h
+
+    def whole(self, examples: Examples) -> list[LayerRun]:
+        """All layers over all steps of some examples."""
+        steps = slice(0, int(self.lengths[examples].max()))
+        return list(self.run(examples, steps, self.start(examples, len(self.cells))))
 
     def layer_index(self, layer: int) -> int:
         """From 0, of a layer that may be counted from the last."""
@@ -224,8 +224,8 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     state: Any = tuple(states) if len(states) == 2 else states[0]
     with torch.no_grad():
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
-        # a hook may write to what it is given
-        hooked = pytree.tree_leaves(module(*pytree.tree_map(torch.clone, (x, state))))
+        copies = pytree.tree_map(torch.clone, (x, state))  # a hook may write to what it is given
+        hooked = pytree.tree_leaves(module(*copies))
     digits = torch.finfo(x.dtype).eps ** 0.5
     try:
         torch.testing.assert_close(hooked, plain, rtol=digits, atol=digits, equal_nan=True)
@@ -249,10 +249,9 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
-    """The weights that the module multiplies with, by torch's flat names.
+    """The weights that the module multiplies with, by torch's flat names: its attributes.
 
-    Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
-    shapes are those of a module that is made with the settings of today.
+    The parameters are something else in a parametrized module (weight_norm).
     """
     kind, gates = next((k, cell.gates) for k, cell in CELLS.items() if isinstance(rnn, k))
     d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)

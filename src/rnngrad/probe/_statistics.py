@@ -14,7 +14,7 @@ assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,34 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue]
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import check_integer
+from rnngrad.probe._problem import Array, check_integer
 
-Array = np.ndarray
-
-STATISTICS = ("frobenius", "column_sum", "spectral")
 HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
 FEWEST_DIRECTIONS = 4
 MOST_DIRECTIONS = 10_000
 FEW_COLUMNS = 64  # of more, one eigenvalue takes two thirds of the time of all
+
+
+def spectral_norm(J: Array) -> Array:
+    """The largest singular value, (n,), of J (n, rows, k).
+
+    From the Gram matrix: squaring costs accuracy in the small singular values, not in the largest.
+    """
+    if J.shape[-1] < FEW_COLUMNS:
+        largest = np.linalg.eigvalsh(J.swapaxes(-1, -2) @ J)[:, -1]
+    else:
+        last: Any = {"eigvals_only": True, "subset_by_index": [J.shape[-1] - 1] * 2}
+        gram = (dsyrk(1.0, one.T, lower=1) for one in J)
+        largest = np.concatenate([eigh(lower, check_finite=False, **last) for lower in gram])
+    return np.sqrt(largest.clip(0))
+
+
+SIZES: dict[str, Callable[[Array], Array]] = {
+    "frobenius": lambda J: np.linalg.norm(J, axis=(1, 2)),
+    "column_sum": lambda J: np.abs(J.sum(axis=1)).mean(axis=1),
+    "spectral": spectral_norm,
+}
+STATISTICS = tuple(SIZES)
 
 
 def wanted(
@@ -73,21 +92,7 @@ def wanted(
     return names, spectral_at, directions
 
 
-def spectral_norm(J: Array) -> Array:
-    """The largest singular value, (n,), of J (n, rows, k).
-
-    From the Gram matrix: squaring costs accuracy in the small singular values, not in the largest.
-    """
-    if J.shape[-1] < FEW_COLUMNS:
-        largest = np.linalg.eigvalsh(J.swapaxes(-1, -2) @ J)[:, -1]
-    else:
-        last: Any = {"eigvals_only": True, "subset_by_index": [J.shape[-1] - 1] * 2}
-        gram = (dsyrk(1.0, one.T, lower=1) for one in J)
-        largest = np.concatenate([eigh(lower, check_finite=False, **last) for lower in gram])
-    return np.sqrt(largest.clip(0))
-
-
-def random_directions(size: int, rows: slice | Array, batch: int, count: int, seed: int) -> Array:
+def random_start(size: int, rows: slice | Array, batch: int, count: int, seed: int) -> Array:
     """Gaussian directions (batch, size, count), zero but in some rows.
 
     They are independent for every example: examples are averaged, and common errors would stay.

@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe import _compiled
-from rnngrad.probe._problem import Problem, States
+from rnngrad.probe._problem import Array, Problem, States
 from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import threads
-from rnngrad.probe._sharing import Sharing, alone, shared
+from rnngrad.probe._sharing import alone, shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
 
-Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
 MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
@@ -67,49 +66,42 @@ class Plan:
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
     if problem.inputs.device.type == "cpu" or plan.sketches:
-        return _curves_on_cpu(problem.on_cpu(), plan)
+        return _Sweep(problem.on_cpu(), plan).curves()
     found, left = _curves_on_device(problem, plan)
     if len(left):
-        for name, values in _curves_on_cpu(problem.on_cpu().take(left), plan).items():
+        for name, values in _Sweep(problem.on_cpu().take(left), plan).curves().items():
             found[name][left] = values
     return found
 
 
-def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
-    found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
-    sharing = alone(problem) if plan.sketches else shared(problem)
-    lengths = problem.lengths.numpy()
-    leads = sharing.leader == np.arange(problem.batch)
-    leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
-    few = len(leaders) <= FEW_LEADERS
-    with threads(int((lengths - sharing.branch).sum()), "Jacobians", "step") as (pool, progress):
-        sweep = _Sweep(problem, plan, sharing, found, progress)
-        over = repeat(pool.map if few else map)
-        for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
-            pass
-        for _ in pool.map(sweep.run, others.tolist()):
-            pass
-    for values in found.values():
-        sharing.fill(values)
-    return found
-
-
-@dataclass
 class _Sweep:
-    """All examples of a problem; `found` is written row by row."""
+    """All examples of a problem on the CPU; `found` is written row by row."""
 
-    problem: Problem
-    plan: Plan
-    sharing: Sharing
-    found: dict[str, Array]
-    progress: Callable[[int], Any]
-
-    def __post_init__(self) -> None:
-        entries = (self.plan.rows.stop - self.plan.rows.start) * self.plan.start.shape[-1]
-        # a power of two, so that a block ends where the rank is to be looked at
-        self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
+    def __init__(self, problem: Problem, plan: Plan) -> None:
+        self.problem, self.plan = problem, plan
+        self.found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
+        self.sharing = alone(problem) if plan.sketches else shared(problem)
         # what an example that branches off takes over: the states of all layers, and the tangents
         self.left: dict[int, tuple[States, Tangents]] = {}
+        entries = (plan.rows.stop - plan.rows.start) * plan.start.shape[-1]
+        # a power of two, so that a block ends where the rank is to be looked at
+        self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
+
+    def curves(self) -> dict[str, Array]:
+        """log10 by statistic, (batch, time): leaders run first."""
+        (leader, branch), lengths = self.sharing, self.problem.lengths.numpy()
+        leads = leader == np.arange(len(leader))
+        leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (branch < lengths))
+        few, total = len(leaders) <= FEW_LEADERS, int((lengths - branch).sum())
+        with threads(total, "Jacobians", "step") as (pool, self.progress):
+            over = repeat(pool.map if few else map)
+            for _ in (map if few else pool.map)(self.run, leaders.tolist(), over):
+                pass
+            for _ in pool.map(self.run, others.tolist()):
+                pass
+        for values in self.found.values():
+            self.sharing.fill(values)
+        return self.found
 
     def run(self, example: int, over: Map = map) -> None:
         """The steps that an example runs itself; `over` maps a function over parts of the work."""

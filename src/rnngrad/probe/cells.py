@@ -164,6 +164,7 @@ class _Layer:
     kind: int  # of cell, by the names of `rnngrad.probe._compiled`
 
     factors: ClassVar[Any]
+    states: ClassVar[tuple[str, ...]] = ("h",)
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
@@ -198,7 +199,6 @@ class RNN(_Layer):
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
 
     gates: ClassVar[int] = 1
-    states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = RNNFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -219,7 +219,6 @@ class GRU(_Layer):
     """Gated recurrent unit as torch has it: the reset gate acts after the recurrent product."""
 
     gates: ClassVar[int] = 3
-    states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = GRUFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -304,11 +303,11 @@ class SigmoidStateLSTM(nn.LSTM):
         if self.num_layers != 1 or self.bidirectional or self.proj_size:
             raise ValueError("SigmoidStateLSTM has one layer, one direction and no projection")
         x = input.transpose(0, 1) if self.batch_first else input
-        zero, w = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
+        zero, given = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
         h, c = (zero, zero) if hx is None else hx
         none = x.new_zeros(4 * self.hidden_size)
-        bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
-        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, kind=_compiled.LSTM_SIGMOID)
+        weights = (given.get(f"{name}_l0", none) for name in WEIGHTS)
+        cell = LSTM(*weights, kind=_compiled.LSTM_SIGMOID)
         path_h, path_c = cell.run(x, h[0], c[0]).states
         output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
         return output, (path_h[-1:], path_c[-1:])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import probing
-from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_directions, wanted
+from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_start, wanted
 from rnngrad.probe._tangents import Plan, curves
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def jacobian_curves(
     size = problem.hidden * len(problem.states)
     if count:
         names = ("frobenius", "frobenius_error")
-        start = random_directions(size, rows, problem.batch, count, seed)
+        start = random_start(size, rows, problem.batch, count, seed)
     else:  # the hidden path is zero at the start
         start = np.eye(size + problem.hidden * (HIDDEN_PATH in names), size)[:, rows]
     plan = Plan(

@@ -22,7 +22,6 @@ from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 if TYPE_CHECKING:
     import pandas as pd
 
-
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
@@ -234,10 +233,7 @@ class _Naive:
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
-        """Judge every example by its factors: (count, batch, time), NaN beyond its length.
-
-        Until an example branches off, its leader's values are its own.
-        """
+        """Judge every example by its factors: (count, batch, time), NaN beyond its length."""
         out = np.full((count, self.problem.batch, self.problem.steps), np.nan)
 
         def run(examples: Array) -> None:
@@ -264,10 +260,7 @@ class _Naive:
             yield example, maps
 
     def sums(self, example: int, maps: StepMaps, steps: Array, flush: bool = False) -> Array:
-        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere.
-
-        The loss of every step joins at its step.
-        """
+        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere."""
         found, smallest = np.zeros(self.lengths[example]), 0.0
         steps = steps[(steps >= self.sharing.branch[example]) & (steps < len(found))]
         if flush:

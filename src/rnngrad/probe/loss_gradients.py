@@ -19,7 +19,6 @@ from rnngrad.probe.curves import MaybeNone, long_form
 if TYPE_CHECKING:
     import pandas as pd
 
-
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
 
 
@@ -87,8 +86,7 @@ def loss_gradient_curves(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     arriving = Arriving.of(problem, output_gradient, "output_gradient", final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
-    parts = chunks(problem, len(problem.cells), PARTS)
-    in_threads(sweep.run, parts, "loss gradients")
+    in_threads(sweep.run, chunks(problem, len(problem.cells), PARTS), "loss gradients")
     found = map(problem.counts.over_time, sweep.found, sweep.start)
     return LossGradientCurves(sweep.layer, *found)
 
@@ -123,9 +121,7 @@ class _Sweep:
             self._scaled(int(example))
 
     def _maps(self, examples: Array) -> list[StepMaps]:
-        problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
-        runs = problem.run(examples, steps, problem.start(examples, len(problem.cells)))
-        return [run.maps for run in runs][self.layer :]
+        return [run.maps for run in self.problem.whole(examples)[self.layer :]]
 
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""

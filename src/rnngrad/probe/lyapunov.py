@@ -105,11 +105,10 @@ class _Spectrum:
         t = 0
         while t < len(maps.keep):
             some = maps.each(itemgetter(slice(t, t + self.stride)))
-            steps = len(some.keep)
             if self._quickly(some):
-                t += steps
-            elif steps > 1:
-                self.stride = steps // 2
+                t += len(some.keep)
+            elif len(some.keep) > 1:
+                self.stride = len(some.keep) // 2
             else:
                 self._carefully(some.each(itemgetter(0)))
                 t += 1

@@ -20,17 +20,10 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import (
-    STATISTICS,
-    log10_norm_estimate,
-    random_directions,
-    spectral_norm,
-    wanted,
-)
+from rnngrad.probe._statistics import SIZES, STATISTICS, log10_norm_estimate, random_start, wanted
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
-Function = Callable[[Tensor], Tensor]
 
 ONE_THREAD = 64  # entries of a state; of more, threads of torch and of BLAS get in each other's way
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
@@ -47,11 +40,6 @@ UNLIKE_AUTOGRAD = (
     "the derivative of step is more than 1 % off autograd's, at step {}: torch.no_grad inside a "
     "step stops autograd alone; write .detach() in its place, or take it away"
 )
-SIZES: dict[str, Callable[[Array], Array]] = {
-    "frobenius": lambda J: np.linalg.norm(J, axis=(1, 2)),
-    "column_sum": lambda J: np.abs(J.sum(axis=1)).mean(axis=1),
-    "spectral": spectral_norm,
-}
 
 
 def jacobian_curves_of_step(
@@ -134,7 +122,7 @@ def jacobian_curves_of_step(
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
     """The estimates from `count` random directions of each example."""
-    V = random_directions(flat.size, rows, flat.batch, count, seed)
+    V = random_start(flat.size, rows, flat.batch, count, seed)
     (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
     for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
         log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
@@ -240,9 +228,9 @@ class _FlatStep:
         return torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
-        """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64.
+        """M[b, i, k] = d s_i / d s_k of every step; of a sketch M V, with V the last over its size.
 
-        Of a sketch (b, S, k) the product M V, with V the last one over its size.
+        Shapes are (b, S, S) and (b, S, k), all float64.
         """
         V = sketch
         if V is None:
@@ -319,23 +307,50 @@ class _FlatStep:
 
         At a bend, which only one of them can be, both derivatives may be right and differ.
         """
-
-        def function(flat: Tensor) -> Tensor:
-            return self(flat, self.inputs[:, t])
-
         beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
-        checks = {UNLIKE_RESULTS: _unlike_results, UNLIKE_AUTOGRAD: _unlike_autograd}
+        checks = {UNLIKE_RESULTS: self._unlike_results, UNLIKE_AUTOGRAD: self._unlike_autograd}
         for message, unlike in checks.items():
             try:
-                wrong = unlike(function, s, M, V, self.eps)
+                wrong = unlike(s, M, t, V)
                 if wrong.any():
-                    there = self._linearised(beside, t, V)[1]
-                    wrong &= unlike(function, beside, there, V, self.eps)
+                    wrong &= unlike(beside, self._linearised(beside, t, V)[1], t, V)
             except Exception:  # the step need not take a state beside its own (a covariance)
                 continue
             if wrong.any():
                 return message
         return ""
+
+    def _unlike_results(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
+        """Which entries (b, S) of the derivative in a random direction are not the results'.
+
+        A difference that depends on its own length is rounding, or a bend near the state.
+        """
+        length = self.eps ** (1 / 3)
+        size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
+        weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
+        direction, x = torch.einsum("bik,bk->bi", V, weights).to(s), self.inputs[:, t]
+        lengths = (length, -length, length / 4, -length / 4)
+        a, b, c, d = (self(s + direction * e, x).double().cpu() for e in lengths)
+        wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
+        expected = torch.einsum("bik,bk->bi", M, weights)
+        largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
+        rounding = torch.maximum(8 * self.eps * largest / length, 10 * (wide - narrow).abs())
+        return _far_apart(wide, expected, rounding)
+
+    def _unlike_autograd(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
+        """Which entries (b, k) of a random cotangent, pushed back along V, are not autograd's.
+
+        Autograd raises where it cannot go through the step, or is switched off in all of it.
+        """
+        s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
+        with torch.enable_grad():
+            new = self(s, self.inputs[:, t])
+            (found,) = torch.autograd.grad(new, s, cotangent, materialize_grads=True)
+        cotangent = cotangent.double().cpu()
+        size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
+        expected = torch.einsum("bik,bi->bk", M, cotangent)
+        found = torch.einsum("bik,bi->bk", V, found.double().cpu())
+        return _far_apart(found, expected, self.eps**0.3 * size)
 
 
 @contextmanager
@@ -368,39 +383,6 @@ def _random_directions(like: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     signed = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu") - 0.5
     return (signed + signed.sign() / 2).to(like)
-
-
-def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
-    """Which entries (b, S) of the derivative in a random direction are not that of the results.
-
-    A difference that depends on its own length is rounding, or a bend near the state.
-    """
-    length = eps ** (1 / 3)
-    size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
-    weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
-    direction = torch.einsum("bik,bk->bi", V, weights).to(s)
-    lengths = (length, -length, length / 4, -length / 4)
-    a, b, c, d = (function(s + direction * e).double().cpu() for e in lengths)
-    wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
-    expected = torch.einsum("bik,bk->bi", M, weights)
-    largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
-    rounding = torch.maximum(8 * eps * largest / length, 10 * (wide - narrow).abs())
-    return _far_apart(wide, expected, rounding)
-
-
-def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
-    """Which entries of a random cotangent, pushed back and read along V (b, k), are not autograd's.
-
-    Autograd raises where it cannot go through the step, or is switched off in all of it.
-    """
-    s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
-    cotangent = cotangent.double().cpu()
-    size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
-    expected = torch.einsum("bik,bi->bk", M, cotangent)
-    found = torch.einsum("bik,bi->bk", V, found.double().cpu())
-    return _far_apart(found, expected, eps**0.3 * size)
 
 
 def _far_apart(a: Tensor, b: Tensor, rounding: Tensor) -> Tensor:
