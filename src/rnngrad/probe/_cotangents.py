@@ -111,14 +111,12 @@ class Cotangents:
         return self.values[layer * self.states : (layer + 1) * self.states, losses]
 
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
+        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin.
+
+        All losses are put to order 1 before, where need be.
+        """
         arriving = np.full(len(self.exponent), ZERO)
         arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
-        self._keep_scales(arriving)
-        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
-
-    def _keep_scales(self, arriving: Array) -> None:
-        """Put losses to order 1 where need be; arriving (r,): exponents of what is added next."""
         size = exponent_of(np.abs(self.values).max(axis=2).max(axis=0))
         begins = size == ZERO
         self.exponent[begins] = arriving[begins].clip(-(2**30))
@@ -127,6 +125,7 @@ class Cotangents:
         if moved.any():
             self.exponent[moved] += shift[moved]
             self.values[:, moved] = times_power(self.values[:, moved], -shift[moved, None])
+        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
 
     def back(self, t: int, losses: slice) -> Iterator[Visit]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""

@@ -55,11 +55,6 @@ class Problem:
         cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
-    def take(self, examples: Array) -> "Problem":
-        """Some of the examples."""
-        inputs, initial = self.inputs[examples], tuple(s[:, examples] for s in self.initial)
-        return replace(self, inputs=inputs, initial=initial, lengths=self.lengths[examples])
-
     @property
     def batch(self) -> int:
         return self.inputs.shape[0]
@@ -92,7 +87,7 @@ class Problem:
             finite &= np.isfinite(maps.mix).reshape(*finite.shape, -1).all(axis=2)
             finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
             for t, at in np.argwhere((here & ~finite).T):
-                step = self.counts.given(int(examples[at]), steps.start + t)
+                step = int(self.counts.real[examples[at]].nonzero()[steps.start + t])
                 raise InputError(
                     f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                     f"step {step + 1} (steps from 1): there is no state to take a "
@@ -149,7 +144,11 @@ def problem_of(
     x = counts.counted(x)
     initial = _initial_state(rnn, initial_state, len(x), batched)
     _check_hooks(module, rnn, x, initial)
-    home = _with_float64(device)
+    home = device
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):  # mps has no float64
+        home = torch.device("cpu")
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -160,15 +159,6 @@ def problem_of(
         batched=batched,
         batch_first=rnn.batch_first,
     )
-
-
-def _with_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU for one that has no float64 (mps)."""
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return torch.device("cpu")
-    return device
 
 
 def _supported(given: nn.Module) -> nn.RNNBase:

@@ -28,14 +28,11 @@ class _Found(NamedTuple):
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Prepare torch for a function that users call.
-
-    Tensors that name no device are made on the CPU, whatever torch's default device is. A
-    parametrized module computes its weights once: they may be random, or change when read.
-    """
+    """Prepare torch for a function that users call: tensors are on the CPU where none is named."""
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        # a parametrized module computes its weights once: they may be random, or change when read
         elsewhere = torch.get_default_device().type != "cpu"
         with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)

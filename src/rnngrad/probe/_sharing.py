@@ -23,10 +23,7 @@ MIN_STEPS, MAX_CUTS = 8, 128
 
 
 class Sharing(NamedTuple):
-    """Per example (b,): its leader, and the first step that the leader does not run for it.
-
-    An example that shares nothing leads itself, from step 0.
-    """
+    """Per example (b,): its leader, perhaps itself, and the first step not run by the leader."""
 
     leader: np.ndarray
     branch: np.ndarray
@@ -38,19 +35,15 @@ class Sharing(NamedTuple):
             values[example, own] = values[self.leader[example], own]
 
 
-def alone(problem: Problem) -> Sharing:
-    """Let everybody run alone."""
-    return Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
-
-
-def shared(problem: Problem) -> Sharing:
-    """Find who runs for whom among examples with one initial state (all layers) and first input."""
-    found = alone(problem)
-    if problem.batch > 1:
+def shared(problem: Problem, examples: np.ndarray) -> Sharing:
+    """Find who of the examples, all or some, run for others; the rest of the batch runs alone."""
+    found = Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
+    if len(examples) > 1:
+        # a group has one initial state (all layers) and first input
         states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
         first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
-        group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
-        for members in (np.flatnonzero(group == g) for g in range(group.max() + 1)):
+        group = np.unique(first[examples], axis=0, return_inverse=True)[1].ravel()
+        for members in (examples[group == g] for g in range(group.max() + 1)):
             if len(members) > 1:
                 _share(problem, members, found)
     return found

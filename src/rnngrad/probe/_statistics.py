@@ -32,10 +32,8 @@ FEW_COLUMNS = 64  # of more, one eigenvalue takes two thirds of the time of all
 
 
 def spectral_norm(J: Array) -> Array:
-    """The largest singular value, (n,), of J (n, rows, k).
-
-    From the Gram matrix: squaring costs accuracy in the small singular values, not in the largest.
-    """
+    """The largest singular value, (n,), of J (n, rows, k)."""
+    # a Gram matrix costs accuracy in the small singular values, not in the largest
     if J.shape[-1] < FEW_COLUMNS:
         largest = np.linalg.eigvalsh(J.swapaxes(-1, -2) @ J)[:, -1]
     else:
@@ -93,10 +91,8 @@ def wanted(
 
 
 def random_start(size: int, rows: slice | Array, batch: int, count: int, seed: int) -> Array:
-    """Gaussian directions (batch, size, count), zero but in some rows.
-
-    They are independent for every example: examples are averaged, and common errors would stay.
-    """
+    """Gaussian directions (batch, size, count), zero but in some rows."""
+    # examples have directions of their own: they are averaged, and common errors would stay
     V = np.zeros((batch, size, count))
     V[:, rows] = np.random.default_rng(abs(seed)).standard_normal(V[:, rows].shape)
     return V

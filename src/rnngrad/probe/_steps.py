@@ -43,10 +43,6 @@ class Steps:
         order = torch.argsort(~self.real, dim=1, stable=True)[:, : int(self.lengths.max())]
         return x[torch.arange(len(x))[:, None], order]
 
-    def given(self, example: int, step: int) -> int:
-        """Where the step that counts stands in the example, both from 0."""
-        return int(self.real[example].nonzero()[step])
-
     def counted_at(self, chosen: Array) -> Array:
         """The steps that count at which the state is that of steps chosen (time,): (t,) bool."""
         if not self.masked:

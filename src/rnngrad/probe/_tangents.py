@@ -26,7 +26,7 @@ from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, Problem, States
 from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import threads
-from rnngrad.probe._sharing import alone, shared
+from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -65,22 +65,23 @@ class Plan:
 
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
+    everyone = np.arange(problem.batch)
     if problem.inputs.device.type == "cpu" or plan.sketches:
-        return _Sweep(problem.on_cpu(), plan).curves()
+        return _Sweep(problem.on_cpu(), plan, everyone).curves()
     found, left = _curves_on_device(problem, plan)
     if len(left):
-        for name, values in _Sweep(problem.on_cpu().take(left), plan).curves().items():
-            found[name][left] = values
+        for name, values in _Sweep(problem.on_cpu(), plan, left).curves().items():
+            found[name][left] = values[left]
     return found
 
 
 class _Sweep:
-    """All examples of a problem on the CPU; `found` is written row by row."""
+    """Some examples of a problem on the CPU; `found` is written row by row."""
 
-    def __init__(self, problem: Problem, plan: Plan) -> None:
-        self.problem, self.plan = problem, plan
+    def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
+        self.problem, self.plan, self.examples = problem, plan, examples
         self.found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
-        self.sharing = alone(problem) if plan.sketches else shared(problem)
+        self.sharing = shared(problem, examples[:0] if plan.sketches else examples)
         # what an example that branches off takes over: the states of all layers, and the tangents
         self.left: dict[int, tuple[States, Tangents]] = {}
         entries = (plan.rows.stop - plan.rows.start) * plan.start.shape[-1]
@@ -89,16 +90,14 @@ class _Sweep:
 
     def curves(self) -> dict[str, Array]:
         """log10 by statistic, (batch, time): leaders run first."""
-        (leader, branch), lengths = self.sharing, self.problem.lengths.numpy()
-        leads = leader == np.arange(len(leader))
-        leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (branch < lengths))
-        few, total = len(leaders) <= FEW_LEADERS, int((lengths - branch).sum())
-        with threads(total, "Jacobians", "step") as (pool, self.progress):
+        leader, branch = (each[self.examples] for each in self.sharing)
+        leads, own = leader == self.examples, self.problem.lengths.numpy()[self.examples] - branch
+        leaders, others = self.examples[leads].tolist(), self.examples[~leads & (own > 0)].tolist()
+        few = len(leaders) <= FEW_LEADERS
+        with threads(int(own.sum()), "Jacobians", "step") as (pool, self.progress):
             over = repeat(pool.map if few else map)
-            for _ in (map if few else pool.map)(self.run, leaders.tolist(), over):
-                pass
-            for _ in pool.map(self.run, others.tolist()):
-                pass
+            list((map if few else pool.map)(self.run, leaders, over))
+            list(pool.map(self.run, others))
         for values in self.found.values():
             self.sharing.fill(values)
         return self.found
@@ -125,15 +124,12 @@ class _Sweep:
 
 
 class Tangents:
-    """J_t of one example: rows (state units) by k directions.
-
-    With a basis (directions, k) of orthonormal columns, J is J basis^T.
-    """
+    """J_t of one example: rows (state units) by k directions."""
 
     def __init__(self, cell: Cell, plan: Plan, example: int) -> None:
         self.cell, self.plan = cell, plan
         self.J = ScaledRows.of(plan.start[example] if plan.sketches else plan.start)
-        self.basis: Array | None = None
+        self.basis: Array | None = None  # (directions, k), orthonormal; J is J basis^T where set
         self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
 
@@ -155,10 +151,9 @@ class Tangents:
                 logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
             self.log_path = logs[-1]
             out["cell_path"][:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
-        if "frobenius" in out:
-            out["frobenius"][:] = norm
-        if HIDDEN_PATH in out:
-            out[HIDDEN_PATH][:] = hidden_norm
+        for name, values in (("frobenius", norm), (HIDDEN_PATH, hidden_norm)):
+            if name in out:
+                out[name][:] = values
         if "column_sum" in out:
             sums = sums if self.basis is None else sums @ self.basis.T
             out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), exponents)
@@ -203,7 +198,7 @@ class Tangents:
         return norm, hidden_norm, sums, _side_by_side(kept, scales[:, at, None, None]), top
 
     def _slowly(self, maps: StepMaps, at: Array) -> tuple[Array, ...]:
-        """With one scale per row."""
+        """Take the same steps with one scale per row."""
         found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
             self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
@@ -215,7 +210,15 @@ class Tangents:
 
     def _drop(self) -> None:
         """Leave the directions away on which no row depends any more."""
-        log10, V = _directions(self.J.mantissa)
+        norms = np.linalg.norm(self.J.mantissa, axis=1)
+        there = norms > 0
+        rows = self.J.mantissa[there] / norms[there, None] if there.any() else self.J.mantissa[:1]
+        # a Gram matrix would mix the directions of singular values below 1e-8 of the largest
+        R = np.linalg.qr(rows, mode="r")
+        _, singular, V = np.linalg.svd(R, full_matrices=False)
+        # the most that a row can lack, as a part of it, without a direction and those after it
+        missing = np.cumsum(singular[::-1] ** 2)[::-1]
+        log10 = 0.5 * np.log10(missing + 1e-200)
         left = max(1, int((log10 > LOG10_DROPPED).sum()))
         if left <= 0.95 * V.shape[1]:
             Q = V[:left].T
@@ -229,21 +232,6 @@ class Tangents:
 
 def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:
     return np.concatenate([p * s for p, s in zip(parts, scales, strict=True)], axis=-1)
-
-
-def _directions(rows: Array) -> tuple[Array, Array]:
-    """Orthonormal directions (r, k) of rows (n, k), the most important first.
-
-    With each, log10 of the most that any row lacks without it and those after it, as a part of
-    that row; log10 (r,). By way of a QR: a Gram matrix squares the condition, and would mix the
-    directions of singular values below 1e-8 of the largest.
-    """
-    norms = np.linalg.norm(rows, axis=1)
-    there = norms > 0
-    R = np.linalg.qr(rows[there] / norms[there, None], mode="r") if there.any() else rows[:1]
-    _, singular, V = np.linalg.svd(R, full_matrices=False)
-    missing = np.cumsum(singular[::-1] ** 2)[::-1]  # of all rows together
-    return 0.5 * np.log10(missing + 1e-200), V
 
 
 def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
@@ -261,10 +249,8 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
 
 
 def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
-    """The same in plain torch, and the examples that are lost: their values are wrong.
-
-    No step is shared and no direction dropped: looking for them takes a GPU longer than the steps.
-    """
+    """The same in plain torch, and the examples that are lost: their values are wrong."""
+    # no step is shared, no direction dropped: looking for them takes a GPU longer than the steps
     found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
     most = max(1, DEVICE_BYTES // (8 * 4 * plan.start.size))
     lost = []
@@ -287,8 +273,6 @@ class _DeviceRun:
 
     All rows of J take their steps together, J = V dh + keep ds, with s the last of the cell's
     states: the rows of h are those of c times `through`, and what comes through the output gate.
-
-    lost (b,): the examples that left the range in which that is exact, or overflowed.
     """
 
     def __init__(self, problem: Problem, plan: Plan, examples: slice) -> None:
@@ -302,6 +286,7 @@ class _DeviceRun:
         self.J = torch.from_numpy(plan.start).to(device).expand(batch, -1, -1).clone()
         self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
         self.log_path = torch.zeros(batch, H, dtype=torch.float64, device=device)
+        # examples that left the range in which that is exact, or overflowed
         self.lost = torch.zeros(batch, dtype=torch.bool, device=device)
 
     def block(self, steps: slice) -> dict[str, Tensor]:
@@ -309,7 +294,13 @@ class _DeviceRun:
         maps, H, names = self._maps(steps), self.problem.hidden, self.plan.names
         mix, keep = self._by_row(maps)
         sizes, sums, spectral, nan = [], [], [], torch.full_like(self.log_path[:, 0], torch.nan)
-        self._scale(mix[0], keep[0])  # within a block J stays in range, or else is lost
+        # by way of the factors J gets the size of 1; within a block it stays in range, or is lost
+        top = self.J.abs().amax(dim=(1, 2))
+        shift = torch.frexp(top)[1]
+        self.exponent = self.exponent + shift
+        scale = torch.ldexp(torch.ones_like(top), -shift)[:, None]
+        mix[0] *= scale
+        keep[0] *= scale
         for t, at in enumerate(self.plan.spectral_at[steps]):
             self._step(mix[t], keep[t])
             J = self.J[:, self.plan.rows]
@@ -343,13 +334,12 @@ class _DeviceRun:
             path = self.problem.cells[layer].run(x, *states)
             x, maps = path.states[0][1:], path.factors.maps()
             states[:] = [s[-1] for s in path.states]
-            finite = (torch.isfinite(v).all(dim=0).all(dim=-1) for v in (x, states[-1][None]))
-            for each in (*finite, torch.isfinite(maps.mix).all(dim=3).all(dim=2).all(dim=0)):
-                self.lost |= ~each  # the CPU says at which step
+            for v in (x, states[-1][None], maps.mix.flatten(2)):
+                self.lost |= ~torch.isfinite(v).all(dim=0).all(dim=-1)  # the CPU says at which step
         return maps
 
     def _by_row(self, maps: StepMaps) -> tuple[Tensor, Tensor]:
-        """What a row of J takes of each gate's W_g dh, (t, rows, b, G), and of ds, (t, b, rows)."""
+        """Spread maps over rows of J: what each W_g dh (t, rows, b, G) and ds (t, b, rows) give."""
         mix, keep = maps.mix, maps.keep
         if maps.through.shape[-1]:
             outer = torch.cat((maps.through[:, :, None] * mix[:, :, :-1], mix[:, :, -1:]), dim=2)
@@ -358,15 +348,6 @@ class _DeviceRun:
             mix = torch.cat((outer, *[inner] * rest), dim=3)
             keep = torch.cat((maps.through * keep, *[keep] * rest), dim=2)
         return mix.permute(0, 3, 1, 2).contiguous(), keep.contiguous()
-
-    def _scale(self, mix: Tensor, keep: Tensor) -> None:
-        """Bring J to the size of 1 by way of the factors of the step to come, in place."""
-        top = self.J.abs().amax(dim=(1, 2))
-        shift = torch.frexp(top)[1]
-        self.exponent = self.exponent + shift
-        scale = torch.ldexp(torch.ones_like(top), -shift)[:, None]
-        mix *= scale
-        keep *= scale
 
     def _step(self, mix: Tensor, keep: Tensor) -> None:
         last, H, n = self.J, self.problem.hidden, min(self.parts, 2)

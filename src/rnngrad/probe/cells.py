@@ -51,11 +51,8 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """s(a), 1 - s(a) and s'(a).
-
-    Autograd has s (1 - s), which float32 rounds to 0 from 17 on; the other form keeps all digits.
-    """
-    if autograd:
+    """s(a), 1 - s(a) and s'(a)."""
+    if autograd:  # float32 rounds s (1 - s) to 0 from 17 on; the other form keeps all digits
         value = torch.sigmoid(a)
         return value, 1 - value, value * (1 - value)
     small = torch.exp(-a.abs())
@@ -64,11 +61,8 @@ def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tanh(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor]:
-    """tanh(a) and its derivative.
-
-    Autograd has 1 - tanh^2, which is 0 in float32 from 10 on; 1 / cosh^2 keeps all digits. Written
-    with cosh it would be 0 from 355, where the square overflows.
-    """
+    """tanh(a) and its derivative; autograd has 1 - tanh^2, which is 0 in float32 from 10 on."""
+    # 1 / cosh^2 keeps all digits; written with cosh it would be 0 from 355, where that overflows
     value, small = torch.tanh(a), torch.exp(-2 * a.abs())
     return value, 1 - value.square() if autograd else 4 * small / (1 + small).square()
 

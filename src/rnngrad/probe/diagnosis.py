@@ -229,7 +229,7 @@ class _Naive:
             raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
         self.problem, self.layer, self.dtype = problem, layer, dtype
         self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
-        self.sharing = shared(problem)
+        self.sharing = shared(problem, np.arange(problem.batch))
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,7 @@ from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
 linalg: Any = scipy.linalg  # its types are those of all options together
+_qr = partial(linalg.qr, mode="economic", check_finite=False)  # NumPy's takes longer
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
 # A column whose new part is this small beside it has ten digits of that part left.
@@ -169,7 +171,3 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
     return Q, np.where(unknown, np.nan, growth)
-
-
-def _qr(A: Array) -> tuple[Array, Array]:
-    return linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer

@@ -228,10 +228,7 @@ class _FlatStep:
         return torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
-        """M[b, i, k] = d s_i / d s_k of every step; of a sketch M V, with V the last over its size.
-
-        Shapes are (b, S, S) and (b, S, k), all float64.
-        """
+        """d s_i / d s_k of every step, M (b, S, S) in float64; for a sketch (b, S, k) M V."""
         V = sketch
         if V is None:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
@@ -246,20 +243,16 @@ class _FlatStep:
                 warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
             yield M
-            V = V if sketch is None else M / _sizes(M)
+            V = V if sketch is None else M / _sizes(M)  # the last product, of order 1
 
     def _states(self) -> list[Tensor]:
-        """The state before every step and after the last.
-
-        A second call at once shows a random draw, and what changes with every call. What changes
-        later shows where the derivative is taken.
-        """
+        """The state before every step and after the last."""
         states = [self.initial]
         for t in range(self.steps):
             s, x = states[-1], self.inputs[:, t].clone()  # the user's own is not to be written to
             with _failure_named(f"step fails at step {t + 1}"):
                 states.append(self(s, x))
-                again = self(s, x)
+                again = self(s, x)  # a random draw shows; what changes later does in `jacobians`
             if s._version or x._version:
                 raise InputError("step changes its arguments in place: let it make new tensors")
             if not torch.isfinite(states[-1]).all():
@@ -268,12 +261,9 @@ class _FlatStep:
         return states
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state and M V, from one call, so that M belongs to that state.
-
-        Two more directions, sums of V's with weights that differ between examples or are common to
-        all, tell whether examples mix. M V misses the tangent of the second by rounding alone; if
-        examples mix it misses that of the first by more.
-        """
+        """The next state and M V, from one call, so that M belongs to that state."""
+        # Two more directions, sums of V's with weights that differ between examples or are common
+        # to all, tell whether examples mix: then M V misses the first by more than by rounding.
         x, own = self.inputs[:, t], _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)
@@ -303,10 +293,8 @@ class _FlatStep:
         return new[0], M
 
     def _wrong_derivative(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> str:
-        """The warning, where an entry is wrong at this state and at one beside it.
-
-        At a bend, which only one of them can be, both derivatives may be right and differ.
-        """
+        """The warning, where an entry is wrong at this state and at one beside it."""
+        # at a bend, which only one of them can be, both derivatives may be right and differ
         beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
         checks = {UNLIKE_RESULTS: self._unlike_results, UNLIKE_AUTOGRAD: self._unlike_autograd}
         for message, unlike in checks.items():
@@ -314,17 +302,15 @@ class _FlatStep:
                 wrong = unlike(s, M, t, V)
                 if wrong.any():
                     wrong &= unlike(beside, self._linearised(beside, t, V)[1], t, V)
-            except Exception:  # the step need not take a state beside its own (a covariance)
+            except Exception:
+                # a step need not take a state beside its own (a covariance), nor suit autograd
                 continue
             if wrong.any():
                 return message
         return ""
 
     def _unlike_results(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
-        """Which entries (b, S) of the derivative in a random direction are not the results'.
-
-        A difference that depends on its own length is rounding, or a bend near the state.
-        """
+        """Compare the derivative in a random direction with the results': wrong entries (b, S)."""
         length = self.eps ** (1 / 3)
         size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
         weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
@@ -334,14 +320,12 @@ class _FlatStep:
         wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
         expected = torch.einsum("bik,bk->bi", M, weights)
         largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
+        # a difference that depends on its own length is rounding, or a bend near the state
         rounding = torch.maximum(8 * self.eps * largest / length, 10 * (wide - narrow).abs())
         return _far_apart(wide, expected, rounding)
 
     def _unlike_autograd(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
-        """Which entries (b, k) of a random cotangent, pushed back along V, are not autograd's.
-
-        Autograd raises where it cannot go through the step, or is switched off in all of it.
-        """
+        """Compare a random cotangent, pushed back along V, with autograd: wrong entries (b, k)."""
         s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
         with torch.enable_grad():
             new = self(s, self.inputs[:, t])
@@ -366,10 +350,8 @@ def _failure_named(what: str) -> Iterator[None]:
 
 
 def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
-    """Raise unless two calls agree to this part of them.
-
-    The largest entry counts, for each of them may be a difference of larger numbers.
-    """
+    """Raise unless two calls agree to this part of them."""
+    # the largest entry counts, for each of them may be a difference of larger numbers
     if not torch.allclose(found, before, rtol=part, atol=part * float(before.abs().max())):
         raise InputError(
             "step has a memory of its own (a counter, a cache), or is random: called again with "
