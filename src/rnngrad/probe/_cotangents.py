@@ -111,12 +111,10 @@ class Cotangents:
         return self.values[layer * self.states : (layer + 1) * self.states, losses]
 
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin.
-
-        All losses are put to order 1 before, where need be.
-        """
+        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
         arriving = np.full(len(self.exponent), ZERO)
         arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
+        # all losses are put to order 1 before, where need be
         size = exponent_of(np.abs(self.values).max(axis=2).max(axis=0))
         begins = size == ZERO
         self.exponent[begins] = arriving[begins].clip(-(2**30))

@@ -342,8 +342,6 @@ def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
         numpy = tensor.device.type == "cpu" and tensor.itemsize >= 4
         if math.isfinite(tensor.numpy().sum() if numpy else tensor.sum()):
             return  # one inf or NaN would be left in the sum
-    bad = (~torch.isfinite(tensor)).nonzero()
-    if len(bad):
-        where = bad[0].tolist()
+    for where in (~torch.isfinite(tensor)).nonzero()[:1].tolist():
         place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
         raise InputError(f"{name} contains {tensor[tuple(where)]} at {place}; clean it first")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 Array = np.ndarray
-
 LOG10_2 = math.log10(2.0)
 ZERO = -(1 << 40)  # the exponent of a row that is exactly zero: below every other
 

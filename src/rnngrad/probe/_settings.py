@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
@@ -17,14 +17,10 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
+_controller = cache(ThreadpoolController)  # looking for the libraries takes a millisecond
 _lock = threading.Lock()
-_calls: list["_Found"] = []  # what the user had set, once for each call that runs now
-
-
-class _Found(NamedTuple):
-    limits: Any
-    one_dnn: bool
-    threads: int
+# What the user had set, once for each call that runs now: BLAS's limits, oneDNN, torch's threads.
+_calls: list[tuple[Any, bool, int]] = []
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -40,11 +36,6 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     return call
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # looking for the libraries takes a millisecond
-
-
 @contextmanager
 def exact_products() -> Iterator[int]:
     """Let products take one thread each and no bfloat16; yield the user's number of threads.
@@ -58,22 +49,22 @@ def exact_products() -> Iterator[int]:
             # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
             OpenBLASController.clear_controlling_thread(force=True)
             limits = _controller().limit(limits=1, user_api="blas")
-            found = _Found(limits, one_dnn.enabled, torch.get_num_threads())
+            _calls.append((limits, one_dnn.enabled, torch.get_num_threads()))
             one_dnn.enabled = False
         else:
-            found = _calls[0]
-        _calls.append(found)
+            _calls.append(_calls[0])
+        limits, enabled, count = _calls[0]
         torch.set_num_threads(1)
     try:
-        yield found.threads
+        yield count
     finally:
         with _lock:
-            torch.set_num_threads(found.threads)
+            torch.set_num_threads(count)
             _calls.pop()
             if not _calls:
-                one_dnn.enabled = found.one_dnn
+                one_dnn.enabled = enabled
                 OpenBLASController.clear_controlling_thread(force=True)
-                found.limits.restore_original_limits()
+                limits.restore_original_limits()
                 OpenBLASController.clear_controlling_thread(force=True)
 
 

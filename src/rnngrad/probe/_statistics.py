@@ -26,8 +26,7 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_integer
 
 HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
-FEWEST_DIRECTIONS = 4
-MOST_DIRECTIONS = 10_000
+MIN_DIRECTIONS, MAX_DIRECTIONS = 4, 10_000
 FEW_COLUMNS = 64  # of more, one eigenvalue takes two thirds of the time of all
 
 
@@ -51,6 +50,17 @@ SIZES: dict[str, Callable[[Array], Array]] = {
 STATISTICS = tuple(SIZES)
 
 
+def chosen_steps(steps: Any, time: int, name: str) -> Array:
+    """The steps (time,) bool that `steps` holds, counted from 1; all of them for None."""
+    every = np.arange(1, time + 1)
+    chosen = every if steps is None else np.asarray(steps)
+    if chosen.size and (chosen.dtype.kind not in "iuO" or chosen.ndim != 1):  # O: beyond 64 bits
+        raise TypeError(f"{name} must be a sequence of integers")
+    if not np.isin(chosen, every).all():
+        raise InputError(f"{name} must lie in 1..{time}")
+    return np.isin(every, chosen)
+
+
 def wanted(
     statistics: Any, method: str, spectral_steps: Any, directions: int, seed: int, time: int,
     paths: bool = False,
@@ -67,13 +77,7 @@ def wanted(
     known = (*STATISTICS, HIDDEN_PATH) if paths else STATISTICS
     if not names or any(name not in known for name in names):
         raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
-    every = np.arange(1, time + 1)
-    chosen = every if spectral_steps is None else np.asarray(spectral_steps)
-    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
-        raise TypeError("spectral_steps must be a sequence of integers")
-    if not np.isin(chosen, every).all():
-        raise InputError(f"spectral_steps must lie in 1..{time}")
-    spectral_at = np.isin(every, chosen)
+    spectral_at = chosen_steps(spectral_steps, time, "spectral_steps")
     if method not in {"exact", "sketch"}:
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":
@@ -82,9 +86,9 @@ def wanted(
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
     check_integer(directions, "directions")
     check_integer(seed, "seed")
-    if not FEWEST_DIRECTIONS <= directions <= MOST_DIRECTIONS:
+    if not MIN_DIRECTIONS <= directions <= MAX_DIRECTIONS:
         raise InputError(
-            f"directions={directions}: use {FEWEST_DIRECTIONS} to {MOST_DIRECTIONS}; the log of "
+            f"directions={directions}: use {MIN_DIRECTIONS} to {MAX_DIRECTIONS}; the log of "
             'fewer is biased by up to 0.26 decades, and for more there is "exact"'
         )
     return names, spectral_at, directions

@@ -47,8 +47,7 @@ class Steps:
         """The steps that count at which the state is that of steps chosen (time,): (t,) bool."""
         if not self.masked:
             return chosen
-        last = self._last()[:, chosen]
-        return np.isin(np.arange(int(self.lengths.max())), last)
+        return np.isin(np.arange(int(self.lengths.max())), self._last()[:, chosen])
 
     def over_time(self, values: Array, start: Any) -> Array:
         """From (b, t, ...) of the steps that count to (b, time, ...) of all.

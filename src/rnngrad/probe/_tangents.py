@@ -13,10 +13,9 @@ on the problem alone, so that the bits are the same whatever the number of threa
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy, deepcopy
-from dataclasses import dataclass
 from itertools import pairwise, repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +41,7 @@ DEVICE_BYTES = 2**30  # of tangents, on other devices
 MAX_SPREAD = 400  # powers of two between rows: their squares could underflow
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The curves that are wanted.
 
     layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.

@@ -46,7 +46,6 @@ from torch import Tensor, nn
 from rnngrad.probe import _compiled
 
 Array = np.ndarray
-
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 

@@ -15,6 +15,7 @@ from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
+from rnngrad.probe._statistics import chosen_steps
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
@@ -211,11 +212,7 @@ def autograd_column_sums(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     counts = problem.counts
-    every = np.arange(1, counts.real.shape[1] + 1)
-    chosen = every if steps is None else np.array(steps)
-    if not np.isin(chosen, every).all():
-        raise InputError(f"steps must lie in 1..{len(every)}")
-    wanted = np.isin(every, chosen)
+    wanted = chosen_steps(steps, counts.real.shape[1], "steps")
     at = np.flatnonzero(counts.counted_at(wanted))
     (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
     return np.where(wanted, counts.over_time(found, 1.0), np.nan)

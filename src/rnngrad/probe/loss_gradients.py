@@ -65,9 +65,8 @@ def loss_gradient_curves(
         final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
             states after an example's last step as well; shaped as the module returns these.
 
-    Returns:
-        Norms per example, in log10. Everything is float64 with scales kept apart, per unit where
-        units differ by more than 150 decades. Computed on the CPU, wherever the module is.
+    Everything is float64 with scales kept apart, per unit where units differ by more than 150
+    decades. Computed on the CPU, wherever the module is.
 
     Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
     Memory: the float64 trajectory of a few examples (64 MiB per thread) and (batch, H) cotangents.
@@ -87,18 +86,17 @@ def loss_gradient_curves(
     arriving = Arriving.of(problem, output_gradient, "output_gradient", final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
     in_threads(sweep.run, chunks(problem, len(problem.cells), PARTS), "loss gradients")
-    found = map(problem.counts.over_time, sweep.found, sweep.start)
+    found = (problem.counts.over_time(each[:, 1:], each[:, 0]) for each in sweep.found)
     return LossGradientCurves(sweep.layer, *found)
 
 
 class _Sweep:
-    """log10 of dL/dh and dL/dc: found (batch, time) each; start (batch,), of the initial state."""
+    """log10 of dL/dh and dL/dc: found (batch, time + 1) each, of the initial state first."""
 
     def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
         self.problem, self.arriving, self.layer = problem, arriving, layer
         self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
-        self.found = np.full((len(problem.states), problem.batch, problem.steps), np.nan)
-        self.start = np.empty(self.found.shape[:2])
+        self.found = np.full((len(problem.states), problem.batch, problem.steps + 1), np.nan)
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
@@ -111,12 +109,12 @@ class _Sweep:
                 if visit.layer == 0:  # the wanted one, for those below are left out
                     for found, part in zip(self.found, (visit.h, visit.c), strict=False):
                         norms = log10_of(np.linalg.norm(part, axis=1), cotangents.exponent)
-                        found[examples, t] = np.where(t < lengths, norms, np.nan)
+                        found[examples, t + 1] = np.where(t < lengths, norms, np.nan)
                 far |= cotangents.lost(visit, t)
             size = np.abs(cotangents.values)
             far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
         norms = np.linalg.norm(cotangents.of_layer(0, everyone), axis=2)
-        self.start[:, examples] = log10_of(norms, cotangents.exponent)
+        self.found[:, examples, 0] = log10_of(norms, cotangents.exponent)
         for example in examples[far]:
             self._scaled(int(example))
 
@@ -136,5 +134,5 @@ class _Sweep:
                     self.cells[layer], maps, [h + arriving, *c]
                 )
             for found, part in zip(self.found, total, strict=True):
-                found[example, t] = part.log10_norm()
-        self.start[:, example] = [part.log10_norm() for part in states[0]]
+                found[example, t + 1] = part.log10_norm()
+        self.found[:, example, 0] = [part.log10_norm() for part in states[0]]

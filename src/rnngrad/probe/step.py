@@ -161,9 +161,8 @@ class _FlatStep:
 
     def __init__(self, step: Step, initial_state: Any, inputs: Tensor) -> None:
         check_floating(inputs, "inputs")
-        shape = tuple(inputs.shape)
-        if len(shape) < 2 or not all(shape[:2]):
-            raise InputError(f"inputs {shape}: expected (batch, time, ...), not empty")
+        if inputs.dim() < 2 or not all(inputs.shape[:2]):
+            raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         check_finite(inputs, "inputs", ("example", "step", "feature"))
         self.step = step
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
@@ -190,8 +189,7 @@ class _FlatStep:
         index = np.arange(self.size)
         if state is None:
             return index
-        parts = np.split(index, np.cumsum(self.sizes)[:-1])
-        tree = pytree.tree_unflatten(parts, self.spec)
+        tree = pytree.tree_unflatten(np.split(index, np.cumsum(self.sizes)[:-1]), self.spec)
         if isinstance(state, int):
             check_integer(state, "state")
         if isinstance(tree, np.ndarray):

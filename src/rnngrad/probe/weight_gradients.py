@@ -119,13 +119,13 @@ def _fill(
     at = np.flatnonzero(problem.counts.real[example].numpy())  # where the steps that count stand
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
     of_size = times_power if reduce in ("none", "norm") else log10_of
-    first = [own[0] for own in problem.start([example], len(problem.cells))]
+    before = [own[0] for own in problem.start([example], len(problem.cells))]
     runs = problem.whole([example])
     cotangents = Cotangents(problem.cells, [run.maps for run in runs], len(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
         {"ih": _entering(run.x[0], whole), "hh": _entering(np.vstack((h, run.h[0, :-1])), whole)}
-        for h, run in zip(first, runs, strict=True)
+        for h, run in zip(before, runs, strict=True)
     ]
     for t in reversed(range(len(at))):
         first = 0 if reduce == "curve" else t  # of the losses at t and later, which may be one
