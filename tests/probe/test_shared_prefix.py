@@ -110,6 +110,13 @@ def test_a_start_token():
     )
 
 
+def test_examples_that_go_on_where_another_ends():
+    """The first is nothing but padding: it runs for the others until its own last step."""
+    instance = make(Case("lstm", batch=1))
+    initial = repeated(instance.initial_state, 3)
+    assert_as_alone(instance.module, padded(40, [24, 24, 24]), initial, lengths=[16, 40, 30])
+
+
 @pytest.mark.parametrize("closed", [-300.0, -800.0])
 def test_rows_far_apart_from_the_prefix_on(closed: float):
     """In the prefix one unit forgets 130 decades, or all; two examples then open their gates."""

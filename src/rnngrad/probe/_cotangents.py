@@ -5,7 +5,7 @@ autograd's own result, which is rounded to its dtype and has no scales. Otherwis
 power of two of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,22 +13,13 @@ import torch
 from torch import Tensor
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Problem, check_finite
+from rnngrad.probe._problem import Array, Problem, batch_first, check_finite
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
-
-Array = np.ndarray
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
 # A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
 TOO_SMALL = 2.0**-600
-
-
-class LayerMaps(NamedTuple):
-    """A layer's cell and the maps of every step of some examples, (b, t, ...)."""
-
-    cell: Cell
-    maps: StepMaps
 
 
 class Visit(NamedTuple):
@@ -62,7 +53,7 @@ class Arriving(NamedTuple):
 
     @classmethod
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
-        """Gradients as torch returns output and final states; InputError where they do not fit."""
+        """Take gradients shaped as torch returns output and final states, and check them."""
         parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
         shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
         if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
@@ -71,11 +62,25 @@ class Arriving(NamedTuple):
         for array, part in zip(arrays, parts, strict=False):
             check_finite(part, "final_state_gradient", ("layer", "example", "unit"))
             array[...] = part.detach().cpu().double().numpy().reshape(array.shape)
-        output_gradient = problem.like_output(output, name, alone=not parts)
-        return cls(output_gradient, np.stack(arrays, axis=1), problem.lengths.numpy())
+        counts, axes = problem.counts, (2 + problem.batched,)
+        given = batch_first(output, axes, problem.batch_first, name).detach().cpu()
+        if (shape := tuple(given.shape)) != (wanted := (*counts.real.shape, problem.hidden)):
+            raise InputError(
+                f"{name} has (batch, time, hidden) = {shape}, the module's output {wanted}"
+            )
+        real = counts.cleared(given)
+        check_finite(real, name, ("example", "step", "unit"))
+        lost = given.flatten(1).any(dim=1) & ~real.flatten(1).any(dim=1)
+        for b in () if parts else lost.nonzero().flatten().tolist():
+            raise InputError(
+                f"{name} of example {b} is zero at every step that counts: does the loss look at "
+                "padding? Take the output at the last step that counts, or final_state_gradient"
+            )
+        real = counts.counted(real).double().numpy()
+        return cls(real, np.stack(arrays, axis=1), problem.lengths.numpy())
 
     def at(self, t: int, examples: Array, layer: int = 0) -> Array:
-        """What joins at step t (from 0) in the layers from one on: (layers * states, r, H)."""
+        """Return what joins at step t (from 0), from a layer on: (layers * states, r, H)."""
         ends = self.lengths[examples] == t + 1
         found = np.where(ends[:, None], self.final[layer:, :, examples], 0.0)
         found[-1, 0] += self.output[examples, t]
@@ -83,24 +88,23 @@ class Arriving(NamedTuple):
 
 
 class Cotangents:
-    """dL/d(states)_t of losses (r,), for t from the last step down.
+    """dL/d(states)_t of `count` losses (r), for t from the last step down.
 
-    example (r,): the position in the maps of the example that each loss is of.
-    smallest: results below are flushed to zero; the dtype is that of the maps.
+    maps: by layer those of every step, (r or 1, t, ...); their dtype is that of the results.
+    smallest: results below are flushed to zero.
     """
 
-    def __init__(self, layers: list[LayerMaps], example: Array, smallest: float = 0.0) -> None:
-        self.layers, self.example = layers, example
-        cell, maps = layers[-1]
-        self.states, self.dtype = len(cell.states), maps.keep.dtype
-        shape = (self.states * len(layers), len(example), cell.hidden)
-        self.values = np.zeros(shape, dtype=self.dtype)
-        self.exponent = np.zeros(len(example), dtype=np.int64)
-        self.smallest = self.dtype.type(smallest)
-        self.weights = [layer.cell.weight_hh.numpy().astype(self.dtype) for layer in layers]
-        self.sides = 2 if cell.gates == 3 else 1  # the sides of the gates differ in the GRU only
-        shape = (self.sides, len(example), cell.gates * cell.hidden)
-        self.deltas = np.empty(shape, dtype=self.dtype)
+    def __init__(
+        self, cells: Sequence[Cell], maps: list[StepMaps], count: int, smallest: float = 0.0
+    ) -> None:
+        self.cells, self.maps, dtype = cells, maps, maps[0].keep.dtype
+        H, gates, self.states = cells[0].hidden, cells[0].gates, len(cells[0].states)
+        self.values = np.zeros((self.states * len(cells), count, H), dtype=dtype)
+        self.exponent = np.zeros(count, dtype=np.int64)
+        self.smallest = dtype.type(smallest)
+        self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
+        # the sides of the gates differ in the GRU only
+        self.deltas = np.empty((2 if gates == 3 else 1, count, gates * H), dtype=dtype)
 
     def of_layer(self, layer: int, losses: slice) -> Array:
         """dL/dh and, of an LSTM, dL/dc: (states, r, H), a view."""
@@ -110,12 +114,7 @@ class Cotangents:
         """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
         arriving = np.full(len(self.exponent), ZERO)
         arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
-        self._keep_scales(arriving)
-        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
-
-    def _keep_scales(self, arriving: Array) -> None:
-        """Put the cotangents of a loss to order 1 where need be; arriving (r,) has the exponents of
-        what will be added next."""
+        # all losses are put to order 1 before, where need be
         size = exponent_of(np.abs(self.values).max(axis=2).max(axis=0))
         begins = size == ZERO
         self.exponent[begins] = arriving[begins].clip(-(2**30))
@@ -124,52 +123,37 @@ class Cotangents:
         if moved.any():
             self.exponent[moved] += shift[moved]
             self.values[:, moved] = times_power(self.values[:, moved], -shift[moved, None])
+        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
 
     def back(self, t: int, losses: slice) -> Iterator[Visit]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
-        for layer in reversed(range(len(self.layers))):
-            cell, maps = self.layers[layer]
-            keep = maps.keep[:, t]
+        for layer in reversed(range(len(self.cells))):
+            mix, mix_input, keep, through = self.maps[layer].each(lambda v: v[:, t])
             h, *c = self.of_layer(layer, losses)
             with np.errstate(all="ignore"):  # autograd's result may overflow
                 if c:
-                    c[0] += h * maps.through[:, t]
+                    c[0] += h * through
                 visit = Visit(layer, h, c[0] if c else h, self.deltas[:, losses])
-                for side, mix in enumerate((maps.mix, maps.mix_input)[: self.sides]):
-                    self._gates(mix[:, t], visit, side)
+                for gates, factors in zip(visit.delta, (mix, mix_input), strict=False):
+                    delta = gates.reshape(-1, *mix.shape[1:])
+                    np.multiply(visit.c[:, None], factors[:, :-1], out=delta[:, :-1])
+                    np.multiply(h, factors[:, -1], out=delta[:, -1])
+                    self._flush(delta)
             yield visit
             with np.errstate(all="ignore"):
                 if layer:
-                    arriving = visit.delta[-1] @ cell.weight_ih.numpy()
+                    arriving = visit.delta[-1] @ self.cells[layer].weight_ih.numpy()
                     self.of_layer(layer - 1, losses)[0] += arriving
-                self._before(layer, visit, keep, c)
-
-    def _gates(self, mix: Array, visit: Visit, side: int) -> None:
-        """Fill the cotangents of the gates, given mix (r or 1, G, H)."""
-        delta = visit.delta[side].reshape(-1, *mix.shape[1:])
-        np.multiply(visit.c[:, None], mix[:, :-1], out=delta[:, :-1])
-        np.multiply(visit.h, mix[:, -1], out=delta[:, -1])
-        self._flush(delta)
+                kept = np.multiply(visit.c, keep, out=c[0] if c else None)
+                np.matmul(visit.delta[0], self.weights[layer], out=h)
+                if not c and mix.shape[1] > 1:  # an RNN keeps nothing, not even what is infinite
+                    np.add(h, kept, out=h)
+                for v in (h, *c):
+                    self._flush(v)
 
     def _flush(self, v: Array) -> None:
         if self.smallest:
             v[np.abs(v) < self.smallest] = 0
-
-    def _before(self, layer: int, visit: Visit, keep: Array, c: list[Array]) -> None:
-        """From the step to the one before it, in place."""
-        W, kept = self.weights[layer], visit.h * keep
-        np.matmul(visit.delta[0], W, out=visit.h)
-        if c:
-            c[0] *= keep
-        elif len(W) > W.shape[1]:  # an RNN keeps nothing, not even what is infinite
-            np.add(visit.h, kept, out=visit.h)
-        for v in (visit.h, *c):
-            self._flush(v)
-
-    def move(self, t: int, losses: slice) -> None:
-        """`back` for those who do not look on the way."""
-        for _ in self.back(t, losses):
-            pass
 
     def end(self, first: int, last: int) -> int:
         """The end of the losses first to last - 1 that still have a cotangent."""
@@ -178,7 +162,7 @@ class Cotangents:
 
     def lost(self, visit: Visit, t: int) -> Array:
         """Which losses had a product that may have underflown on the way to delta, (r,) bool."""
-        mix = self.layers[visit.layer].maps.mix[:, t]
+        mix = self.maps[visit.layer].mix[:, t]
         delta = visit.delta[0].reshape(-1, *mix.shape[1:])
         of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)
         there = (of_states != 0) & (mix != 0)

@@ -17,26 +17,24 @@ from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._steps import Steps, steps_of
-from rnngrad.probe.cells import GRU, LSTM, RNN, Cell, SigmoidStateLSTM
+from rnngrad.probe._steps import Array, Steps, steps_of
+from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
-Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 
-FORWARD = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward, SigmoidStateLSTM.forward)
-GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
+FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 
 class LayerRun(NamedTuple):
-    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), factors."""
+    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), maps."""
 
     x: Array
     h: Array
-    factors: Any
+    maps: StepMaps
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,6 @@ class Problem:
         """The same with everything on the CPU."""
         cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
-
-    def take(self, examples: Array) -> "Problem":
-        """Some of the examples."""
-        inputs, initial = self.inputs[examples], tuple(s[:, examples] for s in self.initial)
-        return replace(self, inputs=inputs, initial=initial, lengths=self.lengths[examples])
 
     @property
     def batch(self) -> int:
@@ -84,28 +77,29 @@ class Problem:
         return [tuple(part[layer].copy() for part in parts) for layer in range(layers)]
 
     def run(self, examples: Examples, steps: slice, states: States) -> Iterator[LayerRun]:
-        """As many layers as there are states, over some steps; the states move on in place.
-
-        Raises:
-            InputError: the forward pass overflows.
-        """
+        """Yield as many layers as there are states; the states move on in place."""
         x = self.inputs[examples, steps].double().numpy()
         here = np.arange(steps.start, steps.stop) < self.lengths.numpy()[examples][:, None]
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
-                h, factors = self.cells[layer].advance(x, own)
+                h, maps = self.cells[layer].advance(x, own)
             finite = np.isfinite(h).all(axis=2)
-            finite &= np.isfinite(factors.mix).reshape(*finite.shape, -1).all(axis=2)
+            finite &= np.isfinite(maps.mix).reshape(*finite.shape, -1).all(axis=2)
             finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
             for t, at in np.argwhere((here & ~finite).T):
-                step = self.counts.given(int(examples[at]), steps.start + t)
+                step = int(self.counts.real[examples[at]].nonzero()[steps.start + t])
                 raise InputError(
                     f"the forward pass overflows float64 in layer {layer}, example {examples[at]}, "
                     f"step {step + 1} (steps from 1): there is no state to take a "
                     "derivative of; scale weights, inputs or initial state down"
                 )
-            yield LayerRun(x, h, factors)
+            yield LayerRun(x, h, maps)
             x = h
+
+    def whole(self, examples: Examples) -> list[LayerRun]:
+        """All layers over all steps of some examples."""
+        steps = slice(0, int(self.lengths[examples].max()))
+        return list(self.run(examples, steps, self.start(examples, len(self.cells))))
 
     def layer_index(self, layer: int) -> int:
         """From 0, of a layer that may be counted from the last."""
@@ -124,28 +118,6 @@ class Problem:
         if state == "c" and "c" not in self.states:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
         return rows[state]
-
-    def like_output(self, gradient: Tensor, name: str, alone: bool) -> Array:
-        """A gradient shaped like the module's output as (b, t, H); 0 where steps do not count.
-
-        alone: is it all that the loss sends? A loss that looks at no step that counts is a slip.
-        """
-        tensor = batch_first(gradient, (2 + self.batched,), self.batch_first, name)
-        found, expected = tuple(tensor.shape), (*self.counts.real.shape, self.hidden)
-        if found != expected:
-            raise InputError(
-                f"{name} has (batch, time, hidden) = {found}, the module's output {expected}"
-            )
-        given = tensor.detach().cpu()
-        tensor = self.counts.cleared(given)
-        check_finite(tensor, name, ("example", "step", "unit"))
-        lost = given.flatten(1).any(dim=1) & ~tensor.flatten(1).any(dim=1)
-        for b in lost.nonzero().flatten().tolist() if alone else ():
-            raise InputError(
-                f"{name} of example {b} is zero at every step that counts: does the loss look at "
-                "padding? Take the output at the last step that counts, or final_state_gradient"
-            )
-        return self.counts.counted(tensor).double().numpy()
 
 
 def problem_of(
@@ -172,7 +144,11 @@ def problem_of(
     x = counts.counted(x)
     initial = _initial_state(rnn, initial_state, len(x), batched)
     _check_hooks(module, rnn, x, initial)
-    home = _with_float64(device)
+    home = device
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):  # mps has no float64
+        home = torch.device("cpu")
     return Problem(
         cells=_cells(rnn, {name: w.detach().to(home).double() for name, w in weights.items()}),
         inputs=x.to(home),
@@ -183,15 +159,6 @@ def problem_of(
         batched=batched,
         batch_first=rnn.batch_first,
     )
-
-
-def _with_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU for one that has no float64 (mps)."""
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return torch.device("cpu")
-    return device
 
 
 def _supported(given: nn.Module) -> nn.RNNBase:
@@ -225,9 +192,9 @@ def _supported(given: nn.Module) -> nn.RNNBase:
 
 
 def _instead(module: object) -> str:
-    """What to do with something else."""
+    """Say what to do with something else."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
-    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(GATES))]:
+    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
@@ -247,8 +214,8 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     state: Any = tuple(states) if len(states) == 2 else states[0]
     with torch.no_grad():
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
-        # a hook may write to what it is given
-        hooked = pytree.tree_leaves(module(*pytree.tree_map(torch.clone, (x, state))))
+        copies = pytree.tree_map(torch.clone, (x, state))  # a hook may write to what it is given
+        hooked = pytree.tree_leaves(module(*copies))
     digits = torch.finfo(x.dtype).eps ** 0.5
     try:
         torch.testing.assert_close(hooked, plain, rtol=digits, atol=digits, equal_nan=True)
@@ -260,27 +227,23 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
 
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
-    if isinstance(rnn, nn.RNN):  # forward reads the mode, and not what the module was made with
-        if rnn.mode not in RNN_KINDS:
-            raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
-        cell, kind = RNN, RNN_KINDS[rnn.mode]
-    elif isinstance(rnn, nn.GRU):
-        cell, kind = GRU, _compiled.GRU
-    else:
-        sigmoid = isinstance(rnn, SigmoidStateLSTM)
-        cell, kind = LSTM, _compiled.LSTM_SIGMOID if sigmoid else _compiled.LSTM
+    cell = next(cell for kind, cell in CELLS.items() if isinstance(rnn, kind))
+    sigmoid = _compiled.LSTM_SIGMOID if isinstance(rnn, SigmoidStateLSTM) else _compiled.LSTM
+    # an RNN's forward reads the mode, and not what the module was made with
+    kind = {RNN: RNN_KINDS.get(rnn.mode), GRU: _compiled.GRU, LSTM: sigmoid}[cell]
+    if kind is None:
+        raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     layers = [[weights.get(f"{w}_l{n}", zero) for w in WEIGHTS] for n in range(rnn.num_layers)]
     return tuple(cell(*layer, kind=kind) for layer in layers)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
-    """The weights that the module multiplies with, by torch's flat names.
+    """The weights that the module multiplies with, by torch's flat names: its attributes.
 
-    Attributes, not parameters, which are something else in a parametrized module (weight_norm). The
-    shapes are those of a module that is made with the settings of today.
+    The parameters are something else in a parametrized module (weight_norm).
     """
-    kind, gates = next((k, n) for k, n in GATES.items() if isinstance(rnn, k))
+    kind, gates = next((k, cell.gates) for k, cell in CELLS.items() if isinstance(rnn, k))
     d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
     expected: dict[str, tuple[int, ...]] = {}
     for n in range(rnn.num_layers):
@@ -379,8 +342,6 @@ def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
         numpy = tensor.device.type == "cpu" and tensor.itemsize >= 4
         if math.isfinite(tensor.numpy().sum() if numpy else tensor.sum()):
             return  # one inf or NaN would be left in the sum
-    bad = (~torch.isfinite(tensor)).nonzero()
-    if len(bad):
-        where = bad[0].tolist()
+    for where in (~torch.isfinite(tensor)).nonzero()[:1].tolist():
         place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
         raise InputError(f"{name} contains {tensor[tuple(where)]} at {place}; clean it first")

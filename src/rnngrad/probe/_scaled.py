@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 Array = np.ndarray
-
 LOG10_2 = math.log10(2.0)
 ZERO = -(1 << 40)  # the exponent of a row that is exactly zero: below every other
 
@@ -75,10 +74,8 @@ class ScaledRows(NamedTuple):
         return times_power(self.mantissa, (self.exponent - exponent)[..., None])
 
     def mixed_by(self, mix: Array, W: Array) -> "ScaledRows":
-        """sum_j V[i,j] row_j with V[i,j] = sum_g mix[...,g,i] W[g,i,j].
-
-        Each new row gets the scale of its own largest term, before the product is taken.
-        """
+        """sum_j V[i,j] row_j with V[i,j] = sum_g mix[...,g,i] W[g,i,j]."""
+        # a new row gets the scale of its own largest term, before the product is taken
         lead = exponent_of(np.abs(mix).max(axis=-2))
         mix = times_power(np.frexp(mix)[0], exponent_of(mix) - lead[..., None, :])
         return self.multiplied_by(np.einsum("...gi,gij->...ij", mix, W), lead)

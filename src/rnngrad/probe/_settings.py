@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
@@ -17,25 +17,18 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
+_controller = cache(ThreadpoolController)  # looking for the libraries takes a millisecond
 _lock = threading.Lock()
-_calls: list["_Found"] = []  # what the user had set, once for each call that runs now
-
-
-class _Found(NamedTuple):
-    limits: Any
-    one_dnn: bool
-    threads: int
+# What the user had set, once for each call that runs now: BLAS's limits, oneDNN, torch's threads.
+_calls: list[tuple[Any, bool, int]] = []
 
 
 def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Prepare torch for a function that users call.
-
-    Tensors that name no device are made on the CPU, whatever torch's default device is. A
-    parametrized module computes its weights once: they may be random, or change when read.
-    """
+    """Prepare torch for a function that users call: tensors are on the CPU where none is named."""
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        # a parametrized module computes its weights once: they may be random, or change when read
         elsewhere = torch.get_default_device().type != "cpu"
         with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)
@@ -43,14 +36,9 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     return call
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # looking for the libraries takes a millisecond
-
-
 @contextmanager
-def exact_products() -> Iterator[None]:
-    """Products take one thread each, since Python's threads share the work, and no bfloat16.
+def exact_products() -> Iterator[int]:
+    """Let products take one thread each and no bfloat16; yield the user's number of threads.
 
     These settings belong to the process. The first of overlapping calls notes what it finds, and
     the last one out restores it; torch's number of threads belongs to a thread as well.
@@ -61,33 +49,33 @@ def exact_products() -> Iterator[None]:
             # threadpoolctl lets one thread alone set OpenBLAS's limits until it forgets it
             OpenBLASController.clear_controlling_thread(force=True)
             limits = _controller().limit(limits=1, user_api="blas")
-            found = _Found(limits, one_dnn.enabled, torch.get_num_threads())
+            _calls.append((limits, one_dnn.enabled, torch.get_num_threads()))
             one_dnn.enabled = False
         else:
-            found = _calls[0]
-        _calls.append(found)
+            _calls.append(_calls[0])
+        limits, enabled, count = _calls[0]
         torch.set_num_threads(1)
     try:
-        yield
+        yield count
     finally:
         with _lock:
-            torch.set_num_threads(found.threads)
+            torch.set_num_threads(count)
             _calls.pop()
             if not _calls:
-                one_dnn.enabled = found.one_dnn
+                one_dnn.enabled = enabled
                 OpenBLASController.clear_controlling_thread(force=True)
-                found.limits.restore_original_limits()
+                limits.restore_original_limits()
                 OpenBLASController.clear_controlling_thread(force=True)
 
 
-def thread_pool() -> ThreadPoolExecutor:
-    """As many threads as the user lets torch have."""
-    return ThreadPoolExecutor(_calls[0].threads if _calls else torch.get_num_threads())
-
-
-def progress_bar(total: int, what: str, unit: str) -> tqdm:
-    """A bar on a terminal, after three seconds."""
-    return tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+@contextmanager
+def threads(
+    total: int, what: str, unit: str
+) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], Any]]]:
+    """Share exact products among threads, with a bar on a terminal after three seconds."""
+    bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+    with exact_products() as count, ThreadPoolExecutor(count) as pool, bar:
+        yield pool, bar.update
 
 
 def in_threads(
@@ -95,8 +83,8 @@ def in_threads(
 ) -> list[Result]:
     """The function of every item, by several threads."""
     results = []
-    with exact_products(), thread_pool() as pool, progress_bar(len(items), what, "part") as bar:
+    with threads(len(items), what, "part") as (pool, progress):
         for result in pool.map(function, items):
             results.append(result)
-            bar.update()
+            progress(1)
     return results

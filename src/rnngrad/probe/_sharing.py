@@ -23,35 +23,30 @@ MIN_STEPS, MAX_CUTS = 8, 128
 
 
 class Sharing(NamedTuple):
-    """Per example (b,): its leader, and the first step that the leader does not run for it.
-
-    An example that shares nothing leads itself, from step 0.
-    """
+    """Per example (b,): its leader, perhaps itself, and the first step not run by the leader."""
 
     leader: np.ndarray
     branch: np.ndarray
 
+    def fill(self, values: np.ndarray) -> None:
+        """Copy from leaders to the others what they share of values (b, time)."""
+        for example in np.flatnonzero(self.branch):
+            own = slice(0, self.branch[example])
+            values[example, own] = values[self.leader[example], own]
 
-def shared(problem: Problem) -> Sharing:
-    """Who runs for whom."""
-    found = alone(problem)
-    for group in _groups(problem) if problem.batch > 1 else ():
-        _share(problem, group, found)
+
+def shared(problem: Problem, examples: np.ndarray) -> Sharing:
+    """Find who of the examples, all or some, run for others; the rest of the batch runs alone."""
+    found = Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
+    if len(examples) > 1:
+        # a group has one initial state (all layers) and first input
+        states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
+        first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
+        group = np.unique(first[examples], axis=0, return_inverse=True)[1].ravel()
+        for members in (examples[group == g] for g in range(group.max() + 1)):
+            if len(members) > 1:
+                _share(problem, members, found)
     return found
-
-
-def alone(problem: Problem) -> Sharing:
-    """Everybody runs alone."""
-    return Sharing(np.arange(problem.batch), np.zeros(problem.batch, dtype=int))
-
-
-def _groups(problem: Problem) -> list[np.ndarray]:
-    """The groups of examples with one initial state (all layers) and first input."""
-    states = [s.transpose(0, 1).flatten(1) for s in problem.initial]
-    first = torch.cat((problem.inputs[:, 0].double(), *states), dim=1).cpu().numpy()
-    group = np.unique(first, axis=0, return_inverse=True)[1].ravel()
-    members = (np.flatnonzero(group == g) for g in range(group.max() + 1))
-    return [m for m in members if len(m) > 1]
 
 
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:

@@ -14,8 +14,8 @@ assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -23,31 +23,53 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue]
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import check_integer
+from rnngrad.probe._problem import Array, check_integer
 
-Array = np.ndarray
-
-STATISTICS = ("frobenius", "column_sum", "spectral")
 HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
-FEWEST_DIRECTIONS = 4
-MOST_DIRECTIONS = 10_000
+MIN_DIRECTIONS, MAX_DIRECTIONS = 4, 10_000
 FEW_COLUMNS = 64  # of more, one eigenvalue takes two thirds of the time of all
 
 
-class Wanted(NamedTuple):
-    """The statistics of a call: their names, where the spectral norm is taken, (time,) bool, and
-    how many random directions estimate the Frobenius norm, 0 for none."""
+def spectral_norm(J: Array) -> Array:
+    """The largest singular value, (n,), of J (n, rows, k)."""
+    # a Gram matrix costs accuracy in the small singular values, not in the largest
+    if J.shape[-1] < FEW_COLUMNS:
+        largest = np.linalg.eigvalsh(J.swapaxes(-1, -2) @ J)[:, -1]
+    else:
+        last: Any = {"eigvals_only": True, "subset_by_index": [J.shape[-1] - 1] * 2}
+        gram = (dsyrk(1.0, one.T, lower=1) for one in J)
+        largest = np.concatenate([eigh(lower, check_finite=False, **last) for lower in gram])
+    return np.sqrt(largest.clip(0))
 
-    names: tuple[str, ...]
-    spectral_at: Array
-    directions: int
+
+SIZES: dict[str, Callable[[Array], Array]] = {
+    "frobenius": lambda J: np.linalg.norm(J, axis=(1, 2)),
+    "column_sum": lambda J: np.abs(J.sum(axis=1)).mean(axis=1),
+    "spectral": spectral_norm,
+}
+STATISTICS = tuple(SIZES)
+
+
+def chosen_steps(steps: Any, time: int, name: str) -> Array:
+    """The steps (time,) bool that `steps` holds, counted from 1; all of them for None."""
+    every = np.arange(1, time + 1)
+    chosen = every if steps is None else np.asarray(steps)
+    if chosen.size and (chosen.dtype.kind not in "iuO" or chosen.ndim != 1):  # O: beyond 64 bits
+        raise TypeError(f"{name} must be a sequence of integers")
+    if not np.isin(chosen, every).all():
+        raise InputError(f"{name} must lie in 1..{time}")
+    return np.isin(every, chosen)
 
 
 def wanted(
     statistics: Any, method: str, spectral_steps: Any, directions: int, seed: int, time: int,
     paths: bool = False,
-) -> Wanted:  # fmt: skip
-    """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?"""
+) -> tuple[tuple[str, ...], Array, int]:  # fmt: skip
+    """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?
+
+    Returns the names of the statistics, where the spectral norm is taken, (time,) bool, and how
+    many random directions estimate the Frobenius norm, 0 for none.
+    """
     names = () if not isinstance(statistics, Iterable) else tuple(statistics)
     names = (statistics,) if isinstance(statistics, str) else names
     if HIDDEN_PATH in names and not paths:
@@ -55,58 +77,29 @@ def wanted(
     known = (*STATISTICS, HIDDEN_PATH) if paths else STATISTICS
     if not names or any(name not in known for name in names):
         raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
-    every = np.arange(1, time + 1)
-    chosen = every if spectral_steps is None else np.asarray(spectral_steps)
-    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
-        raise TypeError("spectral_steps must be a sequence of integers")
-    if not np.isin(chosen, every).all():
-        raise InputError(f"spectral_steps must lie in 1..{time}")
-    sketch = _is_sketch(method, names, directions, seed)
-    return Wanted(names, np.isin(every, chosen), directions if sketch else 0)
-
-
-def spectral_norm(J: Array) -> Array:
-    """The largest singular value, (n,), of J (n, rows, k).
-
-    From the Gram matrix: squaring costs accuracy in the small singular values, not in the largest.
-    """
-    k = J.shape[-1]
-    if k < FEW_COLUMNS:
-        largest = np.linalg.eigvalsh(J.swapaxes(-1, -2) @ J)[:, -1]
-    else:
-        largest = np.concatenate([_largest_eigenvalue(dsyrk(1.0, one.T, lower=1)) for one in J])
-    return np.sqrt(largest.clip(0))
-
-
-def _largest_eigenvalue(lower: Array) -> Array:
-    last = [len(lower) - 1] * 2
-    return eigh(lower, eigvals_only=True, subset_by_index=last, check_finite=False)
-
-
-def _is_sketch(method: str, names: tuple[str, ...], directions: int, seed: int) -> bool:
+    spectral_at = chosen_steps(spectral_steps, time, "spectral_steps")
     if method not in {"exact", "sketch"}:
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":
-        return False
+        return names, spectral_at, 0
     if "frobenius" not in names:
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
     check_integer(directions, "directions")
     check_integer(seed, "seed")
-    if not FEWEST_DIRECTIONS <= directions <= MOST_DIRECTIONS:
+    if not MIN_DIRECTIONS <= directions <= MAX_DIRECTIONS:
         raise InputError(
-            f"directions={directions}: use {FEWEST_DIRECTIONS} to {MOST_DIRECTIONS}; the log of "
+            f"directions={directions}: use {MIN_DIRECTIONS} to {MAX_DIRECTIONS}; the log of "
             'fewer is biased by up to 0.26 decades, and for more there is "exact"'
         )
-    return True
+    return names, spectral_at, directions
 
 
-def random_directions(identity: Array, batch: int, count: int, seed: int) -> Array:
-    """Gaussian combinations of the columns of `identity`: (batch, rows, count).
-
-    Independent for every example: examples are averaged, and common errors would not cancel.
-    """
-    generator = np.random.default_rng(abs(seed))
-    return identity @ generator.standard_normal((batch, identity.shape[1], count))
+def random_start(size: int, rows: slice | Array, batch: int, count: int, seed: int) -> Array:
+    """Gaussian directions (batch, size, count), zero but in some rows."""
+    # examples have directions of their own: they are averaged, and common errors would stay
+    V = np.zeros((batch, size, count))
+    V[:, rows] = np.random.default_rng(abs(seed)).standard_normal(V[:, rows].shape)
+    return V
 
 
 def log10_norm_estimate(Y: Array) -> tuple[Array, Array]:

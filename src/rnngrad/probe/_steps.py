@@ -43,16 +43,11 @@ class Steps:
         order = torch.argsort(~self.real, dim=1, stable=True)[:, : int(self.lengths.max())]
         return x[torch.arange(len(x))[:, None], order]
 
-    def given(self, example: int, step: int) -> int:
-        """Where the step that counts stands in the example, both from 0."""
-        return int(self.real[example].nonzero()[step])
-
     def counted_at(self, chosen: Array) -> Array:
         """The steps that count at which the state is that of steps chosen (time,): (t,) bool."""
         if not self.masked:
             return chosen
-        last = self._last()[:, chosen]
-        return np.isin(np.arange(int(self.lengths.max())), last)
+        return np.isin(np.arange(int(self.lengths.max())), self._last()[:, chosen])
 
     def over_time(self, values: Array, start: Any) -> Array:
         """From (b, t, ...) of the steps that count to (b, time, ...) of all.

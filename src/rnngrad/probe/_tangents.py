@@ -13,8 +13,8 @@ on the problem alone, so that the bits are the same whatever the number of threa
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy, deepcopy
-from dataclasses import dataclass
 from itertools import pairwise, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 
 from rnngrad.probe import _compiled
-from rnngrad.probe._problem import Problem, States
+from rnngrad.probe._problem import Array, Problem, States
 from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import exact_products, progress_bar, thread_pool
-from rnngrad.probe._sharing import Sharing, alone, shared
+from rnngrad.probe._settings import threads
+from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
 
-Array = np.ndarray
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
 MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
@@ -42,8 +41,7 @@ DEVICE_BYTES = 2**30  # of tangents, on other devices
 MAX_SPREAD = 400  # powers of two between rows: their squares could underflow
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The curves that are wanted.
 
     layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.
@@ -63,103 +61,73 @@ class Plan:
         return self.start.ndim == 3
 
 
-def identity(problem: Problem, rows: slice, hidden_path: bool = False) -> Array:
-    """d [h; c]_0 / d (state)_0, (rows, k); with H more rows for the hidden path, which are zero."""
-    size = problem.hidden * len(problem.states)
-    start = np.eye(size)[:, rows]
-    return np.vstack((start, np.zeros((problem.hidden, start.shape[1])))) if hidden_path else start
-
-
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time), NaN beyond an example's length."""
+    everyone = np.arange(problem.batch)
     if problem.inputs.device.type == "cpu" or plan.sketches:
-        return _curves_on_cpu(problem.on_cpu(), plan)
+        return _Sweep(problem.on_cpu(), plan, everyone).curves()
     found, left = _curves_on_device(problem, plan)
     if len(left):
-        for name, values in _curves_on_cpu(problem.on_cpu().take(left), plan).items():
-            found[name][left] = values
+        for name, values in _Sweep(problem.on_cpu(), plan, left).curves().items():
+            found[name][left] = values[left]
     return found
 
 
-def _curves_on_cpu(problem: Problem, plan: Plan) -> dict[str, Array]:
-    found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
-    sharing = alone(problem) if plan.sketches else shared(problem)
-    lengths = problem.lengths.numpy()
-    leads = sharing.leader == np.arange(problem.batch)
-    leaders, others = np.flatnonzero(leads), np.flatnonzero(~leads & (sharing.branch < lengths))
-    few = len(leaders) <= FEW_LEADERS
-    total = int((lengths - sharing.branch).sum())
-    with exact_products(), thread_pool() as pool, progress_bar(total, "Jacobians", "step") as bar:
-        sweep = _Sweep(problem, plan, sharing, found, bar.update)
-        over = repeat(pool.map if few else map)
-        for _ in (map if few else pool.map)(sweep.run, leaders.tolist(), over):
-            pass
-        for _ in pool.map(sweep.run, others.tolist()):
-            pass
-    for example in np.flatnonzero(~leads):
-        of_leader = slice(0, sharing.branch[example])
-        for values in found.values():
-            values[example, of_leader] = values[sharing.leader[example], of_leader]
-    return found
-
-
-@dataclass
 class _Sweep:
-    """All examples of a problem; `found` is written row by row."""
+    """Some examples of a problem on the CPU; `found` is written row by row."""
 
-    problem: Problem
-    plan: Plan
-    sharing: Sharing
-    found: dict[str, Array]
-    progress: Callable[[int], Any]
-
-    def __post_init__(self) -> None:
-        entries = (self.plan.rows.stop - self.plan.rows.start) * self.plan.start.shape[-1]
+    def __init__(self, problem: Problem, plan: Plan, examples: Array) -> None:
+        self.problem, self.plan, self.examples = problem, plan, examples
+        self.found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
+        self.sharing = shared(problem, examples[:0] if plan.sketches else examples)
+        # what an example that branches off takes over: the states of all layers, and the tangents
+        self.left: dict[int, tuple[States, Tangents]] = {}
+        entries = (plan.rows.stop - plan.rows.start) * plan.start.shape[-1]
         # a power of two, so that a block ends where the rank is to be looked at
         self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
-        # the leaders' states and tangents where others branch off
-        self.left: dict[tuple[int, int], tuple[States, Tangents]] = {}
+
+    def curves(self) -> dict[str, Array]:
+        """log10 by statistic, (batch, time): leaders run first."""
+        leader, branch = (each[self.examples] for each in self.sharing)
+        leads, own = leader == self.examples, self.problem.lengths.numpy()[self.examples] - branch
+        leaders, others = self.examples[leads].tolist(), self.examples[~leads & (own > 0)].tolist()
+        few = len(leaders) <= FEW_LEADERS
+        with threads(int(own.sum()), "Jacobians", "step") as (pool, self.progress):
+            over = repeat(pool.map if few else map)
+            list((map if few else pool.map)(self.run, leaders, over))
+            list(pool.map(self.run, others))
+        for values in self.found.values():
+            self.sharing.fill(values)
+        return self.found
 
     def run(self, example: int, over: Map = map) -> None:
         """The steps that an example runs itself; `over` maps a function over parts of the work."""
-        states, tangents = self._begin(example)
-        begin, length = int(self.sharing.branch[example]), int(self.problem.lengths[example])
-        followers = self.sharing.branch[self.sharing.leader == example]
-        for start, stop in pairwise(sorted({begin, *followers.tolist(), length})):
+        problem, (leader, branch) = self.problem, self.sharing
+        states, tangents = self.left.pop(example, None) or (
+            problem.start([example], self.plan.layer + 1),
+            Tangents(problem.cells[self.plan.layer], self.plan, example),
+        )
+        length, followers = int(problem.lengths[example]), np.flatnonzero(leader == example)
+        cuts = {int(branch[example]), *branch[followers].tolist(), length}
+        for start, stop in pairwise(sorted(cuts)):
             for block in range(start, stop, self.block):
                 steps = slice(block, min(block + self.block, stop))
-                *_, run = self.problem.run([example], steps, states)
-                maps = run.factors.maps().each(lambda v: v[0])
+                *_, run = problem.run([example], steps, states)
                 out = {name: values[example, steps] for name, values in self.found.items()}
                 at = self.plan.spectral_at[steps]
-                tangents.advance(maps, out, at, length - steps.stop, over)
+                tangents.advance(run.maps.each(itemgetter(0)), out, at, length - steps.stop, over)
                 self.progress(steps.stop - block)
-            if stop < length:
-                self.left[example, stop] = deepcopy(states), copy(tangents)
-
-    def _begin(self, example: int) -> tuple[States, "Tangents"]:
-        """The states of all layers, (1, H) each, and the tangents, when the example begins."""
-        leader, branch = int(self.sharing.leader[example]), int(self.sharing.branch[example])
-        if branch:
-            states, tangents = self.left[leader, branch]
-            return deepcopy(states), copy(tangents)
-        start = self.plan.start[example] if self.plan.sketches else self.plan.start
-        layer = self.plan.layer
-        return self.problem.start([example], layer + 1), Tangents(
-            self.problem.cells[layer], start, self.plan
-        )
+            for follower in followers[branch[followers] == stop].tolist():
+                self.left[follower] = deepcopy(states), copy(tangents)
 
 
 class Tangents:
-    """J_t of one example: rows (state units) by k directions.
+    """J_t of one example: rows (state units) by k directions."""
 
-    With a basis (directions, k) of orthonormal columns, J is J basis^T.
-    """
-
-    def __init__(self, cell: Cell, start: Array, plan: Plan) -> None:
+    def __init__(self, cell: Cell, plan: Plan, example: int) -> None:
         self.cell, self.plan = cell, plan
-        self.J = ScaledRows.of(start)
-        self.basis: Array | None = None
+        self.J = ScaledRows.of(plan.start[example] if plan.sketches else plan.start)
+        self.basis: Array | None = None  # (directions, k), orthonormal; J is J basis^T where set
         self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
 
@@ -172,30 +140,32 @@ class Tangents:
         builtin `map` they stay together.
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
-        read = self._quickly(maps, at, over) or self._slowly(maps, at)
+        # log10 of norms (t,); times 2**exponents (t,): sums (t, k), and J (n, rows, k) where `at`
+        norm, hidden_norm, sums, J, exponents = self._quickly(maps, at, over) or self._slowly(
+            maps, at
+        )
         if "cell_path" in out:
             with np.errstate(divide="ignore"):
                 logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
             self.log_path = logs[-1]
             out["cell_path"][:] = np.logaddexp.reduce(2 * logs, axis=1) / (2 * math.log(10))
-        if "frobenius" in out:
-            out["frobenius"][:] = read.norm
-        if HIDDEN_PATH in out:
-            out[HIDDEN_PATH][:] = read.hidden_norm
+        for name, values in (("frobenius", norm), (HIDDEN_PATH, hidden_norm)):
+            if name in out:
+                out[name][:] = values
         if "column_sum" in out:
-            sums = read.sums if self.basis is None else read.sums @ self.basis.T
-            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), read.exponents)
+            sums = sums if self.basis is None else sums @ self.basis.T
+            out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), exponents)
         if "spectral" in out and at.any():
-            norms = np.concatenate(list(over(spectral_norm, np.split(read.kept, len(read.kept)))))
-            out["spectral"][at] = log10_of(norms, read.exponents[at])
+            norms = np.concatenate(list(over(spectral_norm, np.split(J, len(J)))))
+            out["spectral"][at] = log10_of(norms, exponents[at])
         if "frobenius_error" in out:
-            estimate, out["frobenius_error"][:] = log10_norm_estimate(read.kept)
-            out["frobenius"][:] = estimate + read.exponents * LOG10_2
+            estimate, out["frobenius_error"][:] = log10_norm_estimate(J)
+            out["frobenius"][:] = estimate + exponents * LOG10_2
         self.steps += len(at)
         if self.steps >= self.look_at and left >= BLOCK_STEPS and not self.plan.sketches:
             self._drop()
 
-    def _quickly(self, maps: StepMaps, at: Array, over: Map) -> "_Read | None":
+    def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
         """By the compiled loop; None, and nothing done, if a step needs scales per row."""
         if self.J.spread() > MAX_SPREAD:
             return None
@@ -218,28 +188,35 @@ class Tangents:
         top = np.max(exponents, axis=0)
         scales = times_power(np.ones(1), np.array(exponents) - top)
         self.J = ScaledRows.of(_side_by_side(J, scales[:, -1]), top[-1])
-        return _Read(
-            norm=log10_of(np.sqrt((np.array(squares) * scales**2).sum(axis=0)), top),
-            hidden_norm=log10_of(np.sqrt((np.array(hidden) * scales**2).sum(axis=0)), top),
-            sums=_side_by_side(sums, scales[:, :, None]),
-            kept=_side_by_side(kept, scales[:, at, None, None]),
-            exponents=top,
+        norm, hidden_norm = (
+            log10_of(np.sqrt((np.array(each) * scales**2).sum(axis=0)), top)
+            for each in (squares, hidden)
         )
+        sums = _side_by_side(sums, scales[:, :, None])
+        return norm, hidden_norm, sums, _side_by_side(kept, scales[:, at, None, None]), top
 
-    def _slowly(self, maps: StepMaps, at: Array) -> "_Read":
-        """With one scale per row."""
+    def _slowly(self, maps: StepMaps, at: Array) -> tuple[Array, ...]:
+        """Take the same steps with one scale per row."""
         found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
-            self.J = scaled_step(maps.each(lambda v, t=t: v[t]), self.cell.W, self.J)
+            self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
             own, path = self.J.read(self.plan.rows), self.J.read(slice(2 * self.cell.hidden, None))
             J, exponent = own.aligned()
             found.append((own.log10_norm(), path.log10_norm(), J.sum(axis=0), J, exponent))
         norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
-        return _Read(norm, hidden_norm, sums, kept[at], exponents)
+        return norm, hidden_norm, sums, kept[at], exponents
 
     def _drop(self) -> None:
         """Leave the directions away on which no row depends any more."""
-        log10, V = _directions(self.J.mantissa)
+        norms = np.linalg.norm(self.J.mantissa, axis=1)
+        there = norms > 0
+        rows = self.J.mantissa[there] / norms[there, None] if there.any() else self.J.mantissa[:1]
+        # a Gram matrix would mix the directions of singular values below 1e-8 of the largest
+        R = np.linalg.qr(rows, mode="r")
+        _, singular, V = np.linalg.svd(R, full_matrices=False)
+        # the most that a row can lack, as a part of it, without a direction and those after it
+        missing = np.cumsum(singular[::-1] ** 2)[::-1]
+        log10 = 0.5 * np.log10(missing + 1e-200)
         left = max(1, int((log10 > LOG10_DROPPED).sum()))
         if left <= 0.95 * V.shape[1]:
             Q = V[:left].T
@@ -251,36 +228,8 @@ class Tangents:
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
 
 
-class _Read(NamedTuple):
-    """What is read at the steps of a block: log10 of norms (t,); the rest times 2**exponents (t,).
-
-    sums (t, k); kept (n, rows, k) at some of the steps.
-    """
-
-    norm: Array
-    hidden_norm: Array
-    sums: Array
-    kept: Array
-    exponents: Array
-
-
 def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:
     return np.concatenate([p * s for p, s in zip(parts, scales, strict=True)], axis=-1)
-
-
-def _directions(rows: Array) -> tuple[Array, Array]:
-    """Orthonormal directions (r, k) of rows (n, k), the most important first.
-
-    With each, log10 of the most that any row lacks without it and those after it, as a part of
-    that row; log10 (r,). By way of a QR: a Gram matrix squares the condition, and would mix the
-    directions of singular values below 1e-8 of the largest.
-    """
-    norms = np.linalg.norm(rows, axis=1)
-    there = norms > 0
-    R = np.linalg.qr(rows[there] / norms[there, None], mode="r") if there.any() else rows[:1]
-    _, singular, V = np.linalg.svd(R, full_matrices=False)
-    missing = np.cumsum(singular[::-1] ** 2)[::-1]  # of all rows together
-    return 0.5 * np.log10(missing + 1e-200), V
 
 
 def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
@@ -298,10 +247,8 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
 
 
 def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
-    """The same in plain torch, and the examples that are lost: their values are wrong.
-
-    No step is shared and no direction dropped: looking for them takes a GPU longer than the steps.
-    """
+    """The same in plain torch, and the examples that are lost: their values are wrong."""
+    # no step is shared, no direction dropped: looking for them takes a GPU longer than the steps
     found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
     most = max(1, DEVICE_BYTES // (8 * 4 * plan.start.size))
     lost = []
@@ -324,8 +271,6 @@ class _DeviceRun:
 
     All rows of J take their steps together, J = V dh + keep ds, with s the last of the cell's
     states: the rows of h are those of c times `through`, and what comes through the output gate.
-
-    lost (b,): the examples that left the range in which that is exact, or overflowed.
     """
 
     def __init__(self, problem: Problem, plan: Plan, examples: slice) -> None:
@@ -339,6 +284,7 @@ class _DeviceRun:
         self.J = torch.from_numpy(plan.start).to(device).expand(batch, -1, -1).clone()
         self.exponent = torch.zeros(batch, dtype=torch.int64, device=device)
         self.log_path = torch.zeros(batch, H, dtype=torch.float64, device=device)
+        # examples that left the range in which that is exact, or overflowed
         self.lost = torch.zeros(batch, dtype=torch.bool, device=device)
 
     def block(self, steps: slice) -> dict[str, Tensor]:
@@ -346,7 +292,13 @@ class _DeviceRun:
         maps, H, names = self._maps(steps), self.problem.hidden, self.plan.names
         mix, keep = self._by_row(maps)
         sizes, sums, spectral, nan = [], [], [], torch.full_like(self.log_path[:, 0], torch.nan)
-        self._scale(mix[0], keep[0])  # within a block J stays in range, or else is lost
+        # by way of the factors J gets the size of 1; within a block it stays in range, or is lost
+        top = self.J.abs().amax(dim=(1, 2))
+        shift = torch.frexp(top)[1]
+        self.exponent = self.exponent + shift
+        scale = torch.ldexp(torch.ones_like(top), -shift)[:, None]
+        mix[0] *= scale
+        keep[0] *= scale
         for t, at in enumerate(self.plan.spectral_at[steps]):
             self._step(mix[t], keep[t])
             J = self.J[:, self.plan.rows]
@@ -380,13 +332,12 @@ class _DeviceRun:
             path = self.problem.cells[layer].run(x, *states)
             x, maps = path.states[0][1:], path.factors.maps()
             states[:] = [s[-1] for s in path.states]
-            finite = (torch.isfinite(v).all(dim=0).all(dim=-1) for v in (x, states[-1][None]))
-            for each in (*finite, torch.isfinite(maps.mix).all(dim=3).all(dim=2).all(dim=0)):
-                self.lost |= ~each  # the CPU says at which step
+            for v in (x, states[-1][None], maps.mix.flatten(2)):
+                self.lost |= ~torch.isfinite(v).all(dim=0).all(dim=-1)  # the CPU says at which step
         return maps
 
     def _by_row(self, maps: StepMaps) -> tuple[Tensor, Tensor]:
-        """What a row of J takes of each gate's W_g dh, (t, rows, b, G), and of ds, (t, b, rows)."""
+        """Spread maps over rows of J: what each W_g dh (t, rows, b, G) and ds (t, b, rows) give."""
         mix, keep = maps.mix, maps.keep
         if maps.through.shape[-1]:
             outer = torch.cat((maps.through[:, :, None] * mix[:, :, :-1], mix[:, :, -1:]), dim=2)
@@ -395,15 +346,6 @@ class _DeviceRun:
             mix = torch.cat((outer, *[inner] * rest), dim=3)
             keep = torch.cat((maps.through * keep, *[keep] * rest), dim=2)
         return mix.permute(0, 3, 1, 2).contiguous(), keep.contiguous()
-
-    def _scale(self, mix: Tensor, keep: Tensor) -> None:
-        """Bring J to the size of 1 by way of the factors of the step to come, in place."""
-        top = self.J.abs().amax(dim=(1, 2))
-        shift = torch.frexp(top)[1]
-        self.exponent = self.exponent + shift
-        scale = torch.ldexp(torch.ones_like(top), -shift)[:, None]
-        mix *= scale
-        keep *= scale
 
     def _step(self, mix: Tensor, keep: Tensor) -> None:
         last, H, n = self.J, self.problem.hidden, min(self.parts, 2)

@@ -46,14 +46,12 @@ from torch import Tensor, nn
 from rnngrad.probe import _compiled
 
 Array = np.ndarray
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """s(a), 1 - s(a) and s'(a).
-
-    Autograd has s (1 - s), which float32 rounds to 0 from 17 on; the other form keeps all digits.
-    """
-    if autograd:
+    """s(a), 1 - s(a) and s'(a)."""
+    if autograd:  # float32 rounds s (1 - s) to 0 from 17 on; the other form keeps all digits
         value = torch.sigmoid(a)
         return value, 1 - value, value * (1 - value)
     small = torch.exp(-a.abs())
@@ -62,11 +60,8 @@ def _sigmoid(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tanh(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor]:
-    """tanh(a) and its derivative.
-
-    Autograd has 1 - tanh^2, which is 0 in float32 from 10 on; 1 / cosh^2 keeps all digits. Written
-    with cosh it would be 0 from 355, where the square overflows.
-    """
+    """tanh(a) and its derivative; autograd has 1 - tanh^2, which is 0 in float32 from 10 on."""
+    # 1 / cosh^2 keeps all digits; written with cosh it would be 0 from 355, where that overflows
     value, small = torch.tanh(a), torch.exp(-2 * a.abs())
     return value, 1 - value.square() if autograd else 4 * small / (1 + small).square()
 
@@ -89,6 +84,16 @@ class StepMaps(NamedTuple):
     def each(self, function: Callable[[Any], Any]) -> "StepMaps":
         """All of them through a function."""
         return StepMaps(*map(function, self))
+
+    def matrix(self, W: Array) -> Array:
+        """The dense one-step Jacobian (..., S, S) of maps in NumPy, with W_hh by gate (G, H, H)."""
+        V, kept = self.mix[..., None] * W, self.keep[..., None] * np.eye(W.shape[-1])
+        if not self.through.shape[-1]:
+            return V.sum(axis=-3) + kept
+        dc = np.concatenate((V[..., :-1, :, :].sum(axis=-3), kept), axis=-1)
+        dh = self.through[..., None] * dc
+        dh[..., : W.shape[-1]] += V[..., -1, :, :]
+        return np.concatenate((dh, dc), axis=-2)
 
 
 class RNNFactors(NamedTuple):
@@ -152,11 +157,11 @@ class _Layer:
     kind: int  # of cell, by the names of `rnngrad.probe._compiled`
 
     factors: ClassVar[Any]
+    states: ClassVar[tuple[str, ...]] = ("h",)
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return replace(self, **{name: getattr(self, name).to(target) for name in names})
+        return replace(self, **{name: getattr(self, name).to(target) for name in WEIGHTS})
 
     @property
     def hidden(self) -> int:
@@ -172,14 +177,14 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, Any]:
-        """The new h (b, t, H) and the factors over x (b, t, d); the states (b, H) move on."""
+    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, StepMaps]:
+        """The new h (b, t, H) and the maps over x (b, t, d); the states (b, H) move on."""
         a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + self.bias_ih.numpy()
         a = a.reshape(*x.shape[:2], -1)
         h, *factors = _compiled.steps(
             self.kind, a, self._W_T, self.bias_hh.numpy(), states[0], states[-1]
         )
-        return h, self.factors(*factors[: len(self.factors._fields)])
+        return h, self.factors(*factors[: len(self.factors._fields)]).maps()
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,6 @@ class RNN(_Layer):
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
 
     gates: ClassVar[int] = 1
-    states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = RNNFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -208,7 +212,6 @@ class GRU(_Layer):
     """Gated recurrent unit as torch has it: the reset gate acts after the recurrent product."""
 
     gates: ClassVar[int] = 3
-    states: ClassVar[tuple[str, ...]] = ("h",)
     factors: ClassVar[Any] = GRUFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -293,11 +296,11 @@ class SigmoidStateLSTM(nn.LSTM):
         if self.num_layers != 1 or self.bidirectional or self.proj_size:
             raise ValueError("SigmoidStateLSTM has one layer, one direction and no projection")
         x = input.transpose(0, 1) if self.batch_first else input
-        zero, w = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
+        zero, given = x.new_zeros(1, x.shape[1], self.hidden_size), dict(self.named_parameters())
         h, c = (zero, zero) if hx is None else hx
         none = x.new_zeros(4 * self.hidden_size)
-        bias = [w.get(f"bias_{side}_l0", none) for side in ("ih", "hh")]
-        cell = LSTM(w["weight_ih_l0"], w["weight_hh_l0"], *bias, kind=_compiled.LSTM_SIGMOID)
+        weights = (given.get(f"{name}_l0", none) for name in WEIGHTS)
+        cell = LSTM(*weights, kind=_compiled.LSTM_SIGMOID)
         path_h, path_c = cell.run(x, h[0], c[0]).states
         output = path_h[1:].transpose(0, 1) if self.batch_first else path_h[1:]
         return output, (path_h[-1:], path_c[-1:])

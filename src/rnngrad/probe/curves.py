@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import probing
-from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_directions, wanted
-from rnngrad.probe._tangents import Plan, curves, identity
+from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_start, wanted
+from rnngrad.probe._tangents import Plan, curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,10 +131,12 @@ def jacobian_curves(
     names, chosen, count = wanted(
         statistics, method, spectral_steps, directions, seed, time, paths=state == "c"
     )
-    start = identity(problem, rows, HIDDEN_PATH in names and not count)
+    size = problem.hidden * len(problem.states)
     if count:
         names = ("frobenius", "frobenius_error")
-        start = random_directions(start, problem.batch, count, seed)
+        start = random_start(size, rows, problem.batch, count, seed)
+    else:  # the hidden path is zero at the start
+        start = np.eye(size + problem.hidden * (HIDDEN_PATH in names), size)[:, rows]
     plan = Plan(
         layer=problem.layer_index(layer),
         rows=rows,
@@ -142,8 +144,8 @@ def jacobian_curves(
         start=start,
         spectral_at=problem.counts.counted_at(chosen),
     )
-    size = 0.5 * math.log10(rows.stop - rows.start)
-    at_start = {"frobenius": size, "cell_path": size, HIDDEN_PATH: -math.inf}
+    norm = 0.5 * math.log10(rows.stop - rows.start)
+    at_start = {"frobenius": norm, "cell_path": norm, HIDDEN_PATH: -math.inf}
     found = {
         name: problem.counts.over_time(values, at_start.get(name, 0.0))
         for name, values in curves(problem, plan).items()

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_diagnosis, span, text_table
-from rnngrad.probe._cotangents import Cotangents, LayerMaps, chunks
+from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._sharing import shared
+from rnngrad.probe._statistics import chosen_steps
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 DECADES = 7  # what counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
@@ -212,11 +212,7 @@ def autograd_column_sums(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
     counts = problem.counts
-    every = np.arange(1, counts.real.shape[1] + 1)
-    chosen = every if steps is None else np.array(steps)
-    if not np.isin(chosen, every).all():
-        raise InputError(f"steps must lie in 1..{len(every)}")
-    wanted = np.isin(every, chosen)
+    wanted = chosen_steps(steps, counts.real.shape[1], "steps")
     at = np.flatnonzero(counts.counted_at(wanted))
     (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
     return np.where(wanted, counts.over_time(found, 1.0), np.nan)
@@ -230,14 +226,11 @@ class _Naive:
             raise InputError(f"dtype={dtype}: use torch.float32 or torch.float64")
         self.problem, self.layer, self.dtype = problem, layer, dtype
         self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
-        self.leader, self.branch = shared(problem)
+        self.sharing = shared(problem, np.arange(problem.batch))
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
-        """Judge every example by its factors: (count, batch, time), NaN beyond its length.
-
-        Until an example branches off, its leader's values are its own.
-        """
+        """Judge every example by its factors: (count, batch, time), NaN beyond its length."""
         out = np.full((count, self.problem.batch, self.problem.steps), np.nan)
 
         def run(examples: Array) -> None:
@@ -245,8 +238,8 @@ class _Naive:
                 out[:, example, : self.lengths[example]] = judge(example, maps)
 
         in_threads(run, chunks(self.problem, self.layer + 1, PARTS), "autograd")
-        for example, (leader, branch) in enumerate(zip(self.leader, self.branch, strict=True)):
-            out[:, example, :branch] = out[:, leader, :branch]
+        for values in out:
+            self.sharing.fill(values)
         return out
 
     def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
@@ -264,24 +257,21 @@ class _Naive:
             yield example, maps
 
     def sums(self, example: int, maps: StepMaps, steps: Array, flush: bool = False) -> Array:
-        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere.
-
-        The loss of every step joins at its step.
-        """
+        """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere."""
         found, smallest = np.zeros(self.lengths[example]), 0.0
-        steps = steps[(steps >= self.branch[example]) & (steps < len(found))]
+        steps = steps[(steps >= self.sharing.branch[example]) & (steps < len(found))]
         if flush:
             smallest = float(torch.finfo(self.dtype).smallest_normal)
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
-        layers, owners = [LayerMaps(self.cell, maps)], np.zeros(len(steps), dtype=np.int64)
-        cotangents = Cotangents(layers, owners, smallest)
+        cotangents = Cotangents([self.cell], [maps], len(steps), smallest)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
         of_state = cotangents.of_layer(0, slice(None))[states]
         first = end = len(steps)
         for t in reversed(range(steps.max(initial=-1) + 1)):
             joined, first = first, int(np.searchsorted(steps, t))
             of_state[:, first:joined] = 1
-            cotangents.move(t, slice(first, end))
+            for _ in cotangents.back(t, slice(first, end)):
+                pass
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
                 end = cotangents.end(first, end)
         found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))

@@ -2,28 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses
-from rnngrad.probe._cotangents import (
-    TOO_SMALL,
-    Arriving,
-    Cotangents,
-    LayerMaps,
-    chunks,
-    scaled_back,
-)
+from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import MaybeNone, long_form
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
 
@@ -71,9 +65,8 @@ def loss_gradient_curves(
         final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
             states after an example's last step as well; shaped as the module returns these.
 
-    Returns:
-        Norms per example, in log10. Everything is float64 with scales kept apart, per unit where
-        units differ by more than 150 decades. Computed on the CPU, wherever the module is.
+    Everything is float64 with scales kept apart, per unit where units differ by more than 150
+    decades. Computed on the CPU, wherever the module is.
 
     Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
     Memory: the float64 trajectory of a few examples (64 MiB per thread) and (batch, H) cotangents.
@@ -92,23 +85,22 @@ def loss_gradient_curves(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     arriving = Arriving.of(problem, output_gradient, "output_gradient", final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
-    parts = chunks(problem, len(problem.cells), PARTS)
-    in_threads(sweep.run, parts, "loss gradients")
-    found = map(problem.counts.over_time, sweep.found, sweep.start)
+    in_threads(sweep.run, chunks(problem, len(problem.cells), PARTS), "loss gradients")
+    found = (problem.counts.over_time(each[:, 1:], each[:, 0]) for each in sweep.found)
     return LossGradientCurves(sweep.layer, *found)
 
 
 class _Sweep:
-    """log10 of dL/dh and dL/dc: found (batch, time) each; start (batch,), of the initial state."""
+    """log10 of dL/dh and dL/dc: found (batch, time + 1) each, of the initial state first."""
 
     def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
         self.problem, self.arriving, self.layer = problem, arriving, layer
-        self.found = np.full((len(problem.states), problem.batch, problem.steps), np.nan)
-        self.start = np.empty(self.found.shape[:2])
+        self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
+        self.found = np.full((len(problem.states), problem.batch, problem.steps + 1), np.nan)
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
-        cotangents = Cotangents(self._layers(examples), np.arange(len(examples)))
+        cotangents = Cotangents(self.cells, self._maps(examples), len(examples))
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         lengths = self.problem.lengths.numpy()[examples]
         for t in reversed(range(lengths.max())):
@@ -117,35 +109,30 @@ class _Sweep:
                 if visit.layer == 0:  # the wanted one, for those below are left out
                     for found, part in zip(self.found, (visit.h, visit.c), strict=False):
                         norms = log10_of(np.linalg.norm(part, axis=1), cotangents.exponent)
-                        found[examples, t] = np.where(t < lengths, norms, np.nan)
+                        found[examples, t + 1] = np.where(t < lengths, norms, np.nan)
                 far |= cotangents.lost(visit, t)
             size = np.abs(cotangents.values)
             far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
         norms = np.linalg.norm(cotangents.of_layer(0, everyone), axis=2)
-        self.start[:, examples] = log10_of(norms, cotangents.exponent)
+        self.found[:, examples, 0] = log10_of(norms, cotangents.exponent)
         for example in examples[far]:
             self._scaled(int(example))
 
-    def _layers(self, examples: Array) -> list[LayerMaps]:
-        """The layers that the gradient passes on its way to the wanted one, which is the first."""
-        problem, steps = self.problem, slice(0, int(self.problem.lengths[examples].max()))
-        runs = problem.run(examples, steps, problem.start(examples, len(problem.cells)))
-        every = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
-        return every[self.layer :]
+    def _maps(self, examples: Array) -> list[StepMaps]:
+        return [run.maps for run in self.problem.whole(examples)[self.layer :]]
 
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
-        layers = self._layers(np.array([example]))
+        every = [m.each(itemgetter(0)) for m in self._maps(np.array([example]))]
         final = self.arriving.final[self.layer :, :, example, :, None]
         states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
             arriving, total = ScaledRows.of(self.arriving.output[example, t][:, None]), []
-            for layer in reversed(range(len(layers))):
-                cell, maps = layers[layer]
-                h, *c = states[layer]
+            for layer in reversed(range(len(states))):
+                (h, *c), maps = states[layer], every[layer].each(itemgetter(t))
                 total, arriving, states[layer] = scaled_back(
-                    cell, maps.each(lambda v, t=t: v[0, t]), [h + arriving, *c]
+                    self.cells[layer], maps, [h + arriving, *c]
                 )
             for found, part in zip(self.found, total, strict=True):
-                found[example, t] = part.log10_norm()
-        self.start[:, example] = [part.log10_norm() for part in states[0]]
+                found[example, t + 1] = part.log10_norm()
+        self.found[:, example, 0] = [part.log10_norm() for part in states[0]]

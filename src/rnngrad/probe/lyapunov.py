@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,7 @@ from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
 linalg: Any = scipy.linalg  # its types are those of all options together
+_qr = partial(linalg.qr, mode="economic", check_finite=False)  # NumPy's takes longer
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
 # A column whose new part is this small beside it has ten digits of that part left.
@@ -87,7 +89,7 @@ def lyapunov_exponents(
             if start == warmup:
                 spectrum.growth = np.zeros(count)
             *_, layer_run = problem.run([example], slice(start, stop), states)
-            spectrum.advance(layer_run.factors.maps().each(itemgetter(0)))
+            spectrum.advance(layer_run.maps.each(itemgetter(0)))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
     return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
@@ -105,11 +107,10 @@ class _Spectrum:
         t = 0
         while t < len(maps.keep):
             some = maps.each(itemgetter(slice(t, t + self.stride)))
-            steps = len(some.keep)
             if self._quickly(some):
-                t += steps
-            elif steps > 1:
-                self.stride = steps // 2
+                t += len(some.keep)
+            elif len(some.keep) > 1:
+                self.stride = len(some.keep) // 2
             else:
                 self._carefully(some.each(itemgetter(0)))
                 t += 1
@@ -140,16 +141,12 @@ class _Spectrum:
         The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
         small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
         """
-        keep, H = np.diag(maps.keep), self.cell.hidden
-        V, lstm = maps.mix[:, :, None] * self.cell.W, len(maps.through) > 0
-        M = V.sum(axis=0) + keep
-        if lstm:
-            M = np.block([[V[-1], np.zeros((H, H))], [V[:-1].sum(axis=0), keep]])
+        M = maps._replace(through=0 * maps.through).matrix(self.cell.W)
         columns = np.abs(M).max(axis=0)
         self._take(*_orthonormal(columns[:, None] * self.Q, columns))
         M = M / np.where(columns == 0, 1.0, columns)
         self._take(*_orthonormal(M @ self.Q, np.abs(M).sum(axis=1)))
-        if lstm:
+        if len(maps.through):
             dh, dc = np.split(self.Q, 2)
             Q = np.concatenate((dh + maps.through[:, None] * dc, dc))
             self._take(*_orthonormal(Q, np.ones(len(Q))))
@@ -174,7 +171,3 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)
     return Q, np.where(unknown, np.nan, growth)
-
-
-def _qr(A: Array) -> tuple[Array, Array]:
-    return linalg.qr(A, mode="economic", check_finite=False)  # NumPy's takes longer

@@ -20,11 +20,10 @@ from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import STATISTICS, log10_norm_estimate, spectral_norm, wanted
+from rnngrad.probe._statistics import SIZES, STATISTICS, log10_norm_estimate, random_start, wanted
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
-Function = Callable[[Tensor], Tensor]
 
 ONE_THREAD = 64  # entries of a state; of more, threads of torch and of BLAS get in each other's way
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
@@ -41,11 +40,6 @@ UNLIKE_AUTOGRAD = (
     "the derivative of step is more than 1 % off autograd's, at step {}: torch.no_grad inside a "
     "step stops autograd alone; write .detach() in its place, or take it away"
 )
-SIZES: dict[str, Callable[[Array], Array]] = {
-    "frobenius": lambda J: np.linalg.norm(J, axis=(1, 2)),
-    "column_sum": lambda J: np.abs(J.sum(axis=1)).mean(axis=1),
-    "spectral": spectral_norm,
-}
 
 
 def jacobian_curves_of_step(
@@ -128,8 +122,7 @@ def jacobian_curves_of_step(
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
     """The estimates from `count` random directions of each example."""
-    V = np.zeros((flat.batch, flat.size, count))
-    V[:, rows] = np.random.default_rng(abs(seed)).standard_normal((flat.batch, len(rows), count))
+    V = random_start(flat.size, rows, flat.batch, count, seed)
     (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
     for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
         log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
@@ -168,9 +161,8 @@ class _FlatStep:
 
     def __init__(self, step: Step, initial_state: Any, inputs: Tensor) -> None:
         check_floating(inputs, "inputs")
-        shape = tuple(inputs.shape)
-        if len(shape) < 2 or not all(shape[:2]):
-            raise InputError(f"inputs {shape}: expected (batch, time, ...), not empty")
+        if inputs.dim() < 2 or not all(inputs.shape[:2]):
+            raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         check_finite(inputs, "inputs", ("example", "step", "feature"))
         self.step = step
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
@@ -197,8 +189,7 @@ class _FlatStep:
         index = np.arange(self.size)
         if state is None:
             return index
-        parts = np.split(index, np.cumsum(self.sizes)[:-1])
-        tree = pytree.tree_unflatten(parts, self.spec)
+        tree = pytree.tree_unflatten(np.split(index, np.cumsum(self.sizes)[:-1]), self.spec)
         if isinstance(state, int):
             check_integer(state, "state")
         if isinstance(tree, np.ndarray):
@@ -235,10 +226,7 @@ class _FlatStep:
         return torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
-        """M[b, i, k] = d s_i / d s_k (b, S, S) of every step, float64.
-
-        Of a sketch (b, S, k) the product M V, with V the last one over its size.
-        """
+        """d s_i / d s_k of every step, M (b, S, S) in float64; for a sketch (b, S, k) M V."""
         V = sketch
         if V is None:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
@@ -253,20 +241,16 @@ class _FlatStep:
                 warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
             yield M
-            V = V if sketch is None else M / _sizes(M)
+            V = V if sketch is None else M / _sizes(M)  # the last product, of order 1
 
     def _states(self) -> list[Tensor]:
-        """The state before every step and after the last.
-
-        A second call at once shows a random draw, and what changes with every call. What changes
-        later shows where the derivative is taken.
-        """
+        """The state before every step and after the last."""
         states = [self.initial]
         for t in range(self.steps):
             s, x = states[-1], self.inputs[:, t].clone()  # the user's own is not to be written to
             with _failure_named(f"step fails at step {t + 1}"):
                 states.append(self(s, x))
-                again = self(s, x)
+                again = self(s, x)  # a random draw shows; what changes later does in `jacobians`
             if s._version or x._version:
                 raise InputError("step changes its arguments in place: let it make new tensors")
             if not torch.isfinite(states[-1]).all():
@@ -275,12 +259,9 @@ class _FlatStep:
         return states
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state and M V, from one call, so that M belongs to that state.
-
-        Two more directions, sums of V's with weights that differ between examples or are common to
-        all, tell whether examples mix. M V misses the tangent of the second by rounding alone; if
-        examples mix it misses that of the first by more.
-        """
+        """The next state and M V, from one call, so that M belongs to that state."""
+        # Two more directions, sums of V's with weights that differ between examples or are common
+        # to all, tell whether examples mix: then M V misses the first by more than by rounding.
         x, own = self.inputs[:, t], _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)
@@ -310,27 +291,48 @@ class _FlatStep:
         return new[0], M
 
     def _wrong_derivative(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> str:
-        """The warning, where an entry is wrong at this state and at one beside it.
-
-        At a bend, which only one of them can be, both derivatives may be right and differ.
-        """
-
-        def function(flat: Tensor) -> Tensor:
-            return self(flat, self.inputs[:, t])
-
+        """The warning, where an entry is wrong at this state and at one beside it."""
+        # at a bend, which only one of them can be, both derivatives may be right and differ
         beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
-        checks = {UNLIKE_RESULTS: _unlike_results, UNLIKE_AUTOGRAD: _unlike_autograd}
+        checks = {UNLIKE_RESULTS: self._unlike_results, UNLIKE_AUTOGRAD: self._unlike_autograd}
         for message, unlike in checks.items():
             try:
-                wrong = unlike(function, s, M, V, self.eps)
+                wrong = unlike(s, M, t, V)
                 if wrong.any():
-                    there = self._linearised(beside, t, V)[1]
-                    wrong &= unlike(function, beside, there, V, self.eps)
-            except Exception:  # the step need not take a state beside its own (a covariance)
+                    wrong &= unlike(beside, self._linearised(beside, t, V)[1], t, V)
+            except Exception:
+                # a step need not take a state beside its own (a covariance), nor suit autograd
                 continue
             if wrong.any():
                 return message
         return ""
+
+    def _unlike_results(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
+        """Compare the derivative in a random direction with the results': wrong entries (b, S)."""
+        length = self.eps ** (1 / 3)
+        size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
+        weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
+        direction, x = torch.einsum("bik,bk->bi", V, weights).to(s), self.inputs[:, t]
+        lengths = (length, -length, length / 4, -length / 4)
+        a, b, c, d = (self(s + direction * e, x).double().cpu() for e in lengths)
+        wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
+        expected = torch.einsum("bik,bk->bi", M, weights)
+        largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
+        # a difference that depends on its own length is rounding, or a bend near the state
+        rounding = torch.maximum(8 * self.eps * largest / length, 10 * (wide - narrow).abs())
+        return _far_apart(wide, expected, rounding)
+
+    def _unlike_autograd(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:
+        """Compare a random cotangent, pushed back along V, with autograd: wrong entries (b, k)."""
+        s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
+        with torch.enable_grad():
+            new = self(s, self.inputs[:, t])
+            (found,) = torch.autograd.grad(new, s, cotangent, materialize_grads=True)
+        cotangent = cotangent.double().cpu()
+        size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
+        expected = torch.einsum("bik,bi->bk", M, cotangent)
+        found = torch.einsum("bik,bi->bk", V, found.double().cpu())
+        return _far_apart(found, expected, self.eps**0.3 * size)
 
 
 @contextmanager
@@ -346,10 +348,8 @@ def _failure_named(what: str) -> Iterator[None]:
 
 
 def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
-    """Raise unless two calls agree to this part of them.
-
-    The largest entry counts, for each of them may be a difference of larger numbers.
-    """
+    """Raise unless two calls agree to this part of them."""
+    # the largest entry counts, for each of them may be a difference of larger numbers
     if not torch.allclose(found, before, rtol=part, atol=part * float(before.abs().max())):
         raise InputError(
             "step has a memory of its own (a counter, a cache), or is random: called again with "
@@ -363,39 +363,6 @@ def _random_directions(like: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     signed = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu") - 0.5
     return (signed + signed.sign() / 2).to(like)
-
-
-def _unlike_results(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
-    """Which entries (b, S) of the derivative in a random direction are not that of the results.
-
-    A difference that depends on its own length is rounding, or a bend near the state.
-    """
-    length = eps ** (1 / 3)
-    size = (V.abs() / (1 + s.double().cpu().abs())[..., None]).amax(dim=1)  # beside the state
-    weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
-    direction = torch.einsum("bik,bk->bi", V, weights).to(s)
-    lengths = (length, -length, length / 4, -length / 4)
-    a, b, c, d = (function(s + direction * e).double().cpu() for e in lengths)
-    wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
-    expected = torch.einsum("bik,bk->bi", M, weights)
-    largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
-    rounding = torch.maximum(8 * eps * largest / length, 10 * (wide - narrow).abs())
-    return _far_apart(wide, expected, rounding)
-
-
-def _unlike_autograd(function: Function, s: Tensor, M: Tensor, V: Tensor, eps: float) -> Tensor:
-    """Which entries of a random cotangent, pushed back and read along V (b, k), are not autograd's.
-
-    Autograd raises where it cannot go through the step, or is switched off in all of it.
-    """
-    s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad(function(s), s, cotangent, materialize_grads=True)
-    cotangent = cotangent.double().cpu()
-    size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
-    expected = torch.einsum("bik,bi->bk", M, cotangent)
-    found = torch.einsum("bik,bi->bk", V, found.double().cpu())
-    return _far_apart(found, expected, eps**0.3 * size)
 
 
 def _far_apart(a: Tensor, b: Tensor, rounding: Tensor) -> Tensor:

@@ -44,16 +44,9 @@ class Trajectory(Pictured):
         s is h, of an LSTM (h, c). One step at a time: all at once they may take gigabytes.
         """
         chosen = slice(None) if example is None else slice(example, example + 1)
-        mix, _, keep, through = self.factors.maps().each(lambda v: v[chosen])
-        H = self.weight_hh.shape[-1]
-        for t in range(keep.shape[1]):
-            kept, V = keep[:, t, :, None] * np.eye(H), mix[:, t, ..., None] * self.weight_hh
-            M = V.sum(axis=1) + kept
-            if through.shape[2]:
-                dc = np.concatenate((V[:, :-1].sum(axis=1), kept), axis=2)
-                dh = through[:, t, :, None] * dc
-                dh[:, :, :H] += V[:, -1]
-                M = np.concatenate((dh, dc), axis=1)
+        maps = self.factors.maps().each(lambda v: v[chosen])
+        for t in range(self.real.shape[1]):
+            M = maps.each(lambda v, t=t: v[:, t]).matrix(self.weight_hh)
             M[~self.real[chosen, t]] = np.eye(M.shape[-1])
             yield M if example is None else M[0]
 

@@ -7,13 +7,14 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.plot import draw_parts
-from rnngrad.probe._cotangents import Arriving, Cotangents, LayerMaps
+from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
@@ -85,15 +86,12 @@ def weight_gradient_parts(
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
     arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
-    out, real = _empty(problem, reduce), problem.counts.real.numpy()
-
-    def run(example: int) -> None:
-        own = {name: array[example] for name, array in out.items()}
-        _fill(own, problem, example, arriving, reduce, np.flatnonzero(real[example]))
-
-    in_threads(run, range(problem.batch), "weight gradients")
+    out = _empty(problem, reduce)
+    fill = partial(_fill, out, problem, arriving, reduce)
+    in_threads(fill, range(problem.batch), "weight gradients")
     if reduce == "curve":
-        beyond = np.arange(real.shape[1]) >= problem.counts.ends.numpy()[:, None]
+        counts = problem.counts
+        beyond = np.arange(counts.real.shape[1]) >= counts.ends.numpy()[:, None]
         out = {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
     return WeightGradientParts(out, reduce)
 
@@ -115,27 +113,19 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
 
 
 def _fill(
-    out: dict[str, Array],
-    problem: Problem,
-    example: int,
-    arriving: Arriving,
-    reduce: str,
-    at: Array,
+    out: dict[str, Array], problem: Problem, arriving: Arriving, reduce: str, example: int
 ) -> None:
-    """All parts of one example: out[name] is (T_loss, T_step, ...), of a curve (1, T_step).
-
-    at (t,): where the steps that count stand.
-    """
+    """Write all parts of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
+    at = np.flatnonzero(problem.counts.real[example].numpy())  # where the steps that count stand
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
-    states = problem.start([example], len(problem.cells))
-    first = [own[0].copy() for own in states]
-    runs = list(problem.run([example], slice(0, len(at)), states))
-    layers = [LayerMaps(c, r.factors.maps()) for c, r in zip(problem.cells, runs, strict=True)]
-    cotangents = Cotangents(layers, np.zeros_like(rows))
+    of_size = times_power if reduce in ("none", "norm") else log10_of
+    before = [own[0] for own in problem.start([example], len(problem.cells))]
+    runs = problem.whole([example])
+    cotangents = Cotangents(problem.cells, [run.maps for run in runs], len(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
         {"ih": _entering(run.x[0], whole), "hh": _entering(np.vstack((h, run.h[0, :-1])), whole)}
-        for h, run in zip(first, runs, strict=True)
+        for h, run in zip(before, runs, strict=True)
     ]
     for t in reversed(range(len(at))):
         first = 0 if reduce == "curve" else t  # of the losses at t and later, which may be one
@@ -149,8 +139,9 @@ def _fill(
                 for name, factor in (("weight", met), ("bias", ONE)):
                     target = out.get(f"{name}_{kind}_l{visit.layer}")
                     if target is not None:  # a module without biases has no parts of theirs
-                        part = _outer(delta, factor, reduce != "norm" and not whole)
-                        target[rows[losses], at[t]] = part.reshape(-1, *target.shape[2:])
+                        outer = delta.mantissa[:, :, None] * factor.mantissa
+                        part = of_size(outer, (delta.exponent + factor.exponent)[:, None, None])
+                        target[example, rows[losses], at[t]] = part.reshape(-1, *target.shape[3:])
 
 
 def _norms(delta: Array) -> Array:
@@ -168,10 +159,3 @@ def _entering(x: Array, whole: bool) -> ScaledRows:
     rows = ScaledRows.of(x)
     norms = np.linalg.norm(rows.mantissa, axis=1, keepdims=True)
     return rows if whole else ScaledRows(norms, rows.exponent)
-
-
-def _outer(delta: ScaledRows, factor: ScaledRows, log10: bool) -> Array:
-    """The outer product of every loss's delta (r, n) with the factor (1, d), or its log10."""
-    part = delta.mantissa[:, :, None] * factor.mantissa
-    exponent = (delta.exponent + factor.exponent)[:, None, None]
-    return log10_of(part, exponent) if log10 else times_power(part, exponent)
