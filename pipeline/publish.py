@@ -34,6 +34,8 @@ def main() -> None:
     )
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     shown, models = [*cards, *pages, *figures], BUILD / "train"
+    for path in shown:
+        read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")
 

@@ -1,6 +1,8 @@
+from difflib import ndiff
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import modify_yaml
 
 from rnngrad.errors import InputError
@@ -8,6 +10,7 @@ from rnngrad.params import check_memory, read_params
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
+PADDINGS, SEEDS = "  - pre\n  - none\n", "  - 1\n  - 2\n  - 3\n  - 4\n  - 5\n"
 
 BAD = {
     "another question": (
@@ -30,13 +33,13 @@ BAD = {
         "rnn: {padding: [pre]}",
         "cells.rnn.padding: all cells have train.padding; remove it",
     ),
-    "no padding at all": ("padding: [pre, none]", "padding: []", "train.padding: list should have"),
+    "no padding at all": (PADDINGS, "    []\n", "train.padding: list should have"),
     "padding behind": (
-        "padding: [pre, none]",
-        "padding: [post]",
+        PADDINGS,
+        "  - post\n",
         "train.padding.0: input should be 'pre' or 'none', got 'post'",
     ),
-    "the same padding twice": ("padding: [pre, none]", "padding: [pre, pre]", "must differ"),
+    "the same padding twice": ("  - none\n", "  - pre\n", "must differ"),
     "a case without a factor's name": (
         "{factor: averaging,",
         "{factor: '',",
@@ -60,8 +63,8 @@ BAD = {
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
     "the same seed twice": (
-        "seeds: [1, 2, 3, 4, 5]",
-        "seeds: [1, 1]",
+        SEEDS,
+        "  - 1\n  - 1\n",
         "seeds: must differ from one another",
     ),
     "a learning rate beyond all numbers": (
@@ -71,11 +74,11 @@ BAD = {
     ),
     "a bias that is no number": ("forget_bias: 1.0 ", "forget_bias: .nan ", "forget_bias"),
     "the same seed twice in conditions": (
-        "seeds: [1, 2, 3, 4, 5]  # initial",
-        "seeds: [1, 1]  # initial",
+        f"{SEEDS}  comments:",
+        "  - 1\n  - 1\n  comments:",
         "seeds: must differ",
     ),
-    "the same cell twice": ("cells: [rnn, lstm]\n", "cells: [rnn, rnn]\n", "cells: must differ"),
+    "the same cell twice": ("- lstm\n    weights", "- rnn\n    weights", "cells: must differ"),
     "unknown key of a case": ("forget_bias: 3.0,", "bias: 3,", "cases.forget_bias_3.bias: unknown"),
     "a case without a factor": (
         "{factor: statistic, statistic: sp",
@@ -260,3 +263,17 @@ def test_one_changed_setting_changes_one_line(tmp_path: Path) -> None:
     assert [(old.split()[:2], new.split()[:2]) for old, new in changed if old != new] == [
         (["hidden:", "200"], ["hidden:", "100"])
     ]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.epochs=5", "++cells.lstm.forget_bias=0.0", "~cells.gru", "train.padding=[none]"],
+)
+def test_an_experiment_changes_the_lines_of_its_setting_alone(setting: str, tmp_path: Path) -> None:
+    """As ``dvc exp run -S`` writes the file: with lists of one item a line, as they stand there."""
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT)
+    apply_overrides(path, [setting])
+    before, after = DEFAULT.splitlines(), path.read_text().splitlines()
+    changed = [line for line in ndiff(before, after) if line[0] in "+-"]
+    assert 1 <= len(changed) <= 3

@@ -238,8 +238,9 @@ def test_what_was_published_by_halves_is_published_anew(
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
-def test_what_a_killed_publisher_left_is_published_anew(
-    results: Results, files: list[Path]
+@pytest.mark.parametrize("another", [False, True], ids=["same result", "another result"])
+def test_what_a_killed_publisher_left_is_cleared_by_the_next(
+    another: bool, results: Results, files: list[Path]
 ) -> None:
     uri = tracking.tracking_uri()
     process = multiprocessing.get_context("fork").Process(
@@ -248,6 +249,8 @@ def test_what_a_killed_publisher_left_is_published_anew(
     process.start()
     process.join()
     assert statuses(uri) == ["RUNNING"]
+    if another:
+        files[0].write_text("<svg></svg>")
     assert publish(results, files, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
@@ -358,6 +361,34 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         assert steps[:20] == list(range(1, 21))
         assert steps[-20:] == list(range(2481, 2501))
         assert all(point.value == pytest.approx(-0.1 * point.step) for point in points)
+
+
+def test_a_run_lasts_as_long_as_its_training(results: Results, files: list[Path]) -> None:
+    """The parent has no duration, nor has a model whose training nobody timed."""
+    uri, times = tracking.tracking_uri(), MODELS.parent / "times" / "0123456789abcdef.json"
+    times.parent.mkdir()
+    for known, seconds in (("[1000.5, 1060.5]", 60), ("[1000.5", 0)):
+        times.write_text(known)
+        files[0].write_text(known)  # another result
+        assert publish(results, files, uri)
+        child, parent = sorted(runs_of(uri)[:2], key=lambda run: "cell" not in run.data.params)
+        lasted = [run.info.end_time - run.info.start_time for run in (child, parent)]
+        assert lasted == [1000 * seconds, 0]
+
+
+def test_a_copied_database_is_refused(
+    results: Results, files: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names the folder that its artifacts would go to."""
+    assert publish(results, files, tracking.tracking_uri())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", copy)
+    monkeypatch.setenv("DVC_ROOT", str(copy))
+    with pytest.raises(
+        InputError, match=r"a copy, whose files are in .*mlartifacts; .* move it away"
+    ):
+        publish(results, files, tracking.tracking_uri())
 
 
 def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, tracking_errors
+from rnngrad.models.live import EXPERIMENT, MODEL, SQLITE, URI, connect, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
@@ -32,6 +32,7 @@ from rnngrad.study.results import Results
 Tags = dict[str, str]
 
 RESULT = "rnngrad.result"
+PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
@@ -83,19 +84,23 @@ def publish(
         known = client.search_runs([experiment], same)
         if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
-        failed = client.search_runs([experiment], "attributes.status = 'FAILED'")
-        for run_id in {run.info.run_id for run in (*known, *failed)}:
+        halves = client.search_runs([experiment], "attributes.status = 'FAILED'")
+        if uri.startswith(SQLITE):  # which no one else publishes to now
+            halves += client.search_runs([experiment], PUBLISHING)
+        for run_id in {run.info.run_id for run in (*known, *halves)}:
             client.delete_run(run_id)
         changed = _changed_settings(results.params)
         tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()
         try:
-            parent = client.create_run(experiment, tags=tags).info.run_id
+            run = client.create_run(experiment, tags=tags).info
+            parent = run.run_id
             _log_parent(client, parent, results, metrics)
             tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
             _log_models(client, experiment, results, models, tags, others)
             for path in artifacts:
                 client.log_artifact(parent, path, path.parent.as_posix())
-            client.set_terminated(parent)
+            # it took the time of stages, which is not known, and not that of publishing
+            client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
             with suppress(Exception):  # a server that is gone cannot be told
                 for run in client.search_runs([experiment], same):
@@ -131,7 +136,8 @@ def _log_models(
             file = models / cell / padding / f"seed-{seed}" / f"trained-{seed}.pt"
             digest = file.with_name(DIGEST)
             model = digest.read_text()[:16] if digest.exists() else ""
-            own = live.pop(model, None) or client.create_run(experiment)
+            begun, ended = _times(models.parent / "times" / f"{model}.json")
+            own = live.pop(model, None) or client.create_run(experiment, begun)
             child, name = own.info.run_id, f"{cell} seed {seed} padding {padding}{others}"
             known = tags | {MODEL: model, NAME: name}
             known[NOTE] = f'`torch.load("{file.name}")` gives the weights'
@@ -142,7 +148,16 @@ def _log_models(
             if file.exists():
                 client.log_artifact(child, file)
             if own.info.status == "RUNNING":
-                client.set_terminated(child, end_time=own.info.start_time)  # nobody saw it train
+                client.set_terminated(child, end_time=ended or own.info.start_time)
+
+
+def _times(path: Path) -> tuple[int, int] | tuple[None, None]:
+    """Say when a training began and ended, in milliseconds; None where nobody knows."""
+    try:
+        begun, ended = json.loads(path.read_text())
+        return int(1000 * begun), int(1000 * ended)
+    except (OSError, ValueError, TypeError):
+        return None, None
 
 
 def _run_name(params: Params, changed: list[str]) -> str:

@@ -134,7 +134,7 @@ def test_one_more_seed_trains_one_more_model(clone: Clone, params: Path) -> None
         return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
     before = made()
-    clone.edit("seeds: [1, 2]  # one", "seeds: [2, 3, 1]  # one")
+    clone.edit("  - 1\n  - 2\n  hidden", "  - 2\n  - 3\n  - 1\n  hidden")
     assert clone.repro("train@rnn") == ["check", "train@rnn"]
     assert before.items() < made().items()
     assert made().keys() - before == {f"{way}/seed-3/trained-3.pt" for way in ("pre", "none")}
@@ -190,7 +190,7 @@ def test_a_key_reruns_exactly_what_it_touches(case: str, clone: Clone, params: P
 def test_without_padding_in_training_the_report_is_made_of_the_rest(
     clone: Clone, params: Path
 ) -> None:
-    clone.edit("padding: [pre, none]", "padding: [none]")
+    clone.edit("  - pre\n  - none\n", "  - none\n")
     done = clone.run("dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train.padding or cells lack the models of trained, trained_on_words" in done.stderr

@@ -33,7 +33,6 @@ from made_up_claims import (
     late,
     lstm_ends,
     make_influences,
-    make_output_gates,
     make_paths,
     make_shares,
     one_seed,

@@ -49,6 +49,8 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
             _make_database(Path(uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=uri)
         if found := client.get_experiment_by_name(name):
+            if artifacts not in (None, found.artifact_location):
+                raise OSError(f"a copy, whose files are in {found.artifact_location}")
             return client, found.experiment_id
         return client, client.create_experiment(name, artifact_location=artifacts)
 

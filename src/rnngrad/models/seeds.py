@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,4 +57,10 @@ def _train(path: Path, unfinished: str, *job: Any) -> None:
     torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
     # with other settings, code or inputs a training starts anew
     checkpoints = Path(unfinished) / (path / DIGEST).read_text()[:16]
+    begun, goes_on = time.time(), checkpoints.exists()
     train_model(path, checkpoints, *job)
+    if not goes_on:  # else part of its time is not known
+        # beside the stage's outputs, which are the same bytes whenever they are made
+        times = Path(unfinished).parents[1] / "times"
+        times.mkdir(exist_ok=True)
+        (times / f"{checkpoints.name}.json").write_text(json.dumps([begun, time.time()]))
