@@ -14,7 +14,7 @@ from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.params import TrainParams
-from rnngrad.study.measures.reach import BINS, remembered, telling_comments
+from rnngrad.study.measures.remembered import BINS, remembered, telling_comments
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened
 

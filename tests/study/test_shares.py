@@ -9,7 +9,8 @@ from ready import ready, words_alone
 from torch import Tensor
 
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.study.measures.shares import shares, tutorial
+from rnngrad.study.measures.shares import shares
+from rnngrad.study.measures.tutorial import tutorial
 from rnngrad.study.runs.open_model import State
 
 B, T, D = 3, 20, 3

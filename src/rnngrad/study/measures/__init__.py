@@ -15,7 +15,9 @@ from rnngrad.study.measures import (
     paths,
     powers,
     reach,
+    remembered,
     shares,
+    tutorial,
 )
 from rnngrad.study.results import read_result
 from rnngrad.study.runs import Run
@@ -28,7 +30,7 @@ def measure_model(folder: Path, *model: Any) -> None:
     ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
     example. An embedding or weights that are missing, or another model's, are an `InputError`.
     """
-    tables = _measures(folder, *model) if model else {"tutorial": shares.tutorial()}
+    tables = _measures(folder, *model) if model else {"tutorial": tutorial.tutorial()}
     for name, table in tables.items():
         digits = "%.6g" if name == "gates" else "%.6f"
         table.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
@@ -49,7 +51,7 @@ def _measures(
     }
     tables["shares"], triangle = shares.shares(passage)
     if predictions is not None:
-        tables["remembered"] = reach.remembered(model, embedding, read_result(predictions))
+        tables["remembered"] = remembered.remembered(model, embedding, read_result(predictions))
     if run.cell == "rnn":
         scaled = [powers.powers_at_radii(model)] if run.weights == "init" else []
         own = powers.powers(model, log10["frobenius"]).assign(weights=run.weights)

@@ -1,19 +1,11 @@
-"""How far back does the loss reach, and how much is remembered of a telling word that lies there?
-
-Only samples that know their telling words have such a distance; the others give empty tables.
-"""
+"""How far back does the loss reach?"""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 import rnngrad
-from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.study.runs import Run
-from rnngrad.study.runs.open_model import Embedding, Opened, padded_comments, state_after
-
-BINS = 5
-PROBED = 4  # comments of each bin whose gradient is taken
+from rnngrad.study.runs.open_model import Opened
 
 
 def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
@@ -38,68 +30,3 @@ def reach(model: Opened) -> pd.DataFrame:
         for state, log10 in loss_gradients(model).items()
     ]
     return pd.concat(tables).rename_axis("distance").reset_index()
-
-
-def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
-    """The toxic test comments whose last telling word is known and read, with its distance.
-
-    The distance is the words after it. bin: fifths of the distances, from 0; fewer where distances
-    are equal.
-    """
-    distance = sample.telling_distance
-    read = distance < sample.max_length(run.steps)
-    comments = np.flatnonzero(read & (sample.labels == 1) & (sample.splits == "test"))
-    table = pd.DataFrame({"comment": comments, "distance": distance[comments].astype(np.int64)})
-    if len(table):
-        # a single distance has no fifths: it is a bin of its own
-        bins = pd.qcut(table["distance"], BINS, labels=False, duplicates="drop")
-        table["bin"] = bins.fillna(0).astype(np.int64)
-    return table
-
-
-def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -> pd.DataFrame:
-    """A trained model's results on toxic comments, by the distance of the last telling word.
-
-    ``predictions`` are its comment, label and probability of the test split. There is a row per
-    bin, none where no distance is known. accuracy: share called toxic. auroc: share of the pairs
-    with a comment that is not toxic that are in the right order, which a model cannot raise by
-    calling everything toxic. log10_gradient: median over some comments of log10 of |d logit/d s| at
-    the telling word over that at the last step; s is c for an LSTM.
-    """
-    telling = telling_comments(embedding[0], model.run)
-    if telling.empty:
-        return pd.DataFrame()
-    # of each bin the comments nearest to its median distance
-    off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
-    nearest = telling.loc[off.abs().sort_values(kind="stable").index]
-    probed = nearest.groupby("bin").head(PROBED).sort_values("comment")
-    log10 = _log10_gradients(model, embedding, probed)
-    read = telling.merge(predictions, on="comment")
-    others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
-    lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
-    read["in_order"] = np.mean(lower, axis=0) / len(others)  # equal ones count as halves
-    read["right"] = read["probability"] > 0.5
-    table = read.groupby("bin").agg(
-        distance_low=("distance", "min"),
-        distance_median=("distance", "median"),
-        distance_high=("distance", "max"),
-        comments=("distance", "size"),
-        accuracy=("right", "mean"),
-        auroc=("in_order", "mean"),
-    )
-    table["log10_gradient"] = probed.assign(log10=log10).groupby("bin")["log10"].median()
-    return table.reset_index()
-
-
-def _log10_gradients(
-    model: Opened, embedding: Embedding, probed: pd.DataFrame
-) -> NDArray[np.float64]:
-    """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
-    inputs = padded_comments(model.run, embedding, probed["comment"].to_numpy())
-    at = inputs.lengths.numpy() - 1 - probed["distance"].to_numpy()
-    # no telling word comes earlier: up to there the forward pass is enough
-    first = int(at.min())
-    start = state_after(model.module, inputs.x[:, :first])
-    late = inputs._replace(x=inputs.x[:, first:], lengths=inputs.lengths - first)
-    log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
-    return log10[range(len(at)), at - first]
