@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnngrad.data.embedding import FILTERS, build_vocabulary, encode, tokenize
+from rnngrad.data.embedding import FILTERS, number, tokenize
 
 # what keras.preprocessing.text.text_to_word_sequence gives with its default settings
 EXPECTED = [
@@ -41,21 +41,24 @@ def test_tokens_hold_no_separator_and_are_their_own_tokens(text):
 
 
 def test_words_are_numbered_by_frequency_then_by_first_appearance():
-    vocabulary = build_vocabulary([["b", "c"], ["a", "c", "a", "d"]])
+    tokens, sizes, vocabulary, types = number(["b c", "", "a c a d"], np.array([True] * 3))
     assert vocabulary == {"c": 1, "a": 2, "b": 3, "d": 4}
+    assert (tokens.dtype, tokens.tolist()) == (np.int32, [3, 1, 2, 1, 2, 4])
+    assert (sizes.tolist(), types) == ([2, 0, 4], 4)
 
 
-def test_unknown_words_are_left_out():
-    encoded = encode(["b", "x", "a", "x"], {"a": 1, "b": 2})
-    assert encoded.dtype == np.int32
-    assert encoded.tolist() == [2, 1]
-    assert encode(["x"], {"a": 1}).shape == (0,)
+def test_words_of_unknown_texts_alone_have_no_number():
+    tokens, sizes, vocabulary, types = number(["x b a x", "a b"], np.array([False, True]))
+    assert vocabulary == {"a": 1, "b": 2}
+    assert tokens.tolist() == [0, 2, 1, 0, 1, 2]
+    assert (sizes.tolist(), types) == ([4, 2], 3)
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdefg"), max_size=9), min_size=1, max_size=9))
 def test_a_vocabulary_covers_its_own_comments(comments):
-    vocabulary = build_vocabulary(comments)
+    texts = [" ".join(comment) for comment in comments]
+    tokens, sizes, vocabulary, _ = number(texts, np.ones(len(texts), dtype=bool))
     assert sorted(vocabulary.values()) == list(range(1, len(vocabulary) + 1))
     words = {number: word for word, number in vocabulary.items()}
-    for comment in comments:
-        assert [words[number] for number in encode(comment, vocabulary).tolist()] == comment
+    assert [words[token] for token in tokens.tolist()] == [t for c in comments for t in c]
+    assert sizes.tolist() == [len(comment) for comment in comments]

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from rnngrad.errors import InputError
 
 WINDOW = 5
+AT_ONCE = 100_000  # comments whose pairs are counted: those of a million take gigabytes
 MIN_COUNT = 2  # a word seen less often has no statistics to speak of and goes without a vector
 SMOOTHING = 0.75
 LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
@@ -60,13 +61,15 @@ def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) 
 
 def cooccurrences(comments: Sequence[np.ndarray], words: int) -> csr_array:
     """(words + 1, words + 1), how often two words stand within the window of each other."""
-    tokens = np.concatenate(comments)
-    owners = np.repeat(np.arange(len(comments)), [len(comment) for comment in comments])
     total = csr_array((words + 1, words + 1), dtype=np.float64)
-    for distance in range(1, WINDOW + 1):
-        together = owners[:-distance] == owners[distance:]
-        pairs = tokens[:-distance][together], tokens[distance:][together]
-        total += coo_array((np.ones(len(pairs[0])), pairs), shape=total.shape).tocsr()
+    for first in range(0, len(comments), AT_ONCE):
+        some = comments[first : first + AT_ONCE]
+        tokens = np.concatenate(some)
+        owners = np.repeat(np.arange(len(some)), [len(comment) for comment in some])
+        for distance in range(1, WINDOW + 1):
+            together = owners[:-distance] == owners[distance:]
+            pairs = tokens[:-distance][together], tokens[distance:][together]
+            total += coo_array((np.ones(len(pairs[0])), pairs), shape=total.shape).tocsr()
     return (total + total.T).tocsr()
 
 

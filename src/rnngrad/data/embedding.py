@@ -10,9 +10,8 @@ Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
 5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain, compress
+from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +39,31 @@ def embed_sample(
         The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)
         float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
     """
-    comments = [tokenize(text) for text in sample["text"]]
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
-    vocabulary = build_vocabulary(compress(comments, is_known))
-    encoded = [encode(comment, vocabulary) for comment in comments]
-    given = zip(comments, sample["telling_distance"].array, strict=True)
-    distances = [_telling_distance(*each, vocabulary) for each in given]
-    tokenized = _tokenized(sample, encoded, np.array(distances, dtype=np.float32))
+    tokens, sizes, vocabulary, types = number(sample["text"].array, is_known)
+    known, ends = tokens > 0, sizes.cumsum()
+    before = np.append(0, known.cumsum(dtype=np.int32))
+    lengths = before[ends] - before[ends - sizes]
+    distances = _telling_distances(sample["telling_distance"].array, known, ends)
+    # no step, no state to read: a comment without tokens is left out, and the card counts it
+    kept = lengths > 0
+    for split in SPLITS:
+        if not (kept & (sample["split"] == split)).any():
+            raise InputError(
+                f"build/sample.parquet: no comment of the {split} split has a token; "
+                "give more comments (sample.per_class)"
+            )
+    tokenized = TokenizedSample(
+        tokens=tokens[known],
+        offsets=np.append(0, np.cumsum(lengths[kept])),
+        labels=sample["label"].to_numpy(np.int8)[kept],
+        splits=sample["split"].to_numpy("U10")[kept],
+        telling_distance=distances[kept],
+    )
     if params.vectors == "corpus":
-        source, known = "corpus", [*compress(encoded, is_known)]
-        vectors = corpus_vectors(known, len(vocabulary), params.dimensions)
+        comments = np.split(tokenized.tokens, lengths.cumsum()[:-1])
+        source, learnt = "corpus", [*compress(comments, is_known)]
+        vectors = corpus_vectors(learnt, len(vocabulary), params.dimensions)
     else:
         path = Path(params.path) if params.path else fetch_glove(params.dimensions)
         # the name alone: a folder would tell machines apart
@@ -57,11 +71,9 @@ def embed_sample(
     has = (vectors != 0).any(axis=1)
     if not has.any():
         raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
-    tokens = [*chain(*comments)]
-    types = len(set(tokens))
     card = {
         "comments": len(tokenized),
-        "comments_without_tokens": len(sample) - len(tokenized),
+        "comments_without_tokens": int((~kept).sum()),
         # of all words of the sample: one that is not in the vocabulary has no vector either
         "coverage_of_tokens": int(has[tokenized.tokens].sum()) / len(tokens),
         "coverage_of_types": int(has.sum()) / types,
@@ -81,41 +93,35 @@ def tokenize(text: str) -> list[str]:
     return [token for token in text.lower().translate(_TO_BLANKS).split(" ") if token]
 
 
-def build_vocabulary(comments: Iterable[Sequence[str]]) -> dict[str, int]:
-    """Number the words of tokenised comments from 1, the most frequent first."""
-    ranked = Counter(chain.from_iterable(comments)).most_common()
-    return {word: number for number, (word, _) in enumerate(ranked, start=1)}
+def number(
+    texts: Sequence[str], is_known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, int], int]:
+    """Number the tokens of all texts; those that are known make the vocabulary.
+
+    Returns:
+        (total,) int32 tokens, 0 for words that are not in the vocabulary; (n,) int64, how many each
+        text has; the vocabulary, numbered from 1; how many different words there are in all.
+    """
+    # by first appearance, which decides between equally frequent words: the known texts come first
+    words: dict[str, int] = {}
+    found = [np.empty(0, np.int32)] * len(texts)
+    for i in np.argsort(~is_known, kind="stable"):
+        each = [words.setdefault(token, len(words)) for token in tokenize(texts[i])]
+        found[i] = np.array(each, dtype=np.int32)
+    sizes, tokens = np.array([len(each) for each in found]), np.concatenate(found)
+    counts = np.bincount(tokens[np.repeat(is_known, sizes)], minlength=len(words))
+    ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    numbers = np.zeros(len(words), dtype=np.int32)
+    numbers[ranked] = np.arange(1, len(ranked) + 1)
+    names = [*words]
+    vocabulary = {names[word]: place for place, word in enumerate(ranked.tolist(), start=1)}
+    return numbers[tokens], sizes, vocabulary, len(words)
 
 
-def encode(comment: Sequence[str], vocabulary: dict[str, int]) -> np.ndarray:
-    """(length,) int32, the numbers of those tokens that the vocabulary has."""
-    return np.array([vocabulary[t] for t in comment if t in vocabulary], dtype=np.int32)
-
-
-def _telling_distance(comment: list[str], distance: int, vocabulary: dict[str, int]) -> float:
-    """In tokens that the vocabulary has; NaN where the telling word is not in it."""
-    if pd.isna(distance):
-        return np.nan
-    known = [token in vocabulary for token in comment[-1 - distance :]]
-    return sum(known) - 1 if known and known[0] else np.nan
-
-
-def _tokenized(
-    sample: pd.DataFrame, encoded: Sequence[np.ndarray], telling_distances: np.ndarray
-) -> TokenizedSample:
-    lengths = np.array([len(comment) for comment in encoded], dtype=np.int64)
-    # no step, no state to read: a comment without tokens is left out, and the card counts it
-    kept = lengths > 0
-    for split in SPLITS:
-        if not (kept & (sample["split"] == split)).any():
-            raise InputError(
-                f"build/sample.parquet: no comment of the {split} split has a token; "
-                "give more comments (sample.per_class)"
-            )
-    return TokenizedSample(
-        tokens=np.concatenate(encoded),
-        offsets=np.append(0, np.cumsum(lengths[kept])),
-        labels=sample["label"].to_numpy(np.int8)[kept],
-        splits=sample["split"].to_numpy("U10")[kept],
-        telling_distance=telling_distances[kept],
-    )
+def _telling_distances(given: Sequence[int], known: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
+    found = np.full(len(ends), np.nan, dtype=np.float32)
+    for i, (distance, end) in enumerate(zip(given, ends, strict=True)):
+        if not pd.isna(distance) and known[end - 1 - distance]:
+            found[i] = known[end - 1 - distance : end].sum() - 1
+    return found
