@@ -161,7 +161,7 @@ class Cotangents:
         return first + int(alive.max(initial=-1)) + 1
 
     def lost(self, visit: Visit, t: int) -> Array:
-        """Which losses had a product that may have underflown on the way to delta, (r,) bool."""
+        """Say which losses had a product that may have underflown before delta, (r,) bool."""
         mix = self.maps[visit.layer].mix[:, t]
         delta = visit.delta[0].reshape(-1, *mix.shape[1:])
         of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)

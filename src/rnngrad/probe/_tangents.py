@@ -141,9 +141,8 @@ class Tangents:
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
         # log10 of norms (t,); times 2**exponents (t,): sums (t, k), and J (n, rows, k) where `at`
-        norm, hidden_norm, sums, J, exponents = self._quickly(maps, at, over) or self._slowly(
-            maps, at
-        )
+        read = self._quickly(maps, at, over) or self._slowly(maps, at)
+        norm, hidden_norm, sums, J, exponents = read
         if "cell_path" in out:
             with np.errstate(divide="ignore"):
                 logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
@@ -166,7 +165,7 @@ class Tangents:
             self._drop()
 
     def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
-        """By the compiled loop; None, and nothing done, if a step needs scales per row."""
+        """Take steps by the compiled loop; None, and nothing done, if one needs scales per row."""
         if self.J.spread() > MAX_SPREAD:
             return None
         J, exponent = self.J.aligned()
