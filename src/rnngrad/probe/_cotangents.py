@@ -128,7 +128,7 @@ class Cotangents:
     def back(self, t: int, losses: slice) -> Iterator[Visit]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
         for layer in reversed(range(len(self.cells))):
-            mix, mix_input, keep, through = self.maps[layer].each(lambda v: v[:, t])
+            mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])
             h, *c = self.of_layer(layer, losses)
             with np.errstate(all="ignore"):  # autograd's result may overflow
                 if c:
