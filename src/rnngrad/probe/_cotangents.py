@@ -128,7 +128,7 @@ class Cotangents:
     def back(self, t: int, losses: slice) -> Iterator[Visit]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
         for layer in reversed(range(len(self.cells))):
-            mix, mix_input, keep, through = self.maps[layer].each(lambda v: v[:, t])
+            mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])
             h, *c = self.of_layer(layer, losses)
             with np.errstate(all="ignore"):  # autograd's result may overflow
                 if c:
@@ -161,7 +161,7 @@ class Cotangents:
         return first + int(alive.max(initial=-1)) + 1
 
     def lost(self, visit: Visit, t: int) -> Array:
-        """Which losses had a product that may have underflown on the way to delta, (r,) bool."""
+        """Say which losses had a product that may have underflown before delta, (r,) bool."""
         mix = self.maps[visit.layer].mix[:, t]
         delta = visit.delta[0].reshape(-1, *mix.shape[1:])
         of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)

@@ -102,7 +102,7 @@ class Problem:
         return list(self.run(examples, steps, self.start(examples, len(self.cells))))
 
     def layer_index(self, layer: int) -> int:
-        """From 0, of a layer that may be counted from the last."""
+        """Count a layer from 0, which may be counted from the last."""
         count = len(self.cells)
         check_integer(layer, "layer")
         if not -count <= layer < count:
@@ -110,7 +110,7 @@ class Problem:
         return layer % count
 
     def state_rows(self, state: str) -> slice:
-        """Which of the rows [h; c] of a Jacobian the name `state` means."""
+        """Say which of the rows [h; c] of a Jacobian the name `state` means."""
         H, kind = self.hidden, type(self.cells[0]).__name__
         rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.states))}
         if state not in rows:

@@ -29,7 +29,7 @@ class Steps:
 
     @property
     def lengths(self) -> Tensor:
-        """How many steps count, (b,)."""
+        """The number of steps that count, (b,)."""
         return self.real.sum(dim=1)
 
     def cleared(self, x: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Steps:
         return np.isin(np.arange(int(self.lengths.max())), self._last()[:, chosen])
 
     def over_time(self, values: Array, start: Any) -> Array:
-        """From (b, t, ...) of the steps that count to (b, time, ...) of all.
+        """Spread (b, t, ...) of the steps that count over (b, time, ...), all steps.
 
         A value stays where the state is kept. `start`, a number or (b, ...), stands before the
         first step that counts, NaN beyond the ends.
@@ -63,7 +63,7 @@ class Steps:
         return values
 
     def _last(self) -> Array:
-        """Which of the steps that count was the last at every step, from 0; -1 before them."""
+        """The last of the steps that count at every step (b, time), from 0; -1 before them."""
         return self.real.numpy().cumsum(axis=1) - 1
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
 
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, Problem, States
@@ -141,9 +141,8 @@ class Tangents:
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
         # log10 of norms (t,); times 2**exponents (t,): sums (t, k), and J (n, rows, k) where `at`
-        norm, hidden_norm, sums, J, exponents = self._quickly(maps, at, over) or self._slowly(
-            maps, at
-        )
+        read = self._quickly(maps, at, over) or self._slowly(maps, at)
+        norm, hidden_norm, sums, J, exponents = read
         if "cell_path" in out:
             with np.errstate(divide="ignore"):
                 logs = np.log(maps.keep).cumsum(axis=0) + self.log_path
@@ -166,7 +165,7 @@ class Tangents:
             self._drop()
 
     def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
-        """By the compiled loop; None, and nothing done, if a step needs scales per row."""
+        """Take steps by the compiled loop; None, and nothing done, if one needs scales per row."""
         if self.J.spread() > MAX_SPREAD:
             return None
         J, exponent = self.J.aligned()
@@ -302,16 +301,17 @@ class _DeviceRun:
         for t, at in enumerate(self.plan.spectral_at[steps]):
             self._step(mix[t], keep[t])
             J = self.J[:, self.plan.rows]
-            sizes.append(torch.linalg.vector_norm(self.J, dim=2))
+            sizes.append(linalg.vector_norm(self.J, dim=2))
             if "column_sum" in names:
                 sums.append(J.sum(dim=1))
             if "spectral" in names:
-                spectral.append(torch.linalg.matrix_norm(J, ord=2) if at else nan)
+                # an SVD raises where an example is lost
+                spectral.append(linalg.matrix_norm(J.nan_to_num(0, 0, 0), ord=2) if at else nan)
         size = torch.stack(sizes, dim=1)
         self._note_lost(maps, size)
         read = {
-            "frobenius": torch.linalg.vector_norm(size[..., self.plan.rows], dim=2),
-            HIDDEN_PATH: torch.linalg.vector_norm(size[..., 2 * H :], dim=2),
+            "frobenius": linalg.vector_norm(size[..., self.plan.rows], dim=2),
+            HIDDEN_PATH: linalg.vector_norm(size[..., 2 * H :], dim=2),
         }
         if sums:
             read["column_sum"] = torch.stack(sums, dim=1).abs().mean(dim=2)

@@ -185,7 +185,7 @@ class _FlatStep:
         self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
 
     def positions(self, state: int | str | None) -> Array:
-        """Which entries of the flat state the name means."""
+        """Say which entries of the flat state the name means."""
         index = np.arange(self.size)
         if state is None:
             return index
