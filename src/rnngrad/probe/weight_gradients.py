@@ -8,6 +8,7 @@ swept back through time together, so the whole T x T triangle costs one sweep.
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
 
 REDUCTIONS = ("norm", "log10_norm", "none", "curve")
+PARTS = 4  # of the work at least: of one example two threads take 0.6 of the time of one
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
 ONE = ScaledRows.of(np.ones((1, 1)))
@@ -88,7 +90,7 @@ def weight_gradient_parts(
     arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
     out = _empty(problem, reduce)
     fill = partial(_fill, out, problem, arriving, reduce)
-    in_threads(fill, range(problem.batch), "weight gradients")
+    in_threads(fill, _parts(problem, reduce), "weight gradients")
     if reduce == "curve":
         counts = problem.counts
         beyond = np.arange(counts.real.shape[1]) >= counts.ends.numpy()[:, None]
@@ -112,11 +114,26 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
         ) from error
 
 
+def _parts(problem: Problem, reduce: str) -> list[tuple[int, int, int]]:
+    """Cut the losses of every example into spans of about equal work: (example, first, end)."""
+    count = 1 if reduce == "curve" else -(-PARTS // problem.batch)
+    edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
+    lengths = problem.lengths.tolist()
+    spans = [pairwise(np.rint(edges * length).astype(int).tolist()) for length in lengths]
+    return [(example, *span) for example, of_one in enumerate(spans) for span in of_one]
+
+
 def _fill(
-    out: dict[str, Array], problem: Problem, arriving: Arriving, reduce: str, example: int
+    out: dict[str, Array],
+    problem: Problem,
+    arriving: Arriving,
+    reduce: str,
+    part: tuple[int, int, int],
 ) -> None:
-    """Write all parts of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
-    at = np.flatnonzero(problem.counts.real[example].numpy())  # where the steps that count stand
+    """Write a part of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
+    example, earliest, end = part
+    # where the steps that count stand
+    at = np.flatnonzero(problem.counts.real[example].numpy())[:end]
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
     of_size = times_power if reduce in ("none", "norm") else log10_of
     before = [own[0] for own in problem.start([example], len(problem.cells))]
@@ -128,9 +145,11 @@ def _fill(
         for h, run in zip(before, runs, strict=True)
     ]
     for t in reversed(range(len(at))):
-        first = 0 if reduce == "curve" else t  # of the losses at t and later, which may be one
+        # of the losses at t and later, which may be one
+        first = 0 if reduce == "curve" else max(t, earliest)
         losses = slice(first, len(rows))
-        cotangents.add(arriving.at(t, np.array([example])), slice(first, first + 1))
+        joins = slice(first, first + (t >= earliest))  # no loss joins before the part's first
+        cotangents.add(arriving.at(t, np.array([example])), joins)
         for visit in cotangents.back(t, losses):
             for kind, side in SIDES.items():
                 gates = visit.delta[side] if whole else _norms(visit.delta[side])
