@@ -372,7 +372,7 @@ def test_a_run_lasts_as_long_as_its_training(results: Results, files: list[Path]
         files[0].write_text(known)  # another result
         assert publish(results, files, uri)
         child, parent = sorted(runs_of(uri)[:2], key=lambda run: "cell" not in run.data.params)
-        lasted = [run.info.end_time - run.info.start_time for run in (child, parent)]
+        lasted = [(run.info.end_time or 0) - run.info.start_time for run in (child, parent)]
         assert lasted == [1000 * seconds, 0]
 
 

@@ -17,9 +17,10 @@ from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._steps import Array, Steps, steps_of
+from rnngrad.probe._steps import Steps, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
+Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 

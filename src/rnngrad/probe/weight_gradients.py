@@ -128,10 +128,10 @@ def _fill(
     problem: Problem,
     arriving: Arriving,
     reduce: str,
-    part: tuple[int, int, int],
+    span: tuple[int, int, int],
 ) -> None:
     """Write a part of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
-    example, earliest, end = part
+    example, earliest, end = span
     # where the steps that count stand
     at = np.flatnonzero(problem.counts.real[example].numpy())[:end]
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
