@@ -105,7 +105,8 @@ def number(
     # by first appearance, which decides between equally frequent words: the known texts come first
     words: dict[str, int] = {}
     found = [np.empty(0, np.int32)] * len(texts)
-    for i in np.argsort(~is_known, kind="stable").tolist():
+    order: list[int] = np.argsort(~is_known, kind="stable").tolist()
+    for i in order:
         each = [words.setdefault(token, len(words)) for token in tokenize(texts[i])]
         found[i] = np.array(each, dtype=np.int32)
     sizes, tokens = np.array([len(each) for each in found]), np.concatenate(found)
