@@ -184,6 +184,8 @@ BAD = {
     "a bias beyond float32": ("forget_bias: 1.0 ", "forget_bias: -1e39 ", "0 or from 1e-30 to"),
     "a size beyond integers": ("hidden: 200", f"hidden: 1{'0' * 30}", "train.hidden: input should"),
     "NUL in a path": ("path:       ", 'path: "a\\0b"', "data.path: has characters that no file"),
+    "a filler of two words": ("filler: the", "filler: a-b", "sample.filler: must be one word"),
+    "a filler of none": ("filler: the", "filler: '...'", "sample.filler: must be one word"),
     "half a character": ("filler: the", 'filler: "\\ud800"', "sample.filler: has characters that"),
 }
 

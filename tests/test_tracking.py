@@ -376,6 +376,13 @@ def test_a_run_lasts_as_long_as_its_training(results: Results, files: list[Path]
         assert lasted == [1000 * seconds, 0]
 
 
+def test_who_made_the_experiment_does_not_matter(results: Results, files: list[Path]) -> None:
+    """The page may be opened before anything is published."""
+    uri = tracking.tracking_uri()
+    live.connect(uri, live.EXPERIMENT)
+    assert publish(results, files, uri)
+
+
 def test_a_copied_database_is_refused(
     results: Results, files: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

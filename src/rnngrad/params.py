@@ -32,6 +32,11 @@ _plain = _must(
     lambda text: not re.search("[\0\ud800-\udfff]", text),
     "has characters that no file name and no text may have",
 )
+_MARKS = r"[!-&(-/:-@\[-`{-~]*"  # characters that are blanks between tokens
+_word = _must(
+    lambda text: re.fullmatch(rf"{_MARKS}[^\s!-&(-/:-@\[-`{{-~]+{_MARKS}", text),
+    "must be one word, since distances are counted in words",
+)
 _usual = _must(
     lambda value: not value or 1e-30 <= abs(value) <= 3e38,
     "must be 0 or from 1e-30 to 3e38, since float32 computes with it",
@@ -88,7 +93,7 @@ class DataParams(_Section):
 class SampleParams(_Section):
     per_class: Size | None
     replace_fraction: Fraction
-    filler: Annotated[Text, Field(pattern=r"^\S+$")]
+    filler: Annotated[Text, _word]
     validation: Share
     test: Share
     seed: Seed

@@ -102,6 +102,12 @@ def test_the_telling_word_is_counted_among_the_words_that_are_left(params):
     np.testing.assert_array_equal(everything, np.array([2, 3, 1, np.nan], dtype=np.float32))
 
 
+def test_a_telling_word_before_the_comment_is_in_no_other(params):
+    sample = table(("a", "train"), ("a b", "test"), ("b", "validation"))
+    sample["telling_distance"] = pd.array([1, 2, 3], dtype="Int32")
+    assert np.isnan(embed_sample(sample, params())[0].telling_distance).all()
+
+
 @pytest.mark.parametrize("vocabulary", ["sample", "train"])
 def test_corpus_vectors_learn_from_the_known_comments_only(params, vocabulary):
     rng = np.random.default_rng(0)

@@ -82,6 +82,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
         ("embed", "build/sample.parquet"),
         ("train rnn", "build/embed/tokens.npz"),
         ("probe rnn", "build/embed/vectors.npy"),
+        ("probe lstm", "build/train/lstm/pre/seed-1/trained-1.pt"),
         ("conditions", "build/train/rnn/pre/seed-1/trained-1.pt"),
         ("report", "build/probe/lstm/trained-1/paths.csv"),
         ("report", "build/conditions/curves.csv"),

@@ -44,7 +44,7 @@ def embed_sample(
     known, ends = tokens > 0, sizes.cumsum()
     before = np.append(0, known.cumsum(dtype=np.int32))
     lengths = before[ends] - before[ends - sizes]
-    distances = _telling_distances(sample["telling_distance"].array, known, ends)
+    distances = _telling_distances(sample["telling_distance"].array, known, ends, sizes)
     # no step, no state to read: a comment without tokens is left out, and the card counts it
     kept = lengths > 0
     for split in SPLITS:
@@ -119,10 +119,12 @@ def number(
     return numbers[tokens], sizes, vocabulary, len(words)
 
 
-def _telling_distances(given: Sequence[int], known: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _telling_distances(
+    given: Sequence[int], known: np.ndarray, ends: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
     """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
     found = np.full(len(ends), np.nan, dtype=np.float32)
-    for i, (distance, end) in enumerate(zip(given, ends, strict=True)):
-        if not pd.isna(distance) and known[end - 1 - distance]:
+    for i, (distance, end, size) in enumerate(zip(given, ends, sizes, strict=True)):
+        if not pd.isna(distance) and distance < size and known[end - 1 - distance]:
             found[i] = known[end - 1 - distance : end].sum() - 1
     return found

@@ -81,7 +81,7 @@ def jigsaw_comments(
 
 def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text."""
-    table = _parsed(Path(path))
+    table, columns = _parsed(Path(path)), [*dict.fromkeys(columns)]
     header = table.iloc[0].tolist()
     missing = [column for column in columns if column not in header]
     if {*missing} & {*re.split("[;\t]", header[0])}:

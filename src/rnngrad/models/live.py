@@ -49,8 +49,9 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
             _make_database(Path(uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=uri)
         if found := client.get_experiment_by_name(name):
-            if artifacts not in (None, found.artifact_location):
-                raise OSError(f"a copy, whose files are in {found.artifact_location}")
+            place = str(found.artifact_location)
+            if artifacts and place != artifacts and place.endswith("/mlartifacts"):
+                raise OSError(f"a copy, whose files are in {place}")
             return client, found.experiment_id
         return client, client.create_experiment(name, artifact_location=artifacts)
 

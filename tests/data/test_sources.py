@@ -103,6 +103,12 @@ def test_a_bad_file_is_named_and_none_of_its_comments(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
+def test_comments_are_no_labels(tmp_path):
+    (tmp_path / "a.csv").write_text(GOOD)
+    with pytest.raises(InputError, match="label in column comment_text is text, not 0 or 1"):
+        read_csv_comments(tmp_path / "a.csv", "comment_text")
+
+
 @pytest.mark.parametrize(
     "content",
     [GOOD.encode(), gzip.compress(GOOD.encode() * 50)[:60], gzip.compress(b"a" * 99)[:-4]],
