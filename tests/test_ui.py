@@ -21,7 +21,10 @@ def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        check(process, port)
+        try:
+            check(process, port)
+        finally:
+            process.terminate()  # where the check has failed, it would run on
     with socket.socket() as again:
         assert again.connect_ex(("127.0.0.1", port))  # nobody listens any more
 
