@@ -51,7 +51,7 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
         if found := client.get_experiment_by_name(name):
             place = str(found.artifact_location)
             if artifacts and place != artifacts and place.endswith("/mlartifacts"):
-                raise OSError(f"a copy, whose files are in {place}")
+                raise InputError(f"MLflow at {uri}: a copy, its files are in {place}; move it away")
             return client, found.experiment_id
         return client, client.create_experiment(name, artifact_location=artifacts)
 
