@@ -393,7 +393,7 @@ def test_a_copied_database_is_refused(
     shutil.copy(tmp_path / "mlflow.db", copy)
     monkeypatch.setenv("DVC_ROOT", str(copy))
     with pytest.raises(
-        InputError, match=r"a copy, its files are in .*mlartifacts; move it away"
+        InputError, match="mlartifacts; move it away$"
     ):
         publish(results, files, tracking.tracking_uri())
 
