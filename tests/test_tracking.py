@@ -238,9 +238,8 @@ def test_what_was_published_by_halves_is_published_anew(
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize("another", [False, True], ids=["same result", "another result"])
-def test_what_a_killed_publisher_left_is_cleared_by_the_next(
-    another: bool, results: Results, files: list[Path]
+def test_what_a_killed_publisher_left_is_published_anew(
+    results: Results, files: list[Path]
 ) -> None:
     uri = tracking.tracking_uri()
     process = multiprocessing.get_context("fork").Process(
@@ -249,10 +248,23 @@ def test_what_a_killed_publisher_left_is_cleared_by_the_next(
     process.start()
     process.join()
     assert statuses(uri) == ["RUNNING"]
-    if another:
-        files[0].write_text("<svg></svg>")
     assert publish(results, files, uri)
     assert statuses(uri) == ["FINISHED", "FINISHED"]
+
+
+def test_another_result_that_was_published_by_halves_is_cleared(
+    results: Results, files: list[Path]
+) -> None:
+    """Its publisher may still be at work, but not for an hour."""
+    client, experiment = live.connect(tracking.tracking_uri(), live.EXPERIMENT)
+    now, tags = int(time.time() * 1000), {tracking.RESULT: "another"}
+    for begun in (now, now - 7_200_000):
+        parent = client.create_run(experiment, begun, tags).info.run_id
+        of = tags | {"mlflow.parentRunId": parent}
+        client.set_terminated(client.create_run(experiment, begun, of).info.run_id)
+    assert publish(results, files, tracking.tracking_uri())
+    found = [run.info.start_time for run in runs_of(tracking.tracking_uri())]
+    assert (found.count(now), len(found)) == (2, 4)
 
 
 def publish_and_die(results: Results, files: list[Path], uri: str) -> None:
@@ -392,9 +404,7 @@ def test_a_copied_database_is_refused(
     copy.mkdir()
     shutil.copy(tmp_path / "mlflow.db", copy)
     monkeypatch.setenv("DVC_ROOT", str(copy))
-    with pytest.raises(
-        InputError, match="mlartifacts; move it away$"
-    ):
+    with pytest.raises(InputError, match=r"mlartifacts; move it away$"):
         publish(results, files, tracking.tracking_uri())
 
 

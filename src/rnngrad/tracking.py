@@ -23,7 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import EXPERIMENT, MODEL, SQLITE, URI, connect, tracking_errors
+from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
@@ -32,6 +32,7 @@ from rnngrad.study.results import Results
 Tags = dict[str, str]
 
 RESULT = "rnngrad.result"
+LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
 PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
@@ -79,15 +80,18 @@ def publish(
     contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
     result = {RESULT: hashlib.sha256(b"".join(contents)).hexdigest()}
     same = f"tags.`{RESULT}` = '{result[RESULT]}'"
-    with tracking_errors(uri), alone(uri):
+    with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], same)
         if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
+        ended = f"{PUBLISHING} AND attributes.start_time < {int(1000 * (time.time() - LONGEST))}"
         halves = client.search_runs([experiment], "attributes.status = 'FAILED'")
-        if uri.startswith(SQLITE):  # which no one else publishes to now
-            halves += client.search_runs([experiment], PUBLISHING)
-        for run_id in {run.info.run_id for run in (*known, *halves)}:
+        halves = {run.info.run_id for run in (*halves, *client.search_runs([experiment], ended))}
+        for parent in halves.copy():
+            children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'")
+            halves |= {run.info.run_id for run in children}
+        for run_id in halves | {run.info.run_id for run in known}:
             client.delete_run(run_id)
         changed = _changed_settings(results.params)
         tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()

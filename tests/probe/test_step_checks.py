@@ -384,6 +384,16 @@ def test_examples_of_very_different_size_do_not_mix(dtype: torch.dtype):
 # --- states of several dtypes, and states that must stay valid
 
 
+@pytest.mark.parametrize("valid", [1.0, 3.0])
+def test_a_wrong_derivative_is_told_though_states_beside_are_not_valid(valid: float):
+    x, state = torch.zeros(1, 1, 4).double(), torch.full((1, 4), 0.9).double()
+
+    def step(s: Tensor, v: Tensor) -> Tensor:
+        return torch.sqrt(valid**2 - s * s) / 2 + 0.3 * s.detach()
+
+    assert warned(step, x, state).startswith(UNLIKE_RESULTS)
+
+
 def test_a_state_of_mixed_dtype():
     x, h = batch()
     w, u = cells()

@@ -44,7 +44,7 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
 
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
-    with tracking_errors(uri), alone(f"make {uri}"):
+    with tracking_errors(uri), alone(f"make {place_of(uri)}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=uri)
@@ -54,6 +54,11 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
                 raise InputError(f"MLflow at {uri}: a copy, its files are in {place}; move it away")
             return client, found.experiment_id
         return client, client.create_experiment(name, artifact_location=artifacts)
+
+
+def place_of(uri: str) -> str:
+    """Give a database's path, however the address spells it; of a server its address."""
+    return str(Path(uri.removeprefix(SQLITE)).resolve()) if uri.startswith(SQLITE) else uri
 
 
 @contextmanager

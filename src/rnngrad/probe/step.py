@@ -7,7 +7,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -296,15 +296,14 @@ class _FlatStep:
         beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
         checks = {UNLIKE_RESULTS: self._unlike_results, UNLIKE_AUTOGRAD: self._unlike_autograd}
         for message, unlike in checks.items():
-            try:
+            # a step need not take states beside its own (variances), nor suit autograd
+            with suppress(Exception):
                 wrong = unlike(s, M, t, V)
                 if wrong.any():
-                    wrong &= unlike(beside, self._linearised(beside, t, V)[1], t, V)
-            except Exception:
-                # a step need not take a state beside its own (a covariance), nor suit autograd
-                continue
-            if wrong.any():
-                return message
+                    with suppress(Exception):
+                        wrong &= unlike(beside, self._linearised(beside, t, V)[1], t, V)
+                if wrong.any():
+                    return message
         return ""
 
     def _unlike_results(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> Tensor:

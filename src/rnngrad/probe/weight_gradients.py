@@ -21,7 +21,8 @@ from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, probing
 
 REDUCTIONS = ("norm", "log10_norm", "none", "curve")
-PARTS = 4  # of the work at least: of one example two threads take 0.6 of the time of one
+# Of one example two threads take 0.6 of the time of one, where this many steps * H^2 are swept.
+PARTS, MIN_WORK = 4, 2**22
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
 ONE = ScaledRows.of(np.ones((1, 1)))
@@ -116,7 +117,8 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
 
 def _parts(problem: Problem, reduce: str) -> list[tuple[int, int, int]]:
     """Cut the losses of every example into spans of about equal work: (example, first, end)."""
-    count = 1 if reduce == "curve" else -(-PARTS // problem.batch)
+    whole = reduce == "curve" or problem.steps * problem.hidden**2 < MIN_WORK
+    count = 1 if whole else -(-PARTS // problem.batch)
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
     lengths = problem.lengths.tolist()
     spans = [pairwise(np.rint(edges * length).astype(int).tolist()) for length in lengths]
