@@ -219,7 +219,7 @@ def curves(cell: Cell, steps: int = STEPS) -> rnngrad.JacobianCurves:
 
 
 def page() -> str:
-    """What each figure teaches, in the words of the docstrings."""
+    """Write what each figure teaches, in the words of the docstrings."""
     parts = ["# Gallery\n\nMade by `make gallery` from the cells in [gallery.py](../gallery.py).\n"]
     for name, (function, _) in GALLERY.items():
         words = " ".join((function.__doc__ or "").split())
