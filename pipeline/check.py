@@ -8,17 +8,16 @@ of params.yaml, since DVC would hand it to a shell, or delete the folder of that
 import quiet  # noqa: F401  # isort: skip
 
 import json
-import os
 from typing import get_args
 
 from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
-    from rnngrad.params import Cell, check_memory, read_params
+    from rnngrad.params import Cell, check_sizes, read_params
 
     params = read_params()
-    check_memory(params, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    check_sizes(params)
     for cell in get_args(Cell):
         settings = params.train_of(cell).model_dump() if cell in params.cells else None
         with whole(f"build/cells/{cell}.json") as path:

@@ -6,7 +6,7 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import modify_yaml
 
 from rnngrad.errors import InputError
-from rnngrad.params import check_memory, read_params
+from rnngrad.params import check_sizes, read_params
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -228,11 +228,11 @@ def test_sizes_beyond_the_memory_are_refused(
     assert old in DEFAULT
     path.write_text(DEFAULT.replace(old, new, 1))
     with pytest.raises(InputError, match=rf"({expected}).*about [\d,]+ GB.* has 16 GB; set sm"):
-        check_memory(read_params(path), 16e9)
+        check_sizes(read_params(path), 16e9)
 
 
 def test_the_committed_sizes_fit_into_a_small_machine() -> None:
-    check_memory(read_params(ROOT / "params.yaml"), 4e9)
+    check_sizes(read_params(ROOT / "params.yaml"), 4e9)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

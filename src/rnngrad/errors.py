@@ -1,5 +1,6 @@
 """The one exception that stands for bad input, and text that fits on one line."""
 
+import os
 from importlib.util import find_spec
 
 LONGEST = 300  # characters of a message, whatever was given
@@ -28,3 +29,17 @@ def needs(extra: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise InputError(f"{module} is not installed: pip install 'rnngrad[{extra}]'")
+
+
+def check_memory(needed: float, what: str, mend: str, available: float | None = None) -> None:
+    """Raise InputError where something needs more bytes than are available: this machine's.
+
+    A system promises memory that it lacks and ends the process later, so no MemoryError would tell.
+    """
+    if available is None and hasattr(os, "sysconf"):  # Windows has none
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if available is not None and needed > available:
+        raise InputError(
+            f"{what} about {needed / 1e9:,.0f} GB of memory, and this machine has "
+            f"{available / 1e9:,.0f} GB; {mend}"
+        )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 
 LONGEST = 1403  # words of a comment, where embed.max_length is null
 MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
@@ -283,8 +283,8 @@ def check_params(content: Any, path: str | Path) -> Params:
     return params
 
 
-def check_memory(params: Params, available: float) -> None:
-    """Raise InputError, which names the settings, where sizes take more than so many bytes."""
+def check_sizes(params: Params, available: float | None = None) -> None:
+    """Raise InputError, which names the settings, where sizes take more than the memory."""
     D, conditions = params.embed.dimensions, params.conditions
 
     def size(n: int, H: int, steps: int = params.embed.max_length or LONGEST) -> float:
@@ -302,11 +302,7 @@ def check_memory(params: Params, available: float) -> None:
     if params.data.source == "demo":
         sizes["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
     name, needed = max(sizes.items(), key=itemgetter(1))
-    if needed > available:
-        raise InputError(
-            f"{name}: about {needed / 1e9:,.0f} GB of memory, and this machine has "
-            f"{available / 1e9:,.0f} GB; set smaller sizes"
-        )
+    check_memory(needed, f"{name}:", "set smaller sizes", available)
 
 
 def _checked(section: type[T], values: Any, *place: str) -> T:

@@ -187,7 +187,13 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
             torch.zeros(1, 2**22, 3),
             torch.zeros(1, 2**22, 4),  # beyond 47 bits of address
         ),
-        "GiB: pass fewer examples or steps at a time",
+        "pass fewer examples or steps at a time",
+    ),
+    "a Jacobian beyond all memory": (
+        lambda: rnngrad.jacobian_curves_of_step(
+            lambda s, x: 0.5 * s + x, torch.zeros(1, 2, 1), torch.zeros(1, 10**7)
+        ),
+        'use method="sketch", or fewer examples',
     ),
     "a seed beyond 64 bits": (
         lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=2**63),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import probing
@@ -132,6 +133,9 @@ def jacobian_curves(
         statistics, method, spectral_steps, directions, seed, time, paths=state == "c"
     )
     size = problem.hidden * len(problem.states)
+    columns = problem.batch * count or rows.stop - rows.start
+    mend = 'use method="sketch", or fewer examples'
+    check_memory(8 * 3 * size * columns, "the Jacobian needs", mend)
     if count:
         names = ("frobenius", "frobenius_error")
         start = random_start(size, rows, problem.batch, count, seed)

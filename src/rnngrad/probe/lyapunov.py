@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 from torch import Tensor, nn
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, check_integer, problem_of
 from rnngrad.probe._settings import in_threads, probing
@@ -78,6 +78,7 @@ def lyapunov_exponents(
     shortest = int(problem.lengths.min())
     if not 0 <= warmup < shortest:
         raise InputError(f"warmup={warmup}: must lie in 0..{shortest - 1}")
+    check_memory(8 * 4 * size * count, "the directions need", "ask for a smaller count")
     # unit vectors would miss exponents of networks whose units do not talk to each other
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((size, count)))[0]
 

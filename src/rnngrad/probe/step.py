@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
@@ -105,6 +105,8 @@ def jacobian_curves_of_step(
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         if count:
             return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
+        needed = 8 * 3 * flat.batch * flat.size**2
+        check_memory(needed, "the Jacobians need", 'use method="sketch", or fewer examples')
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
         # BLAS gives small products one thread by itself; setting it would take a fifth of the time

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor, nn
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import draw_parts
 from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Array, Problem, problem_of
@@ -106,13 +106,9 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values())) / 2**30
     if reduce == "none" and size * 2**30 > PARTS_LIMIT:
         raise InputError(f'reduce="none" would need {size:.0f} GiB; use reduce="norm"')
+    check_memory(size * 2**30, "the norms need", "pass fewer examples or steps at a time")
     fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
-    try:
-        return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
-    except MemoryError as error:
-        raise InputError(
-            f"the norms would need {size:.0f} GiB: pass fewer examples or steps at a time"
-        ) from error
+    return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
 
 
 def _parts(problem: Problem, reduce: str) -> list[tuple[int, int, int]]:
@@ -122,7 +118,8 @@ def _parts(problem: Problem, reduce: str) -> list[tuple[int, int, int]]:
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
     lengths = problem.lengths.tolist()
     spans = [pairwise(np.rint(edges * length).astype(int).tolist()) for length in lengths]
-    return [(example, *span) for example, of_one in enumerate(spans) for span in of_one]
+    every = ((example, *span) for example, of_one in enumerate(spans) for span in of_one)
+    return [(example, first, end) for example, first, end in every if first < end]
 
 
 def _fill(
