@@ -88,20 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 def _diagnose(options: argparse.Namespace) -> int:
     import torch
 
-    from rnngrad.models import initializers
+    from rnngrad.models.initializers import initialized
 
     H, D, T = options.units, options.features, options.steps
     if min(H, D, T, options.words) < 1:
         raise InputError("--units, --features, --steps and --words are whole numbers from 1")
     torch.manual_seed(options.seed)
-    relu = {"nonlinearity": "relu"} if (options.cell, options.init) == ("rnn", "identity") else {}
-    module = getattr(torch.nn, options.cell.upper())(D, H, batch_first=True, **relu)
-    if options.init != "torch":
-        initializers.initialize_like_keras(module, options.forget_bias)
-    if options.init == "identity":
-        initializers.set_identity(module)
-    if options.init == "chrono":
-        initializers.set_chrono_biases(module, T)
+    kind, how = getattr(torch.nn, options.cell.upper()), {"forget_bias": options.forget_bias}
+    module = initialized(kind, D, H, options.init, longest=T, **how)
     words = T if options.padding == "none" else min(options.words, T)
     first = T - words if options.padding == "pre" else 0
     inputs = torch.zeros(1, T, D)

@@ -8,6 +8,8 @@ References:
     Tallec and Ollivier (2018), "Can recurrent neural networks warp time?": chrono.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -35,28 +37,36 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
             parameter[H : 2 * H] = forget_bias
 
 
-@torch.no_grad()
-def set_identity(module: nn.RNNBase) -> None:
-    """Overwrite every recurrent kernel of a relu RNN with the identity matrix (Le et al., 2015)."""
-    if not (isinstance(module, nn.RNN) and module.nonlinearity == "relu"):
-        raise InputError("the identity initialiser is made for an nn.RNN with nonlinearity='relu'")
-    for name, parameter in module.named_parameters():
-        if name.startswith("weight_hh"):
-            nn.init.eye_(parameter)
+def initialized(
+    kind: Any,  # nn.RNN, nn.LSTM, nn.GRU or one derived from them
+    features: int,
+    units: int,
+    initializer: str | None,
+    *,
+    forget_bias: float = 0.0,
+    longest: int = 0,
+) -> nn.RNNBase:
+    """Make a layer with initial weights, drawn from torch's global generator.
 
-
-@torch.no_grad()
-def set_chrono_biases(module: nn.RNNBase, longest: int) -> None:
-    """Draw an LSTM's forget biases as log U(1, longest - 1) and negate them for its input gates.
-
-    The forget gates then have time constants from 1 to ``longest`` steps (equation 16).
+    ``torch`` leaves torch's own, ``keras`` is :func:`initialize_like_keras`. On top of that
+    ``identity`` sets the recurrent kernel of a relu RNN to the identity matrix (Le et al., 2015).
+    ``chrono`` draws an LSTM's forget biases as log U(1, longest - 1) and negates them for its input
+    gates: the forget gates have time constants from 1 to ``longest`` steps (Tallec, equation 16).
     """
-    if not isinstance(module, nn.LSTM):
+    if initializer == "identity" and not issubclass(kind, nn.RNN):
+        raise InputError("the identity initialiser is made for an nn.RNN with nonlinearity='relu'")
+    if initializer == "chrono" and not issubclass(kind, nn.LSTM):
         raise InputError("the chrono initialiser is made for an nn.LSTM")
-    if longest < 3:
+    if initializer == "chrono" and longest < 3:
         raise InputError(f"the chrono initialiser needs at least 3 steps, got {longest}")
-    H = module.hidden_size
-    for name, parameter in module.named_parameters():
-        if name.startswith("bias_ih"):
-            forget = torch.empty(H).uniform_(1, longest - 1).log()
-            parameter[H : 2 * H], parameter[:H] = forget, -forget
+    relu = {"nonlinearity": "relu"} if initializer == "identity" else {}
+    module: Any = kind(features, units, batch_first=True, **relu)
+    if initializer != "torch":
+        initialize_like_keras(module, forget_bias)
+    with torch.no_grad():
+        if initializer == "identity":
+            nn.init.eye_(module.weight_hh_l0)
+        if initializer == "chrono":
+            forget = torch.empty(units).uniform_(1, longest - 1).log()
+            module.bias_ih_l0[units : 2 * units], module.bias_ih_l0[:units] = forget, -forget
+    return module

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT
-from rnngrad.models.initializers import initialize_like_keras, set_chrono_biases, set_identity
+from rnngrad.models.initializers import initialized
 from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
@@ -106,16 +106,9 @@ def open_model(
 
 def _initial(run: Run, features: int) -> nn.RNNBase:
     torch.manual_seed(run.seed)
-    relu = {"nonlinearity": "relu"} if run.initializer == "identity" else {}
     kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
-    module = kind(features, run.units, batch_first=True, **relu)
-    if run.initializer != "torch":
-        initialize_like_keras(module, run.forget_bias or 0.0)
-    if run.initializer == "identity":
-        set_identity(module)
-    if run.initializer == "chrono":
-        set_chrono_biases(module, run.steps or 0)
-    return module
+    how = {"forget_bias": run.forget_bias or 0.0, "longest": run.steps or 0}
+    return initialized(kind, features, run.units or 0, run.initializer, **how)
 
 
 def open_passage(
