@@ -123,7 +123,9 @@ def _download(url: str) -> Iterator[bytes]:
         if not answer.ok:
             raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None
-        with tqdm(desc=url[-40:], total=total, unit="B", unit_scale=True, delay=2) as bar:
+        with tqdm(
+            desc=url[-40:], total=total, unit="B", unit_scale=True, delay=2, disable=None
+        ) as bar:
             while piece := answer.raw.read1(PIECE):  # what has come, however little
                 yield piece
                 bar.update(len(piece))

@@ -43,13 +43,15 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     rng, fraction = np.random.default_rng(params.seed), params.replace_fraction
     labels = comments["label"].to_numpy(np.int8)
     # a comment without a word gives a network nothing to read
-    usable = word_counts(comments["text"]) > 0
+    words = word_counts(comments["text"])
+    usable = words > 0
     size = _per_class(np.bincount(labels[usable], minlength=2), params.per_class)
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
-    drawn = comments.iloc[np.concatenate(chosen)[order]]
+    places = np.concatenate(chosen)[order]
+    drawn = comments.iloc[places]
     telling = drawn.get("telling_words", [np.empty(0)] * len(drawn))
-    told = zip(word_counts(drawn["text"]).tolist(), telling, strict=True)
+    told = zip(words[places].tolist(), telling, strict=True)
     distances = [_telling_distance(*each, fraction) for each in told]
     return pd.DataFrame(
         {
@@ -69,7 +71,8 @@ def word_counts(texts: Iterable[str]) -> np.ndarray:
 
 def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams) -> dict:
     """The composition of the comments and of the sample, in plain numbers."""
-    given, words = word_counts(comments["text"]), word_counts(sample["text"])
+    given = word_counts(comments["text"])
+    words = given[comments.index.get_indexer(sample.index)]  # the filler changes no count
     replaced = np.array([replaced_count(n, params.replace_fraction) for n in words.tolist()])
     distances = sample["telling_distance"].dropna().to_numpy(np.int64)
     return {

@@ -129,7 +129,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with open_file(path, "rb") as file:
             # bytes end lines at newlines only; words may hold other separators
-            for number, line in enumerate(tqdm(file, path.name, unit=" lines", delay=2), start=1):
+            for number, line in enumerate(
+                tqdm(file, path.name, unit=" lines", delay=2, disable=None), start=1
+            ):
                 # word2vec's own tool ends its lines with a blank
                 start = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 yield number, start.rstrip(b" \r\n").decode()

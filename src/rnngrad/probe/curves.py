@@ -117,7 +117,8 @@ def jacobian_curves(
     Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.
 
     Raises:
-        InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights.
+        InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights,
+            or sizes beyond this machine's memory.
         TypeError: another kind of module, integer inputs, a PackedSequence.
 
     Examples:

@@ -85,7 +85,8 @@ def jacobian_curves_of_step(
     Raises:
         InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
             takes its arguments in the other order, changes them, changes the state's structure or
-            dtype, mixes examples, has a memory, is random, or returns NaN or inf.
+            dtype, mixes examples, has a memory, is random, or returns NaN or inf; Jacobians beyond
+            this machine's memory.
         TypeError: integer inputs or states.
 
     Examples:
