@@ -35,6 +35,15 @@ def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) ->
     assert "does not open more of its forget gates: on words 10% of their" in said
 
 
+def test_a_gradient_that_grows_after_training_is_not_called_slower(results: Results) -> None:
+    table = results.conditions.copy()
+    after = (table["condition"] == "trained_without_padding") & (table["cell"] == "lstm")
+    table.loc[after, "decades_per_step_tokens"] = 0.001
+    words = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)[4]
+    assert words.startswith("On words alone its gradient no longer vanishes: it gains 0.001")
+    assert words.endswith("and lost 0.072 before training.")
+
+
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
     few = results.conditions.query("condition == 'trained'")
     no_gates = results.gates.iloc[:0]

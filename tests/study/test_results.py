@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,15 @@ def test_a_missing_measure_is_named(name: str, build: Path, params: Params) -> N
         load_results(build, params)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\0" * 99]
-)
-def test_whatever_file_is_damaged_is_named(
-    damage: Callable[[bytes], bytes], build: Path, params: Params
-) -> None:
+def test_whatever_file_is_damaged_is_named(build: Path, params: Params) -> None:
     files = [path for path in build.rglob("*") if path.is_file()]
     for folder in {path.parent for path in files}:
         seal(folder)
     load_results(build, params)
-    for path in files:
+    for path, what in zip(files, cycle(("cut", "empty", "zeros")), strict=False):
         content = path.read_bytes()
-        path.write_bytes(damage(content))
+        half = content[: len(content) // 2]
+        path.write_bytes({"cut": half, "empty": b"", "zeros": b"\0" * 99}[what])
         with pytest.raises(InputError, match=f"{path.name}: cannot be read .*; run dvc repro"):
             load_results(build, params)
         path.write_bytes(content)
