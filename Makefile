@@ -95,5 +95,5 @@ licences: $(INSTALLED) ## renew THIRD_PARTY.md, the licence of every locked pack
 	  $(BIN)/pip-licenses --from=mixed --format=markdown --order=license \
 	  --ignore-packages rnngrad pip setuptools | tr -s ' -'; } > THIRD_PARTY.md
 
-clean: ## remove what runs made; the reports and the environment stay
+clean: ## remove what runs made; the committed reports and the environment stay
 	rm -rf build .unfinished-* mlflow.db mlruns mlartifacts reports/curves.csv reports/explore.html

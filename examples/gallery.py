@@ -180,9 +180,9 @@ def echo_state(radius: float = 0.9, leak: float = 1.0, input_scale: float = 0.5)
     return Cell(step, two_states()[0])
 
 
-# by the name of its figure: whose docstring it is shown with, and what is compared
+# by the title: whose docstring it is shown with, and what is compared
 GALLERY: dict[str, tuple[Callable[..., Cell], dict[str, Cell]]] = {
-    "layer-norm-lstm": (
+    "LayerNorm LSTM": (
         layer_norm_lstm,
         {
             "LayerNorm LSTM": layer_norm_lstm(),
@@ -191,19 +191,19 @@ GALLERY: dict[str, tuple[Callable[..., Cell], dict[str, Cell]]] = {
             "LSTM, W_h x 10": lstm(10),
         },
     ),
-    "peephole-lstm": (
+    "Peephole LSTM": (
         peephole_lstm,
         {"no peepholes": lstm(), "peepholes": peephole_lstm(1), "x 3": peephole_lstm(3)},
     ),
-    "tutorials-lstm": (
+    "The tutorials' LSTM": (
         sigmoid_state_lstm,
         {"h = o tanh(c)": lstm(), "h = o sigmoid(c)": sigmoid_state_lstm()},
     ),
-    "min-gru": (min_gru, {"bias 0": min_gru(), "bias 2": min_gru(2), "bias 4": min_gru(4)}),
-    "slstm": (slstm, {"inputs x 1": slstm(), "x 4": slstm(4), "x 16": slstm(16)}),
-    "lru": (lru, {f"slowest {size}": lru(size) for size in (0.9, 0.99, 0.999)}),
-    "cornn": (cornn, {f"dt = {dt}": cornn(dt) for dt in (0.01, 0.05, 0.5)}),
-    "echo-state": (
+    "minGRU": (min_gru, {"bias 0": min_gru(), "bias 2": min_gru(2), "bias 4": min_gru(4)}),
+    "sLSTM": (slstm, {"inputs x 1": slstm(), "x 4": slstm(4), "x 16": slstm(16)}),
+    "LRU": (lru, {f"slowest {size}": lru(size) for size in (0.9, 0.99, 0.999)}),
+    "coRNN": (cornn, {f"dt = {dt}": cornn(dt) for dt in (0.01, 0.05, 0.5)}),
+    "Echo state network": (
         echo_state,
         {f"spectral radius {radius}": echo_state(radius) for radius in (0.5, 0.9, 1.2, 2.0)},
     ),
@@ -218,13 +218,17 @@ def curves(cell: Cell, steps: int = STEPS) -> rnngrad.JacobianCurves:
     )
 
 
+def figure_name(title: str) -> str:
+    """Name the figure's file by the letters of the title."""
+    return title.lower().replace(" ", "-").replace("'", "") + ".svg"
+
+
 def page() -> str:
     """Write what each figure teaches, in the words of the docstrings."""
     parts = ["# Gallery\n\nMade by `make gallery` from the cells in [gallery.py](../gallery.py).\n"]
-    for name, (function, _) in GALLERY.items():
-        words = " ".join((function.__doc__ or "").split())
-        title = name.replace("-", " ")
-        parts.append(f"## {title}\n\n{words}\n\n![Curves of the {title}]({name}.svg)\n")
+    for title, (function, _) in GALLERY.items():
+        words, alt = " ".join((function.__doc__ or "").split()), f"log10 norms over {STEPS} steps"
+        parts.append(f"## {title}\n\n{words}\n\n![{title}: {alt}]({figure_name(title)})\n")
     return "\n".join(parts)
 
 
@@ -235,13 +239,13 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "README.md").write_text(page(), encoding="utf-8")
     with mpl.rc_context({"svg.hashsalt": "gallery", "svg.fonttype": "none"}):
-        for name, (_, cells) in GALLERY.items():
+        for title, (_, cells) in GALLERY.items():
             found = {label: curves(cell) for label, cell in cells.items()}
             for label, each in found.items():
                 end = each.log10_frobenius[:, -1]
-                print(f"{name:16} {label:26} log10 after {STEPS} steps: {end.mean():8.2f}")
+                print(f"{title:20} {label:26} log10 after {STEPS} steps: {end.mean():8.2f}")
             figure = rnngrad.compare(found).figure
-            figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(FOLDER / figure_name(title), metadata={"Date": None})
             plt.close(figure)
 
 

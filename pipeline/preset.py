@@ -33,7 +33,8 @@ def main(name: str) -> None:
         raise InputError("dvc is not on the PATH; activate .venv, or use make")
     command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
     print(says, shlex.join(command), sep="\n")
-    print("params.yaml takes these settings over; git restore params.yaml undoes that", flush=True)
+    undo = "git restore params.yaml dvc.lock reports, then dvc checkout"
+    print(f"params.yaml takes these settings over; to go back: {undo}", flush=True)
     # DVC in place of this process: the terminal, Ctrl-C and the exit status are its own
     os.execvp("dvc", command)
 

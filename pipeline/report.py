@@ -14,7 +14,7 @@ from pathlib import Path
 from rnngrad.stage import run_stage, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
-TIMES = Path("benchmarks/stages.json")  # of the stages; made by benchmarks/stages.py
+TIMES = Path("benchmarks/stages.json")  # of the stages; make bench writes it
 
 
 def main() -> None:

@@ -86,6 +86,7 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
         (("--init", "identity"), "the identity initialiser is made for an nn.RNN"),
         (("--state", "c", "--cell", "rnn"), 'state="c": a RNN has no cell state'),
         (("--steps", "0"), "--units, --features, --steps and --words are whole numbers from 1"),
+        (("--seed", "9" * 30), "--seed is a whole number from 0 to 2**63 - 1"),
         (("--units", "1000000"), "can't allocate memory"),
     ],
 )

@@ -83,6 +83,14 @@ def test_compared_cells_differ_by_dash_and_colour_and_keep_theirs():
     assert rnngrad.compare(curves, ax) is ax
 
 
+def test_what_has_no_norm_is_not_compared_and_a_path_alone_is_drawn():
+    path = rnngrad.jacobian_curves(nn.LSTM(3, 4), batch(), state="c", statistics="hidden_path")
+    assert set(lines(path.plot())) == {"cell path: forget gates alone", "hidden path: through h"}
+    for results in ({}, {"path": path}, {"states": rnngrad.trajectory(nn.LSTM(3, 4), batch())}):
+        with pytest.raises(rnngrad.InputError, match="compare draws curves of a norm"):
+            rnngrad.compare(results)
+
+
 def test_a_diagnosis_shows_the_truth_what_autograd_finds_and_the_verdicts():
     diagnosis = rnngrad.diagnose(nn.GRU(3, 4, batch_first=True), batch(300))
     ax = diagnosis.plot()

@@ -71,20 +71,15 @@ def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for(meth
     assert time.monotonic() < begun + SOON
 
 
-@pytest.mark.parametrize(
-    ("jobs", "own", "shared"),
-    [(5, 2, 3), (4, 2, 2), (1, 2, 1), (5, 4, 5), (3, 8, 3), (0, 2, 1), (10, 4, 6)],
-)
-def test_cores_are_shared_where_some_would_have_no_job_in_the_end(
-    jobs: int, own: int, shared: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("jobs", "own"), [(5, 2), (1, 2), (3, 8), (0, 2)])
+def test_there_are_as_many_workers_as_cores_and_no_more_than_jobs(
+    jobs: int, own: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RNNGRAD_CORES", str(own))
-    for share_cores, expected in ((True, shared), (False, max(min(jobs, own), 1))):
-        met = tmp_path / str(share_cores)
-        met.mkdir()
-        with pool(jobs, share_cores=share_cores) as executor:
-            found = [executor.submit(meet, met, expected) for _ in range(20)]
-            assert {future.result() for future in found} == {*range(expected)}
+    expected = max(min(jobs, own), 1)
+    with pool(jobs) as executor:
+        found = [executor.submit(meet, tmp_path, expected) for _ in range(20)]
+        assert {future.result() for future in found} == {*range(expected)}
 
 
 def meet(folder: Path, expected: int) -> int:

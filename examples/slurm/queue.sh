@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Queued experiments, a machine each:   sbatch --array=1-4 examples/slurm/queue.sh
+# Queued experiments, a machine each:   sbatch --array=1-3 examples/slurm/queue.sh
 # Queue them first:                     dvc exp run --queue -S 'train.hidden=100,200,400'
 # Submit it from the repository's root, in a folder that all machines share, after `make install`.
 #SBATCH --job-name=rnngrad-queue

@@ -93,6 +93,8 @@ def _diagnose(options: argparse.Namespace) -> int:
     H, D, T = options.units, options.features, options.steps
     if min(H, D, T, options.words) < 1:
         raise InputError("--units, --features, --steps and --words are whole numbers from 1")
+    if not 0 <= options.seed < 2**63:
+        raise InputError("--seed is a whole number from 0 to 2**63 - 1")
     torch.manual_seed(options.seed)
     kind, how = getattr(torch.nn, options.cell.upper()), {"forget_bias": options.forget_bias}
     module = initialized(kind, D, H, options.init, longest=T, **how)

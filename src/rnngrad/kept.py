@@ -22,7 +22,6 @@ def run_kept(
     *,
     code: Sequence[str],
     doing: str | None = None,
-    share_cores: bool = False,
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
@@ -38,7 +37,6 @@ def run_kept(
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
         doing: what the progress bar says; no bar without it.
-        share_cores: see :func:`rnngrad.workers.pool`.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
@@ -56,7 +54,7 @@ def run_kept(
     if not missing:
         return
     try:
-        with pool(len(missing), share_cores=share_cores) as executor:
+        with pool(len(missing)) as executor:
             futures = [
                 executor.submit(_make, function, folder / name, digests[name], jobs[name])
                 for name in missing

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from rnngrad.errors import InputError
+
 Array = np.ndarray
 Style = tuple[str, Any]  # colour and dashes
 
@@ -104,8 +106,11 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not (isinstance(results, Mapping) and all(isinstance(name, str) for name in results)):
         raise TypeError("results must be a dict from names, str, to results")
+    shown = {name: _main(result) for name, result in results.items()}
+    if not shown or any(values is None for values in shown.values()):
+        raise InputError("compare draws curves of a norm: hand over one result or more with one")
     names = {_name(result) for result in results.values()}
-    lines = zip(results, map(_main, results.values()), _styles(results), strict=True)
+    lines = zip(shown, shown.values(), _styles(shown), strict=True)
     return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
 
 
@@ -235,10 +240,10 @@ def _name(result: Any) -> str:
     return OF_STATE.get(getattr(result, "state", None), OF_ANY)
 
 
-def _main(result: Any) -> Array:
-    """Give the curve that a result is about."""
+def _main(result: Any) -> Any:
+    """Give the curve that a result is about; None where it has none."""
     names = ("log10_frobenius", "log10_column_sum", "log10_spectral", "log10_h")
-    return next(v for name in names if (v := getattr(result, name, None)) is not None)
+    return next((v for name in names if (v := getattr(result, name, None)) is not None), None)
 
 
 def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:

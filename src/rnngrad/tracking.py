@@ -133,7 +133,8 @@ def _log_models(
     """Log every trained model as a run with these tags; its name ends in what is set otherwise."""
     params = results.params
     logged = client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'")
-    live = {run.data.tags[MODEL]: run for run in logged if RESULT not in run.data.tags}
+    logged = [run for run in reversed(logged) if RESULT not in run.data.tags]  # the newest last
+    live = {run.data.tags[MODEL]: run for run in logged}
     for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:

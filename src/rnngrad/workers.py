@@ -56,37 +56,30 @@ def start_workers(*modules: str, method: str = METHOD) -> None:
             forkserver.ensure_running()
 
 
-def pool(
-    jobs: int, *, share_cores: bool = False, method: str = METHOD
-) -> AbstractContextManager[Executor]:
+def pool(jobs: int, *, method: str = METHOD) -> AbstractContextManager[Executor]:
     """Give an executor with as many workers as there are cores, and no more than there are jobs.
 
-    The networks of this study are too small for two threads: one thread each for two jobs is faster
-    than two threads for one, and no result depends on the number of cores. An error or Ctrl-C
-    inside the block ends the workers in the middle of their jobs.
+    One thread each: no result depends on the number of cores. An error or Ctrl-C inside the block
+    ends the workers in the middle of their jobs.
 
     Where ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs
-    run on that cluster. Its workers share this folder: jobs read and write below it.
-
-    Functions are importable by name; arguments and results are picklable and hold no tensors, which
-    torch would share instead of copying.
+    run on that cluster, and read and write below this folder. Functions are importable by name;
+    arguments and results are picklable and hold no tensors, which torch would share.
 
     Args:
         jobs: how many will be submitted.
-        share_cores: where jobs of equal length would leave cores without one in the end, some more
-            take turns: five on two cores take as long as two and a half in a row, not three.
         method: how processes start, see `multiprocessing`.
 
     Raises:
         InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
     """
     place = os.environ.get(SCHEDULER)
-    return _cluster(place) if place else _processes(jobs, share_cores, method)
+    return _cluster(place) if place else _processes(jobs, method)
 
 
 @contextmanager
-def _processes(jobs: int, share_cores: bool = False, method: str = METHOD) -> Iterator[Executor]:
-    at_once = min(jobs, cores() + jobs % cores() if share_cores else cores())
+def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
+    at_once = min(jobs, cores())
     start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":

@@ -125,8 +125,8 @@ def test_an_echo_state_network_at_rest_is_a_power_of_its_weights():
 def test_the_page_says_what_the_cells_say_and_shows_each_figure():
     folder = Path(gallery.__file__).with_name("gallery")
     assert (folder / "README.md").read_text(encoding="utf-8") == gallery.page()
-    assert {path.stem for path in folder.glob("*.svg")} == {*GALLERY}
+    assert {path.name for path in folder.glob("*.svg")} == {*map(gallery.figure_name, GALLERY)}
     labels = {n: cells for n, (_, cells) in GALLERY.items()}
     for name, cells in labels.items():
-        text = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        text = (folder / gallery.figure_name(name)).read_text(encoding="utf-8")
         assert all(label in text for label in cells)

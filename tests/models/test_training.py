@@ -11,8 +11,8 @@ import torch
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
 from rnngrad.models.training import EpochHistory, train_model
-from rnngrad.models.weights import load_classifier, weight_file
 from rnngrad.params import TrainParams
+from rnngrad.study.runs.open_model import load_classifier
 
 D = 5
 # Lightning's advice; pytest shows what the stage itself ignores
@@ -194,7 +194,7 @@ def test_trainings_take_the_gpus_in_turn_and_one_each(
 
 def test_weights_survive_the_file(embed: Path, params: TrainParams, tmp_path: Path) -> None:
     train(tmp_path / "seed-3", "gru", embed, params, tmp_path / "run")
-    path = weight_file(tmp_path, "trained", 3)
+    path = tmp_path / "seed-3" / "trained-3.pt"
     trained = torch.load(path)
     model = load_classifier(path, "gru", D, params)
     for name, value in model.state_dict().items():

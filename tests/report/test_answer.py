@@ -108,5 +108,21 @@ def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
     )
 
 
-def test_causes_need_the_question_s_own_setting(results: Results) -> None:
-    assert metrics.cause_table(results.conditions.query("condition != 'question'")).empty
+@pytest.mark.parametrize(
+    "left_out", ["condition == 'question'", "cell == 'rnn' & condition == 'question'"]
+)
+def test_causes_need_the_question_s_own_setting(left_out: str, results: Results) -> None:
+    table = results.conditions.query(f"not ({left_out})")
+    assert metrics.cause_table(table).empty
+    assert render_markdown(with_conditions(results, table), CLAIMS, (), TIMES)
+
+
+def test_padding_is_no_share_where_the_steps_cut_comments(results: Results) -> None:
+    words = results.data_card["sample"]["words"] | {"max": 1e6}
+    card = results.data_card | {"sample": results.data_card["sample"] | {"words": words}}
+    cut = Results(**{**vars(results), "data_card": card})
+    assert metrics.padding_share(cut) is None
+    assert not any("of all steps are padding" in line for line in answer(cut, CLAIMS))
+    page = render_markdown(cut, CLAIMS, (), TIMES)
+    assert "some of the steps are padding" in page
+    assert "of all steps are padding" not in page

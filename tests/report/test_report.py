@@ -1,5 +1,6 @@
 """The report of made-up results: what it says, that it is whole, and that it repeats."""
 
+import copy
 import html
 import json
 import re
@@ -129,8 +130,10 @@ def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> Non
     page = render_markdown(Results(**{**vars(results), **changed}), CLAIMS, NO_FIGURES, TIMES)
     assert "log10 of the mean over 1 test comment, median" in page
     assert "untrained: 3 seeds, trained: 1 to 3 seeds)" in page
-    steps = results.condition_curves.query("step <= 700")
-    words = answer(Results(**{**vars(results), "condition_curves": steps}), CLAIMS)[1]
+    card = copy.deepcopy(results.data_card)
+    card["sample"]["words"]["max"] = 700
+    few = {"condition_curves": results.condition_curves.query("step <= 700"), "data_card": card}
+    words = answer(Results(**{**vars(results), **few}), CLAIMS)[1]
     assert "90% of all steps are padding" in words
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from ready import ready, words_alone
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from rnngrad.models.classifier import RECURRENT
 from rnngrad.study.measures.influences import LARGE, SMALL, influences
-from rnngrad.study.runs.open_model import State, each
+from rnngrad.study.runs.open_model import State
 
 B, T, D, H = 2, 12, 3, 4
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
@@ -53,7 +54,7 @@ def test_the_gradient_is_the_jacobian_along_the_direction(cell: str) -> None:
     samples = [(b, k) for _ in range(2) for k in (0, T - 10) for b in range(B)]
     logs = []
     for (b, k), direction in zip(samples, v, strict=True):
-        state = each(lambda part, b=b: part[:, b : b + 1].double(), start)
+        state = tree_map(lambda part, b=b: part[:, b : b + 1].double(), start)
         state = module(inputs[b : b + 1, :k], state)[1] if k else state
         logs.append((jacobian(module, inputs[b : b + 1, k : k + 10], state) @ direction).norm())
     expected = torch.stack(logs).log10()

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
 from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps, over_comments
 from rnngrad.study.runs import Run
-from rnngrad.study.runs.open_model import each, open_model
+from rnngrad.study.runs.open_model import open_model
 
 D, H = 3, 5
 LENGTHS = [4, 9, 6]
@@ -61,7 +62,7 @@ def test_curves_equal_autograd(
     module = model.module.double()
     for b, length in enumerate(model.inputs.lengths.tolist()):
         own = model.inputs.x[b : b + 1].double()
-        start = each(lambda part, b=b: part[:, b : b + 1].double(), model.start)
+        start = tree_map(lambda part, b=b: part[:, b : b + 1].double(), model.start)
         for t in range(1, T + 1):
             found = {name: values[b, t - 1] for name, values in log10.items()}
             if t > length:

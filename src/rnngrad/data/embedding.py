@@ -10,6 +10,7 @@ Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
 5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
 """
 
+from array import array
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
@@ -44,7 +45,6 @@ def embed_sample(
     known, ends = tokens > 0, sizes.cumsum()
     before = np.append(0, known.cumsum(dtype=np.int32))
     lengths = before[ends] - before[ends - sizes]
-    distances = _telling_distances(sample["telling_distance"].array, known, ends, sizes)
     # no step, no state to read: a comment without tokens is left out, and the card counts it
     kept = lengths > 0
     for split in SPLITS:
@@ -53,6 +53,11 @@ def embed_sample(
                 f"build/sample.parquet: no comment of the {split} split has a token; "
                 "give more comments (sample.per_class)"
             )
+    distance = sample["telling_distance"].to_numpy("float64", na_value=np.nan)
+    told = distance < sizes
+    at = ends - 1 - np.where(told, distance, 0).astype(int)
+    told &= known[at]  # else the telling word is not in the vocabulary
+    distances = np.where(told, before[ends] - before[at] - 1, np.nan).astype(np.float32)
     tokenized = TokenizedSample(
         tokens=tokens[known],
         offsets=np.append(0, np.cumsum(lengths[kept])),
@@ -104,12 +109,17 @@ def number(
     """
     # by first appearance, which decides between equally frequent words: the known texts come first
     words: dict[str, int] = {}
-    found = [np.empty(0, np.int32)] * len(texts)
-    order: list[int] = np.argsort(~is_known, kind="stable").tolist()
-    for i in order:
+    order = np.argsort(~is_known, kind="stable")
+    found, sizes = array("i"), np.zeros(len(texts), dtype=np.int64)
+    places: list[int] = order.tolist()
+    for i in places:
         each = [words.setdefault(token, len(words)) for token in tokenize(texts[i])]
-        found[i] = np.array(each, dtype=np.int32)
-    sizes, tokens = np.array([len(each) for each in found]), np.concatenate(found)
+        found.extend(each)
+        sizes[i] = len(each)
+    tokens = np.asarray(found, dtype=np.int32)
+    if not is_known.all():
+        parts = np.split(tokens, sizes[order].cumsum()[:-1])
+        tokens = np.concatenate([parts[place] for place in order.argsort().tolist()])
     counts = np.bincount(tokens[np.repeat(is_known, sizes)], minlength=len(words))
     ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     numbers = np.zeros(len(words), dtype=np.int32)
@@ -117,14 +127,3 @@ def number(
     names = [*words]
     vocabulary = {names[word]: place for place, word in enumerate(ranked.tolist(), start=1)}
     return numbers[tokens], sizes, vocabulary, len(words)
-
-
-def _telling_distances(
-    given: Sequence[int], known: np.ndarray, ends: np.ndarray, sizes: np.ndarray
-) -> np.ndarray:
-    """(n,) float32, in tokens that the vocabulary has; NaN where the telling word is not in it."""
-    found = np.full(len(ends), np.nan, dtype=np.float32)
-    for i, (distance, end, size) in enumerate(zip(given, ends, sizes, strict=True)):
-        if not pd.isna(distance) and distance < size and known[end - 1 - distance]:
-            found[i] = known[end - 1 - distance : end].sum() - 1
-    return found

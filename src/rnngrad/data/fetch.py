@@ -94,7 +94,7 @@ def _from(mirror: Mirror, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as members, members.open(mirror.name) as member:
             pieces = iter(partial(member.read, PIECE), b"")
             return _keep(path, pieces, mirror.size, mirror.sha256)
-    except BaseException:
+    except Exception:
         archive.unlink()  # only its content shows whether it is right
         raise
 

@@ -21,9 +21,6 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
     It has a folder ``<padding>/seed-<seed>`` per model: init-<seed>.pt and trained-<seed>.pt
     (state dicts), history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed,
     comment, label, probability), test.json (metrics on the test split). And model_card.json of all.
-
-    A model that was trained the same way is taken as it is, and a training that was interrupted
-    goes on from its last epoch.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
     make_experiment()
@@ -32,7 +29,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
         # as a Path the first one would stand for what lies there
         jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
-    run_kept(_train, jobs, folder, code=CODE, share_cores=True)
+    run_kept(_train, jobs, folder, code=CODE)
     found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())
     card = {
         "cell": cell,

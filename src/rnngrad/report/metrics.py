@@ -49,9 +49,9 @@ def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
     NaN where a cell was not run; no rows where the question's setting lacks one of the cells.
     """
     ends = conditions.pivot_table("log10_at_end", "condition", "cell")
-    if not {"rnn", "lstm"} <= set(ends) or "question" not in ends.index:
+    found = ends.reindex(["question", *CAUSES], columns=["rnn", "lstm"]).dropna(how="all")
+    if not found.notna().all(axis=1).get("question", default=False):
         return pd.DataFrame()
-    found = ends[["rnn", "lstm"]].reindex(["question", *CAUSES]).dropna(how="all")
     question, found = found.loc["question"], found.drop(index="question")
     change = (found - question).where(~np.isneginf(found), question - FLOAT32_NORMAL, axis=1)
     change["lead"] = change["rnn"] - change["lstm"]
@@ -81,10 +81,14 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
-def padding_share(results: Results) -> float:
-    """The part of all steps that is padding, where comments are padded to the question's steps."""
+def padding_share(results: Results) -> float | None:
+    """The part of all steps that is padding, where comments are padded to the question's steps.
+
+    None where these cut a comment: how many words are left of all is not known.
+    """
     steps = results.condition_curves.query("condition == 'question'")["step"].max()
-    return 1 - results.data_card["sample"]["words"]["mean"] / steps
+    words = results.data_card["sample"]["words"]
+    return 1 - words["mean"] / steps if steps >= words["max"] else None
 
 
 def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:

@@ -106,6 +106,7 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter.add_render_rule("html_block", _own_html)
     converter.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     converter.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    markdown = markdown.replace("(real/report.md)", "(real/report.html)")
     body = converter.render(markdown, {"figures": figures})
     # the emphasised paragraph below an image is its caption; Markdown knows no figures
     body = re.sub(

@@ -257,9 +257,9 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim:
     growing = []
     for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
         span = " to ".join(str(factor) for factor in ends.unique())
-        growing.append(f"W_o times {span} in {_models(weights)}")
+        growing.append(f"times {span} in {_models(weights)}")
     explodes = any(_above_zero(rate) for rate in rates.values())
-    ruling = clips and explodes, clips and growing, f"with {_listed(growing)}"
+    ruling = clips and explodes, clips and growing, f"with W_o {_listed(growing)}"
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
     return _claim(8, TUTORIAL_3, ruling, measured, fastest)
 

@@ -16,10 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils._pytree import tree_map
 
 import rnngrad
 from rnngrad.study.measures.gates import memory_gate
-from rnngrad.study.runs.open_model import Opened, State, each, state_after
+from rnngrad.study.runs.open_model import Opened, State, state_after
 
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
@@ -87,7 +88,7 @@ def _samples(module: nn.RNNBase, x: Tensor, start: State) -> tuple[Tensor, State
     begins = sorted({round(k) for k in np.linspace(0, T - reach, STARTS)})
     states = [state_after(module, x[:, :k], start) for k in begins]
     inputs = torch.cat([x[:, k : k + reach] for k in begins]).repeat(DIRECTIONS, 1, 1)
-    return inputs, each(lambda *s: torch.cat(s, dim=1).repeat(1, DIRECTIONS, 1), *states)
+    return inputs, tree_map(lambda *s: torch.cat(s, dim=1).repeat(1, DIRECTIONS, 1), *states)
 
 
 def _run(module: nn.RNNBase, x: Tensor, state: State, s_k: Tensor) -> list[Tensor]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from rnngrad.models.weights import weight_file
 from rnngrad.params import Padding, Params, Setting
 from rnngrad.study import TRAINED, trained
 
@@ -109,8 +108,8 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
     padding = paddings.get(run.weights, run.padding)
     settings = {"seeds": [run.seed], "padding": [padding]}
     name = "trained" if run.weights in paddings else "init"
-    file = weight_file(build / "train" / run.cell / padding, name, run.seed)
-    return file, params.train_of(run.cell).model_copy(update=settings)
+    folder = build / "train" / run.cell / padding / f"seed-{run.seed}"
+    return folder / f"{name}-{run.seed}.pt", params.train_of(run.cell).model_copy(update=settings)
 
 
 def conditions_of(params: Params) -> Iterator[Condition]:

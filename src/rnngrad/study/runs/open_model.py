@@ -1,7 +1,7 @@
 """The one place that opens a model of the study, with its inputs and its initial state."""
 
 import copy
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils._pytree import tree_map
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.models.classifier import RECURRENT
+from rnngrad.errors import InputError
+from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.models.initializers import initialized
-from rnngrad.models.weights import load_classifier
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
+from rnngrad.stage import read_output
 from rnngrad.study.runs import Run
 
 SETTLING = 100  # steps of padding after which the initial state has faded
@@ -76,14 +78,14 @@ class Opened(NamedTuple):
     def of(self, examples: slice) -> "Opened":
         """The same model on some of the examples."""
         inputs = Inputs._make(part if part is None else part[examples] for part in self.inputs)
-        start = each(lambda part: part[:, examples], self.start)
+        start = tree_map(lambda part: part[:, examples], self.start)
         return self._replace(inputs=inputs, start=start)
 
     def double(self) -> "Opened":
         """A copy that computes in float64, whose weights may be changed."""
         module, head = copy.deepcopy((self.module, self.head))
         inputs = self.inputs._replace(x=self.inputs.x.double())
-        start = each(Tensor.double, self.start)
+        start = tree_map(Tensor.double, self.start)
         return Opened(self.run, module.double(), head and head.double(), inputs, start)
 
 
@@ -102,6 +104,21 @@ def open_model(
         module, head = classifier.recurrent, classifier.head
     start = initial_state(module, len(inputs.x), run.initial_state, run.state_seed)
     return Opened(run, module, head, inputs, start)
+
+
+def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -> CommentClassifier:
+    """The classifier with the weights of ``path``; InputError where they are another model's."""
+    model = CommentClassifier(cell, features, params)
+    reader = partial(torch.load, map_location="cpu", weights_only=True)
+    found = read_output(path, "dvc repro", reader)
+    try:
+        model.load_state_dict(found)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[:2][-1].strip(" \t.")
+        raise InputError(
+            f"{path}: {reason}: weights of another cell or size; train it again"
+        ) from error
+    return model.eval()
 
 
 def _initial(run: Run, features: int) -> nn.RNNBase:
@@ -189,11 +206,3 @@ def state_after(module: nn.RNNBase, x: Tensor, start: State | None = None) -> St
     """The state after some inputs (B, T, D), from zero by default; there may be no inputs."""
     start = initial_state(module, len(x), "zero") if start is None else start
     return module(x, start)[1] if x.shape[1] else start
-
-
-def each(change: Callable[..., Tensor], *states: State) -> State:
-    """Apply a function to h, and to c of an LSTM."""
-    if not isinstance(states[0], tuple):
-        return change(*states)
-    h, c = (change(*parts) for parts in zip(*states, strict=True))
-    return h, c
