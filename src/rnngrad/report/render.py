@@ -118,7 +118,7 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     # and no captions of tables
     body = re.sub(
         r'<p><em>Table: (.*?)</em></p>\s*(<div class="table".*?><table>)',
-        r"\2<caption>\1</caption>",
+        r"\2<caption><span>\1</span></caption>",
         body,
     )
     # sentences are broken into lines, numbers are not
