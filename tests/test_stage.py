@@ -8,6 +8,8 @@ import pytest
 from rnngrad.errors import InputError
 from rnngrad.stage import cell_of_stage, read_output, run_stage, seal, whole
 
+pytestmark = pytest.mark.usefixtures("interruptible")  # at its end run_stage ignores Ctrl-C
+
 
 def test_an_output_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "new" / "out.csv"
@@ -97,6 +99,18 @@ def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path: Path) -> None:
     assert process.stdout.readline()
     process.kill()
     assert process.communicate(timeout=60) == ("", None)  # its output ends when the stage does
+
+
+def test_ctrl_c_after_a_stage_is_done_changes_nothing() -> None:
+    """At its end Python gives Ctrl-C back to the system, which would kill."""
+    stage = (
+        "import atexit, os, signal\n"
+        "from rnngrad.stage import run_stage\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "run_stage(lambda: None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", stage], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_full_disk_is_one_line() -> None:

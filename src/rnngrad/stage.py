@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,8 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # at its end Python has no handler left
 
 
 def end_with(parent: int) -> None:
