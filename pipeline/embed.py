@@ -15,8 +15,9 @@ def main() -> None:
     from rnngrad.params import read_params
 
     params = read_params().embed
-    sample = read_output("build/sample.parquet", "the sample stage", pd.read_parquet)
-    tokenized, vectors, card = embed_sample(sample, params)
+    tokenized, vectors, card = embed_sample(
+        read_output("build/sample.parquet", "the sample stage", pd.read_parquet), params
+    )
     with whole("build/embed") as folder:
         folder.mkdir()
         tokenized.save(folder / "tokens.npz")

@@ -17,6 +17,10 @@ def topics(comments=300, length=20, words=40, seed=0):
     ]
 
 
+def joined(comments):
+    return np.concatenate(comments), np.array([len(comment) for comment in comments])
+
+
 def counted_by_hand(comments, words):
     counts = np.zeros((words + 1, words + 1))
     for comment in comments:
@@ -29,7 +33,7 @@ def counted_by_hand(comments, words):
 def test_cooccurrences_are_counted_within_the_window_and_the_comment():
     rng = np.random.default_rng(3)
     comments = [rng.integers(1, 8, size=n).astype(np.int32) for n in (1, 2, 5, 6, 7, 12, 1)]
-    found = cooccurrences(comments, 7).toarray()
+    found = cooccurrences(*joined(comments), 7).toarray()
     np.testing.assert_array_equal(found, counted_by_hand(comments, 7))
 
 
@@ -43,7 +47,7 @@ def test_ppmi_of_a_small_matrix():
 
 
 def test_words_of_one_topic_point_the_same_way():
-    vectors = corpus_vectors(topics(), 40, dimensions=10)
+    vectors = corpus_vectors(*joined(topics()), 40, dimensions=10)
     cosines = vectors[1:] @ vectors[1:].T / 5.7**2
     same, other = cosines[:20, :20], cosines[:20, 20:]
     assert same[~np.eye(20, dtype=bool)].mean() > other.mean() + 0.2
@@ -51,7 +55,7 @@ def test_words_of_one_topic_point_the_same_way():
 
 def test_shape_length_and_zero_rows():
     comments = [*topics(), np.array([41], dtype=np.int32), *[np.array([42], dtype=np.int32)] * 2]
-    vectors = corpus_vectors(comments, 42, dimensions=10)
+    vectors = corpus_vectors(*joined(comments), 42, dimensions=10)
     assert vectors.shape == (43, 10)
     assert vectors.dtype == np.float32
     norms = np.linalg.norm(vectors, axis=1)
@@ -61,7 +65,7 @@ def test_shape_length_and_zero_rows():
 
 
 def test_the_same_comments_give_the_same_bytes():
-    first, again = (corpus_vectors(topics(), 40, dimensions=10) for _ in range(2))
+    first, again = (corpus_vectors(*joined(topics()), 40, dimensions=10) for _ in range(2))
     assert first.tobytes() == again.tobytes()
 
 
@@ -78,7 +82,7 @@ def test_too_few_words_for_the_dimensions(comments, words):
     with pytest.raises(
         InputError, match=r"embed\.dimensions is 10, but the sample has .* lower it"
     ):
-        corpus_vectors(comments, words, dimensions=10)
+        corpus_vectors(*joined(comments), words, dimensions=10)
 
 
 def test_the_number_of_threads_is_not_in_the_vectors():
@@ -88,5 +92,5 @@ def test_the_number_of_threads_is_not_in_the_vectors():
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            found.append(corpus_vectors([*words.astype(np.int32)], 6000, 100))
+            found.append(corpus_vectors(*joined(words.astype(np.int32)), 6000, 100))
     np.testing.assert_array_equal(*found)

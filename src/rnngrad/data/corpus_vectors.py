@@ -12,8 +12,6 @@ words, the filler above all, with vectors near zero, which GloVe does not (3.8 t
 frequent words of glove.6B.100d).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import svds
@@ -22,22 +20,24 @@ from threadpoolctl import threadpool_limits
 from rnngrad.errors import InputError
 
 WINDOW = 5
-AT_ONCE = 100_000  # comments whose pairs are counted: those of a million take gigabytes
+AT_ONCE = 50_000  # comments whose pairs are counted: those of a million take gigabytes
 MIN_COUNT = 2  # a word seen less often has no statistics to speak of and goes without a vector
 SMOOTHING = 0.75
 LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
 
 
-def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) -> np.ndarray:
-    """Train vectors on comments, int32 arrays of word numbers from 1 to ``words``.
+def corpus_vectors(
+    tokens: np.ndarray, lengths: np.ndarray, words: int, dimensions: int
+) -> np.ndarray:
+    """Train vectors on the (total,) int32 tokens, from 1 to ``words``, of (n,) comments.
 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
         fewer than ``MIN_COUNT`` times, or only in comments of one word, are zero.
     """
-    counts = np.bincount(np.concatenate(comments), minlength=words + 1)
+    counts = frequencies(tokens, words + 1)
     frequent = np.flatnonzero(counts >= MIN_COUNT)
-    information = ppmi(cooccurrences(comments, words)[frequent][:, frequent])
+    information = ppmi(cooccurrences(tokens, lengths, words)[frequent][:, frequent])
     if dimensions >= min(len(frequent), information.nnz):
         raise InputError(
             f"embed.dimensions is {dimensions}, but the sample has {len(frequent)} words that "
@@ -59,26 +59,38 @@ def corpus_vectors(comments: Sequence[np.ndarray], words: int, dimensions: int) 
     return vectors
 
 
-def cooccurrences(comments: Sequence[np.ndarray], words: int) -> csr_array:
+def frequencies(tokens: np.ndarray, words: int) -> np.ndarray:
+    """(words,) int64, how often each of the numbers from 0 stands among the tokens."""
+    # in parts, since NumPy counts a copy that takes twice the memory
+    parts = np.array_split(tokens, 1 + len(tokens) // 10_000_000)
+    return sum((np.bincount(p, minlength=words) for p in parts), np.zeros(words, dtype=np.int64))
+
+
+def cooccurrences(tokens: np.ndarray, lengths: np.ndarray, words: int) -> csr_array:
     """(words + 1, words + 1), how often two words stand within the window of each other."""
     total = csr_array((words + 1, words + 1), dtype=np.float64)
-    for first in range(0, len(comments), AT_ONCE):
-        some = comments[first : first + AT_ONCE]
-        tokens = np.concatenate(some)
-        owners = np.repeat(np.arange(len(some)), [len(comment) for comment in some])
+    ends = np.append(0, np.cumsum(lengths))
+    for first in range(0, len(lengths), AT_ONCE):
+        owners = np.repeat(np.arange(len(lengths[first:][:AT_ONCE])), lengths[first:][:AT_ONCE])
+        some = tokens[ends[first] : ends[first] + len(owners)]
         for distance in range(1, WINDOW + 1):
             together = owners[:-distance] == owners[distance:]
-            pairs = tokens[:-distance][together], tokens[distance:][together]
-            total += coo_array((np.ones(len(pairs[0])), pairs), shape=total.shape).tocsr()
+            pairs = some[:-distance][together], some[distance:][together]
+            total += coo_array((np.ones(len(pairs[0]), np.int32), pairs), shape=total.shape).tocsr()
     return (total + total.T).tocsr()
 
 
 def ppmi(counts: csr_array) -> csr_array:
     """Positive pointwise mutual information of a symmetric matrix of counts."""
-    totals, cells = counts.sum(axis=1), counts.tocoo()
+    totals = counts.sum(axis=1)
     smoothed = totals**SMOOTHING
-    expected = totals[cells.row] * smoothed[cells.col] / max(smoothed.sum(), 1.0)
-    values = np.maximum(np.log(cells.data / expected), 0)
-    positive = csr_array((values, (cells.row, cells.col)), shape=counts.shape)
+    # in place: a million comments have tens of millions of pairs
+    values = np.repeat(totals, np.diff(counts.indptr))
+    values *= smoothed[counts.indices]
+    values /= max(smoothed.sum(), 1.0)
+    np.log(np.divide(counts.data, values, out=values), out=values)
+    np.maximum(values, 0, out=values)
+    places = counts.indices.copy(), counts.indptr.copy()
+    positive = csr_array((values, *places), shape=counts.shape)
     positive.eliminate_zeros()
     return positive

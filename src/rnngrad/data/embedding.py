@@ -11,14 +11,14 @@ Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
 """
 
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rnngrad.data.corpus_vectors import corpus_vectors
+from rnngrad.data.corpus_vectors import corpus_vectors, frequencies
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
 from rnngrad.data.vector_file import fetch_glove, read_vectors
 from rnngrad.errors import InputError
@@ -41,9 +41,45 @@ def embed_sample(
         float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
     """
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
+    tokenized, vocabulary, sizes = tokenize_sample(sample, is_known)
+    del sample  # the texts of a million comments are half of the memory
+    if params.vectors == "corpus":
+        source, tokens, lengths = "corpus", tokenized.tokens, tokenized.lengths
+        if params.vocabulary == "train":
+            learns = tokenized.splits == "train"
+            tokens, lengths = tokens[np.repeat(learns, lengths)], lengths[learns]
+        vectors = corpus_vectors(tokens, lengths, len(vocabulary), params.dimensions)
+    else:
+        path = Path(params.path) if params.path else fetch_glove(params.dimensions)
+        # the name alone: a folder would tell machines apart
+        source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
+    has = (vectors != 0).any(axis=1)
+    if not has.any():
+        raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
+    card = sizes | {
+        # of all words of the sample: one that is not in the vocabulary has no vector either
+        "coverage_of_tokens": int(has[tokenized.tokens].sum()) / sizes["tokens"],
+        "coverage_of_types": int(has.sum()) / sizes["types"],
+        "dimensions": params.dimensions,
+        "longest_comment": tokenized.max_length(),
+        "mean_norm": float(np.linalg.norm(vectors, axis=1)[has].mean()),
+        "vectors": source,
+    }
+    return tokenized, vectors, card
+
+
+def tokenize_sample(
+    sample: pd.DataFrame, is_known: np.ndarray
+) -> tuple[TokenizedSample, dict[str, int], dict[str, int]]:
+    """Tokenise a sample; the tokens of known comments make the vocabulary.
+
+    Returns:
+        The comments that have tokens; the vocabulary, numbered from 1; sizes for the card.
+    """
     tokens, sizes, vocabulary, types = number(sample["text"].array, is_known)
     known, ends = tokens > 0, sizes.cumsum()
-    before = np.append(0, known.cumsum(dtype=np.int32))
+    before = np.zeros(len(tokens) + 1, dtype=np.int32)
+    known.cumsum(out=before[1:])
     lengths = before[ends] - before[ends - sizes]
     # no step, no state to read: a comment without tokens is left out, and the card counts it
     kept = lengths > 0
@@ -65,37 +101,19 @@ def embed_sample(
         splits=sample["split"].to_numpy("U10")[kept],
         telling_distance=distances[kept],
     )
-    if params.vectors == "corpus":
-        comments = np.split(tokenized.tokens, lengths.cumsum()[:-1])
-        source, learnt = "corpus", [*compress(comments, is_known)]
-        vectors = corpus_vectors(learnt, len(vocabulary), params.dimensions)
-    else:
-        path = Path(params.path) if params.path else fetch_glove(params.dimensions)
-        # the name alone: a folder would tell machines apart
-        source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
-    has = (vectors != 0).any(axis=1)
-    if not has.any():
-        raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
-    card = {
+    counted = {
         "comments": len(tokenized),
         "comments_without_tokens": int((~kept).sum()),
-        # of all words of the sample: one that is not in the vocabulary has no vector either
-        "coverage_of_tokens": int(has[tokenized.tokens].sum()) / len(tokens),
-        "coverage_of_types": int(has.sum()) / types,
-        "dimensions": params.dimensions,
-        "longest_comment": tokenized.max_length(),
-        "mean_norm": float(np.linalg.norm(vectors, axis=1)[has].mean()),
         "tokens": len(tokens),
         "types": types,
-        "vectors": source,
         "vocabulary": len(vocabulary),
     }
-    return tokenized, vectors, card
+    return tokenized, vocabulary, counted
 
 
 def tokenize(text: str) -> list[str]:
     """The tokens of a text, as strings."""
-    return [token for token in text.lower().translate(_TO_BLANKS).split(" ") if token]
+    return [*filter(None, text.lower().translate(_TO_BLANKS).split(" "))]
 
 
 def number(
@@ -108,19 +126,20 @@ def number(
         text has; the vocabulary, numbered from 1; how many different words there are in all.
     """
     # by first appearance, which decides between equally frequent words: the known texts come first
-    words: dict[str, int] = {}
+    words: defaultdict[str, int] = defaultdict()
+    words.default_factory = words.__len__
     order = np.argsort(~is_known, kind="stable")
     found, sizes = array("i"), np.zeros(len(texts), dtype=np.int64)
     places: list[int] = order.tolist()
     for i in places:
-        each = [words.setdefault(token, len(words)) for token in tokenize(texts[i])]
-        found.extend(each)
-        sizes[i] = len(each)
+        before = len(found)
+        found.extend(map(words.__getitem__, tokenize(texts[i])))
+        sizes[i] = len(found) - before
     tokens = np.asarray(found, dtype=np.int32)
     if not is_known.all():
         parts = np.split(tokens, sizes[order].cumsum()[:-1])
         tokens = np.concatenate([parts[place] for place in order.argsort().tolist()])
-    counts = np.bincount(tokens[np.repeat(is_known, sizes)], minlength=len(words))
+    counts = frequencies(tokens[np.repeat(is_known, sizes)], len(words))
     ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     numbers = np.zeros(len(words), dtype=np.int32)
     numbers[ranked] = np.arange(1, len(ranked) + 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.params import SampleParams
 
+AT_ONCE = 50_000  # comments
 STATISTICS = ("mean", "median", "p90", "p95", "p99")
 
 
@@ -19,8 +21,13 @@ def replaced_count(words: int, fraction: float) -> int:
     At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
     question published wrote ``x[-0:] = []`` there, which emptied it.
     """
-    # the decimal as it is written: in floating point, 0.29 * 100 is just below 29
-    return int(Fraction(repr(fraction)) * words)
+    share = _as_written(fraction)
+    return words * share.numerator // share.denominator
+
+
+@cache
+def _as_written(fraction: float) -> Fraction:
+    return Fraction(repr(fraction))  # in floating point, 0.29 * 100 is just below 29
 
 
 def with_filler(text: str, fraction: float, filler: str) -> str:
@@ -49,14 +56,19 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     places = np.concatenate(chosen)[order]
-    drawn = comments.iloc[places]
-    telling = drawn.get("telling_words", [np.empty(0)] * len(drawn))
-    told = zip(words[places].tolist(), telling, strict=True)
-    distances = [_telling_distance(*each, fraction) for each in told]
+    # a part after the other: what Python makes of a million texts takes a gigabyte
+    drawn = comments["text"].iloc[places]
+    parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
+    fill = partial(with_filler, fraction=fraction, filler=params.filler)
+    filled = pd.concat([part.map(fill) for part in parts])
+    distances: list[int | None] = [None] * len(places)
+    if "telling_words" in comments:
+        told = zip(words[places].tolist(), comments["telling_words"].iloc[places], strict=True)
+        distances = [_telling_distance(*each, fraction) for each in told]
     return pd.DataFrame(
         {
-            "text": [with_filler(text, fraction, params.filler) for text in drawn["text"]],
-            "label": drawn["label"].astype("int8"),
+            "text": filled,
+            "label": labels[places],
             "split": np.tile(_splits(size, params), 2)[order],
             "telling_distance": pd.array(distances, dtype="Int32"),
         },
@@ -85,7 +97,9 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
             "words_replaced": int(replaced.sum()),
             "comments_left_whole": int((replaced == 0).sum()),
         },
-        "splits": {split: _class_counts(sample[sample["split"] == split]) for split in SPLITS},
+        "splits": {
+            split: _class_counts(sample.loc[sample["split"] == split, "label"]) for split in SPLITS
+        },
         "telling_distance": {"comments": len(distances), **_statistics(distances)},
     }
 
@@ -122,11 +136,15 @@ def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | 
 
 
 def _summary(table: pd.DataFrame, words: np.ndarray) -> dict:
-    return {"comments": len(table), "classes": _class_counts(table), "words": _statistics(words)}
+    return {
+        "comments": len(table),
+        "classes": _class_counts(table["label"]),
+        "words": _statistics(words),
+    }
 
 
-def _class_counts(comments: pd.DataFrame) -> dict[str, int]:
-    return dict(zip("01", np.bincount(comments["label"], minlength=2).tolist(), strict=True))
+def _class_counts(labels: pd.Series) -> dict[str, int]:
+    return dict(zip("01", np.bincount(labels, minlength=2).tolist(), strict=True))
 
 
 def _statistics(values: np.ndarray) -> dict[str, float]:

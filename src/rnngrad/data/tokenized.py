@@ -44,7 +44,7 @@ class TokenizedSample:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file, byte for byte the same for the same sample."""
-        np.savez_compressed(path, **vars(self))
+        np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
