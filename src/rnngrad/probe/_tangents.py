@@ -155,7 +155,9 @@ class Tangents:
             sums = sums if self.basis is None else sums @ self.basis.T
             out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), exponents)
         if "spectral" in out and at.any():
-            norms = np.concatenate(list(over(spectral_norm, np.split(J, len(J)))))
+            # a call of its own for every small matrix takes longer than its eigenvalues
+            parts = np.array_split(J, min(len(J), 1 + J.shape[-1] // 8))
+            norms = np.concatenate(list(over(spectral_norm, parts)))
             out["spectral"][at] = log10_of(norms, exponents[at])
         if "frobenius_error" in out:
             estimate, out["frobenius_error"][:] = log10_norm_estimate(J)
