@@ -67,7 +67,12 @@ WITH, WITHOUT = "models trained with padding", "models trained without padding"
 
 TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
     (1, lambda: fall(-1.9, -np.inf, -np.inf), HOLDS, None),
-    (1, lambda: fall(-1.9, -95.0, -np.inf), ONLY, "in float32 that flushes to zero"),
+    (
+        1,
+        lambda: fall(-1.9, -95.0, -np.inf),
+        ONLY,
+        "in float32 that flushes to zero, as far as exact zeros go",
+    ),
     (1, lambda: fall(-0.9, -95.0, -np.inf), NOT, None),  # no sharp fall
     (1, lambda: fall(-1.9, -95.0, -44.9), NOT, None),  # nowhere a zero
     (1, lambda: fall(-1.9, -30.0, -np.inf), NOT, None),  # float32 could hold the true value

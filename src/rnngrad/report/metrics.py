@@ -127,7 +127,7 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
 
 
 def swing(results: Results) -> dict[str, float] | None:
-    """Find the swing that keeps the trained RNN's gradient up on padding, in most models."""
+    """Find how far the state still swings on padding where the trained RNN's gradient is kept."""
     if "powers" not in results.evidence:
         return None
     trained = results.evidence["powers"].query("weights == 'trained' and input == 'padding'")

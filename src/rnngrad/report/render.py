@@ -25,7 +25,7 @@ ALL_STEPS = 100  # of the first so many steps the page to play with shows every 
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
-    """Six sentences: the zeros, the padding, the RNN, the gates and words, the tutorials.
+    """The answer in sentences: the zeros, the LSTM, the RNN, training, what tutorials say.
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
@@ -74,6 +74,7 @@ def render_markdown(
         "nearly_open": metrics.NEARLY_OPEN,
         "tests": metrics.test_scores(results),
         "swing": metrics.swing(results),
+        "steady": metrics.STEADY,
         "seeds": results.history.groupby("cell")["seed"].nunique().tolist(),
         "probed": int(results.curves["examples"].max()),
         "curves": curves.to_dict("records"),

@@ -88,7 +88,8 @@ def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
     end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
     falls = (true["log10_at_20"] <= -SHARP).all()
     vanished = falls and np.isneginf(flushed_end).all() and (end < SMALLEST).all()
-    ruling = falls and np.isneginf(end).all(), vanished, "in float32 that flushes to zero"
+    condition = "in float32 that flushes to zero, as far as exact zeros go"
+    ruling = falls and np.isneginf(end).all(), vanished, condition
     measured = {
         "log10_at_20": _interval(true, "log10_at_20"),
         "true": _ends(end),
@@ -238,7 +239,7 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
 
 def output_gate_path(output_gates: pd.DataFrame) -> Claim:
     """Claim 8: can the LSTM explode through the output gates, and does clipping bound the step?"""
-    # the factors of W_o were tried in their order until path and whole Jacobian grew
+    # the factors of W_o were tried in their order until the path grew
     scaled = output_gates.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
     groups = scaled.groupby("weights")

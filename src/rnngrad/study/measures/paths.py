@@ -31,6 +31,7 @@ from rnngrad.study.runs.open_model import Inputs, Opened
 
 NUDGE = 1e-3  # of ln z, to either side
 WINDOW = 200  # steps of either input on which factors are counted
+BEGUN = 20  # steps until the hidden paths have grown to their share
 SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
 
 Array = NDArray[np.float64]
@@ -43,7 +44,7 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     ``cell_path`` and ``hidden_path``, (B, T). A row per input (padding | words) that occurs:
 
     steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
-    total, cell_path, hidden_path: decades per step.
+    total, cell_path, hidden_path: decades per step, the first 20 of a comment left out.
     below_largest_path: by how many decades the total lies below both parts at the most.
     gate_std: deviation of a forget gate over a comment, the median over units and comments.
     tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment around
@@ -69,8 +70,8 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
     for name, found in pd.DataFrame(seen).groupby("input"):
         own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
-        # after the first step there is no hidden path yet
-        begun = [range(max(steps.start, 1), steps.stop) for steps in own]
+        # at first there is no hidden path, and none of its share
+        begun = [range(max(steps.start, BEGUN), steps.stop) for steps in own]
         row = {
             "input": name,
             "steps": sum(map(len, own)),
