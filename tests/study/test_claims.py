@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import pytest
 from made_up_claims import (
     CASES,
@@ -16,7 +15,6 @@ from made_up_claims import (
     LITTLE,
     MUCH,
     NOT,
-    NOTHING,
     ONLY,
     SATURATED,
     TURNED,
@@ -273,29 +271,6 @@ def test_differences_are_paired_by_seed() -> None:
     assert judged(claims.rnn_is_better(table)).verdict == HOLDS
 
 
-def test_memory_follows_the_gradient_by_rank() -> None:
-    def bins(cell: str, seed: int, gradient: list[float], auroc: list[float]) -> pd.DataFrame:
-        found = {"cell": cell, "seed": seed, "log10_gradient": gradient, "auroc": auroc}
-        found["weights"] = "trained"
-        return pd.DataFrame(found)
-
-    remembered = pd.concat(
-        [
-            bins("rnn", 1, [-1, -3, -9], [0.9, 0.6, 0.5]),
-            bins("rnn", 2, [-1, -3, -9], [0.5, 0.6, 0.9]),
-            bins("lstm", 1, [0, -1, -2], [0.9, 0.8, 0.7]),
-            # no ranks where all is the same, and two bins are no curve
-            bins("lstm", 2, [0, -1, -2], [1.0, 1.0, 1.0]),
-            bins("gru", 1, [0, -1], [0.9, 0.8]),
-        ]
-    )
-    claim = judged(claims.lstm_wins(scores([0.9, 0.8], [0.3, 0.2]), EPOCHS, remembered))
-    memory = {name: value for name, value in claim.measured.items() if "memory" in name}
-    assert memory["memory/trained/rnn/mean"] == 0.0
-    assert memory["memory/trained/lstm/mean"] == 1.0
-    assert not any("gru" in name for name in memory)
-
-
 UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: claims.sharp_fall(lstm_ends(-1.9, -95.0, -np.inf).assign(cell="rnn")),
     lambda: claims.sharp_fall(lstm_ends(-1.9, -95.0, -np.inf).assign(log10_at_20=np.nan)),
@@ -303,7 +278,7 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: claims.rnn_is_better(both_cells().query("condition != 'question'")),
     lambda: claims.rnn_is_better(both_cells().query("seed == 1")),
     lambda: claims.rnn_is_better(both_cells().query("cell == 'lstm'")),
-    lambda: claims.lstm_wins(scores(*MORE).query("cell == 'lstm'"), EPOCHS, NOTHING),
+    lambda: claims.lstm_wins(scores(*MORE).query("cell == 'lstm'"), EPOCHS),
     lambda: wins([0.9], [0.3]),
     lambda: claims.gate_rate(make_paths({}, total=np.nan)),
     lambda: claims.late_steps(make_shares(MUCH, MUCH).query("cell == 'rnn'")),

@@ -57,19 +57,17 @@ def fixed(value: float, digits: int = 1, sign: str = "") -> str:
     return shown.replace("+", "") if float(shown) == 0 else shown
 
 
-def interval(
-    value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf, least: float = 0
-) -> str:
+def interval(value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf) -> str:
     """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
 
-    Each number is multiplied with ``scale``, such as 100 for percentage points. What is bounded,
-    such as a share, has a ``top`` and a ``least`` value, at which the interval ends.
+    Each number is multiplied with ``scale``, such as 100 for percentage points. What cannot be
+    negative, such as a share, has a ``top``, the highest value that it can have.
     """
     mean, low, high = value["mean"], value.get("low"), value.get("high")
     if low is None or high is None:
         return f"{scale * mean:{form}}"
     if top < math.inf:
-        low, high = max(low, least), min(high, top)
+        low, high = max(low, 0.0), min(high, top)
     return f"{scale * mean:{form}} ({scale * low:{form}} to {scale * high:{form}})"
 
 

@@ -66,7 +66,7 @@ def judge_all(results: Results) -> list[Claim]:
     judged = [
         sharp_fall(seeds),
         rnn_is_better(seeds),
-        lstm_wins(results.tests, epochs, evidence["remembered"]),
+        lstm_wins(results.tests, epochs),
         late_steps(evidence["shares"]),
         blocking(evidence["influences"]),
         forget_bias(seeds, results.gates),
@@ -121,9 +121,7 @@ def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
     return _claim(2, QUESTION, ruling, leads, leads["question"])
 
 
-def lstm_wins(
-    tests: pd.DataFrame, epochs: Mapping[str, int], remembered: pd.DataFrame
-) -> Claim | None:
+def lstm_wins(tests: pd.DataFrame, epochs: Mapping[str, int]) -> Claim | None:
     """Claim 3: does the LSTM beat the RNN in loss and accuracy?"""
     scores: dict[str, Any] = {}
     wins, ahead = [], []
@@ -139,26 +137,9 @@ def lstm_wins(
     measured = {
         "scores": scores,
         "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")},
-        "memory": _gradient_predicts_memory(remembered),
     }
     least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
     return _claim(3, QUESTION, (all(wins), ahead, _listed(ahead)), measured, least)
-
-
-def _gradient_predicts_memory(remembered: pd.DataFrame) -> dict[str, Interval]:
-    """Ask by weights and cell: is more remembered of a telling word with a larger gradient?
-
-    Spearman's rank correlation between log10_gradient and auroc over the bins of distance. A seed
-    has none with fewer than three bins, or where one of the two is the same in all.
-    """
-    found = {}
-    for (weights, cell), models in remembered.groupby(["weights", "cell"], sort=False):
-        by_seed = models.groupby("seed")[["log10_gradient", "auroc"]]
-        both = by_seed.corr("spearman", min_periods=3).xs("log10_gradient", level=1)
-        known = both["auroc"].dropna()
-        if len(known):
-            found[f"{weights}/{cell}"] = mean_interval(known.tolist())
-    return found
 
 
 def gate_rate(paths: pd.DataFrame) -> Claim | None:
