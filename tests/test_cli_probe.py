@@ -175,7 +175,7 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
         ({"weight_hh_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(0, 0)}, "has not the weights of an nn.RNN"),
         (weights | {"bias_hh_l0": torch.zeros(3)}, "size mismatch for bias_hh_l0"),
-        (weights | {"weight_ih_l0": torch.zeros(3)}, "size mismatch for weight_ih_l0"),
+        (weights | {"weight_ih_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
     ):
         assert says in refused(run, saved(thing), inputs)
     for text in (b"", b"nothing"):
@@ -200,6 +200,27 @@ def test_arrays_that_hold_no_inputs(run: Run, saved: Save, tmp_path: Path):
         assert says in err
         assert err.count("\n") == 1
     assert "No such file" in run("probe", path, "--inputs", tmp_path / "nix.npy")[2]
+    np.save(x, np.ones((2, 3, 5)))
+    for damaged in (x.read_bytes()[:40], b"PK\x03\x04 cut short"):
+        x.write_bytes(damaged)
+        status, out, err = run("probe", path, "--inputs", x)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"weight_hh_l0": torch.ones(())},
+        {"weight_ih_l0": torch.ones(16, 0)},
+        {"weight_hr_l0": torch.ones(9, 4)},
+    ],
+)
+def test_weights_that_no_module_has(
+    broken: dict[str, torch.Tensor], run: Run, tmp_path: Path, inputs: Path
+):
+    torch.save(nn.LSTM(5, 4).state_dict() | broken, tmp_path / "broken.pt")
+    status, out, err = run("probe", tmp_path / "broken.pt", "--inputs", inputs)
+    assert (status, out, err.count("\n")) == (1, "", 1)
 
 
 def test_a_gradient_of_exactly_zero_has_a_picture(run: Run, saved: Save, inputs: Path):

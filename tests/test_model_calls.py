@@ -1,6 +1,7 @@
 """A model is called in any of its wrappers and layouts, left as it was, or refused in one line."""
 
 import random
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -205,3 +206,77 @@ def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
     with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
+
+
+class Stepwise(nn.Module):
+    """Reads step by step from a tensor that it writes to again and again, or from new ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor, again: bool) -> Tensor:
+        buffer, h, out = torch.zeros_like(x[:, :1]), None, []
+        for x_t in x.split(1, dim=1):
+            y, h = self.rnn(buffer.copy_(x_t) if again else x_t.clone(), h)
+            out.append(y)
+        return torch.cat(out, dim=1)
+
+
+def test_what_a_model_writes_to_after_a_layer_read_it_is_not_read_again():
+    model, x = Stepwise().double(), torch.randn(2, 20, 4).double()
+    written, new = (rnngrad.gradient_reach(model, x, again) for again in (True, False))
+    found, expected = (reach.layers["rnn"].curves.log10_frobenius for reach in (written, new))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_tensors_that_a_forward_changes_are_put_back():
+    class Changes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 4, max_norm=1.0)
+            self.lstm = nn.LSTM(4, 4, batch_first=True)
+            self.head = torch.jit.script(nn.Dropout())
+            self.calls = torch.zeros(1)
+
+        def forward(self, words: Tensor) -> Tensor:
+            self.calls += 1
+            return self.head(self.lstm(self.embedding(words))[0])
+
+    with pytest.warns(DeprecationWarning, match="jit"):
+        model = Changes()
+    before = model.embedding.weight.clone()
+    rnngrad.gradient_reach(model, torch.arange(8)[None])
+    assert torch.equal(model.embedding.weight, before)
+    assert not model.calls
+    assert model.training
+    assert model.head.training
+
+
+def test_calls_that_overlap_leave_model_and_process_as_they_were():
+    model, x, failed = Stepwise(), torch.randn(2, 20, 4), []
+
+    def call() -> None:
+        try:
+            rnngrad.gradient_reach(model, x, again=False)
+        except rnngrad.InputError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert model.training
+    assert "forward" not in vars(model.rnn)
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+def test_a_state_that_no_projection_makes_is_refused():
+    model = nn.LSTM(3, 6, proj_size=2, batch_first=True).double()
+    with torch.no_grad():
+        dict(model.named_parameters())["weight_hr_l0"][1] = 0
+    h, c = torch.ones(1, 1, 2).double(), torch.zeros(1, 1, 6).double()
+    with pytest.raises(rnngrad.InputError, match=r"^lstm: weight_hr lacks rank"):
+        rnngrad.gradient_reach(model, torch.zeros(1, 5, 3).double(), (h, c))

@@ -178,3 +178,11 @@ def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
     assert last == ["1000", f"{np.median(curves.log10_frobenius[:, -1]):+.2f}"]
     values = str(losses).splitlines()[-1].split()
     assert float(values[1]) == pytest.approx(np.median(losses.log10_h[:, -1]), abs=0.005)
+
+
+def test_curves_of_no_step_have_an_empty_picture():
+    lstm, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    nowhere = rnngrad.jacobian_curves(lstm, x, statistics="spectral", spectral_steps=[])
+    assert not nowhere.plot().lines
+    assert "log10_spectral=2x5" in str(nowhere)
+    assert "<pre>" in nowhere._repr_html_()

@@ -4,6 +4,7 @@ During the pass their forwards are replaced by the same ones layer by layer, in 
 """
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
@@ -21,6 +23,7 @@ from rnngrad.saved import module_of
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
+_one_at_a_time = threading.RLock()  # of what is put aside much belongs to the process
 
 
 @dataclass(eq=False)
@@ -87,6 +90,7 @@ def record(
         return x if device is None else x.to(device)
 
     with (
+        _one_at_a_time,
         _left_as_it_was(model),
         torch.inference_mode(False),
         torch.set_grad_enabled(loss is not None),
@@ -110,9 +114,17 @@ def record(
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Set eval mode; put attributes, modes, buffers and random states back."""
-    modules, buffers = list(model.modules()), [(b, b.clone()) for b in model.buffers()]
-    attributes = [(d, d.copy()) for m in modules for d in (vars(m), m._buffers)]
+    """Set eval mode; put attributes, modes, tensors and random states back."""
+    modules, weights = list(model.modules()), [*model.parameters(), *model.buffers()]
+    if any(map(is_lazy, weights)):
+        raise InputError("the model has lazy modules: run it once before")
+    modes = [(m, m.training) for m in modules]
+    # TorchScript keeps the buffers of its modules, and their modes, to itself
+    attributes = [
+        (d, d.copy()) for m in modules for d in (vars(m), m._buffers) if isinstance(d, dict)
+    ]
+    held = [v for own, _ in attributes for v in own.values() if isinstance(v, Tensor)]
+    tensors = [(x, x.detach().clone()) for x in (*weights, *held)]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
@@ -123,12 +135,14 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+        for module, mode in modes:
+            module.training = mode
         for mapping, old in attributes:
             mapping.clear()
             mapping.update(old)
-        for buffer, value in buffers:
-            if not torch.equal(buffer, value):
-                buffer.detach().copy_(value)
+        for tensor, value in tensors:
+            if not torch.equal(tensor, value):
+                tensor.detach().copy_(value)
 
 
 def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
@@ -202,7 +216,7 @@ def like(module: Any, weights: dict[str, Tensor]) -> nn.RNNBase:
 
 def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
     """Give the loss's gradients by the outputs and cells of all layers."""
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for run in runs for layer in run.layers for x in (*layer.outputs, *layer.cells)]
     backward = torch.autograd.grad
@@ -228,4 +242,4 @@ def states_of(state: Any) -> States:
 
 
 def _wide(x: Tensor) -> Tensor:
-    return x.to("cpu", torch.float64)
+    return x.to("cpu", torch.float64, copy=True)  # the model may write to x later

@@ -24,8 +24,9 @@ WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
     options = _parser().parse_args(arguments, argparse.Namespace(**dict.fromkeys(UNSET)))
-    try:
+    with suppress(AttributeError):  # which no terminal and no file lacks
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
+    try:
         status = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has had enough, as head does
@@ -91,8 +92,10 @@ def _diagnose(options: argparse.Namespace) -> int:
     from rnngrad.models.initializers import initialized
 
     H, D, T = options.units, options.features, options.steps
-    if min(H, D, T, options.words) < 1:
-        raise InputError("--units, --features, --steps and --words are whole numbers from 1")
+    if not 1 <= min(H, D, T, options.words) <= max(H, D, T, options.words) < 2**31:
+        raise InputError("--units, --features, --steps, --words: whole numbers from 1 to 2**31 - 1")
+    if not abs(options.forget_bias) < 1e30:
+        raise InputError("--forget-bias is a number that float32 holds, such as 1")
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")
     torch.manual_seed(options.seed)
@@ -126,9 +129,12 @@ def _array(path: str) -> Any:
     import numpy as np
 
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: {error}") from None
+        with open(path, "rb") as file:  # NumPy leaves one open that it cannot read
+            array = np.load(file, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds no single array of numbers: write it with numpy.save")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

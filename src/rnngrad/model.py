@@ -175,8 +175,10 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
         h, *c = (s[[way]] for s in layer.start)
         W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
         own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
-        # the smallest h that W_hr turns into the given one
-        asked: Any = {"initial_state": given((h @ torch.linalg.pinv(W_hr).T, *c))}
+        whole = h @ torch.linalg.pinv(W_hr).T  # the smallest h that W_hr turns into the given one
+        if not torch.allclose(whole @ W_hr.T, h):
+            raise InputError(f"{name}: weight_hr lacks rank: no state makes the given h_0 of it")
+        asked: Any = {"initial_state": given((whole, *c))}
         asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}
         asked["module"], state = like(layer.module, own), "c" if c else "h"
         try:

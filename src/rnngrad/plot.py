@@ -47,6 +47,8 @@ class Pictured:
         if not hasattr(self, "to_frame"):
             return repr(self)
         frame = cast("Any", self).to_frame()
+        if frame["log10"].isna().all():
+            return repr(self)
         table = frame.pivot_table("log10", "step", frame.columns[2], "median")
         some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
         text = table.iloc[some].to_string(float_format="{:+.2f}".format)
@@ -252,19 +254,22 @@ def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
     for name, values, style in lines:
         if values is not None:
             _band(ax, values, name, style)
-    drawn = np.concatenate([line.get_ydata() for line in ax.lines])
-    if drawn[np.isfinite(drawn)].min(initial=0.0) < FLOAT32 + NEAR:
+    drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
+    if drawn[np.isfinite(drawn)].min() < FLOAT32 + NEAR:
         ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label="smallest normal float32")
     ax.set(xlabel="step t", ylabel=label)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize="small")
+    if ax.lines:
+        ax.legend(frameon=False, fontsize="small")
     return ax
 
 
 def _band(ax: Any, values: Array, label: str, style: Style) -> None:
     """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
+    if not len(steps):
+        return
     middle = np.nanmedian(values[:, steps], axis=0)
     # no means of two of them: one may be -inf
     low, high = np.nanquantile(values[:, steps], BAND, axis=0, method="nearest")

@@ -45,25 +45,26 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
 def module_of(weights: Mapping[str, Tensor], nonlinearity: str, where: str) -> Any:
     """Make a module with ``batch_first=True`` of the class and sizes that the weights have."""
     recurrent, projection = weights["weight_hh_l0"], weights.get("weight_hr_l0")
-    H = recurrent.shape[-1] if projection is None else projection.shape[-1]
-    kind = KINDS.get(len(recurrent) // H) if recurrent.dim() == 2 and H else None
+    H = (0, *(recurrent if projection is None else projection).shape)[-1]
+    matrices = all(weight.dim() == 2 for key, weight in weights.items() if "weight" in key)
+    kind = KINDS.get(len(recurrent) // H) if matrices and H else None
     if kind is None or "weight_ih_l0" not in weights:
         raise InputError(f"{where} has not the weights of an nn.RNN, nn.LSTM or nn.GRU")
-    module = kind(
-        weights["weight_ih_l0"].shape[-1],
-        H,
-        num_layers=sum(re.fullmatch(r"weight_hh_l\d+", key) is not None for key in weights),
-        bias="bias_ih_l0" in weights,
-        batch_first=True,
-        bidirectional="weight_hh_l0_reverse" in weights,
-        **({"nonlinearity": nonlinearity} if kind is nn.RNN else {}),
-        **({} if projection is None else {"proj_size": len(projection)}),
-        device="meta",
-    )
     try:
+        module = kind(
+            weights["weight_ih_l0"].shape[-1],
+            H,
+            num_layers=sum(re.fullmatch(r"weight_hh_l\d+", key) is not None for key in weights),
+            bias="bias_ih_l0" in weights,
+            batch_first=True,
+            bidirectional="weight_hh_l0_reverse" in weights,
+            **({"nonlinearity": nonlinearity} if kind is nn.RNN else {}),
+            **({} if projection is None else {"proj_size": len(projection)}),
+            device="meta",
+        )
         module.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{where}: {str(error).splitlines()[1].strip()}") from None
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{where}: {str(error).splitlines()[:2][-1].strip()}") from None
     return module
 
 

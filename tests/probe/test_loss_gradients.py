@@ -163,3 +163,7 @@ def test_final_state_gradients_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match=message):
             rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)  # pyright: ignore[reportArgumentType]
+    unfit: Any = (state.numpy(), 3, (state, None), (state, state * 1j))
+    for final in unfit:
+        with pytest.raises(TypeError, match=r"^final_state_gradient must be"):
+            rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)

@@ -219,3 +219,22 @@ def test_a_step_without_a_derivative_is_not_taken_for_a_zero():
     with torch.inference_mode():
         inside = rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero)
     assert np.isfinite(inside.log10_frobenius).all()
+
+
+def test_a_sketch_of_a_small_state_beside_a_large_one():
+    def step(state: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        total, fading = state  # the total keeps its size
+        return total + fading.sum(dim=1, keepdim=True), 1e-4 * torch.tanh(fading)
+
+    x = torch.zeros(1, 60, 1)
+    how: Any = {"state": 1, "seed": 1}
+    start = torch.zeros(1, 1), torch.full((1, 8), 0.1)
+    with pytest.raises(rnngrad.InputError, match=r"changes too little .* use \"exact\""):
+        rnngrad.jacobian_curves_of_step(step, x, start, method="sketch", **how)
+    wide = x.double(), tuple(s.double() for s in start)
+    exact, sketch = (
+        rnngrad.jacobian_curves_of_step(step, *wide, method=method, **how)
+        for method in ("exact", "sketch")
+    )
+    np.testing.assert_allclose(sketch.log10_frobenius, exact.log10_frobenius, rtol=0, atol=0.4)
+    assert exact.log10_frobenius[0, -1] < -200

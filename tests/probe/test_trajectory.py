@@ -157,3 +157,12 @@ class Changed(SigmoidStateLSTM):
 def test_another_forward_is_not_taken_for_it():
     with pytest.raises(TypeError, match="Changed has a forward of its own"):
         rnngrad.trajectory(Changed(3, 4), torch.zeros(2, 1, 3))
+
+
+def test_a_trajectory_keeps_the_weights_that_it_was_made_with():
+    module, x = torch.nn.LSTM(3, 4).double(), torch.randn(5, 2, 3).double()
+    path = rnngrad.trajectory(module, x)
+    before = next(path.jacobians())
+    torch.nn.init.zeros_(dict(module.named_parameters())["weight_hh_l0"])
+    np.testing.assert_array_equal(next(path.jacobians()), before)
+    np.testing.assert_array_equal(next(path.jacobians(-1)), before[-1])

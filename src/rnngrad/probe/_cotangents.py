@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Array, Problem, batch_first, check_finite
+from rnngrad.probe._problem import Array, Problem, batch_first, check_finite, check_floating
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -55,6 +55,8 @@ class Arriving(NamedTuple):
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
         """Take gradients shaped as torch returns output and final states, and check them."""
         parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
+        for part in parts:
+            check_floating(part, "final_state_gradient")
         shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
         if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
             raise InputError(f"final_state_gradient has shapes {found}, the final states {shapes}")

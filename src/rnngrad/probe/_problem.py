@@ -6,12 +6,14 @@ Weights and initial states are copied to float64 here; inputs are converted bloc
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
@@ -130,7 +132,8 @@ def problem_of(
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
-    weights = _weights(rnn)
+    with _unchanged(rnn):
+        weights = _weights(rnn)
     device = weights["weight_hh_l0"].device
     x, batched = batch_first(inputs, (2, 3), rnn.batch_first, "inputs"), inputs.dim() == 3
     if not all(x.shape[:2]):
@@ -237,6 +240,16 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     layers = [[weights.get(f"{w}_l{n}", zero) for w in WEIGHTS] for n in range(rnn.num_layers)]
     return tuple(cell(*layer, kind=kind) for layer in layers)
+
+
+@contextmanager
+def _unchanged(rnn: nn.RNNBase) -> Iterator[None]:
+    """Put back what parametrized weights change when they are computed: buffers, random states."""
+    before = [(buffer, buffer.clone()) for buffer in rnn.buffers()]
+    with torch.random.fork_rng(enabled=parametrize.is_parametrized(rnn)):
+        yield
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:

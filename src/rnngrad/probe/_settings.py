@@ -74,7 +74,9 @@ def threads(
 ) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], Any]]]:
     """Share exact products among threads, with a bar on a terminal after three seconds."""
     bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
-    with exact_products() as count, ThreadPoolExecutor(count) as pool, bar:
+    # threads inherit a flush of denormal numbers, which would be in what autograd's float32 gives
+    unflushed: Any = {"initializer": torch.set_flush_denormal, "initargs": (False,)}
+    with exact_products() as count, ThreadPoolExecutor(count, **unflushed) as pool, bar:
         yield pool, bar.update
 
 

@@ -127,10 +127,17 @@ def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, 
     """The estimates from `count` random directions of each example."""
     V = random_start(flat.size, rows, flat.batch, count, seed)
     (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
+    limits = torch.finfo(flat.initial.dtype)
     for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
-        log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
-        log10[:, t] += exponent
-        exponent += _sizes(Y).log10().numpy()[:, 0, 0]
+        size, of_all = _sizes(Y[:, rows]), _sizes(Y)
+        if (size < limits.tiny / limits.eps * of_all).any():
+            raise InputError(
+                f"at step {t + 1} the chosen state changes too little beside the others for "
+                'method="sketch"; use "exact"'
+            )
+        log10[:, t], error[:, t] = log10_norm_estimate((Y[:, rows] / size).numpy())
+        log10[:, t] += exponent + size.log10().numpy()[:, 0, 0]
+        exponent += of_all.log10().numpy()[:, 0, 0]
     return {"log10_frobenius": log10, "log10_frobenius_error": error}
 
 

@@ -43,7 +43,7 @@ class Trajectory(Pictured):
 
         s is h, of an LSTM (h, c). One step at a time: all at once they may take gigabytes.
         """
-        chosen = slice(None) if example is None else slice(example, example + 1)
+        chosen: Any = slice(None) if example is None else [example]
         maps = self.factors.maps().each(lambda v: v[chosen])
         for t in range(self.real.shape[1]):
             M = maps.each(lambda v, t=t: v[:, t]).matrix(self.weight_hh)
@@ -96,4 +96,4 @@ def trajectory(
     gates = {name: over_time(gate) for name, gate in path.gates.items()}
     factors: Any = type(path.factors)(*map(over_time, path.factors))
     real = problem.counts.real.numpy()
-    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W, real)
+    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W.copy(), real)
