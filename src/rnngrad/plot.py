@@ -27,6 +27,7 @@ CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
 FLOAT32 = float(np.log10(np.finfo(np.float32).smallest_normal))
+END = "smallest normal float32"
 NEAR = 12  # decades above the end of float32 from which on it is drawn
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
 TABLE_ROWS = 8
@@ -255,8 +256,9 @@ def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
         if values is not None:
             _band(ax, values, name, style)
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
-    if drawn[np.isfinite(drawn)].min() < FLOAT32 + NEAR:
-        ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label="smallest normal float32")
+    known = ax.get_legend_handles_labels()[1]
+    if drawn[np.isfinite(drawn)].min() < FLOAT32 + NEAR and END not in known:
+        ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label=END)
     ax.set(xlabel="step t", ylabel=label)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)

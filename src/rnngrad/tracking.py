@@ -135,6 +135,9 @@ def _log_models(
     logged = client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'")
     logged = [run for run in reversed(logged) if RESULT not in run.data.tags]  # the newest last
     live = {run.data.tags[MODEL]: run for run in logged}
+    for run in logged:
+        if live[run.data.tags[MODEL]] is not run:  # of a training that was killed, and then went on
+            client.delete_run(run.info.run_id)
     for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:
