@@ -23,7 +23,7 @@ from rnngrad.saved import module_of
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
-_one_at_a_time = threading.RLock()  # of what is put aside much belongs to the process
+_one_at_a_time = threading.RLock()  # much of what is put aside belongs to the process
 
 
 @dataclass(eq=False)
@@ -124,7 +124,8 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         (d, d.copy()) for m in modules for d in (vars(m), m._buffers) if isinstance(d, dict)
     ]
     held = [v for own, _ in attributes for v in own.values() if isinstance(v, Tensor)]
-    tensors = [(x, x.detach().clone()) for x in (*weights, *held)]
+    plain = [x for x in (*weights, *held) if x.layout == torch.strided and not x.is_nested]
+    tensors = [(x, x.detach().clone()) for x in {id(x): x for x in plain}.values() if not x.is_meta]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
@@ -141,7 +142,7 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
             mapping.clear()
             mapping.update(old)
         for tensor, value in tensors:
-            if not torch.equal(tensor, value):
+            if not torch.equal(tensor.nan_to_num(), value.nan_to_num()):
                 tensor.detach().copy_(value)
 
 

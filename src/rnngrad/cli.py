@@ -24,7 +24,7 @@ WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
     options = _parser().parse_args(arguments, argparse.Namespace(**dict.fromkeys(UNSET)))
-    with suppress(AttributeError):  # which no terminal and no file lacks
+    with suppress(AttributeError):  # a stdout that somebody has replaced may not know how
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
     try:
         status = options.run(options)
@@ -94,7 +94,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     H, D, T = options.units, options.features, options.steps
     if not 1 <= min(H, D, T, options.words) <= max(H, D, T, options.words) < 2**31:
         raise InputError("--units, --features, --steps, --words: whole numbers from 1 to 2**31 - 1")
-    if not abs(options.forget_bias) < 1e30:
+    if not abs(options.forget_bias) < 3e38:
         raise InputError("--forget-bias is a number that float32 holds, such as 1")
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")

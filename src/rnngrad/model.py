@@ -131,9 +131,9 @@ def gradient_reach(
         as "encoder.lstm.0.backward". A module's call that starts from the state in which its last
         one ended goes on with it; any other is "encoder.lstm (call 2)".
 
-    The model runs once, in eval mode. It, its gradients, hooks, modes and buffers and all random
-    states are left as they were, also when it fails. Every step of padded inputs counts; only a
-    PackedSequence says how many are real.
+    The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
+    random states are left as they were, also when it fails; a copy of the weights waits meanwhile.
+    Every step of padded inputs counts; only a PackedSequence says how many are real.
 
     What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
     through another module of many steps it may have underflowed: try model.double(). Inside of a
@@ -176,7 +176,7 @@ def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[Laye
         W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
         own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
         whole = h @ torch.linalg.pinv(W_hr).T  # the smallest h that W_hr turns into the given one
-        if not torch.allclose(whole @ W_hr.T, h):
+        if h.isfinite().all() and not torch.allclose(whole @ W_hr.T, h):
             raise InputError(f"{name}: weight_hr lacks rank: no state makes the given h_0 of it")
         asked: Any = {"initial_state": given((whole, *c))}
         asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}

@@ -229,7 +229,7 @@ def test_a_sketch_of_a_small_state_beside_a_large_one():
     x = torch.zeros(1, 60, 1)
     how: Any = {"state": 1, "seed": 1}
     start = torch.zeros(1, 1), torch.full((1, 8), 0.1)
-    with pytest.raises(rnngrad.InputError, match=r"changes too little .* use \"exact\""):
+    with pytest.raises(rnngrad.InputError, match=r"moves too little .* use method=\"exact\""):
         rnngrad.jacobian_curves_of_step(step, x, start, method="sketch", **how)
     wide = x.double(), tuple(s.double() for s in start)
     exact, sketch = (

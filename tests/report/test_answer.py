@@ -26,14 +26,25 @@ def test_the_answer_s_sentences_have_the_numbers(results: Results) -> None:
     assert "0 of them hold, 1 only under a condition, and 1 not" in tutorials
 
 
+GROWING = [("init", "lowest", 64), ("init", "grows", 1)]
+GROWING += [("trained", "lowest", 2), ("trained", "grows", 0)]
+
+
 def test_the_answer_says_what_is_left_of_the_tutorials_explanations(results: Results) -> None:
     rates = {"init/padding/cell_path": -0.1367}
     gates = replace(CLAIMS[0], id=4, verdict="does not hold", measured=rates)
-    paths = [replace(CLAIMS[0], id=number, verdict="holds only if") for number in (7, 8)]
+    growing = {f"scaled/{w}/{name}": value for w, name, value in GROWING}
+    paths = [
+        replace(CLAIMS[0], id=number, verdict="holds only if", measured=growing)
+        for number in (7, 8)
+    ]
     *_, rate, ways, _ = answer(results, [gates, *paths])
-    assert rate.endswith("would leave 73.0% a step of padding; hidden paths carry the rest.")
-    assert ways.startswith("Through its output gates it explodes only with far larger weights")
-    assert "output gates" not in " ".join(answer(results, [gates, paths[0]]))
+    assert "would leave 73.0% of the gradient at a step of padding; hidden paths" in rate
+    assert ways.startswith("Through its output gates the LSTM explodes with weights 64 times")
+    holds = replace(gates, verdict="holds")
+    said = " ".join(answer(results, [holds, paths[0]]))
+    assert "output gates" not in said
+    assert "forget gates as the rate" not in said
 
 
 def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) -> None:
@@ -45,9 +56,10 @@ def test_gates_that_stay_as_they_were_are_not_called_opened(results: Results) ->
 def test_a_gradient_that_hardly_falls_is_not_said_to_vanish(results: Results) -> None:
     table = results.conditions.copy()
     lstm = (table["condition"] == "question") & (table["cell"] == "lstm")
-    table.loc[lstm, "log10_at_end"] = -0.8
-    said = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
-    assert not any("vanish" in line for line in said)
+    for end, vanishes in ((-0.8, False), (-30.0, True)):
+        table.loc[lstm, "log10_at_end"] = end
+        said = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
+        assert any("does vanish" in line for line in said) == vanishes
 
 
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:

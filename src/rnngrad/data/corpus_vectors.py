@@ -29,7 +29,9 @@ LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
 def corpus_vectors(
     tokens: np.ndarray, lengths: np.ndarray, words: int, dimensions: int
 ) -> np.ndarray:
-    """Train vectors on the (total,) int32 tokens, from 1 to ``words``, of (n,) comments.
+    """Train vectors on the tokens (total,) int32, from 1 to ``words``, of n comments.
+
+    ``lengths`` (n,) says how many tokens each comment has.
 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
@@ -71,7 +73,8 @@ def cooccurrences(tokens: np.ndarray, lengths: np.ndarray, words: int) -> csr_ar
     total = csr_array((words + 1, words + 1), dtype=np.float64)
     ends = np.append(0, np.cumsum(lengths))
     for first in range(0, len(lengths), AT_ONCE):
-        owners = np.repeat(np.arange(len(lengths[first:][:AT_ONCE])), lengths[first:][:AT_ONCE])
+        part = lengths[first : first + AT_ONCE]
+        owners = np.repeat(np.arange(len(part)), part)
         some = tokens[ends[first] : ends[first] + len(owners)]
         for distance in range(1, WINDOW + 1):
             together = owners[:-distance] == owners[distance:]

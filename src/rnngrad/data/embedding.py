@@ -41,7 +41,7 @@ def embed_sample(
         float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
     """
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
-    tokenized, vocabulary, sizes = tokenize_sample(sample, is_known)
+    tokenized, vocabulary, counted = tokenize_sample(sample, is_known)
     del sample  # the texts of a million comments are half of the memory
     if params.vectors == "corpus":
         source, tokens, lengths = "corpus", tokenized.tokens, tokenized.lengths
@@ -56,10 +56,10 @@ def embed_sample(
     has = (vectors != 0).any(axis=1)
     if not has.any():
         raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
-    card = sizes | {
+    card = counted | {
         # of all words of the sample: one that is not in the vocabulary has no vector either
-        "coverage_of_tokens": int(has[tokenized.tokens].sum()) / sizes["tokens"],
-        "coverage_of_types": int(has.sum()) / sizes["types"],
+        "coverage_of_tokens": int(has[tokenized.tokens].sum()) / counted["tokens"],
+        "coverage_of_types": int(has.sum()) / counted["types"],
         "dimensions": params.dimensions,
         "longest_comment": tokenized.max_length(),
         "mean_norm": float(np.linalg.norm(vectors, axis=1)[has].mean()),
@@ -74,7 +74,7 @@ def tokenize_sample(
     """Tokenise a sample; the tokens of known comments make the vocabulary.
 
     Returns:
-        The comments that have tokens; the vocabulary, numbered from 1; sizes for the card.
+        The comments that have tokens; the vocabulary, numbered from 1; counts for the card.
     """
     tokens, sizes, vocabulary, types = number(sample["text"].array, is_known)
     known, ends = tokens > 0, sizes.cumsum()

@@ -56,7 +56,7 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     places = np.concatenate(chosen)[order]
-    # a part after the other: what Python makes of a million texts takes a gigabyte
+    # in parts, since Python's copies of a million texts take a gigabyte
     drawn = comments["text"].iloc[places]
     parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
     fill = partial(with_filler, fraction=fraction, filler=params.filler)

@@ -246,10 +246,13 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
 def _unchanged(rnn: nn.RNNBase) -> Iterator[None]:
     """Put back what parametrized weights change when they are computed: buffers, random states."""
     before = [(buffer, buffer.clone()) for buffer in rnn.buffers()]
-    with torch.random.fork_rng(enabled=parametrize.is_parametrized(rnn)):
-        yield
-    for buffer, value in before:
-        buffer.copy_(value)
+    gpus = {p.device.index for p in rnn.parameters() if p.is_cuda}
+    try:
+        with torch.random.fork_rng(gpus, enabled=parametrize.is_parametrized(rnn)):
+            yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
@@ -75,8 +75,8 @@ def threads(
     """Share exact products among threads, with a bar on a terminal after three seconds."""
     bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
     # threads inherit a flush of denormal numbers, which would be in what autograd's float32 gives
-    unflushed: Any = {"initializer": torch.set_flush_denormal, "initargs": (False,)}
-    with exact_products() as count, ThreadPoolExecutor(count, **unflushed) as pool, bar:
+    unflushed = partial(ThreadPoolExecutor, initializer=torch.set_flush_denormal, initargs=(False,))
+    with exact_products() as count, unflushed(count) as pool, bar:
         yield pool, bar.update
 
 

@@ -131,10 +131,8 @@ def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, 
     for t, Y in enumerate(flat.jacobians(torch.from_numpy(V))):
         size, of_all = _sizes(Y[:, rows]), _sizes(Y)
         if (size < limits.tiny / limits.eps * of_all).any():
-            raise InputError(
-                f"at step {t + 1} the chosen state changes too little beside the others for "
-                'method="sketch"; use "exact"'
-            )
+            small = f"at step {t + 1} the state moves too little beside the others for a sketch"
+            raise InputError(f'{small}: use method="exact"')
         log10[:, t], error[:, t] = log10_norm_estimate((Y[:, rows] / size).numpy())
         log10[:, t] += exponent + size.log10().numpy()[:, 0, 0]
         exponent += of_all.log10().numpy()[:, 0, 0]

@@ -43,8 +43,8 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     ``curves`` are log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
     ``cell_path`` and ``hidden_path``, (B, T). A row per input (padding | words) that occurs:
 
-    steps: how many count; the first 100 of a comment's padding do so in below_largest_path.
-    total, cell_path, hidden_path: decades per step, the first 20 of a comment left out.
+    steps: how many there are, of padding without the first 100 of a comment.
+    total, cell_path, hidden_path: decades per step, without the first 20 of a comment.
     below_largest_path: by how many decades the total lies below both parts at the most.
     gate_std: deviation of a forget gate over a comment, the median over units and comments.
     tanh_factors: o tanh'(c) per step on the paths that make up the gradient, on one comment around
