@@ -1,7 +1,7 @@
 """Stage 7: verdicts, figures, tables and the page that a person reads.
 
-Writes reports/: report.html and explore.html (one file each, opens offline), report.md, answer.txt
-(a few sentences), claims.json, conditions.csv, metrics.json, curves.csv, plots/*.csv, figures/*.svg.
+Writes reports/: report.html and explore.html (one file each, opens offline), report.md, answer.txt,
+claims.json, conditions.csv, metrics.json, curves.csv, plots/*.csv, figures/*.svg.
 """
 
 import quiet  # noqa: F401  # isort: skip
