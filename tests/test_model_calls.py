@@ -240,6 +240,7 @@ def test_tensors_that_a_forward_changes_are_put_back():
             self.head = torch.jit.script(nn.Dropout())
             self.calls = torch.zeros(1)
             self.neighbours = torch.eye(3).to_sparse()  # nobody compares such tensors
+            self.small = torch.ones(2).to(torch.float8_e4m3fn)
             self.absent = torch.full((1,), torch.nan).expand(5)
 
         def forward(self, words: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     ]
     held = [v for own, _ in attributes for v in own.values() if isinstance(v, Tensor)]
     plain = [x for x in (*weights, *held) if x.layout == torch.strided and not x.is_nested]
-    tensors = [(x, x.detach().clone()) for x in {id(x): x for x in plain}.values() if not x.is_meta]
+    plain = [x for x in plain if not (x.is_meta or (x.is_floating_point() and x.itemsize < 2))]
+    tensors = [(x, x.detach().clone()) for x in {id(x): x for x in plain}.values()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
