@@ -14,7 +14,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.multiprocessing as mp
-from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+from tensorboardX.proto.event_pb2 import Event
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -102,33 +103,16 @@ def test_curves_are_those_of_gradient_reach_and_every_nth_epoch_counts():
         np.testing.assert_array_equal(callback.curves[name][4], expected)
 
 
-class Figures(Logger):
-    """It is like TensorBoard's: its experiment takes figures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[Any] = []
-        self.metrics: list[dict[str, float]] = []
-
-    @property
-    def name(self) -> str:
-        return "figures"
-
-    @property
-    def version(self) -> str:
-        return "1"
-
-    @property
-    def experiment(self) -> Any:
-        return self
-
-    def add_figure(self, tag: str, figure: Any, step: int) -> None:
-        self.taken.append((tag, figure, step))
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.metrics.append(metrics)
-
-    def log_hyperparams(self, *_: Any) -> None: ...
+def board(folder: str) -> list[tuple[str, int, Any]]:
+    """Read what TensorBoard shows: (tag, step, value), from records of length, CRC, event, CRC."""
+    (path,) = Path(folder).glob("events.*")
+    found, content = [], path.read_bytes()
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + size])
+        found += [(value.tag, event.step, value) for value in event.summary.value]
+        content = content[16 + size :]
+    return found
 
 
 def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
@@ -137,11 +121,11 @@ def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
     loggers = [
         CSVLogger(tmp_path),
         MLFlowLogger(tracking_uri=uri, artifact_location=store),
-        Figures(),
+        TensorBoardLogger(tmp_path),
     ]
     callback = rnngrad.GradientReach(loss=last_loss, budget=ALWAYS)
     trainer, _ = fit([callback], logger=loggers)
-    csv, mlflow, figures = loggers
+    csv, mlflow, tensorboard = loggers
     frame = pd.read_csv(Path(csv.log_dir) / "metrics.csv")
     rows = frame.dropna(subset="reach/lstm.1/decades_per_step")
     assert rows["reach/epochs_trained"].tolist() == [0, 1, 2, 3]
@@ -156,8 +140,13 @@ def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
     np.testing.assert_allclose([m.value for m in history], curves[:, 9])
     files = mlflow.experiment.list_artifacts(mlflow.run_id)
     assert [f.path for f in files] == ["gradient_reach.png"]
-    assert [(tag, step) for tag, _, step in figures.taken] == [("reach", trainer.global_step)]
-    assert sum("reach/lstm.0/horizon" in m for m in figures.metrics) == 4
+    shown = board(tensorboard.log_dir)
+    norms = [(n, v.simple_value) for tag, n, v in shown if tag == "reach/lstm.1/log10_norm_step_10"]
+    assert [step for step, _ in norms] == [0, 3, 6, 9]
+    np.testing.assert_allclose([value for _, value in norms], curves[:, 9], rtol=1e-6)
+    ((step, picture),) = [(step, value.image) for tag, step, value in shown if tag == "reach"]
+    assert step == trainer.global_step
+    assert picture.width > 300
 
 
 def test_the_heat_map_shows_steps_against_epochs():
