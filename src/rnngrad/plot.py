@@ -9,8 +9,7 @@ import html
 import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -38,17 +37,16 @@ OF_ANY = "|d state_t / d state_0|"
 class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
+    plot: Any
+
     def __repr__(self) -> str:
-        values = ((f.name, getattr(self, f.name)) for f in fields(cast("Any", self)))
-        known = ", ".join(f"{name}={_short(v)}" for name, v in values if v is not None)
+        known = ", ".join(f"{name}={_short(v)}" for name, v in vars(self).items() if v is not None)
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
         """Give the repr and, of curves, their medians over examples at some steps."""
-        if not hasattr(self, "to_frame"):
-            return repr(self)
-        frame = cast("Any", self).to_frame()
-        if frame["log10"].isna().all():
+        to_frame = getattr(self, "to_frame", None)
+        if to_frame is None or (frame := to_frame()).empty:
             return repr(self)
         table = frame.pivot_table("log10", "step", frame.columns[2], "median")
         some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
@@ -60,7 +58,7 @@ class Pictured:
 
         png = io.BytesIO()
         with plt.ioff():
-            figure = np.ravel(cast("Any", self).plot())[0].figure
+            figure = np.ravel(self.plot())[0].figure
             figure.savefig(png, format="png", dpi=100)
             plt.close(figure)
         picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
@@ -113,18 +111,17 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     if not shown or any(values is None for values in shown.values()):
         raise InputError("compare draws curves of a norm: hand over one result or more with one")
     names = {_name(result) for result in results.values()}
-    lines = zip(shown, shown.values(), _styles(shown), strict=True)
-    return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
+    return _draw(ax, shown, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
 
 
 def draw_curves(curves: Any, ax: Any = None) -> Any:
     """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
-    lines = [
-        ("all paths", _main(curves), STYLES[0]),
-        ("cell path: forget gates alone", curves.log10_cell_path, (INK, ":")),
-        ("hidden path: through h", curves.log10_hidden_path, STYLES[3]),
-    ]
-    return _draw(ax, lines, f"log10 of {_name(curves)}")
+    shown = {
+        "all paths": _main(curves),
+        "cell path: forget gates alone": curves.log10_cell_path,
+        "hidden path: through h": curves.log10_hidden_path,
+    }
+    return _draw(ax, shown, f"log10 of {_name(curves)}", [STYLES[0], (INK, ":"), STYLES[3]])
 
 
 def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
@@ -132,9 +129,9 @@ def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
     dtype = str(diagnosis.dtype).removeprefix("torch.")
     with np.errstate(divide="ignore"):
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
-    names = ("true norm", f"autograd, {dtype}: column sum", "the same, flushed to zero")
-    lines = zip(names, (diagnosis.log10_frobenius, naive, flushed), STYLES, strict=False)
-    ax, last = _draw(ax, lines, f"log10 of {_name(diagnosis)}"), ""
+    shown = {"true norm": diagnosis.log10_frobenius, f"autograd, {dtype}: column sum": naive}
+    shown["the same, flushed to zero"] = flushed
+    ax, last = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), ""
     for t, column in enumerate(diagnosis.verdict.T, start=1):
         names, counts = np.unique(column[column != ""], return_counts=True)
         verdict = str(names[counts.argmax()]) if len(names) else last
@@ -147,17 +144,16 @@ def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
 
 def draw_losses(curves: Any, ax: Any = None) -> Any:
     """Draw dL/dh and dL/dc at every step."""
-    lines = [("|dL/dh_t|", curves.log10_h, STYLES[0]), ("|dL/dc_t|", curves.log10_c, STYLES[1])]
-    return _draw(ax, lines, "log10 of the loss gradient")
+    shown = {"|dL/dh_t|": curves.log10_h, "|dL/dc_t|": curves.log10_c}
+    return _draw(ax, shown, "log10 of the loss gradient")
 
 
 def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    real = trajectory.real[..., None]
-    shown = (np.where(real, values, np.nan) for values in gates.values())
-    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in shown]
-    return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
+    shown = {n: np.where(trajectory.real[..., None], v, np.nan) for n, v in gates.items()}
+    rows = {n: np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for n, v in shown.items()}
+    return _draw(ax, rows, "activation")
 
 
 def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
@@ -166,8 +162,7 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
     Of several examples the medians are drawn.
     """
     if parts.reduce == "curve":
-        lines = zip(parts, parts.values(), _styles(parts), strict=True)
-        return _draw(ax, lines, "log10 of what step t adds")
+        return _draw(ax, parts, "log10 of what step t adds")
     ax, found = _axes(ax), parts[weight]
     if parts.reduce != "log10_norm":
         with np.errstate(divide="ignore"):
@@ -188,20 +183,17 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
 
     On given axes the states alone.
     """
-    layers, styles = list(reach.layers.values()), _styles(reach.layers)
-    with_loss = ax is None and layers[0].loss_gradients is not None
-    axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
-    for layer, (colour, _) in zip(layers, styles, strict=True):
-        if layer.curves.log10_cell_path is not None:
-            label = f"{layer.name}, forget gates alone"
-            _band(axes[0], layer.curves.log10_cell_path, label, (colour, ":"))
-    panels = {OF_ANY: [_main(v.curves) for v in layers]}
+    layers, styles = reach.layers.values(), _styles(reach.layers)
+    styles = [*((colour, ":") for colour, _ in styles), *styles]
+    paths = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
+    panels = {OF_ANY: paths | {v.name: _main(v.curves) for v in layers}}
+    with_loss = ax is None and all(v.loss_gradients is not None for v in layers)
     if with_loss:
-        panels["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers]
-        panels["what step t adds to dL/dW"] = [v.learned_at for v in layers]
-    for axis, (label, values) in zip(axes, panels.items(), strict=True):
-        lines = zip(reach.layers, values, styles, strict=True)
-        _draw(axis, lines, f"log10 of\n{label}").label_outer()
+        panels["|dL/dh_t|"] = {v.name: v.loss_gradients.log10_h for v in layers}
+        panels["what step t adds to dL/dW"] = {v.name: v.learned_at for v in layers}
+    axes = np.ravel(np.array(_axes(ax, len(panels)), dtype=object))
+    for axis, (label, shown) in zip(axes, panels.items(), strict=True):
+        _draw(axis, shown, f"log10 of\n{label}", styles[-len(shown) :]).label_outer()
     return axes if with_loss else axes[0]
 
 
@@ -249,10 +241,12 @@ def _main(result: Any) -> Any:
     return next((v for name in names if (v := getattr(result, name, None)) is not None), None)
 
 
-def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
-    """Draw lines with their bands and, where one comes near it, the end of float32."""
+def _draw(
+    ax: Any, curves: Mapping[str, Any], label: str, styles: Sequence[Style] | None = None
+) -> Any:
+    """Draw curves with their bands and, where one comes near it, the end of float32."""
     ax = _axes(ax)
-    for name, values, style in lines:
+    for (name, values), style in zip(curves.items(), styles or _styles(curves), strict=True):
         if values is not None:
             _band(ax, values, name, style)
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
