@@ -6,7 +6,7 @@ During the pass their forwards are replaced by the same ones layer by layer, in 
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,35 +119,30 @@ def record(
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Set eval mode; put attributes, modes, tensors and random states back."""
-    modules, weights = list(model.modules()), [*model.parameters(), *model.buffers()]
-    if any(map(is_lazy, weights)):
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(map(is_lazy, tensors)):
         raise InputError("the model has lazy modules: run it once before")
-    modes = [(m, m.training) for m in modules]
-    # TorchScript keeps the buffers of its modules, and their modes, to itself
-    attributes = [
-        (d, d.copy()) for m in modules for d in (vars(m), m._buffers) if isinstance(d, dict)
-    ]
-    held = [v for own, _ in attributes for v in own.values() if isinstance(v, Tensor)]
-    tensors = [(x, x.detach().clone()) for x in {id(x): x for x in (*weights, *held)}.values()]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=sorted(gpus)):
-            for module in modules:
-                module.training = False
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for module, mode in modes:
-            module.training = mode
-        for mapping, old in attributes:
-            mapping.clear()
-            mapping.update(old)
-        for tensor, value in tensors:
-            with suppress(RuntimeError):  # sparse, nested and meta tensors cannot be compared
-                if not torch.isclose(tensor, value, 0, 0, equal_nan=True).all():
-                    tensor.detach().copy_(value)
+    with ExitStack() as back, torch.random.fork_rng(devices=sorted(gpus)):
+        back.callback(random.setstate, random.getstate())
+        back.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        for module in model.modules():
+            for own in (vars(module), module._buffers):
+                if isinstance(own, dict):  # TorchScript's buffers, and modes, are in no dict
+                    tensors += [value for value in own.values() if isinstance(value, Tensor)]
+                    back.callback(own.update, own.copy())
+                    back.callback(own.clear)
+            back.callback(setattr, module, "training", module.training)
+            module.training = False
+        for tensor in tensors:
+            back.callback(_put_back, tensor, tensor.detach().clone())
+        yield
+
+
+def _put_back(tensor: Tensor, value: Tensor) -> None:
+    with suppress(RuntimeError):  # sparse, nested and meta tensors cannot be compared
+        if not torch.isclose(tensor, value, 0, 0, equal_nan=True).all():
+            tensor.detach().copy_(value)
 
 
 def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]:
@@ -228,15 +223,13 @@ def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
-    backward = torch.autograd.grad
-    found = backward(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
+    found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
     if all(gradient is None for gradient in found):
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
             "stopped on the way, by detach() or torch.no_grad()"
         )
-    pairs = zip(nodes, found, strict=True)
-    return {x: torch.zeros_like(x) if g is None else g for x, g in pairs}
+    return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
 
 
 def given(states: States) -> Any:
