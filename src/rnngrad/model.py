@@ -55,8 +55,7 @@ class LayerReach(Pictured):
     def learned_at(self) -> np.ndarray:
         """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
         parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
-        with np.errstate(invalid="ignore"):  # NaN beyond an example's length
-            return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
+        return torch.from_numpy(parts).logsumexp(dim=0).numpy() / 2 / np.log(10)
 
     @property
     def learns_back(self) -> np.ndarray:
@@ -169,8 +168,9 @@ def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
         if gradients:
             sent = torch.cat([gradients[h] for h in layer.outputs], dim=1)
-            final = [(torch.zeros_like(c), gradients[c]) for c in layer.cells[-1:]]
-            loss: Any = asked | {"final_state_gradient": final[0] if final else None}
+            c = layer.cells[-1] if layer.cells else None
+            final = None if c is None else (torch.zeros_like(c), gradients[c])
+            loss: Any = asked | {"final_state_gradient": final}
             losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
             parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
     except InputError as error:

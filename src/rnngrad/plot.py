@@ -15,7 +15,6 @@ import numpy as np
 
 from rnngrad.errors import InputError
 
-Array = np.ndarray
 Style = tuple[str, Any]  # colour and dashes
 
 INK, GRID = "#24292f", "#d8dce0"
@@ -73,7 +72,7 @@ def _short(value: Any) -> str:
     return repr(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
-def span(values: Array, digits: str, form: str = "{}", absent: str = "") -> str:
+def span(values: np.ndarray, digits: str, form: str = "{}", absent: str = "") -> str:
     """Write the smallest and the largest number, and how many examples have none (NaN)."""
     known = values[~np.isnan(values)]
     if not len(known):
@@ -183,25 +182,28 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
 
     On given axes the states alone.
     """
-    layers, styles = reach.layers.values(), _styles(reach.layers)
+    layers, styles = list(reach.layers.values()), _styles(reach.layers)
+    with_loss = ax is None and layers[0].loss_gradients is not None
+    axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
+    states = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
+    states |= {v.name: _main(v.curves) for v in layers}
     styles = [*((colour, ":") for colour, _ in styles), *styles]
-    paths = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
-    panels = {OF_ANY: paths | {v.name: _main(v.curves) for v in layers}}
-    with_loss = ax is None and all(v.loss_gradients is not None for v in layers)
-    if with_loss:
-        panels["|dL/dh_t|"] = {v.name: v.loss_gradients.log10_h for v in layers}
-        panels["what step t adds to dL/dW"] = {v.name: v.learned_at for v in layers}
-    axes = np.ravel(np.array(_axes(ax, len(panels)), dtype=object))
-    for axis, (label, shown) in zip(axes, panels.items(), strict=True):
-        _draw(axis, shown, f"log10 of\n{label}", styles[-len(shown) :]).label_outer()
-    return axes if with_loss else axes[0]
+    _draw(axes[0], states, f"log10 of\n{OF_ANY}", styles).label_outer()
+    if not with_loss:
+        return axes[0]
+    losses = {v.name: v.loss_gradients.log10_h for v in layers}
+    weights = {v.name: v.learned_at for v in layers}
+    _draw(axes[1], losses, "log10 of\n|dL/dh_t|").label_outer()
+    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW").label_outer()
+    return axes
 
 
-def draw_epochs(curves: Mapping[str, Mapping[int, Array]]) -> Any:
-    """Draw per layer a heat map of log10 norms (T,) by epoch, step against epoch, as a Figure."""
+def draw_epochs(callback: Any) -> Any:
+    """Draw the heat map, step against epoch, of each layer as a matplotlib Figure."""
     import pandas as pd
     from matplotlib.figure import Figure
 
+    curves = callback.curves
     figure = Figure((WIDTH, 0.4 + 0.8 * HEIGHT * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
     for ax, (name, by_epoch) in zip(axes, curves.items(), strict=True):
@@ -241,9 +243,7 @@ def _main(result: Any) -> Any:
     return next((v for name in names if (v := getattr(result, name, None)) is not None), None)
 
 
-def _draw(
-    ax: Any, curves: Mapping[str, Any], label: str, styles: Sequence[Style] | None = None
-) -> Any:
+def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
     """Draw curves with their bands and, where one comes near it, the end of float32."""
     ax = _axes(ax)
     for (name, values), style in zip(curves.items(), styles or _styles(curves), strict=True):
@@ -261,7 +261,7 @@ def _draw(
     return ax
 
 
-def _band(ax: Any, values: Array, label: str, style: Style) -> None:
+def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     if not len(steps):
