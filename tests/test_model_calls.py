@@ -245,6 +245,7 @@ def test_tensors_that_a_forward_changes_are_put_back():
 
         def forward(self, words: Tensor) -> Tensor:
             self.calls += 1
+            self.small.zero_()
             return self.head(self.lstm(self.embedding(words))[0])
 
     model = Changes()
@@ -252,6 +253,7 @@ def test_tensors_that_a_forward_changes_are_put_back():
     rnngrad.gradient_reach(model, torch.arange(8)[None])
     assert torch.equal(model.embedding.weight, before)
     assert not model.calls
+    assert model.small.float().all()
     assert model.training
     assert model.head.training
 

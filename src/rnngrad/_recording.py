@@ -6,7 +6,7 @@ During the pass their forwards are replaced by the same ones layer by layer, in 
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
@@ -28,58 +29,59 @@ _one_at_a_time = threading.RLock()  # much of what is put aside belongs to the p
 
 @dataclass(eq=False)
 class Layer:
-    """Keep what a layer read and returned in calls that go on from one another.
+    """Keep what one direction of a layer read and returned in calls that go on from one another.
 
-    module: of one layer, with all directions. start, end: (directions, b, units) each.
-    outputs (b, t, units), cells (directions, b, units): as all but its own next call see them.
+    run: the calls' name. tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone;
+    W_hr is part of its weight_hh. Steps are in the order in which it reads. start, end: (1, b,
+    units) each. outputs (b, t, units), cells (1, b, units): as all but its own next call see them.
     """
 
-    module: Any
+    run: str
+    name: str
+    tail: str
+    module: nn.RNNBase
+    W_hr: Tensor | None
     start: States
     end: States
+    returned: States = ()  # by the last call
+    lengths: Any = 0
     read: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     cells: list[Tensor] = field(default_factory=list)
 
-    def advance(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
-        """Go on through x (b, t, d); give the output, and h and c at the end."""
+    def advance(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Go on through x (b, t, d) and give the output."""
+        x = self._turned(x, lengths)
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
         output = pad_packed_sequence(output, batch_first=True)[0].requires_grad_()
         # copies, since what comes back through the next call counts as the layer's own
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
+        self.lengths = self.lengths + lengths
         self.read.append(x.detach())
         self.outputs.append(output)
         self.cells += cells
-        forward, *backward = output.chunk(len(self.start[0]), dim=2)
-        last = [forward[range(len(x)), lengths - 1], *(h[:, 0] for h in backward)]
-        return output, (torch.stack(last), *cells)
+        if self.W_hr is not None:
+            output = output @ self.W_hr.T
+        self.returned = (output[None, range(len(x)), lengths - 1], *cells)
+        return self._turned(output, lengths)
 
-
-@dataclass(eq=False)
-class Run:
-    """Keep the calls of a module that go on from one another."""
-
-    name: str
-    owner: nn.RNNBase
-    layers: list[Layer]
-    lengths: Any = 0
-    returned: States = ()  # by the last call
-
-    def ends_in(self, state: Any) -> bool:
-        """Tell whether it is the state after the last call, and nobody has written to it."""
-        pairs = zip(states_of(state), self.returned, strict=False)
-        return bool(self.returned) and all(s is end and end._version == 0 for s, end in pairs)
+    def _turned(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Turn the steps of (b, t, d) into the order in which the direction reads, or back."""
+        t = torch.arange(x.shape[1], device="cpu")
+        back = lengths[:, None] - 1 - t
+        order = torch.where(back >= 0, back, t)[:, :, None]
+        return x.take_along_dim(order, dim=1) if self.tail.endswith("_reverse") else x
 
 
 def record(
     model: Any, inputs: tuple[Any, ...], options: Any, loss: Any
-) -> tuple[list[Run], dict[Tensor, Tensor]]:
-    """Run the model once; give its runs and the loss's gradients by outputs and cells of layers."""
+) -> tuple[list[Layer], dict[Tensor, Tensor]]:
+    """Run the model once; give its layers and the loss's gradients by their outputs and cells."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    device, runs = None, list[Run]()
+    device, layers = None, list[Layer]()
     while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
         # the threads of several devices would mix their calls
         device = (getattr(model, "device_ids", None) or [device])[0]
@@ -87,11 +89,12 @@ def record(
 
     def usable(x: Tensor) -> Tensor:
         x = x.clone() if x.is_inference() else x  # which autograd refuses
-        return x if device is None else x.to(device)
+        return x.to(device=device)
 
     with (
         _one_at_a_time,
         _left_as_it_was(model),
+        parametrize.cached(),
         torch.inference_mode(False),
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
@@ -104,61 +107,56 @@ def record(
             )
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
-            vars(module)["forward"] = _recorded(name or type(module).__name__.lower(), module, runs)
+            name = name or type(module).__name__.lower()
+            vars(module)["forward"] = _recorded(name, module, layers)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
-        if not runs:
+        if not layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
-        return runs, {} if loss is None else _gradients(runs, loss(output))
+        return layers, {} if loss is None else _gradients(layers, loss(output))
 
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Set eval mode; put attributes, modes, tensors and random states back."""
-    modules, weights = list(model.modules()), [*model.parameters(), *model.buffers()]
-    if any(map(is_lazy, weights)):
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(map(is_lazy, tensors)):
         raise InputError("the model has lazy modules: run it once before")
-    modes = [(m, m.training) for m in modules]
-    # TorchScript keeps the buffers of its modules, and their modes, to itself
-    attributes = [
-        (d, d.copy()) for m in modules for d in (vars(m), m._buffers) if isinstance(d, dict)
-    ]
-    held = [v for own, _ in attributes for v in own.values() if isinstance(v, Tensor)]
-    plain = [x for x in (*weights, *held) if x.layout == torch.strided and not x.is_nested]
-    plain = [x for x in plain if not (x.is_meta or (x.is_floating_point() and x.itemsize < 2))]
-    tensors = [(x, x.detach().clone()) for x in {id(x): x for x in plain}.values()]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=sorted(gpus)):
-            for module in modules:
-                module.training = False
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for module, mode in modes:
-            module.training = mode
-        for mapping, old in attributes:
-            mapping.clear()
-            mapping.update(old)
-        for tensor, value in tensors:
-            if not torch.equal(tensor.nan_to_num(), value.nan_to_num()):
-                tensor.detach().copy_(value)
+    with ExitStack() as back, torch.random.fork_rng(devices=sorted(gpus)):
+        back.callback(random.setstate, random.getstate())
+        back.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        for module in model.modules():
+            for own in (vars(module), module._buffers):
+                if isinstance(own, dict):  # TorchScript's buffers, and modes, are in no dict
+                    tensors += [value for value in own.values() if isinstance(value, Tensor)]
+                    back.callback(own.update, own.copy())
+                    back.callback(own.clear)
+            back.callback(setattr, module, "training", module.training)
+            module.training = False
+        for tensor in tensors:
+            back.callback(_put_back, tensor, tensor.detach().clone())
+        yield
 
 
-def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
+def _put_back(tensor: Tensor, value: Tensor) -> None:
+    with suppress(RuntimeError):  # sparse, nested and meta tensors cannot be compared
+        if not torch.isclose(tensor, value, 0, 0, equal_nan=True).all():
+            tensor.detach().copy_(value)
+
+
+def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
-    plain = type(module).forward in [kind.forward for kind in KINDS]
-    plain = plain and "forward" not in vars(module)
+    own = "forward" in vars(module) or type(module).forward not in [k.forward for k in KINDS]
+    ways, ended, titles = 1 + module.bidirectional, dict[States, list[Layer]](), list[str]()
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
-        if not plain or (module.training and module.dropout):
+        if own or (module.training and module.dropout):
             raise InputError(
                 f"{name}: {type(module).__name__} has a forward of its own, or drops out in eval "
                 "mode; write it as a step and use rnngrad.jacobian_curves_of_step"
             )
-        packed, calls = isinstance(input, PackedSequence), [r for r in runs if r.owner is module]
+        packed = isinstance(input, PackedSequence)
         flat = not packed and input.dim() == 2
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
@@ -167,69 +165,71 @@ def _recorded(name: str, module: Any, runs: list[Run]) -> Callable[..., Any]:
             lengths = torch.full((len(x),), x.shape[1], device="cpu")
             if not all(x.shape[:2]):
                 raise InputError(f"{name} reads no example or no step: {tuple(input.shape)}")
-        run = next((run for run in calls if not packed and run.ends_in(hx)), None)
-        if run is None:
-            title = f"{name} (call {len(calls) + 1})" if calls else name
-            run = Run(title, module, _layers(module, hx, len(x)))
-            runs.append(run)
-        run.lengths, x, ends = run.lengths + lengths, _wide(x), []
-        for layer in run.layers:
-            x, end = layer.advance(x, lengths)
-            ends.append(end)
+        run = None if packed else ended.pop(states_of(hx), None)
+        if run is None or any(state._version for state in states_of(hx)):  # it was written to
+            titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
+            run = _layers(titles[-1], module, hx, len(x))
+            layers.extend(run)
+        x = _wide(x)
+        for n in range(0, len(run), ways):
+            x = torch.cat([layer.advance(x, lengths) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
-        states = tuple(torch.cat(parts).to(**like) for parts in zip(*ends, strict=True))
+        ends = zip(*(layer.returned for layer in run), strict=True)
+        states = tuple(torch.cat(parts).to(**like) for parts in ends)
         if packed:
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], lengths[order], batch_first=True).data
             return input._replace(data=data.to(**like)), given(states)
         output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
         states = tuple(s[:, 0] for s in states) if flat else states
-        run.returned = () if module.bidirectional else states
+        if not module.bidirectional:
+            ended[states] = run
         return output, given(states)
 
     return forward
 
 
-def _layers(module: Any, state: Any, batch: int) -> list[Layer]:
-    """Make each a module of its own, with the weights that count now."""
-    ways = 1 + module.bidirectional
+def _layers(run: str, module: Any, state: Any, batch: int) -> list[Layer]:
+    """Make each direction of each layer a module of its own, with the weights that count now."""
     if state is None:
         sizes = (module.proj_size or module.hidden_size, module.hidden_size)
-        rows = ways * module.num_layers
-        state = [torch.zeros(rows, batch, n, device="cpu") for n in sizes]
+        state = [torch.zeros(len(module._all_weights), batch, n, device="cpu") for n in sizes]
         state = state[: 1 + isinstance(module, nn.LSTM)]
     # not detached: what a loss sends through them belongs to whatever made them
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
-    layers = []
-    for n in range(module.num_layers):
-        names = [w for way in module._all_weights[ways * n : ways * (n + 1)] for w in way]
-        own = {w.replace(f"_l{n}", "_l0"): getattr(module, w) for w in names}
-        start = tuple(s[ways * n : ways * (n + 1)] for s in states)
-        layers.append(Layer(like(module, own), start, start))
+    kind, layers = module.mode.removeprefix("RNN_").lower(), []
+    for row, names in enumerate(module._all_weights):
+        n, way = divmod(row, 1 + module.bidirectional)
+        name = run + (f".{n}" if module.num_layers > 1 else "")
+        name += (".forward", ".backward")[way] if module.bidirectional else ""
+        tail = names[0].removeprefix("weight_ih")
+        own = {w.replace(tail, "_l0"): _wide(getattr(module, w).detach()) for w in names}
+        h, *c = (s[[row]] for s in states)
+        W_hr = own.pop("weight_hr_l0", None)
+        if W_hr is not None:
+            own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
+            given_h, h = h, h @ torch.linalg.pinv(W_hr).T  # the smallest that W_hr turns into it
+            if given_h.isfinite().all() and not torch.allclose(h @ W_hr.T, given_h):
+                raise InputError(
+                    f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
+                )
+        alone = module_of(own, kind, name).requires_grad_(False).eval()
+        layers.append(Layer(run, name, tail, alone, W_hr, (h, *c), (h, *c)))
     return layers
 
 
-def like(module: Any, weights: dict[str, Tensor]) -> nn.RNNBase:
-    """Make a frozen float64 module of torch's own class and of one layer, with these weights."""
-    wide = {n: w.detach().to("cpu", torch.float64, copy=True) for n, w in weights.items()}
-    made = module_of(wide, module.mode.removeprefix("RNN_").lower(), type(module).__name__)
-    return made.requires_grad_(False).eval()
-
-
-def _gradients(runs: list[Run], loss: Any) -> dict[Tensor, Tensor]:
+def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
     """Give the loss's gradients by the outputs and cells of all layers."""
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
-    nodes = [x for run in runs for layer in run.layers for x in (*layer.outputs, *layer.cells)]
-    backward = torch.autograd.grad
-    found = backward(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
+    nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
+    found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
     if all(gradient is None for gradient in found):
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
             "stopped on the way, by detach() or torch.no_grad()"
         )
-    pairs = zip(nodes, found, strict=True)
-    return {x: torch.zeros_like(x) if g is None else g for x, g in pairs}
+    return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
 
 
 def given(states: States) -> Any:

@@ -55,6 +55,8 @@ class GradientReach(Callback):
         >>> trainer = pl.Trainer(callbacks=[rnngrad.GradientReach(every_n_epochs=2)], logger=False)
     """
 
+    plot = draw_epochs
+
     def __init__(
         self, every_n_epochs: int = 1, batch: Any = None, loss: Any = None, budget: float = 0.05
     ) -> None:
@@ -65,10 +67,6 @@ class GradientReach(Callback):
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
         self._begun = self._spent = 0.0
-
-    def plot(self) -> Any:
-        """Draw the heat map as a matplotlib Figure."""
-        return draw_epochs(self.curves)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._inputs = None

@@ -1,6 +1,6 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import Run, given, like, record
+from rnngrad._recording import Layer, given, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
@@ -56,8 +55,7 @@ class LayerReach(Pictured):
     def learned_at(self) -> np.ndarray:
         """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
         parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
-        with np.errstate(invalid="ignore"):  # NaN beyond an example's length
-            return np.logaddexp.reduce(parts, axis=0) / 2 / np.log(10)
+        return torch.from_numpy(parts).logsumexp(dim=0).numpy() / 2 / np.log(10)
 
     @property
     def learns_back(self) -> np.ndarray:
@@ -150,54 +148,32 @@ def gradient_reach(
         >>> reach.layers["lstm.0"].loss_gradients.log10_c.shape
         (2, 5)
     """
-    with parametrize.cached():
-        runs, gradients = record(model, inputs, kwargs, loss)
-    layers = [(run, n) for run in runs for n in range(len(run.layers))]
+    layers, gradients = record(model, inputs, kwargs, loss)
     progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        reaches = [reach for layer in progress for reach in _reaches(*layer, gradients)]
+        reaches = {layer.name: _reach(layer, gradients) for layer in progress}
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
-    title += f"{len(runs[0].lengths)} example(s)"
-    return ModelReach(title, {reach.name: reach for reach in reaches})
+    return ModelReach(f"{title}{len(layers[0].lengths)} example(s)", reaches)
 
 
-def _reaches(run: Run, n: int, gradients: dict[Tensor, Tensor]) -> Iterator[LayerReach]:
-    """Ask the probe about each direction of a layer."""
-    layer, x = run.layers[n], torch.cat(run.layers[n].read, dim=1)
-    ways, weights = len(layer.start[0]), layer.module.state_dict()
+def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
+    """Ask the probe about one direction of a layer."""
     if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
-        raise InputError(f"the loss looks at c between two calls of {run.name}: use h alone there")
-    for way in range(ways):
-        name = run.name + (f".{n}" if len(run.layers) > 1 else "")
-        name += (".forward", ".backward")[way] if ways == 2 else ""
-        tail, losses, parts, sent = ("_l0", "_l0_reverse")[way], None, {}, None
-        own = {w.replace(tail, "_l0"): v for w, v in weights.items() if w.endswith(tail)}
-        h, *c = (s[[way]] for s in layer.start)
-        W_hr = own.pop("weight_hr_l0", torch.eye(h.shape[2], dtype=h.dtype))
-        own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
-        whole = h @ torch.linalg.pinv(W_hr).T  # the smallest h that W_hr turns into the given one
-        if h.isfinite().all() and not torch.allclose(whole @ W_hr.T, h):
-            raise InputError(f"{name}: weight_hr lacks rank: no state makes the given h_0 of it")
-        asked: Any = {"initial_state": given((whole, *c))}
-        asked |= {"lengths": run.lengths, "inputs": _turned(x, run.lengths, way)}
-        asked["module"], state = like(layer.module, own), "c" if c else "h"
-        try:
-            diagnosis = probe.diagnose(**asked, state=state)
-            if gradients:
-                output = torch.cat([gradients[h] for h in layer.outputs], dim=1)
-                sent = _turned(output.chunk(ways, dim=2)[way], run.lengths, way) @ W_hr
-                final = (0 * c[0], gradients[layer.cells[-1]][[way]]) if c else None
-                loss: Any = asked | {"final_state_gradient": final}
-                losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
-                parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
-        parts = {w.replace("_l0", tail.replace("0", str(n))): v for w, v in parts.items()}
-        yield LayerReach(name, diagnosis, losses, parts, sent, **asked)
-
-
-def _turned(x: Tensor, lengths: Tensor, way: int) -> Tensor:
-    """Turn (b, t, ...) into the order in which the direction reads."""
-    t = torch.arange(x.shape[1])
-    back = lengths[:, None] - 1 - t
-    return x[torch.arange(len(x))[:, None], torch.where(back >= 0, back, t)] if way else x
+        raise InputError(f"the loss looks at c between two calls of {layer.run}: use h alone there")
+    asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
+    asked["initial_state"] = given(tuple(s.detach() for s in layer.start))
+    asked["lengths"] = layer.lengths
+    losses, parts, sent = None, {}, None
+    try:
+        diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
+        if gradients:
+            sent = torch.cat([gradients[h] for h in layer.outputs], dim=1)
+            c = layer.cells[-1] if layer.cells else None
+            final = None if c is None else (torch.zeros_like(c), gradients[c])
+            loss: Any = asked | {"final_state_gradient": final}
+            losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
+            parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
+    except InputError as error:
+        raise InputError(f"{layer.name}: {error}") from error
+    parts = {w.replace("_l0", layer.tail): curve for w, curve in parts.items()}
+    return LayerReach(layer.name, diagnosis, losses, parts, sent, **asked)

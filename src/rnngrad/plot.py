@@ -9,14 +9,12 @@ import html
 import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from rnngrad.errors import InputError
 
-Array = np.ndarray
 Style = tuple[str, Any]  # colour and dashes
 
 INK, GRID = "#24292f", "#d8dce0"
@@ -38,17 +36,16 @@ OF_ANY = "|d state_t / d state_0|"
 class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
+    plot: Any
+
     def __repr__(self) -> str:
-        values = ((f.name, getattr(self, f.name)) for f in fields(cast("Any", self)))
-        known = ", ".join(f"{name}={_short(v)}" for name, v in values if v is not None)
+        known = ", ".join(f"{name}={_short(v)}" for name, v in vars(self).items() if v is not None)
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
         """Give the repr and, of curves, their medians over examples at some steps."""
-        if not hasattr(self, "to_frame"):
-            return repr(self)
-        frame = cast("Any", self).to_frame()
-        if frame["log10"].isna().all():
+        to_frame = getattr(self, "to_frame", None)
+        if to_frame is None or (frame := to_frame()).empty:
             return repr(self)
         table = frame.pivot_table("log10", "step", frame.columns[2], "median")
         some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
@@ -60,7 +57,7 @@ class Pictured:
 
         png = io.BytesIO()
         with plt.ioff():
-            figure = np.ravel(cast("Any", self).plot())[0].figure
+            figure = np.ravel(self.plot())[0].figure
             figure.savefig(png, format="png", dpi=100)
             plt.close(figure)
         picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
@@ -75,7 +72,7 @@ def _short(value: Any) -> str:
     return repr(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
-def span(values: Array, digits: str, form: str = "{}", absent: str = "") -> str:
+def span(values: np.ndarray, digits: str, form: str = "{}", absent: str = "") -> str:
     """Write the smallest and the largest number, and how many examples have none (NaN)."""
     known = values[~np.isnan(values)]
     if not len(known):
@@ -113,18 +110,17 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     if not shown or any(values is None for values in shown.values()):
         raise InputError("compare draws curves of a norm: hand over one result or more with one")
     names = {_name(result) for result in results.values()}
-    lines = zip(shown, shown.values(), _styles(shown), strict=True)
-    return _draw(ax, lines, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
+    return _draw(ax, shown, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
 
 
 def draw_curves(curves: Any, ax: Any = None) -> Any:
     """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
-    lines = [
-        ("all paths", _main(curves), STYLES[0]),
-        ("cell path: forget gates alone", curves.log10_cell_path, (INK, ":")),
-        ("hidden path: through h", curves.log10_hidden_path, STYLES[3]),
-    ]
-    return _draw(ax, lines, f"log10 of {_name(curves)}")
+    shown = {
+        "all paths": _main(curves),
+        "cell path: forget gates alone": curves.log10_cell_path,
+        "hidden path: through h": curves.log10_hidden_path,
+    }
+    return _draw(ax, shown, f"log10 of {_name(curves)}", [STYLES[0], (INK, ":"), STYLES[3]])
 
 
 def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
@@ -132,9 +128,9 @@ def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
     dtype = str(diagnosis.dtype).removeprefix("torch.")
     with np.errstate(divide="ignore"):
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
-    names = ("true norm", f"autograd, {dtype}: column sum", "the same, flushed to zero")
-    lines = zip(names, (diagnosis.log10_frobenius, naive, flushed), STYLES, strict=False)
-    ax, last = _draw(ax, lines, f"log10 of {_name(diagnosis)}"), ""
+    shown = {"true norm": diagnosis.log10_frobenius, f"autograd, {dtype}: column sum": naive}
+    shown["the same, flushed to zero"] = flushed
+    ax, last = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), ""
     for t, column in enumerate(diagnosis.verdict.T, start=1):
         names, counts = np.unique(column[column != ""], return_counts=True)
         verdict = str(names[counts.argmax()]) if len(names) else last
@@ -147,17 +143,16 @@ def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
 
 def draw_losses(curves: Any, ax: Any = None) -> Any:
     """Draw dL/dh and dL/dc at every step."""
-    lines = [("|dL/dh_t|", curves.log10_h, STYLES[0]), ("|dL/dc_t|", curves.log10_c, STYLES[1])]
-    return _draw(ax, lines, "log10 of the loss gradient")
+    shown = {"|dL/dh_t|": curves.log10_h, "|dL/dc_t|": curves.log10_c}
+    return _draw(ax, shown, "log10 of the loss gradient")
 
 
 def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    real = trajectory.real[..., None]
-    shown = (np.where(real, values, np.nan) for values in gates.values())
-    rows = [np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for v in shown]
-    return _draw(ax, zip(gates, rows, STYLES, strict=False), "activation")
+    shown = {n: np.where(trajectory.real[..., None], v, np.nan) for n, v in gates.items()}
+    rows = {n: np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for n, v in shown.items()}
+    return _draw(ax, rows, "activation")
 
 
 def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
@@ -166,8 +161,7 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
     Of several examples the medians are drawn.
     """
     if parts.reduce == "curve":
-        lines = zip(parts, parts.values(), _styles(parts), strict=True)
-        return _draw(ax, lines, "log10 of what step t adds")
+        return _draw(ax, parts, "log10 of what step t adds")
     ax, found = _axes(ax), parts[weight]
     if parts.reduce != "log10_norm":
         with np.errstate(divide="ignore"):
@@ -191,25 +185,25 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
     layers, styles = list(reach.layers.values()), _styles(reach.layers)
     with_loss = ax is None and layers[0].loss_gradients is not None
     axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
-    for layer, (colour, _) in zip(layers, styles, strict=True):
-        if layer.curves.log10_cell_path is not None:
-            label = f"{layer.name}, forget gates alone"
-            _band(axes[0], layer.curves.log10_cell_path, label, (colour, ":"))
-    panels = {OF_ANY: [_main(v.curves) for v in layers]}
-    if with_loss:
-        panels["|dL/dh_t|"] = [v.loss_gradients.log10_h for v in layers]
-        panels["what step t adds to dL/dW"] = [v.learned_at for v in layers]
-    for axis, (label, values) in zip(axes, panels.items(), strict=True):
-        lines = zip(reach.layers, values, styles, strict=True)
-        _draw(axis, lines, f"log10 of\n{label}").label_outer()
-    return axes if with_loss else axes[0]
+    states = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
+    states |= {v.name: _main(v.curves) for v in layers}
+    styles = [*((colour, ":") for colour, _ in styles), *styles]
+    _draw(axes[0], states, f"log10 of\n{OF_ANY}", styles).label_outer()
+    if not with_loss:
+        return axes[0]
+    losses = {v.name: v.loss_gradients.log10_h for v in layers}
+    weights = {v.name: v.learned_at for v in layers}
+    _draw(axes[1], losses, "log10 of\n|dL/dh_t|").label_outer()
+    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW").label_outer()
+    return axes
 
 
-def draw_epochs(curves: Mapping[str, Mapping[int, Array]]) -> Any:
-    """Draw per layer a heat map of log10 norms (T,) by epoch, step against epoch, as a Figure."""
+def draw_epochs(callback: Any) -> Any:
+    """Draw the heat map, step against epoch, of each layer as a matplotlib Figure."""
     import pandas as pd
     from matplotlib.figure import Figure
 
+    curves = callback.curves
     figure = Figure((WIDTH, 0.4 + 0.8 * HEIGHT * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
     for ax, (name, by_epoch) in zip(axes, curves.items(), strict=True):
@@ -249,10 +243,10 @@ def _main(result: Any) -> Any:
     return next((v for name in names if (v := getattr(result, name, None)) is not None), None)
 
 
-def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
-    """Draw lines with their bands and, where one comes near it, the end of float32."""
+def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
+    """Draw curves with their bands and, where one comes near it, the end of float32."""
     ax = _axes(ax)
-    for name, values, style in lines:
+    for (name, values), style in zip(curves.items(), styles or _styles(curves), strict=True):
         if values is not None:
             _band(ax, values, name, style)
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
@@ -267,7 +261,7 @@ def _draw(ax: Any, lines: Iterable[tuple[str, Any, Style]], label: str) -> Any:
     return ax
 
 
-def _band(ax: Any, values: Array, label: str, style: Style) -> None:
+def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     if not len(steps):
