@@ -75,9 +75,8 @@ def curve_table(results: Results) -> pd.DataFrame:
 def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     """Count the seeds of each condition and cell, by the condition's weights."""
     numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
-    setting = results.params.conditions.setting_of
-    initial = [setting(condition).weights == "initial" for condition, _ in numbers.index]
-    weights = np.where(initial, "untrained", "trained")
+    settings = map(results.params.conditions.setting_of, numbers.index.get_level_values(0))
+    weights = ["untrained" if own.weights == "initial" else "trained" for own in settings]
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
