@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -113,10 +112,12 @@ def conditions(results: Results) -> Figure | None:
             axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
         style.draw_limits(axis)
         axis.set_title(PANELS[name])
-    setp(axes.flat[len(panels) :], visible=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
-    setp(axes[-1], xlabel="step t", xlim=(0, None))
+    for axis in axes[-1]:
+        axis.set(xlabel="step t", xlim=(0, None))
     handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
     return figure
@@ -269,8 +270,10 @@ def triangle(results: Results) -> Figure:
         axis.imshow(values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, end, end, 0.5))
         axis.grid(visible=False)
         axis.set_title(f"{NAMES[cell]}, {WEIGHTS[weights]}", fontsize="small")
-    setp(axes[-1], xlabel="step t at which W_hh is used")
-    setp(axes[:, 0], ylabel="step T of the loss")
+    for axis in axes[-1]:
+        axis.set_xlabel("step t at which W_hh is used")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("step T of the loss")
     look = {"location": "bottom", "extend": "min", "shrink": 0.6, "aspect": 40}
     label = "log10 of the part's norm, relative to the row's largest"
     figure.colorbar(axes[0, 0].images[0], ax=axes.ravel().tolist(), label=label, **look)

@@ -159,7 +159,7 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
     summary: dict[str, Any] = {"claims": counts, "conditions": {}}
     for row in results.conditions.drop(columns="factor").to_dict("records"):
         condition, cell = row.pop("condition"), row.pop("cell")
-        numbers = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
+        numbers = {k: v for k, v in row.items() if math.isfinite(v)}
         summary["conditions"].setdefault(condition, {})[cell] = numbers
     for (cell, weights), own in results.tests.groupby(MODEL, sort=False):
         test = own.drop(columns=[*MODEL, "seed"]).mean().round(6).to_dict()
