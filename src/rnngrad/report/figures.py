@@ -69,34 +69,29 @@ def windows(results: Results) -> Figure | None:
 
     None where a window's condition was not run.
     """
-    parts, curves = [], results.condition_curves
-    for cell, condition, first, last in WINDOWS:
+    curves = results.condition_curves
+    figure, axes = _panels(4.6, 2, 2)
+    for axis, (cell, condition, first, last) in zip(axes.flat, WINDOWS, strict=True):
         curve = curves[(curves["condition"] == condition) & (curves["cell"] == cell)]
         before = 0 if first > 0 else curve["step"].max()
-        parts.append(curve[curve["step"].between(before + first, before + last)])
-    if any(part.empty for part in parts):
-        return None
-    figure, axes = _panels(4.6, 2, 2)
-    for axis, part in zip(axes.flat, parts, strict=True):
-        _draw_window(axis, part)
+        part = curve[curve["step"].between(before + first, before + last)]
+        if part.empty:
+            return None
+        steps, ends = part["step"], (part["step"].min(), part["step"].max())
+        low, middle, high = (10 ** part[name] for name in ("low", "log10", "high"))
+        axis.plot(steps, middle, color=COLOURS[cell])
+        axis.fill_between(steps, low, high, color=COLOURS[cell], alpha=0.2, lw=0)
+        axis.set(title=f"{NAMES[cell]}, steps {ends[0]:,} to {ends[1]:,}", xlabel="step t")
+        axis.set(xlim=ends, ylabel="mean |d s_t / d s_0|")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if ends == (1, 20):
+            look = {"ms": 4, "mfc": "none", "color": INK, "label": "published, doubled"}
+            axis.plot(steps, 2 * np.array(PUBLISHED_HALVES), "o", **look)
+            axis.legend()
+        axis.set_ylim(0, 1.05 * high.max() or 1)
+        if not high.any():
+            axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
     return figure
-
-
-def _draw_window(axis: Axes, part: pd.DataFrame) -> None:
-    cell, first, last = part["cell"].iloc[0], part["step"].min(), part["step"].max()
-    low, middle, high = (10 ** part[name] for name in ("low", "log10", "high"))
-    axis.plot(part["step"], middle, color=COLOURS[cell])
-    axis.fill_between(part["step"], low, high, color=COLOURS[cell], alpha=0.2, lw=0)
-    axis.set(title=f"{NAMES[cell]}, steps {first:,} to {last:,}", xlabel="step t")
-    axis.set(xlim=(first, last), ylabel="mean |d s_t / d s_0|")
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if first == 1 and last == 20:
-        look = {"ms": 4, "mfc": "none", "color": INK, "label": "published, doubled"}
-        axis.plot(part["step"], 2 * np.array(PUBLISHED_HALVES), "o", **look)
-        axis.legend()
-    axis.set_ylim(0, 1.05 * high.max() or 1)
-    if not high.any():
-        axis.annotate("exactly 0 in float32", (0.5, 0.1), xycoords="axes fraction", ha="center")
 
 
 def conditions(results: Results) -> Figure | None:

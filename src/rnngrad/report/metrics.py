@@ -75,9 +75,8 @@ def curve_table(results: Results) -> pd.DataFrame:
 def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
     """Count the seeds of each condition and cell, by the condition's weights."""
     numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
-    setting = results.params.conditions.setting_of
-    initial = [setting(condition).weights == "initial" for condition, _ in numbers.index]
-    weights = np.where(initial, "untrained", "trained")
+    settings = map(results.params.conditions.setting_of, numbers.index.get_level_values(0))
+    weights = ["untrained" if own.weights == "initial" else "trained" for own in settings]
     return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
@@ -160,7 +159,7 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
     summary: dict[str, Any] = {"claims": counts, "conditions": {}}
     for row in results.conditions.drop(columns="factor").to_dict("records"):
         condition, cell = row.pop("condition"), row.pop("cell")
-        numbers = {k: v for k, v in row.items() if pd.notna(v) and math.isfinite(v)}
+        numbers = {k: v for k, v in row.items() if math.isfinite(v)}
         summary["conditions"].setdefault(condition, {})[cell] = numbers
     for (cell, weights), own in results.tests.groupby(MODEL, sort=False):
         test = own.drop(columns=[*MODEL, "seed"]).mean().round(6).to_dict()

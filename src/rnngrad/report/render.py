@@ -1,7 +1,6 @@
 """From results to answer.txt, report.md, and two HTML files that open offline."""
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -29,20 +28,16 @@ def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
-    page = environment().get_template("answer.txt.j2").render(_found(results, claims))
+    page = _fill("answer.txt.j2", results, claims)
     return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
 
 
-def _found(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
-    """The numbers that the answer and the report name, beside those of the results."""
-    return vars(results) | {
-        "claims": claims,
-        "counts": Counter(claim.verdict for claim in claims),
-        "weights": results.weights,
-        "value": partial(metrics.value_of, results.conditions),
-        "padding_share": metrics.padding_share(results),
-        "on_words": metrics.opened_gates(results),
-    }
+def _fill(template: str, results: Results, claims: Sequence[Claim], **more: Any) -> str:
+    """A template asks `metrics` for the numbers that the results do not hold themselves."""
+    more |= {"results": results, "claims": claims, "metrics": metrics}
+    more["counts"] = Counter(claim.verdict for claim in claims)
+    more["value"] = partial(metrics.value_of, results.conditions)
+    return environment().get_template(template).render(vars(results) | more)
 
 
 def render_markdown(
@@ -58,33 +53,18 @@ def render_markdown(
     measured apart, so that the same results give the same report. ``real`` has the metrics of the
     study on real comments, which then stand beside these.
     """
-    tutorial = results.evidence.get("tutorial", pd.DataFrame(columns=["loss", "step", "norm"]))
-    curves = metrics.curve_table(results)
     seconds = pd.Series(times["seconds"])
     # conditions have a table of their own
     settings = results.params.model_dump(mode="json", exclude={"conditions": {"cases"}})
-    found = _found(results, claims) | {
+    more = {
         "answer": answer(results, claims),
         "figures": figures,
         "real": real,
-        "conditions": results.conditions.to_dict("records"),
-        "condition_seeds": metrics.condition_seeds(results),
-        "log10": math.log10,
-        "causes": metrics.cause_table(results.conditions).to_dict("records"),
-        "nearly_open": metrics.NEARLY_OPEN,
-        "tests": metrics.test_scores(results),
-        "swing": metrics.swing(results),
-        "steady": metrics.STEADY,
-        "seeds": results.history.groupby("cell")["seed"].nunique().tolist(),
-        "probed": int(results.curves["examples"].max()),
-        "curves": curves.to_dict("records"),
-        "curve_steps": curves.columns[3:],
-        "tutorial": tutorial.pivot_table("norm", "loss", "step").to_dict("index"),
         "seconds": seconds.groupby(lambda name: str(name).partition("@")[0]).sum(),
         "times": times,
         "settings": pd.json_normalize(settings, max_level=2).iloc[0].to_dict(),
     }
-    page = environment().get_template("report.md.j2").render(found)
+    page = _fill("report.md.j2", results, claims, **more)
     page = re.sub(r"[ \t]+$", "", page, flags=re.MULTILINE)
     headings = [h for h in re.findall(r"^## (.+)$", page, re.MULTILINE) if h != "Contents"]
     links = "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)

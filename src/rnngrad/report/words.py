@@ -35,7 +35,7 @@ def environment() -> Environment:
         "step": lambda step: "never" if math.isnan(step) else f"{step:,.0f}",
     }
     made.filters |= {each.__name__: each for each in (nested, cases, counted, typeset, text, code)}
-    made.globals |= {"limits": claims}
+    made.globals |= {"limits": claims, "log10": math.log10}
     return made
 
 

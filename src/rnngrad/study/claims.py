@@ -135,10 +135,7 @@ def lstm_wins(tests: pd.DataFrame, epochs: Mapping[str, int]) -> Claim | None:
         wins.append(all(better.values()))
         what = "" if wins[-1] else f"{'accuracy' if better['accuracy'] else 'loss'} of "
         ahead += [f"in {what}{_models(weights)}"] if any(better.values()) else []
-    measured = {
-        "scores": scores,
-        "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")},
-    }
+    measured = {"scores": scores, "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")}}
     least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
     return _claim(3, QUESTION, (all(wins), ahead, _listed(ahead)), measured, least)
 

@@ -76,8 +76,7 @@ def load_results(build: Path, params: Params) -> Results:
                 tables[name].append(read_result(folder / f"{name}.csv"))
         triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
     if "lstm" in cells:
-        path = build / "probe" / "lstm" / "tutorial" / "tutorial.csv"
-        tables["tutorial"].append(read_result(path))
+        tables["tutorial"].append(read_result(build / "probe/lstm/tutorial/tutorial.csv"))
     # a table without rows has no types that another one would have to be reconciled with
     found = {
         name: pd.concat([each for each in own if len(each)] or own[:1], ignore_index=True)

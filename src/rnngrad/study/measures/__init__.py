@@ -55,7 +55,7 @@ def _measures(
     if run.cell == "rnn":
         scaled = [powers.powers_at_radii(model)] if run.weights == "init" else []
         own = powers.powers(model, log10["frobenius"]).assign(weights=run.weights)
-        tables["powers"] = pd.concat([own, *scaled])
+        tables["powers"] = pd.concat([own, *scaled], ignore_index=True)
     else:
         tables["gates"] = gates.gates(model)
     if run.cell == "lstm":
@@ -64,11 +64,8 @@ def _measures(
     comments = {name: values.astype(np.float32) for name, values in log10.items()}
     np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)
     np.savez_compressed(folder / "triangle.npz", allow_pickle=False, triangle=triangle)
-    return {name: _labelled(table, run) for name, table in tables.items()}
-
-
-def _labelled(table: pd.DataFrame, run: Run) -> pd.DataFrame:
-    """The table with the model's names in front; a column that it has keeps its values."""
     names = run.model_dump(include={"cell", "seed", "weights"})
-    own = table.columns.difference([*names], sort=False)
-    return table.assign(**{k: table.get(k, v) for k, v in names.items()})[[*names, *own]]
+    # scaled kernels come with a name of their own for the weights
+    return {
+        name: pd.DataFrame({**names, **table}, index=table.index) for name, table in tables.items()
+    }

@@ -53,9 +53,8 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     read = telling.merge(predictions, on="comment")
     others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
     lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
-    read["in_order"] = np.mean(lower, axis=0) / (
-        len(others) or np.nan
-    )  # equal ones count as halves
+    # equal ones count as halves
+    read["in_order"] = np.mean(lower, axis=0) / (len(others) or np.nan)
     read["right"] = read["probability"] > 0.5
     table = read.groupby("bin").agg(
         distance_low=("distance", "min"),
