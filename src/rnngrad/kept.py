@@ -1,7 +1,7 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
@@ -44,26 +44,26 @@ def run_kept(
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
     names = function.__module__, function.__qualname__
-    same = _digest([*names, *code, *(content(package / part, "*.py") for part in code)])
+    same = names, {part: content(package / part, "*.py") for part in code}
+    own = {folder / name: job for name, job in jobs.items()}
     digests = {
-        name: _digest([same, *(content(p) if isinstance(p, Path) else to_json(p) for p in job)])
-        for name, job in jobs.items()
+        path: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
+        for path, job in own.items()
     }
-    missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
-    _keep(folder, {*jobs} - {*missing})
+    missing = [path for path in own if not _is_kept(path, digests[path])]
+    _keep(folder, {*own} - {*missing})
     if not missing:
         return
     try:
         with pool(len(missing)) as executor:
             futures = [
-                executor.submit(_make, function, folder / name, digests[name], jobs[name])
-                for name in missing
+                executor.submit(_make, function, path, digests[path], own[path]) for path in missing
             ]
             silent = None if doing else True  # None: where there is no terminal
             for future in tqdm(as_completed(futures), doing, len(futures), disable=silent):
                 future.result()
     finally:
-        _keep(folder, {*jobs})
+        _keep(folder, {*own})
 
 
 def _make(
@@ -81,9 +81,8 @@ def _is_kept(folder: Path, digest: str) -> bool:
     return mark.is_file() and mark.read_bytes() == f"{digest}\n{seals(folder.iterdir())}".encode()
 
 
-def _keep(folder: Path, names: set[str]) -> None:
+def _keep(folder: Path, kept: set[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {folder / name for name in names}
     above = {path.parent for path in kept}
     for place in {folder, *above}:
         for path in place.iterdir() if place.is_dir() else ():
@@ -91,18 +90,15 @@ def _keep(folder: Path, names: set[str]) -> None:
                 remove(path)
 
 
-def _content(path: Path, pattern: str = "*") -> str:
-    """Digest a file, or the files of a folder that the pattern fits, with their names."""
+def _content(path: Path, pattern: str = "*") -> dict[str, str]:
+    """Digest a file, or the files of a folder that the pattern fits, by their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
-    names = (str(file.relative_to(path)) for file in files)
-    contents = (read_output(file, "dvc repro", Path.read_bytes) for file in files)
-    return _digest(part for both in zip(names, contents, strict=True) for part in both)
+    return {
+        str(file.relative_to(path)): _digest(read_output(file, "dvc repro", Path.read_bytes))
+        for file in files
+    }
 
 
-def _digest(parts: Iterable[str | bytes]) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        each = part.encode() if isinstance(part, str) else part
-        found.update(b"%d:%s" % (len(each), each))  # where one ends and the next begins counts
-    return found.hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
