@@ -87,8 +87,7 @@ def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
         first = context.Process(target=int)
         first.start()
         first.join()
-    shared = context.RLock(), context.Value("i", 0)
-    executor = _Processes(max(at_once, 1), context, _begin, shared)
+    executor = _Processes(max(at_once, 1), context, _begin, (context.Value("i", 0),))
     try:
         yield executor
         executor.shutdown()
@@ -191,10 +190,10 @@ class _Processes(ProcessPoolExecutor):
             self.shutdown(cancel_futures=True)
 
 
-def _begin(lock: Any, count: Any) -> None:
+def _begin(count: Any) -> None:
     global _number
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(lock)
+    tqdm.set_lock(count.get_lock())
     gc.freeze()  # see rnngrad.quick_imports
     gc.enable()
     with count.get_lock():
