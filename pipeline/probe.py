@@ -42,10 +42,11 @@ def main(cell: str) -> None:
         leave_out(BUILD / "probe" / cell)
         return
 
-    from rnngrad.study.runs import probe, probe_jobs
+    from rnngrad.study.runs import probe_jobs
 
     jobs, folder = probe_jobs(params, cell, BUILD), BUILD / "probe" / cell
-    run_kept(probe, jobs, folder, code=CODE, doing=f"probing {cell}")
+    function = "rnngrad.study.measures:measure_model"
+    run_kept(function, jobs, folder, code=CODE, doing=f"probing {cell}")
 
 
 if __name__ == "__main__":

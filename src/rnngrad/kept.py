@@ -1,10 +1,11 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from pydantic_core import to_json
@@ -16,7 +17,7 @@ from rnngrad.workers import pool
 
 
 def run_kept(
-    function: Callable[..., None],
+    function: str,
     jobs: Mapping[str, tuple[Any, ...]],
     folder: Path,
     *,
@@ -30,9 +31,10 @@ def run_kept(
     one of ``function``'s own, or Ctrl-C leaves the folders that are whole by then.
 
     Args:
-        function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:
-            one line that is the same for the same arguments and code. It must write the same bytes
-            whenever that line is the same.
+        function: by its name, such as "rnngrad.study.measures:measure_model": workers alone import
+            it, since torch takes seconds. Where it begins, ``path`` holds nothing but
+            ``digest.txt``: one line that is the same for the same arguments and code. It must write
+            the same bytes whenever that line is the same.
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
@@ -43,8 +45,7 @@ def run_kept(
     """
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
-    names = function.__module__, function.__qualname__
-    same = names, {part: content(package / part, "*.py") for part in code}
+    same = function, {part: content(package / part, "*.py") for part in code}
     own = {folder / name: job for name, job in jobs.items()}
     digests = {
         path: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
@@ -66,13 +67,11 @@ def run_kept(
         _keep(folder, {*own})
 
 
-def _make(
-    function: Callable[..., None], path: Path, digest: str, arguments: tuple[Any, ...]
-) -> None:
+def _make(function: str, path: Path, digest: str, arguments: tuple[Any, ...]) -> None:
     with whole(path) as folder:
         folder.mkdir()
         (folder / DIGEST).write_text(f"{digest}\n")
-        function(folder, *arguments)
+        resolve_name(function)(folder, *arguments)
         seal(folder, f"{digest}\n")
 
 
