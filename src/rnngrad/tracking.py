@@ -86,10 +86,11 @@ def publish(
         if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
         ended = f"{PUBLISHING} AND attributes.start_time < {int(1000 * (time.time() - LONGEST))}"
-        killed = client.search_runs([experiment], ended)
-        children = [f"tags.`{PARENT}` = '{parent.info.run_id}'" for parent in killed]
-        for halves in (same, ended, *children, "attributes.status = 'FAILED'"):
-            for run in client.search_runs([experiment], halves):
+        halves = [ended, "attributes.status = 'FAILED'"]
+        parents = [run for half in halves for run in client.search_runs([experiment], half)]
+        children = [f"tags.`{PARENT}` = '{parent.info.run_id}'" for parent in parents]
+        for wanted in (same, *halves, *children):
+            for run in client.search_runs([experiment], wanted):
                 client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
         tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()
