@@ -48,7 +48,8 @@ def main() -> None:
     if not conditions:
         raise InputError("conditions.cases: no case is left; add one, or a value to train.padding")
     jobs, folder = condition_jobs(params, BUILD), BUILD / "conditions"
-    run_kept(tables.condition, jobs, folder, code=CODE, doing="conditions")
+    function = "rnngrad.study.measure_run:measure_run"
+    run_kept(function, jobs, folder, code=CODE, doing="conditions")
     seeds, curves = tables.tabulate(conditions, folder)
     files = {
         "seeds.csv": (seeds, "%.6f"),

@@ -2,7 +2,7 @@
 
     python pipeline/probe.py lstm
 
-DVC names the cell in DVC_STAGE. A cell that params.yaml does without is not probed.
+A cell that params.yaml does without is not probed.
 
 Reads build/train/<cell>/ and build/embed/. Writes a folder for every model, such as
 build/probe/<cell>/trained-1/, see :func:`rnngrad.study.measures.measure_model`. One more seed
@@ -14,7 +14,7 @@ import quiet  # noqa: F401  # isort: skip
 import sys
 from pathlib import Path
 
-from rnngrad.stage import cell_of_stage, leave_out, run_stage
+from rnngrad.stage import leave_out, run_stage
 
 BUILD = Path("build")
 CODE = (
@@ -42,11 +42,12 @@ def main(cell: str) -> None:
         leave_out(BUILD / "probe" / cell)
         return
 
-    from rnngrad.study.runs import probe, probe_jobs
+    from rnngrad.study.runs import probe_jobs
 
     jobs, folder = probe_jobs(params, cell, BUILD), BUILD / "probe" / cell
-    run_kept(probe, jobs, folder, code=CODE, doing=f"probing {cell}")
+    function = "rnngrad.study.measures:measure_model"
+    run_kept(function, jobs, folder, code=CODE, doing=f"probing {cell}")
 
 
 if __name__ == "__main__":
-    run_stage(main, *(sys.argv[1:] or cell_of_stage()))
+    run_stage(main, *sys.argv[1:])

@@ -2,7 +2,7 @@
 
     python pipeline/train.py rnn
 
-DVC names the cell in DVC_STAGE. A cell that params.yaml does without is not trained.
+A cell that params.yaml does without is not trained.
 
 Writes build/train/<cell>/, see :func:`rnngrad.models.seeds.train_cell`. One more seed
 or padding trains the models that are new. Interrupted, it goes on from the last finished epoch when
@@ -14,7 +14,7 @@ import quiet  # noqa: F401  # isort: skip
 import sys
 from pathlib import Path
 
-from rnngrad.stage import cell_of_stage, leave_out, run_stage
+from rnngrad.stage import leave_out, run_stage
 
 BUILD = Path("build")
 
@@ -36,4 +36,4 @@ def main(cell: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, *(sys.argv[1:] or cell_of_stage()))
+    run_stage(main, *sys.argv[1:])

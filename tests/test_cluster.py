@@ -141,7 +141,8 @@ def test_the_job_of_a_worker_that_is_killed_runs_elsewhere(
         "os.kill(int(open('begun').read()), 9)\n"
     )
     killer = subprocess.Popen([sys.executable, "-c", kill])
-    run_kept(write_and_wait, {"a": ("one", 5.0)}, Path("results"), code=[])
+    function = f"{__name__}:write_and_wait"
+    run_kept(function, {"a": ("one", 5.0)}, Path("results"), code=[])
     assert killer.wait() == 0
     assert (tmp_path / "results" / "a" / "result.txt").read_text() == "one"
     first, second = Path("begun").read_text().split()

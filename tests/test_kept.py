@@ -41,7 +41,8 @@ class Kept:
     def run(self, jobs: dict[str, tuple[Any, ...]], function: Callable[..., None] = write) -> str:
         self.log.write_text("")
         given = {name: (str(self.log), *job) for name, job in jobs.items()}
-        run_kept(function, given, self.results, code=[str(self.code)])
+        name = f"{function.__module__}:{function.__name__}"
+        run_kept(name, given, self.results, code=[str(self.code)])
         return self.ran()
 
     def ran(self) -> str:
@@ -162,7 +163,7 @@ def job(path, seconds):
     time.sleep(seconds)
 def main():
     jobs = {str(k): (k,) for k in (0, 60, 61)}
-    run_kept(job, jobs, Path('results'), code=[])
+    run_kept('__main__:job', jobs, Path('results'), code=[])
 if __name__ == '__main__':
     run_stage(main)
 """

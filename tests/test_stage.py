@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rnngrad.errors import InputError
-from rnngrad.stage import cell_of_stage, read_output, run_stage, seal, whole
+from rnngrad.stage import read_output, run_stage, seal, whole
 
 pytestmark = pytest.mark.usefixtures("interruptible")  # at its end run_stage ignores Ctrl-C
 
@@ -63,19 +63,6 @@ def test_arguments_that_a_stage_does_not_take_are_one_line(arguments: tuple[str,
 
     with pytest.raises(SystemExit, match=r"argument.*; usage: python .* cell$"):
         run_stage(main, *arguments)
-
-
-@pytest.mark.parametrize(
-    ("stage", "cell"),
-    [("train@lstm", ["lstm"]), ("../dvc.yaml:train@gru", ["gru"]), ("report", []), (None, [])],
-)
-def test_dvc_says_which_cell_a_stage_is_of(
-    stage: str | None, cell: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DVC_STAGE", raising=False)
-    if stage:
-        monkeypatch.setenv("DVC_STAGE", stage)
-    assert cell_of_stage() == cell
 
 
 def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from pydantic_core import to_json
@@ -16,7 +17,7 @@ from rnngrad.workers import pool
 
 
 def run_kept(
-    function: Callable[..., None],
+    function: str,
     jobs: Mapping[str, tuple[Any, ...]],
     folder: Path,
     *,
@@ -30,9 +31,10 @@ def run_kept(
     one of ``function``'s own, or Ctrl-C leaves the folders that are whole by then.
 
     Args:
-        function: importable by name. Where it begins, ``path`` holds nothing but ``digest.txt``:
-            one line that is the same for the same arguments and code. It must write the same bytes
-            whenever that line is the same.
+        function: by its name, such as "rnngrad.study.measures:measure_model": workers alone import
+            it, since torch takes seconds. Where it begins, ``path`` holds nothing but
+            ``digest.txt``: one line that is the same for the same arguments and code. It must write
+            the same bytes whenever that line is the same.
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
@@ -43,36 +45,33 @@ def run_kept(
     """
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
-    names = function.__module__, function.__qualname__
-    same = _digest([*names, *code, *(content(package / part, "*.py") for part in code)])
+    same = function, {part: content(package / part, "*.py") for part in code}
+    own = {folder / name: job for name, job in jobs.items()}
     digests = {
-        name: _digest([same, *(content(p) if isinstance(p, Path) else to_json(p) for p in job)])
-        for name, job in jobs.items()
+        path: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
+        for path, job in own.items()
     }
-    missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
-    _keep(folder, {*jobs} - {*missing})
+    missing = [path for path in own if not _is_kept(path, digests[path])]
+    _keep(folder, {*own} - {*missing})
     if not missing:
         return
     try:
         with pool(len(missing)) as executor:
             futures = [
-                executor.submit(_make, function, folder / name, digests[name], jobs[name])
-                for name in missing
+                executor.submit(_make, function, path, digests[path], own[path]) for path in missing
             ]
             silent = None if doing else True  # None: where there is no terminal
             for future in tqdm(as_completed(futures), doing, len(futures), disable=silent):
                 future.result()
     finally:
-        _keep(folder, {*jobs})
+        _keep(folder, {*own})
 
 
-def _make(
-    function: Callable[..., None], path: Path, digest: str, arguments: tuple[Any, ...]
-) -> None:
+def _make(function: str, path: Path, digest: str, arguments: tuple[Any, ...]) -> None:
     with whole(path) as folder:
         folder.mkdir()
         (folder / DIGEST).write_text(f"{digest}\n")
-        function(folder, *arguments)
+        resolve_name(function)(folder, *arguments)
         seal(folder, f"{digest}\n")
 
 
@@ -81,9 +80,8 @@ def _is_kept(folder: Path, digest: str) -> bool:
     return mark.is_file() and mark.read_bytes() == f"{digest}\n{seals(folder.iterdir())}".encode()
 
 
-def _keep(folder: Path, names: set[str]) -> None:
+def _keep(folder: Path, kept: set[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {folder / name for name in names}
     above = {path.parent for path in kept}
     for place in {folder, *above}:
         for path in place.iterdir() if place.is_dir() else ():
@@ -91,18 +89,15 @@ def _keep(folder: Path, names: set[str]) -> None:
                 remove(path)
 
 
-def _content(path: Path, pattern: str = "*") -> str:
-    """Digest a file, or the files of a folder that the pattern fits, with their names."""
+def _content(path: Path, pattern: str = "*") -> dict[str, str]:
+    """Digest a file, or the files of a folder that the pattern fits, by their names."""
     found = path.rglob(pattern) if path.is_dir() else [path]
     files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
-    names = (str(file.relative_to(path)) for file in files)
-    contents = (read_output(file, "dvc repro", Path.read_bytes) for file in files)
-    return _digest(part for both in zip(names, contents, strict=True) for part in both)
+    return {
+        str(file.relative_to(path)): _digest(read_output(file, "dvc repro", Path.read_bytes))
+        for file in files
+    }
 
 
-def _digest(parts: Iterable[str | bytes]) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        each = part.encode() if isinstance(part, str) else part
-        found.update(b"%d:%s" % (len(each), each))  # where one ends and the next begins counts
-    return found.hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

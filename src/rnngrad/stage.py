@@ -95,12 +95,6 @@ def alone(place: str) -> AbstractContextManager[Any]:
     return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"))
 
 
-def cell_of_stage() -> list[str]:
-    """Give the cell in the name that DVC gives a stage, as ``train@lstm``; none without DVC."""
-    stage, _, cell = os.environ.get("DVC_STAGE", "").rpartition("@")
-    return [cell] if stage else []
-
-
 def leave_out(folder: Path) -> None:
     """Have an output folder hold nothing but a word on why: DVC warns of empty ones."""
     with whole(folder) as path:

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from ruamel.yaml import YAML, YAMLError
 
 from rnngrad.errors import InputError
@@ -86,13 +86,12 @@ def publish(
         if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
         ended = f"{PUBLISHING} AND attributes.start_time < {int(1000 * (time.time() - LONGEST))}"
-        halves = client.search_runs([experiment], "attributes.status = 'FAILED'")
-        halves = {run.info.run_id for run in (*halves, *client.search_runs([experiment], ended))}
-        for parent in halves.copy():
-            children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'")
-            halves |= {run.info.run_id for run in children}
-        for run_id in halves | {run.info.run_id for run in known}:
-            client.delete_run(run_id)
+        halves = [ended, "attributes.status = 'FAILED'"]
+        parents = [run for half in halves for run in client.search_runs([experiment], half)]
+        children = [f"tags.`{PARENT}` = '{parent.info.run_id}'" for parent in parents]
+        for wanted in (same, *halves, *children):
+            for run in client.search_runs([experiment], wanted):
+                client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
         tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()
         try:
@@ -132,11 +131,10 @@ def _log_models(
 ) -> None:
     """Log every trained model as a run with these tags; its name ends in what is set otherwise."""
     params = results.params
-    logged = client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'")
-    logged = [run for run in reversed(logged) if RESULT not in run.data.tags]  # the newest last
-    live = {run.data.tags[MODEL]: run for run in logged}
-    for run in logged:
-        if live[run.data.tags[MODEL]] is not run:  # of a training that was killed, and then went on
+    live: dict[str, Run] = {}
+    for run in client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'"):  # the newest first
+        # an older one is of a training that was killed, and then went on
+        if RESULT not in run.data.tags and live.setdefault(run.data.tags[MODEL], run) is not run:
             client.delete_run(run.info.run_id)
     for cell, (padding, weights) in product(results.cells, trained(params).items()):
         train = params.train_of(cell)

@@ -79,7 +79,7 @@ def pool(jobs: int, *, method: str = METHOD) -> AbstractContextManager[Executor]
 
 @contextmanager
 def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
-    at_once = min(jobs, cores())
+    at_once = max(1, min(jobs, cores()))
     start_workers(method=method)
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
@@ -87,8 +87,8 @@ def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
         first = context.Process(target=int)
         first.start()
         first.join()
-    shared = context.RLock(), context.Value("i", 0)
-    executor = _Processes(max(at_once, 1), context, _begin, shared)
+    with _ctrl_c_waits():  # a lock that is made by halves complains when it goes
+        executor = _Processes(at_once, context, _begin, (context.Value("i", 0),))
     try:
         yield executor
         executor.shutdown()
@@ -191,10 +191,10 @@ class _Processes(ProcessPoolExecutor):
             self.shutdown(cancel_futures=True)
 
 
-def _begin(lock: Any, count: Any) -> None:
+def _begin(count: Any) -> None:
     global _number
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(lock)
+    tqdm.set_lock(count.get_lock())
     gc.freeze()  # see rnngrad.quick_imports
     gc.enable()
     with count.get_lock():

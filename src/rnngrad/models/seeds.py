@@ -29,7 +29,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
         # as a Path the first one would stand for what lies there
         jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
-    run_kept(_train, jobs, folder, code=CODE)
+    run_kept(f"{__name__}:_train", jobs, folder, code=CODE)
     found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())
     card = {
         "cell": cell,

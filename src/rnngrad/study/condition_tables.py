@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +19,6 @@ COUNTS = ["examples", "float32_zero_from", "horizon"]
 # log10 of the smallest number that an arithmetic holds with all its digits
 F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
 SMALLEST = {"log": -math.inf, "float64": F64, "float32": F32, "float32_flushed": F32}
-
-
-def condition(folder: Path, *job: Any) -> None:
-    """Do one of :func:`rnngrad.study.runs.condition_jobs`."""
-    # torch takes seconds to import: only the workers need it
-    from rnngrad.study.measure_run import measure_run
-
-    measure_run(folder, *job)
 
 
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -86,14 +86,6 @@ def condition_jobs(params: Params, build: Path) -> Jobs:
     return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
-def probe(folder: Path, *job: Any) -> None:
-    """Do one of :func:`probe_jobs`."""
-    # torch takes seconds to import: only the workers need it
-    from rnngrad.study.measures import measure_model
-
-    measure_model(folder, *job)
-
-
 def job_name(run: Run, arithmetic: str) -> str:
     """The name of a folder, the same for equal runs."""
     digest = hashlib.sha256(run.model_dump_json().encode()).hexdigest()
