@@ -1,8 +1,8 @@
 """Stage 2: a balanced sample, the filler in place of the last words, and the splits."""
 
 from collections.abc import Iterable
-from decimal import Decimal
-from functools import partial
+from fractions import Fraction
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,13 @@ def replaced_count(words: int, fraction: float) -> int:
     At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
     question published wrote ``x[-0:] = []`` there, which emptied it.
     """
-    # as it is written: in floating point, 0.29 * 100 is just below 29
-    return int(words * Decimal(repr(fraction)))
+    share = _as_written(fraction)
+    return words * share.numerator // share.denominator
+
+
+@cache
+def _as_written(fraction: float) -> Fraction:
+    return Fraction(repr(fraction))  # in floating point, 0.29 * 100 is just below 29
 
 
 def with_filler(text: str, fraction: float, filler: str) -> str:
