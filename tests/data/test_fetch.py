@@ -94,14 +94,6 @@ def test_a_wrong_zip_file_is_not_kept(server, cache, archive, reason):
     assert list(cache.iterdir()) == []
 
 
-def test_a_zip_file_with_another_checksum_is_refused(server, cache):
-    server.files["all.zip"] = zipped("train.csv", CONTENT)
-    wanted = mirror(server.url + "all.zip", archive="all.zip", archive_sha256=sha256(b""))
-    with pytest.raises(InputError, match="wrong checksum"):
-        fetch([wanted], attempts=1)
-    assert list(cache.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("served", "cut", "reason"),
     [

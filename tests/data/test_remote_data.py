@@ -105,14 +105,7 @@ def glove(server):
     first, second = GLOVE
     return rows, (
         Mirror(server.url + "gz", first.name, _sha256(server.files["gz"]), len(server.files["gz"])),
-        Mirror(
-            server.url + "zip",
-            second.name,
-            _sha256(text),
-            len(text),
-            second.archive,
-            _sha256(server.files["zip"]),
-        ),
+        Mirror(server.url + "zip", second.name, _sha256(text), len(text), second.archive),
     )
 
 

@@ -9,7 +9,7 @@ Every word between blanks is exactly one token under the Keras rules.
 import numpy as np
 import pandas as pd
 
-from rnngrad.params import DemoParams
+from rnngrad.params import LONGEST, DemoParams
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -49,11 +49,8 @@ PHRASES = [
 ]
 
 # a small alphabet on purpose: chance syllables then spell no rude word
-_ONSETS, _ENDINGS = (
-    _words("b d l m r v br gl kr pl st"),
-    ("", "", "n", "s", "l", "ra", "len", "dor"),
-)
-_SYLLABLES = [onset + vowel for onset in _ONSETS for vowel in "aeio"]
+_SYLLABLES = [onset + vowel for onset in _words("b d l m r v br gl kr pl st") for vowel in "aeio"]
+_ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 
 VOCABULARY_SIZE, TOPICS = 6000, 20
 TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
@@ -62,7 +59,6 @@ QUANTILES = {
     0.0: 1, 0.005: 3, 0.02: 4, 0.05: 6, 0.1: 8, 0.25: 17, 0.5: 36, 0.75: 75, 0.9: 149,
     0.95: 225, 0.975: 352, 0.99: 618, 0.995: 732, 0.999: 856, 1.0: 1402,
 }  # fmt: skip
-LONGEST = 1403  # words of the longest of those comments; one demo comment has as many
 WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of them as well
 # a lone telling word in a friendly comment, so that no single word settles the class
 DECOYS = 0.08
@@ -93,7 +89,7 @@ def real_word_counts(size: int) -> np.ndarray:
     shares = (np.arange(size) + 0.5) / size
     logs = np.interp(shares, list(QUANTILES), np.log(list(QUANTILES.values())))
     counts = np.rint(np.exp(logs)).astype(np.int64)
-    counts[-1] = LONGEST
+    counts[-1] = LONGEST  # as the longest of those comments
     return counts
 
 

@@ -78,8 +78,7 @@ def tokenize_sample(
     """
     tokens, sizes, vocabulary, types = number(sample["text"].array, is_known)
     known, ends = tokens > 0, sizes.cumsum()
-    before = np.zeros(len(tokens) + 1, dtype=np.int32)
-    known.cumsum(out=before[1:])
+    before = np.append(False, known).cumsum(dtype=np.int32)
     lengths = before[ends] - before[ends - sizes]
     # no step, no state to read: a comment without tokens is left out, and the card counts it
     kept = lengths > 0
@@ -125,22 +124,17 @@ def number(
         (total,) int32 tokens, 0 for words that are not in the vocabulary; (n,) int64, how many each
         text has; the vocabulary, numbered from 1; how many different words there are in all.
     """
-    # by first appearance, which decides between equally frequent words: the known texts come first
     words: defaultdict[str, int] = defaultdict()
     words.default_factory = words.__len__
-    order = np.argsort(~is_known, kind="stable")
     found, sizes = array("i"), np.zeros(len(texts), dtype=np.int64)
-    places: list[int] = order.tolist()
-    for i in places:
+    for i, text in enumerate(texts):
         before = len(found)
-        found.extend(map(words.__getitem__, tokenize(texts[i])))
+        found.extend(map(words.__getitem__, tokenize(text)))
         sizes[i] = len(found) - before
     tokens = np.asarray(found, dtype=np.int32)
-    if not is_known.all():
-        parts = np.split(tokens, sizes[order].cumsum()[:-1])
-        tokens = np.concatenate([parts[place] for place in order.argsort().tolist()])
-    counts = frequencies(tokens[np.repeat(is_known, sizes)], len(words))
-    ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    known = tokens[np.repeat(is_known, sizes)]
+    seen = pd.unique(known)  # in the order of first appearance
+    ranked = seen[np.argsort(-frequencies(known, len(words))[seen], kind="stable")]
     numbers = np.zeros(len(words), dtype=np.int32)
     numbers[ranked] = np.arange(1, len(ranked) + 1)
     names = [*words]

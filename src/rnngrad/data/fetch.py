@@ -44,7 +44,6 @@ class Mirror:
     sha256: str
     size: int  # in bytes
     archive: str = ""  # name in the cache of the zip file that the URL serves, if it does
-    archive_sha256: str = ""  # where it is known
 
 
 def cache_folder() -> Path:
@@ -59,7 +58,7 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
     is. Nothing that is not whole and right stays in the cache, which is the user's alone.
     Where no mirror works, an InputError says why, and where to put the file by hand.
     """
-    folder, reasons, reason = cache_folder(), [], ""
+    folder, reasons = cache_folder(), {}
     folder.mkdir(0o700, parents=True, exist_ok=True)
     with alone(str(folder)):
         for mirror in mirrors:
@@ -75,11 +74,10 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
                     # requests puts addresses, ports and nested causes into its messages
                     plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
                     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                    reason = next(plain, said)
-            reasons.append(f"{mirror.url} ({reason})")
-    wanted = mirrors[0]
+                    reasons[mirror.url] = next(plain, said)
+    wanted, failed = mirrors[0], (f"{url} ({reason})" for url, reason in reasons.items())
     raise InputError(
-        f"{wanted.name} cannot be downloaded from {' or '.join(reasons)}; try again, or put the "
+        f"{wanted.name} cannot be downloaded from {' or '.join(failed)}; try again, or put the "
         f"file ({wanted.size:,} bytes, sha256 {wanted.sha256[:12]}…) at {folder / wanted.name}"
     )
 
@@ -89,7 +87,7 @@ def _from(mirror: Mirror, folder: Path) -> Path:
     if not mirror.archive:
         return _keep(path, _download(mirror.url), mirror.size, mirror.sha256)
     if not archive.is_file():
-        _keep(archive, _download(mirror.url), LARGEST, mirror.archive_sha256)
+        _keep(archive, _download(mirror.url), LARGEST)
     try:
         with zipfile.ZipFile(archive) as members, members.open(mirror.name) as member:
             pieces = iter(partial(member.read, PIECE), b"")
@@ -99,7 +97,7 @@ def _from(mirror: Mirror, folder: Path) -> Path:
         raise
 
 
-def _keep(path: Path, pieces: Iterable[bytes], largest: int, sha256: str) -> Path:
+def _keep(path: Path, pieces: Iterable[bytes], largest: int, sha256: str = "") -> Path:
     """Write a file, if its size and its checksum, where there is one, are right."""
     with whole(path) as unfinished:
         with unfinished.open("wb") as file:

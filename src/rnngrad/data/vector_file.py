@@ -35,7 +35,6 @@ GLOVE = (
         sha256="95dde4dfd627ab26608d33e76d1195ec059734bd29089ea52cadb08d07c64544",
         size=347_116_733,
         archive="glove.6B.zip",
-        archive_sha256="617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
     ),
 )
 

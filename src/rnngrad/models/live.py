@@ -29,7 +29,6 @@ BROKEN = (
     "build/ and reports/"
 )
 SECONDS = 4  # that one answer may take; MLflow itself would try for four minutes
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 # what it logs it raises as well
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -42,8 +41,8 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     """
     from mlflow import MlflowClient
 
-    for variable, value in PATIENCE.items():
-        os.environ.setdefault(variable, value)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with tracking_errors(uri), alone(f"make {place_of(uri)}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
