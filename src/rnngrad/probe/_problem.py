@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,19 +25,12 @@ from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM,
 Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
+LayerRun = tuple[Array, Array, StepMaps]  # what a layer reads (b, t, d), its h (b, t, H), its maps
 
 CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
-
-
-class LayerRun(NamedTuple):
-    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), maps."""
-
-    x: Array
-    h: Array
-    maps: StepMaps
 
 
 @dataclass(frozen=True)
@@ -70,10 +63,6 @@ class Problem:
     def hidden(self) -> int:
         return self.cells[0].hidden
 
-    @property
-    def states(self) -> tuple[str, ...]:
-        return self.cells[0].states
-
     def start(self, examples: Examples, layers: int) -> States:
         """A copy of the initial states of the first layers."""
         parts = [s[:layers, examples].numpy() for s in self.initial]
@@ -96,7 +85,7 @@ class Problem:
                     f"step {step + 1} (steps from 1): there is no state to take a "
                     "derivative of; scale weights, inputs or initial state down"
                 )
-            yield LayerRun(x, h, maps)
+            yield x, h, maps
             x = h
 
     def whole(self, examples: Examples) -> list[LayerRun]:
@@ -115,10 +104,10 @@ class Problem:
     def state_rows(self, state: str) -> slice:
         """Say which of the rows [h; c] of a Jacobian the name `state` means."""
         H, kind = self.hidden, type(self.cells[0]).__name__
-        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.states))}
+        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.initial))}
         if state not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
-        if state == "c" and "c" not in self.states:
+        if state == "c" and len(self.initial) == 1:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
         return rows[state]
 

@@ -157,7 +157,6 @@ class _Layer:
     kind: int  # of cell, by the names of `rnngrad.probe._compiled`
 
     factors: ClassVar[Any]
-    states: ClassVar[tuple[str, ...]] = ("h",)
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
@@ -240,7 +239,6 @@ class LSTM(_Layer):
     """Long short-term memory without peepholes or projection; h = o sigmoid(c) in one kind."""
 
     gates: ClassVar[int] = 4
-    states: ClassVar[tuple[str, ...]] = ("h", "c")
     factors: ClassVar[Any] = LSTMFactors
 
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:
