@@ -145,11 +145,6 @@ class Cotangents:
         if self.smallest:
             v[np.abs(v) < self.smallest] = 0
 
-    def end(self, first: int, last: int) -> int:
-        """The end of the losses first to last - 1 that still have a cotangent."""
-        alive = np.flatnonzero((self.by_layer[:, :, first:last] != 0).any(axis=(0, 1, 3)))
-        return first + int(alive.max(initial=-1)) + 1
-
 
 def scaled_back(
     cell: Cell, maps: StepMaps, states: list[ScaledRows]

@@ -35,8 +35,6 @@ OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 @dataclass(frozen=True)
 class Problem:
-    """A module and a batch."""
-
     cells: tuple[Cell, ...]  # by layer
     inputs: Tensor  # (b, t, d)
     initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
@@ -47,7 +45,6 @@ class Problem:
     batch_first: bool
 
     def on_cpu(self) -> "Problem":
-        """The same with everything on the CPU."""
         cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
@@ -185,7 +182,6 @@ def _supported(given: nn.Module) -> nn.RNNBase:
 
 
 def _instead(module: object) -> str:
-    """Say what to do with something else."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
     if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"

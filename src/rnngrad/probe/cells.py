@@ -129,7 +129,6 @@ class LSTMFactors(NamedTuple):
     through: Any
 
     def maps(self) -> StepMaps:
-        """As they are."""
         return StepMaps(self.mix, self.mix, self.keep, self.through)
 
 

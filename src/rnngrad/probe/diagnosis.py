@@ -273,7 +273,8 @@ class _Naive:
             for _ in cotangents.back(t, slice(first, end)):
                 pass
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                end = cotangents.end(first, end)
+                alive = np.flatnonzero(cotangents.by_layer[0, :, first:end].any(axis=(0, 2)))
+                end = first + int(alive.max(initial=-1)) + 1
         found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
         return found
 

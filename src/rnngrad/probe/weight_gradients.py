@@ -118,9 +118,8 @@ def _parts(problem: Problem, reduce: str) -> list[Span]:
     count = 1 if whole else -(-PARTS // problem.batch)
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
     lengths = problem.lengths.tolist()
-    spans = [pairwise(np.rint(edges * length).astype(int).tolist()) for length in lengths]
-    every = ((example, *span) for example, of_one in enumerate(spans) for span in of_one)
-    return [(example, first, end) for example, first, end in every if first < end]
+    cuts = [np.unique(np.rint(edges * length).astype(int)).tolist() for length in lengths]
+    return [(example, *span) for example, own in enumerate(cuts) for span in pairwise(own)]
 
 
 def _fill(
