@@ -10,14 +10,13 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import numba
 import numpy as np
 
 _FASTMATH = {"reassoc", "contract"}  # sums in any order, so that several are taken at once
-_told = threading.Event()
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -46,11 +45,10 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _tell(cache: str | None) -> None:
-    if not _told.is_set():
-        _told.set()
-        often = "once" if cache else "each time, for numba finds no folder to keep them in"
-        print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
+@cache  # of all loops one tells it
+def _tell(folder: str | None) -> None:
+    often = "once" if folder else "each time, for numba finds no folder to keep them in"
+    print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.

@@ -18,21 +18,6 @@ from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
-# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
-TOO_SMALL = 2.0**-600
-
-
-class Visit(NamedTuple):
-    """One layer at one step, of the losses that are under way.
-
-    h and c (r, H): the whole dL/dh_t and dL/dc_t; c is h where there is no cell state. delta
-    (sides, r, GH): the cotangents of the gates' hidden side first, of their input side last.
-    """
-
-    layer: int
-    h: Array
-    c: Array
-    delta: Array
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
@@ -82,93 +67,83 @@ class Arriving(NamedTuple):
         return cls(real, np.stack(arrays, axis=1), problem.lengths.numpy())
 
     def at(self, t: int, examples: Array, layer: int = 0) -> Array:
-        """Return what joins at step t (from 0), from a layer on: (layers * states, r, H)."""
+        """Return what joins at step t (from 0), from a layer on: (layers, states, r, H)."""
         ends = self.lengths[examples] == t + 1
         found = np.where(ends[:, None], self.final[layer:, :, examples], 0.0)
         found[-1, 0] += self.output[examples, t]
-        return found.reshape(-1, *found.shape[2:])
+        return found
 
 
 class Cotangents:
     """dL/d(states)_t of `count` losses (r), for t from the last step down.
 
     maps: by layer those of every step, (r or 1, t, ...); their dtype is that of the results.
-    smallest: results below are flushed to zero.
+    smallest: results below are flushed to zero. by_layer (layers, states, r, H): dL/dh and, of an
+    LSTM, dL/dc, times 2**-exponent (r,).
     """
 
     def __init__(
         self, cells: Sequence[Cell], maps: list[StepMaps], count: int, smallest: float = 0.0
     ) -> None:
         self.cells, self.maps, dtype = cells, maps, maps[0].keep.dtype
-        H, gates, self.states = cells[0].hidden, cells[0].gates, len(cells[0].states)
-        self.values = np.zeros((self.states * len(cells), count, H), dtype=dtype)
+        H, gates, states = cells[0].hidden, cells[0].gates, 1 + (maps[0].through.shape[-1] > 0)
+        self.by_layer = np.zeros((len(cells), states, count, H), dtype=dtype)
         self.exponent = np.zeros(count, dtype=np.int64)
         self.smallest = dtype.type(smallest)
         self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
         # the sides of the gates differ in the GRU only
         self.deltas = np.empty((2 if gates == 3 else 1, count, gates * H), dtype=dtype)
 
-    def of_layer(self, layer: int, losses: slice) -> Array:
-        """dL/dh and, of an LSTM, dL/dc: (states, r, H), a view."""
-        return self.values[layer * self.states : (layer + 1) * self.states, losses]
-
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add what joins at a step, (layers * states, r, H), to some losses, which it may begin."""
+        """Add what joins at a step, (layers, states, r, H), to some losses, which it may begin."""
         arriving = np.full(len(self.exponent), ZERO)
-        arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 2)))
+        arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 1, 3)))
         # all losses are put to order 1 before, where need be
-        size = exponent_of(np.abs(self.values).max(axis=2).max(axis=0))
+        size = exponent_of(np.abs(self.by_layer).max(axis=3).max(axis=(0, 1)))
         begins = size == ZERO
         self.exponent[begins] = arriving[begins].clip(-(2**30))
         shift = np.maximum(size, arriving - self.exponent)
         moved = ~begins & ((np.abs(size) > 100) | (arriving > self.exponent + 100))
         if moved.any():
             self.exponent[moved] += shift[moved]
-            self.values[:, moved] = times_power(self.values[:, moved], -shift[moved, None])
-        self.values[:, losses] += times_power(gradient, -self.exponent[losses, None])
+            self.by_layer[:, :, moved] = times_power(
+                self.by_layer[:, :, moved], -shift[moved, None]
+            )
+        self.by_layer[:, :, losses] += times_power(gradient, -self.exponent[losses, None])
 
-    def back(self, t: int, losses: slice) -> Iterator[Visit]:
-        """Push some losses from step t (from 0) to t - 1, layer by layer from the last."""
+    def back(self, t: int, losses: slice) -> Iterator[tuple[int, Array, Array, Array]]:
+        """Push some losses from step t (from 0) to t - 1, layer by layer from the last.
+
+        Yields the layer, the whole dL/dh_t and dL/dc_t (r, H), of which the second is the first
+        where there is no cell state, and delta (sides, r, GH): the cotangents of the gates' hidden
+        side first, of their input side last. They hold until the next is asked for.
+        """
         for layer in reversed(range(len(self.cells))):
             mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])
-            h, *c = self.of_layer(layer, losses)
+            states, delta = self.by_layer[layer][:, losses], self.deltas[:, losses]
+            h, c, lstm = states[0], states[-1], len(states) > 1
             with np.errstate(all="ignore"):  # autograd's result may overflow
-                if c:
-                    c[0] += h * through
-                visit = Visit(layer, h, c[0] if c else h, self.deltas[:, losses])
-                for gates, factors in zip(visit.delta, (mix, mix_input), strict=False):
-                    delta = gates.reshape(-1, *mix.shape[1:])
-                    np.multiply(visit.c[:, None], factors[:, :-1], out=delta[:, :-1])
-                    np.multiply(h, factors[:, -1], out=delta[:, -1])
-                    self._flush(delta)
-            yield visit
+                if lstm:
+                    c += h * through
+                for side, factors in zip(delta, (mix, mix_input), strict=False):
+                    gates = side.reshape(-1, *mix.shape[1:])
+                    np.multiply(c[:, None], factors[:, :-1], out=gates[:, :-1])
+                    np.multiply(h, factors[:, -1], out=gates[:, -1])
+                    self._flush(gates)
+            yield layer, h, c, delta
             with np.errstate(all="ignore"):
                 if layer:
-                    arriving = visit.delta[-1] @ self.cells[layer].weight_ih.numpy()
-                    self.of_layer(layer - 1, losses)[0] += arriving
-                kept = np.multiply(visit.c, keep, out=c[0] if c else None)
-                np.matmul(visit.delta[0], self.weights[layer], out=h)
-                if not c and mix.shape[1] > 1:  # an RNN keeps nothing, not even what is infinite
+                    arriving = delta[-1] @ self.cells[layer].weight_ih.numpy()
+                    self.by_layer[layer - 1, 0, losses] += arriving
+                kept = np.multiply(c, keep, out=c if lstm else None)
+                np.matmul(delta[0], self.weights[layer], out=h)
+                if not lstm and mix.shape[1] > 1:  # an RNN keeps nothing, not even an infinity
                     np.add(h, kept, out=h)
-                for v in (h, *c):
-                    self._flush(v)
+                self._flush(states)
 
     def _flush(self, v: Array) -> None:
         if self.smallest:
             v[np.abs(v) < self.smallest] = 0
-
-    def end(self, first: int, last: int) -> int:
-        """The end of the losses first to last - 1 that still have a cotangent."""
-        alive = np.flatnonzero((self.values[:, first:last] != 0).any(axis=(0, 2)))
-        return first + int(alive.max(initial=-1)) + 1
-
-    def lost(self, visit: Visit, t: int) -> Array:
-        """Say which losses had a product that may have underflown before delta, (r,) bool."""
-        mix = self.maps[visit.layer].mix[:, t]
-        delta = visit.delta[0].reshape(-1, *mix.shape[1:])
-        of_states = np.stack([visit.c] * (mix.shape[1] - 1) + [visit.h], axis=1)
-        there = (of_states != 0) & (mix != 0)
-        return (there & (np.abs(delta) < TOO_SMALL)).any(axis=(1, 2))
 
 
 def scaled_back(

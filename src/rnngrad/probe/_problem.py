@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM,
 Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
+LayerRun = tuple[Array, Array, StepMaps]  # what a layer reads (b, t, d), its h (b, t, H), its maps
 
 CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
@@ -32,18 +33,8 @@ RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 
-class LayerRun(NamedTuple):
-    """One layer over some steps of some examples: what it reads (b, t, d), h (b, t, H), maps."""
-
-    x: Array
-    h: Array
-    maps: StepMaps
-
-
 @dataclass(frozen=True)
 class Problem:
-    """A module and a batch."""
-
     cells: tuple[Cell, ...]  # by layer
     inputs: Tensor  # (b, t, d)
     initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
@@ -54,7 +45,6 @@ class Problem:
     batch_first: bool
 
     def on_cpu(self) -> "Problem":
-        """The same with everything on the CPU."""
         cells, initial = (tuple(v.to("cpu") for v in vs) for vs in (self.cells, self.initial))
         return replace(self, cells=cells, inputs=self.inputs.cpu(), initial=initial)
 
@@ -69,10 +59,6 @@ class Problem:
     @property
     def hidden(self) -> int:
         return self.cells[0].hidden
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        return self.cells[0].states
 
     def start(self, examples: Examples, layers: int) -> States:
         """A copy of the initial states of the first layers."""
@@ -96,7 +82,7 @@ class Problem:
                     f"step {step + 1} (steps from 1): there is no state to take a "
                     "derivative of; scale weights, inputs or initial state down"
                 )
-            yield LayerRun(x, h, maps)
+            yield x, h, maps
             x = h
 
     def whole(self, examples: Examples) -> list[LayerRun]:
@@ -115,10 +101,10 @@ class Problem:
     def state_rows(self, state: str) -> slice:
         """Say which of the rows [h; c] of a Jacobian the name `state` means."""
         H, kind = self.hidden, type(self.cells[0]).__name__
-        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.states))}
+        rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.initial))}
         if state not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
-        if state == "c" and "c" not in self.states:
+        if state == "c" and len(self.initial) == 1:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
         return rows[state]
 
@@ -196,7 +182,6 @@ def _supported(given: nn.Module) -> nn.RNNBase:
 
 
 def _instead(module: object) -> str:
-    """Say what to do with something else."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
     if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"

@@ -56,7 +56,6 @@ class ScaledRows(NamedTuple):
         return cls(mantissa, np.concatenate([part.exponent for part in parts], axis=-1))
 
     def read(self, rows: slice | Array) -> "ScaledRows":
-        """Some of the rows."""
         return ScaledRows(self.mantissa[..., rows, :], self.exponent[..., rows])
 
     def times(self, factor: Array) -> "ScaledRows":

@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 
 
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
-    """log10 by statistic, (batch, time), NaN beyond an example's length."""
+    """log10 by statistic, (batch, time); beyond an example's length it means nothing."""
     everyone = np.arange(problem.batch)
     if problem.inputs.device.type == "cpu" or plan.sketches:
         return _Sweep(problem.on_cpu(), plan, everyone).curves()
@@ -112,10 +112,10 @@ class _Sweep:
         for start, stop in pairwise(sorted(cuts)):
             for block in range(start, stop, self.block):
                 steps = slice(block, min(block + self.block, stop))
-                *_, run = problem.run([example], steps, states)
+                *_, (*_, maps) = problem.run([example], steps, states)
                 out = {name: values[example, steps] for name, values in self.found.items()}
                 at = self.plan.spectral_at[steps]
-                tangents.advance(run.maps.each(itemgetter(0)), out, at, length - steps.stop, over)
+                tangents.advance(maps.each(itemgetter(0)), out, at, length - steps.stop, over)
                 self.progress(steps.stop - block)
             for follower in followers[branch[followers] == stop].tolist():
                 self.left[follower] = deepcopy(states), copy(tangents)
@@ -261,9 +261,6 @@ def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], A
         for name, values in found.items():
             values[examples] = torch.cat([block[name] for block in blocks], dim=1).cpu().numpy()
         lost.append(run.lost.cpu().numpy())
-    beyond = np.arange(problem.steps) >= problem.lengths.numpy()[:, None]
-    for values in found.values():
-        values[beyond] = np.nan
     return found, np.flatnonzero(np.concatenate(lost))
 
 

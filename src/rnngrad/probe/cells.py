@@ -129,7 +129,6 @@ class LSTMFactors(NamedTuple):
     through: Any
 
     def maps(self) -> StepMaps:
-        """As they are."""
         return StepMaps(self.mix, self.mix, self.keep, self.through)
 
 
@@ -157,7 +156,6 @@ class _Layer:
     kind: int  # of cell, by the names of `rnngrad.probe._compiled`
 
     factors: ClassVar[Any]
-    states: ClassVar[tuple[str, ...]] = ("h",)
 
     def to(self, target: torch.dtype | str) -> Self:
         """The same cell in another dtype or on another device."""
@@ -240,7 +238,6 @@ class LSTM(_Layer):
     """Long short-term memory without peepholes or projection; h = o sigmoid(c) in one kind."""
 
     gates: ClassVar[int] = 4
-    states: ClassVar[tuple[str, ...]] = ("h", "c")
     factors: ClassVar[Any] = LSTMFactors
 
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:

@@ -133,7 +133,7 @@ def jacobian_curves(
     names, chosen, count = wanted(
         statistics, method, spectral_steps, directions, seed, time, paths=state == "c"
     )
-    size = problem.hidden * len(problem.states)
+    size = problem.hidden * len(problem.initial)
     columns = problem.batch * count or rows.stop - rows.start
     mend = 'use method="sketch", or fewer examples'
     check_memory(8 * 3 * size * columns, "the Jacobian needs", mend)

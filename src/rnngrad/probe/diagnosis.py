@@ -1,8 +1,9 @@
 """Why is this gradient zero?"""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -230,31 +231,30 @@ class _Naive:
         self.lengths = problem.lengths.numpy()
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
-        """Judge every example by its factors: (count, batch, time), NaN beyond its length."""
+        """Judge every example by its factors as autograd has them, (1, t, ...).
+
+        Returns (count, batch, time), NaN beyond an example's length.
+        """
         out = np.full((count, self.problem.batch, self.problem.steps), np.nan)
 
         def run(examples: Array) -> None:
-            for example, maps in self._maps(examples):
-                out[:, example, : self.lengths[example]] = judge(example, maps)
+            steps = slice(0, int(self.lengths[examples].max()))
+            x = self.problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
+            factors: Any = None
+            for layer, cell in enumerate(self.problem.cells[: self.layer + 1]):
+                states = (s[layer, examples].to(self.dtype) for s in self.problem.initial)
+                path = cell.to(self.dtype).run(x, *states, autograd=True)
+                x, factors = path.states[0][1:], path.factors
+            maps = factors.maps().each(lambda v: v.transpose(0, 1).numpy())
+            for at, example in enumerate(examples.tolist()):
+                steps = slice(0, int(self.lengths[example]))
+                own = maps.each(itemgetter((slice(at, at + 1), steps)))
+                out[:, example, steps] = judge(example, own)
 
         in_threads(run, chunks(self.problem, self.layer + 1, PARTS), "autograd")
         for values in out:
             self.sharing.fill(values)
         return out
-
-    def _maps(self, examples: Array) -> Iterator[tuple[int, StepMaps]]:
-        """Yield every example and its factors as autograd has them, (1, t, ...)."""
-        steps = slice(0, int(self.lengths[examples].max()))
-        x = self.problem.inputs[examples, steps].to(self.dtype).transpose(0, 1)
-        factors: Any = None
-        for layer, cell in enumerate(self.problem.cells[: self.layer + 1]):
-            states = (s[layer, examples].to(self.dtype) for s in self.problem.initial)
-            path = cell.to(self.dtype).run(x, *states, autograd=True)
-            x, factors = path.states[0][1:], path.factors
-        for at, example in enumerate(examples.tolist()):
-            own = slice(at, at + 1), slice(0, int(self.lengths[example]))
-            maps = factors.maps().each(lambda v, own=own: v.transpose(0, 1).numpy()[own])
-            yield example, maps
 
     def sums(self, example: int, maps: StepMaps, steps: Array, flush: bool = False) -> Array:
         """Sweep back once: column sums (t,) at some steps (from 0) after branching; 0 elsewhere."""
@@ -265,7 +265,7 @@ class _Naive:
             maps = maps.each(lambda v: np.where(np.abs(v) < smallest, 0, v))
         cotangents = Cotangents([self.cell], [maps], len(steps), smallest)
         states = slice(self.rows.start // self.cell.hidden, self.rows.stop // self.cell.hidden)
-        of_state = cotangents.of_layer(0, slice(None))[states]
+        of_state = cotangents.by_layer[0, states]
         first = end = len(steps)
         for t in reversed(range(steps.max(initial=-1) + 1)):
             joined, first = first, int(np.searchsorted(steps, t))
@@ -273,7 +273,8 @@ class _Naive:
             for _ in cotangents.back(t, slice(first, end)):
                 pass
             if t % BLOCK_STEPS == 0:  # the losses that died long ago stay zero
-                end = cotangents.end(first, end)
+                alive = np.flatnonzero(cotangents.by_layer[0, :, first:end].any(axis=(0, 2)))
+                end = first + int(alive.max(initial=-1)) + 1
         found[steps] = np.abs(of_state.astype(np.float64)).mean(axis=(0, 2))
         return found
 
@@ -284,7 +285,7 @@ class _Naive:
         if mix.all() and through.all():  # where a gate is 0 its derivative is as well
             return out
         linked = (self.cell.W != 0).astype(np.float32)
-        reached = np.zeros(H * len(self.cell.states), dtype=bool)
+        reached = np.zeros(2 * H if lstm else H, dtype=bool)
         reached[self.rows] = True
         for t in range(len(keep)):
             arriving = (linked @ reached[:H] > 0) & mix[t]

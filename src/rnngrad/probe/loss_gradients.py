@@ -9,17 +9,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses
-from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
+from rnngrad.probe._cotangents import Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
-from rnngrad.probe.cells import StepMaps
 from rnngrad.probe.curves import MaybeNone, long_form
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
+# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
+TOO_SMALL = 2.0**-600
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,39 +92,39 @@ def loss_gradient_curves(
 
 
 class _Sweep:
-    """log10 of dL/dh and dL/dc: found (batch, time + 1) each, of the initial state first."""
+    """log10 of dL/dh and dL/dc: found (states, batch, time + 1), of the initial state first.
+
+    Beyond an example's length they mean nothing.
+    """
 
     def __init__(self, problem: Problem, arriving: Arriving, layer: int) -> None:
         self.problem, self.arriving, self.layer = problem, arriving, layer
         self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
-        self.found = np.full((len(problem.states), problem.batch, problem.steps + 1), np.nan)
+        self.found = np.full((len(problem.initial), problem.batch, problem.steps + 1), np.nan)
 
     def run(self, examples: Array) -> None:
         """Some examples from their last steps to the first."""
-        cotangents = Cotangents(self.cells, self._maps(examples), len(examples))
+        maps = [maps for *_, maps in self.problem.whole(examples)[self.layer :]]
+        cotangents = Cotangents(self.cells, maps, len(examples))
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
-        lengths = self.problem.lengths.numpy()[examples]
-        for t in reversed(range(lengths.max())):
+        for t in reversed(range(int(self.problem.lengths[examples].max()))):
             cotangents.add(self.arriving.at(t, examples, self.layer), everyone)
-            for visit in cotangents.back(t, everyone):
-                if visit.layer == 0:  # the wanted one, for those below are left out
-                    for found, part in zip(self.found, (visit.h, visit.c), strict=False):
-                        norms = log10_of(np.linalg.norm(part, axis=1), cotangents.exponent)
-                        found[examples, t + 1] = np.where(t < lengths, norms, np.nan)
-                far |= cotangents.lost(visit, t)
-            size = np.abs(cotangents.values)
-            far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 2))
-        norms = np.linalg.norm(cotangents.of_layer(0, everyone), axis=2)
+            for layer, h, c, delta in cotangents.back(t, everyone):
+                if layer == 0:  # the wanted one, for those below are left out
+                    norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
+                    self.found[:, examples, t + 1] = log10_of(norms, cotangents.exponent)
+                far |= _underflown(h, c, delta[0], maps[layer].mix[:, t])
+            size = np.abs(cotangents.by_layer)
+            far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 1, 3))
+        norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
         self.found[:, examples, 0] = log10_of(norms, cotangents.exponent)
         for example in examples[far]:
             self._scaled(int(example))
 
-    def _maps(self, examples: Array) -> list[StepMaps]:
-        return [run.maps for run in self.problem.whole(examples)[self.layer :]]
-
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
-        every = [m.each(itemgetter(0)) for m in self._maps(np.array([example]))]
+        runs = self.problem.whole([example])[self.layer :]
+        every = [maps.each(itemgetter(0)) for *_, maps in runs]
         final = self.arriving.final[self.layer :, :, example, :, None]
         states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
@@ -136,3 +137,10 @@ class _Sweep:
             for found, part in zip(self.found, total, strict=True):
                 found[example, t + 1] = part.log10_norm()
         self.found[:, example, 0] = [part.log10_norm() for part in states[0]]
+
+
+def _underflown(h: Array, c: Array, delta: Array, mix: Array) -> Array:
+    """Say of which losses a product in delta (r, GH) may have underflown, (r,) bool."""
+    of_states = np.stack([c] * (mix.shape[1] - 1) + [h], axis=1)
+    there = (of_states != 0) & (mix != 0)
+    return (there & (np.abs(delta.reshape(there.shape)) < TOO_SMALL)).any(axis=(1, 2))

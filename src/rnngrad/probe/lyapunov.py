@@ -69,7 +69,7 @@ def lyapunov_exponents(
         (2, 2)
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
-    index, size = problem.layer_index(layer), problem.hidden * len(problem.states)
+    index, size = problem.layer_index(layer), problem.hidden * len(problem.initial)
     count = size if count is None else count
     check_integer(count, "count")
     check_integer(warmup, "warmup")
@@ -89,8 +89,8 @@ def lyapunov_exponents(
         for start, stop in pairwise(cuts):
             if start == warmup:
                 spectrum.growth = np.zeros(count)
-            *_, layer_run = problem.run([example], slice(start, stop), states)
-            spectrum.advance(layer_run.maps.each(itemgetter(0)))
+            *_, (*_, maps) = problem.run([example], slice(start, stop), states)
+            spectrum.advance(maps.each(itemgetter(0)))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
     return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))

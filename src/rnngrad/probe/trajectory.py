@@ -83,10 +83,8 @@ def trajectory(
     cell, states = problem.cells[index], problem.start(everyone, index + 1)
     with exact_products():
         # the compiled loop makes what the layer reads, and refuses what overflows
-        *_, run = problem.run(everyone, slice(0, problem.steps), states)
-        path = cell.run(
-            torch.from_numpy(run.x).transpose(0, 1), *(s[index] for s in problem.initial)
-        )
+        *_, (x, _, _) = problem.run(everyone, slice(0, problem.steps), states)
+        path = cell.run(torch.from_numpy(x).transpose(0, 1), *(s[index] for s in problem.initial))
 
     def over_time(x: Tensor, start: Any = 0.0) -> Array:
         values = np.ascontiguousarray(x.transpose(0, 1).numpy())

@@ -24,7 +24,8 @@ REDUCTIONS = ("norm", "log10_norm", "none", "curve")
 # Of one example two threads take 0.6 of the time of one, where this many steps * H^2 are swept.
 PARTS, MIN_WORK = 4, 2**22
 PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
-SIDES = {"ih": -1, "hh": 0}  # of the gates: where their cotangents stand in a visit
+SIDES = {"ih": -1, "hh": 0}  # of the gates: where the cotangents of each stand
+Span = tuple[int, int, int]  # an example, the first of its losses, and their end
 ONE = ScaledRows.of(np.ones((1, 1)))
 
 
@@ -111,23 +112,18 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
 
 
-def _parts(problem: Problem, reduce: str) -> list[tuple[int, int, int]]:
-    """Cut the losses of every example into spans of about equal work: (example, first, end)."""
+def _parts(problem: Problem, reduce: str) -> list[Span]:
+    """Cut the losses of every example into spans of about equal work."""
     whole = reduce == "curve" or problem.steps * problem.hidden**2 < MIN_WORK
     count = 1 if whole else -(-PARTS // problem.batch)
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
     lengths = problem.lengths.tolist()
-    spans = [pairwise(np.rint(edges * length).astype(int).tolist()) for length in lengths]
-    every = ((example, *span) for example, of_one in enumerate(spans) for span in of_one)
-    return [(example, first, end) for example, first, end in every if first < end]
+    cuts = [np.unique(np.rint(edges * length).astype(int)).tolist() for length in lengths]
+    return [(example, *span) for example, own in enumerate(cuts) for span in pairwise(own)]
 
 
 def _fill(
-    out: dict[str, Array],
-    problem: Problem,
-    arriving: Arriving,
-    reduce: str,
-    span: tuple[int, int, int],
+    out: dict[str, Array], problem: Problem, arriving: Arriving, reduce: str, span: Span
 ) -> None:
     """Write a part of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
     example, earliest, end = span
@@ -137,11 +133,11 @@ def _fill(
     of_size = times_power if reduce in ("none", "norm") else log10_of
     before = [own[0] for own in problem.start([example], len(problem.cells))]
     runs = problem.whole([example])
-    cotangents = Cotangents(problem.cells, [run.maps for run in runs], len(rows))
+    cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
-        {"ih": _entering(run.x[0], whole), "hh": _entering(np.vstack((h, run.h[0, :-1])), whole)}
-        for h, run in zip(before, runs, strict=True)
+        {"ih": _entering(x[0], whole), "hh": _entering(np.vstack((h_0, h[0, :-1])), whole)}
+        for h_0, (x, h, _) in zip(before, runs, strict=True)
     ]
     for t in reversed(range(len(at))):
         # of the losses at t and later, which may be one
@@ -149,13 +145,13 @@ def _fill(
         losses = slice(first, len(rows))
         joins = slice(first, first + (t >= earliest))  # no loss joins before the part's first
         cotangents.add(arriving.at(t, np.array([example])), joins)
-        for visit in cotangents.back(t, losses):
+        for layer, _, _, sides in cotangents.back(t, losses):
             for kind, side in SIDES.items():
-                gates = visit.delta[side] if whole else _norms(visit.delta[side])
+                gates = sides[side] if whole else _norms(sides[side])
                 delta = ScaledRows.of(gates, cotangents.exponent[losses])
-                met = entering[visit.layer][kind].read(slice(t, t + 1))
+                met = entering[layer][kind].read(slice(t, t + 1))
                 for name, factor in (("weight", met), ("bias", ONE)):
-                    target = out.get(f"{name}_{kind}_l{visit.layer}")
+                    target = out.get(f"{name}_{kind}_l{layer}")
                     if target is not None:  # a module without biases has no parts of theirs
                         outer = delta.mantissa[:, :, None] * factor.mantissa
                         part = of_size(outer, (delta.exponent + factor.exponent)[:, None, None])
