@@ -119,6 +119,14 @@ def test_lengths_end_the_examples(run: Run, saved: Save, inputs: Path, tmp_path:
     assert run("probe", *arguments)[1].startswith(f"{wanted}\n")
 
 
+def test_weights_that_layers_share_belong_to_each(run: Run, saved: Save, inputs: Path):
+    module = nn.LSTM(5, 5, num_layers=2, batch_first=True)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        setattr(module, f"{name}_l1", getattr(module, f"{name}_l0"))
+    wanted = rnngrad.diagnose(module, X, state="c")
+    assert run("probe", saved(module), "--inputs", inputs)[1].startswith(f"{wanted}\n")
+
+
 def test_a_file_of_keras(run: Run, tmp_path: Path):
     np.save(tmp_path / "x.npy", X.numpy()[:, :, :3])
     arguments = (FIXTURES / "model.keras", "--inputs", tmp_path / "x.npy", "--module", "encoder")
@@ -127,6 +135,9 @@ def test_a_file_of_keras(run: Run, tmp_path: Path):
     status, out, _ = run("probe", *arguments)
     assert status == 0
     assert out.startswith(f"{wanted}\n")
+    status, _, err = run("probe", *arguments, "--nonlinearity", "relu")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--nonlinearity is of torch's state dicts" in err
 
 
 def refused(run: Run, path: Path, inputs: Path) -> str:

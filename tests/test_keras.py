@@ -170,6 +170,14 @@ def test_a_live_layer_is_asked_for_its_weights():
     assert all(weight.flags.c_contiguous for weight in weights.values())
 
 
+def test_weights_in_bfloat16_are_read_exactly():
+    layer = LSTM((3, 8), (2, 8), (8,))
+    halves = [weight.view("u4") >> 16 for weight in layer.weights]
+    layer.weights = [half.astype("u2").view("V2") for half in halves]
+    module = rnngrad.from_keras(layer)
+    np.testing.assert_array_equal(module.weight_hh_l0.detach(), (halves[1] << 16).view("f4").T)
+
+
 @pytest.mark.parametrize(
     ("layer", "says"),
     [

@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 import warnings
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.multiprocessing as mp
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from tensorboardX.proto.event_pb2 import Event
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 import rnngrad
@@ -62,16 +65,20 @@ def loader() -> DataLoader[Any]:
 
 
 def fit(
-    callbacks: list[Any], model: Model | None = None, **options: Any
+    callbacks: list[Any],
+    model: Model | None = None,
+    data: Any = None,
+    fitting: Any = (),
+    **options: Any,
 ) -> tuple[pl.Trainer, Model]:
-    data = loader()
+    data = data or loader()
     torch.manual_seed(1)
     model = model or Model()
     settings: dict[str, Any] = {"max_epochs": EPOCHS, "logger": False, "accelerator": "cpu"}
     settings |= {"enable_checkpointing": False, "enable_model_summary": False, "devices": 1}
     settings |= {"enable_progress_bar": False} | options
     trainer = pl.Trainer(callbacks=callbacks, **settings)
-    trainer.fit(model, data)
+    trainer.fit(model, data, **dict(fitting))
     return trainer, model
 
 
@@ -175,13 +182,47 @@ def test_a_resumed_training_keeps_its_curves(tmp_path: Path):
     first, second = (rnngrad.GradientReach(budget=ALWAYS) for _ in range(2))
     trainer, _ = fit([first], max_epochs=2)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    data = loader()
-    options: dict[str, Any] = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    options |= {"enable_checkpointing": False, "enable_model_summary": False}
-    again = pl.Trainer(max_epochs=3, callbacks=[second], **options)
-    again.fit(Model(), data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    fit([second], fitting={"ckpt_path": tmp_path / "half.ckpt", "weights_only": True})
     assert [*second.curves["lstm.0"]] == [0, 1, 2, 3]
     np.testing.assert_array_equal(first.curves["lstm.0"][1], second.curves["lstm.0"][1])
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpoint.*")
+def test_a_training_resumed_within_an_epoch_keeps_the_curve_of_its_beginning(tmp_path: Path):
+    every_step = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    first, second = (rnngrad.GradientReach(budget=ALWAYS) for _ in range(2))
+    fit([first, every_step], enable_checkpointing=True)
+    resumed = {"ckpt_path": tmp_path / "step=5.ckpt", "weights_only": True}
+    fit([second], fitting=resumed)
+    assert [*second.curves["lstm.0"]] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(first.curves["lstm.0"][1], second.curves["lstm.0"][1])
+
+
+def test_another_training_begins_anew():
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback])
+    once = rnngrad.GradientReach(budget=ALWAYS)
+    for each in (callback, once):
+        torch.manual_seed(5)
+        fit([each], Model(), max_epochs=1)
+    assert [*callback.curves["lstm.0"]] == [0, 1]
+    np.testing.assert_array_equal(callback.curves["lstm.0"][0], once.curves["lstm.0"][0])
+
+
+class Packed(Model):
+    def forward(self, packed: Any) -> Tensor:
+        return self.head(self.lstm(packed)[0].data)[:, 0]
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        return self(batch).square().mean()
+
+
+def test_a_packed_batch_is_taken_whole():
+    packed = pack_sequence([torch.randn(n, 5) for n in (9, 7, 7, 4, 3, 2)])
+    callback, model = rnngrad.GradientReach(budget=ALWAYS), Packed()
+    fit([callback], model, data=DataLoader([packed], collate_fn=itemgetter(0)), max_epochs=1)
+    wanted = rnngrad.gradient_reach(model, packed).layers["lstm.0"].curves.log10_frobenius
+    np.testing.assert_array_equal(callback.curves["lstm.0"][1], np.nanmedian(wanted, axis=0))
 
 
 class Breaks(pl.Callback):
@@ -197,11 +238,16 @@ def test_what_fails_later_ends_no_training():
 
 
 def test_what_fails_at_once_is_said_in_a_line():
-    with pytest.raises(rnngrad.InputError, match=r"Model\.forward fails, pass .* batch=") as raised:
+    with pytest.raises(
+        rnngrad.InputError, match=r"Model\.forward or loss fails, .* batch="
+    ) as raised:
         fit([rnngrad.GradientReach(batch=(torch.zeros(2, 3), 1, 2))])
     assert "\n" not in str(raised.value)
     with pytest.raises(rnngrad.InputError, match="every_n_epochs=0"):
         rnngrad.GradientReach(every_n_epochs=0)
+    for budget in ("5%", float("nan"), -1, None):
+        with pytest.raises(rnngrad.InputError, match="budget="):
+            rnngrad.GradientReach(budget=budget)  # pyright: ignore[reportArgumentType]
 
 
 def in_one_of_two(rank: int, folder: Path, port: str) -> None:

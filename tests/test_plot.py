@@ -108,6 +108,39 @@ def test_a_diagnosis_shows_the_truth_what_autograd_finds_and_the_verdicts():
         assert first.min() <= step <= first.max()
 
 
+def test_one_statistic_is_compared_and_named():
+    x, rnn = batch(), nn.RNN(3, 4, batch_first=True)
+    norm, column_sum = (
+        rnngrad.jacobian_curves(rnn, x, statistics=s) for s in ("frobenius", "column_sum")
+    )
+    losses = rnngrad.loss_gradient_curves(rnn, x, torch.ones(5, STEPS, 4))
+    assert column_sum.plot().get_ylabel() == "log10 of column sum of d h_t / d h_0"
+    for other, name in ((column_sum, "log10_column_sum"), (losses, "log10_h")):
+        with pytest.raises(rnngrad.InputError, match=f"a has log10_frobenius, b has {name}"):
+            rnngrad.compare({"a": norm, "b": other})
+
+
+def test_the_median_of_two_examples_is_not_zero_where_one_is():
+    rnn = nn.RNN(1, 1, nonlinearity="relu", bias=False, batch_first=True)
+    with torch.no_grad():
+        for weight in rnn.parameters():
+            weight.fill_(1)
+    x = torch.ones(2, 6, 1)
+    x[1, 2] = -99
+    assert list(lines(rnngrad.jacobian_curves(rnn, x).plot())) == ["all paths"]
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_triangles_of_any_size_are_drawn(size: float):
+    rnn, x = nn.RNN(3, 4, batch_first=True).double(), batch().double()
+    G = torch.full((5, STEPS, 4), size, dtype=torch.float64)
+    parts = rnngrad.weight_gradient_parts(rnn, x, G)
+    image = np.asarray(parts.plot().images[0].get_array())
+    assert np.isfinite(image[1:, 1:][np.tril_indices(STEPS - 1)]).all()  # h_0 is zero
+    with pytest.raises(rnngrad.InputError, match="weight='nix': use one of weight_ih_l0"):
+        parts.plot(weight="nix")
+
+
 def test_losses_triangle_and_gates():
     lstm, x = nn.LSTM(3, 4, batch_first=True), batch()
     losses = rnngrad.loss_gradient_curves(lstm, x, torch.ones(5, STEPS, 4))
@@ -173,7 +206,9 @@ def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
     losses = rnngrad.loss_gradient_curves(gru, x, torch.ones(2, 1000, 4))
     assert repr(curves) == "JacobianCurves(state='h', layer=0, log10_frobenius=2x1000)"
     assert repr(losses) == "LossGradientCurves(layer=0, log10_h=2x1000)"
-    for result in (curves, losses, rnngrad.trajectory(gru, x), rnngrad.diagnose(gru, x)):
+    parts = rnngrad.weight_gradient_parts(gru, x[:, :9], torch.ones(2, 9, 4))
+    assert repr(parts).startswith("WeightGradientParts(weight_ih_l0=2x9x9, ")
+    for result in (curves, losses, parts, rnngrad.trajectory(gru, x), rnngrad.diagnose(gru, x)):
         assert len(repr(result)) < 500
         assert len(str(result)) < 1000
         assert "<pre>" in result._repr_html_()

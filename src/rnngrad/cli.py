@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--lengths", metavar="N.npy", help="the real steps of each example")
     add("--module", metavar="NAME", help="which of the file's recurrent modules")
     add("--layer", type=int, default=-1, help="which of the module's layers, from 0")
-    add("--nonlinearity", choices=("tanh", "relu"), default="tanh", help="of a state dict's RNN")
+    kinds = ("tanh", "relu")
+    add("--nonlinearity", choices=kinds, default=None, help="of a state dict's RNN (tanh)")
     common(add)
     command("doctor", _doctor, "check versions, compiled loops, cores, GPU, packages, data")
     return parser
@@ -117,9 +118,11 @@ def _probe(options: argparse.Namespace) -> int:
     from rnngrad.saved import recurrent_module
 
     if options.file.endswith((".keras", ".h5")):
+        if options.nonlinearity:
+            raise InputError("--nonlinearity is of torch's state dicts: save Keras' whole model")
         module = from_keras(options.file, options.module)
     else:
-        module = recurrent_module(options.file, options.module, options.nonlinearity)
+        module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
     lengths = _array(options.lengths) if options.lengths else None
     inputs = torch.from_numpy(_array(options.inputs))
     return _answer(options, module, inputs, lengths=lengths, layer=options.layer)

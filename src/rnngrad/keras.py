@@ -127,6 +127,8 @@ def _module(where: str, weights: list[np.ndarray], kind: str, config: dict[str, 
     for key, (wanted, cure) in needed.items():
         if given.get(key, wanted) != wanted:
             raise InputError(f"{where} has {key}={given[key]!r}: {cure}")
+    if weights[0].dtype.kind == "V" and weights[0].itemsize == 2:  # bfloat16: half of a float32
+        weights = [(w.view(np.uint16).astype(np.uint32) << 16).view(np.float32) for w in weights]
     arrays = [weights[0].T, weights[1].T]
     if weights[2:]:
         arrays += [*weights[2]] if weights[2].ndim == 2 else [weights[2], np.zeros_like(weights[2])]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
@@ -41,12 +42,14 @@ class GradientReach(Callback):
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None: the first 4 examples of training's first batch; of (x, y) it takes x.
+            None: of training's first batch, of (x, y) x, the first 4 along the first axis; packed
+            sequences whole. Where examples stand along another axis, pass a batch.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take. Epochs are left out where it is
             spent; a warning says so once. The probe before training does not count.
 
     curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
+        Another training begins anew; one that is resumed goes on.
 
     Weights are identical with and without the callback. In ddp the first process alone probes.
 
@@ -62,6 +65,8 @@ class GradientReach(Callback):
     ) -> None:
         if not (isinstance(every_n_epochs, int) and every_n_epochs > 0):
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
+        if not (isinstance(budget, int | float) and budget >= 0):
+            raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
         self.every_n_epochs, self.batch = every_n_epochs, batch
         self.loss, self.budget = loss, budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
@@ -72,6 +77,9 @@ class GradientReach(Callback):
         self._inputs = None
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
+        done = trainer.current_epoch if trainer.global_step else -1
+        known = {n: {e: c for e, c in v.items() if e <= done} for n, v in self.curves.items()}
+        self.curves = {name: by_epoch for name, by_epoch in known.items() if by_epoch}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -81,11 +89,13 @@ class GradientReach(Callback):
             return
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
-            self._inputs = pytree.tree_map_only(Tensor, lambda x: x[:EXAMPLES].clone(), first)
+            self._inputs = pytree.tree_map(_some, first, is_leaf=_is_packed)
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
-        self._probe(trainer, pl_module, trainer.current_epoch)
+        # what is resumed within an epoch has its own curve for that number of epochs
+        if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
+            self._probe(trainer, pl_module, trainer.current_epoch)
         self._begun, self._spent = time.perf_counter(), 0.0
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -130,7 +140,7 @@ class GradientReach(Callback):
         except InputError:
             raise
         except Exception as error:  # whatever somebody else's forward raises
-            cure = f"{type(model).__name__}.forward fails, pass what it takes as batch="
+            cure = f"{type(model).__name__}.forward or loss fails, pass what they take as batch="
             raise InputError(f"{cure}: {error}") from error
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
@@ -147,6 +157,14 @@ class GradientReach(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
+def _some(x: Any) -> Any:
+    return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
+
+
+def _is_packed(x: Any) -> bool:
+    return isinstance(x, PackedSequence)
+
+
 class LossGradientByDistance(Metric):
     """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
@@ -154,7 +172,8 @@ class LossGradientByDistance(Metric):
         distances: how many are told apart, from 0; steps further away are left out.
 
     `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: those of
-    `loss_gradient_curves`, or `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean
+    `loss_gradient_curves`, under a mask `np.where(mask, curves.log10_h, np.nan)`, or
+    `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean
     "log10" of what is not zero, and the share "zero" of those that are exactly zero.
 
     Examples:

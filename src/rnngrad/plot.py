@@ -106,17 +106,20 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not (isinstance(results, Mapping) and all(isinstance(name, str) for name in results)):
         raise TypeError("results must be a dict from names, str, to results")
-    shown = {name: _main(result) for name, result in results.items()}
-    if not shown or any(values is None for values in shown.values()):
+    kinds = {name: _main(result)[0] for name, result in results.items()}
+    if not kinds or not all(kinds.values()):
         raise InputError("compare draws curves of a norm: hand over one result or more with one")
-    names = {_name(result) for result in results.values()}
-    return _draw(ax, shown, f"log10 of {names.pop() if len(names) == 1 else OF_ANY}")
+    if len({*kinds.values()}) > 1:
+        found = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
+        raise InputError(f"compare draws one statistic: {found}")
+    shown = {name: _main(result)[1] for name, result in results.items()}
+    return _draw(ax, shown, f"log10 of {_name(*results.values())}")
 
 
 def draw_curves(curves: Any, ax: Any = None) -> Any:
     """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
     shown = {
-        "all paths": _main(curves),
+        "all paths": _main(curves)[1],
         "cell path: forget gates alone": curves.log10_cell_path,
         "hidden path: through h": curves.log10_hidden_path,
     }
@@ -162,10 +165,14 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
     """
     if parts.reduce == "curve":
         return _draw(ax, parts, "log10 of what step t adds")
+    if weight not in parts:
+        raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
     ax, found = _axes(ax), parts[weight]
+    if parts.reduce == "none":
+        found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
     if parts.reduce != "log10_norm":
         with np.errstate(divide="ignore"):
-            found = np.log10(np.sqrt((found**2).sum(axis=tuple(range(3, found.ndim)))))
+            found = np.log10(found)
     found = np.median(found, axis=0)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
@@ -186,7 +193,7 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
     with_loss = ax is None and layers[0].loss_gradients is not None
     axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
     states = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
-    states |= {v.name: _main(v.curves) for v in layers}
+    states |= {v.name: _main(v.curves)[1] for v in layers}
     styles = [*((colour, ":") for colour, _ in styles), *styles]
     _draw(axes[0], states, f"log10 of\n{OF_ANY}", styles).label_outer()
     if not with_loss:
@@ -233,14 +240,19 @@ def _styles(names: Iterable[str]) -> list[Style]:
     return [STYLES[own[name] if name in own else next(free)] for name in names]
 
 
-def _name(result: Any) -> str:
-    return OF_STATE.get(getattr(result, "state", None), OF_ANY)
+def _name(*results: Any) -> str:
+    """Name what the curves of all results are of."""
+    names = {OF_STATE.get(getattr(result, "state", None), OF_ANY) for result in results}
+    name = names.pop() if len(names) == 1 else OF_ANY
+    # which is no norm
+    return name if _main(results[0])[0] != "log10_column_sum" else f"column sum of {name[1:-1]}"
 
 
-def _main(result: Any) -> Any:
-    """Give the curve that a result is about; None where it has none."""
+def _main(result: Any) -> tuple[str, Any]:
+    """Give the statistic that a result is about, and its curves; "" and None without one."""
     names = ("log10_frobenius", "log10_column_sum", "log10_spectral", "log10_h")
-    return next((v for name in names if (v := getattr(result, name, None)) is not None), None)
+    found = ((name, getattr(result, name, None)) for name in names)
+    return next(((name, values) for name, values in found if values is not None), ("", None))
 
 
 def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
@@ -266,9 +278,11 @@ def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     if not len(steps):
         return
-    middle = np.nanmedian(values[:, steps], axis=0)
-    # no means of two of them: one may be -inf
-    low, high = np.nanquantile(values[:, steps], BAND, axis=0, method="nearest")
+    known = values[:, steps]
+    # no mean of two of them, of which one is -inf: then the larger is the median
+    middle = np.nanmedian(known, axis=0)
+    middle = np.where(middle > -np.inf, middle, np.nanquantile(known, 0.5, 0, method="higher"))
+    low, high = np.nanquantile(known, BAND, axis=0, method="nearest")
     zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
     if zeros:
         label += f" (exactly 0 from step {steps[-zeros] + 1})"

@@ -77,7 +77,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             found = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(found, nn.Module):
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
-            found = dict(found.named_parameters())
+            found = dict(found.named_parameters(remove_duplicate=False))
         return dict(_tensors(found, "")), modes
     except OSError:
         raise

@@ -71,6 +71,34 @@ def test_loss_gradient_of_units_that_do_not_talk():
     np.testing.assert_allclose(values[0, :reset], half * (1 + steps_left), rtol=1e-12)
 
 
+def test_a_small_gradient_survives_a_huge_one_that_ends():
+    """Unit 0 grows tenfold per step back and is dead at step 41; unit 1 keeps its gradient of 1."""
+    rnn = nn.RNN(2, 2, nonlinearity="relu", bias=False, batch_first=True)
+    diagonal = torch.diag(torch.tensor([10.0, 1.0]))
+    set_weights(rnn, weight_hh_l0=diagonal, weight_ih_l0=torch.eye(2))
+    rnn, x, G = rnn.double(), torch.zeros(1, 500, 2).double(), torch.zeros(1, 500, 2)
+    x[..., 1], x[0, 40, 0], x[0, 41, 0] = 1e-3, -9, 1e-300
+    G[0, -1, 0] = G[0, 60, 1] = 1
+    found = rnngrad.loss_gradient_curves(rnn, x, G).log10_h[0]
+    np.testing.assert_array_equal(found[:40], 0)
+    np.testing.assert_allclose(found[[41, 61, 499]], [458, 438, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "exact"), [(1e150, 150), (1e-150, -150)])
+def test_layers_may_be_as_far_apart_as_their_weights_make_them(size: float, exact: int):
+    """Without input every slope is 1: a gradient is a sum of products of weights along paths."""
+    rnn = nn.RNN(1, 1, num_layers=4, batch_first=True).double()
+    set_weights(rnn, **{n: (size if "weight" in n else 0) + 0 * w for n, w in weights(rnn).items()})
+    G = torch.zeros(1, 3, 1)
+    G[0, -1] = 1
+    # from the last step to the first through four layers: ten ways of five weights
+    at_first = 5 * exact + 1
+    curves = rnngrad.loss_gradient_curves(rnn, torch.zeros(1, 3, 1), G, layer=0)
+    np.testing.assert_allclose(curves.log10_h[0, [0, 2]], [at_first, 3 * exact], rtol=1e-12)
+    parts = rnngrad.weight_gradient_parts(rnn, torch.zeros(1, 3, 1), G, reduce="curve")
+    np.testing.assert_allclose(parts["bias_hh_l0"][0, [0, 2]], [at_first, 3 * exact], rtol=1e-12)
+
+
 def scaled_loss_gradients(path: rnngrad.Trajectory, G: np.ndarray) -> list[np.ndarray]:
     """log10 of dL/dh_t, of an LSTM dL/dc_t, by transposed one-step matrices: a scale per unit."""
     H, jacobians = G.shape[1], list(path.jacobians(0))

@@ -222,6 +222,20 @@ def test_parts_that_would_not_fit():
         rnngrad.weight_gradient_parts(module, x, G[:-1])
 
 
+def test_a_layer_that_forgets_above_one_that_holds_on():
+    """Layer 0 keeps its gradient, that of layer 1 falls by two decades a step: 0.01^(T - t)."""
+    rnn, T = nn.RNN(1, 1, num_layers=2, batch_first=True), 400
+    set_weights(rnn, **{n: float("weight" in n) + 0 * w for n, w in weights(rnn).items()})
+    set_weights(rnn, weight_hh_l1=torch.full((1, 1), 0.01))
+    G = torch.zeros(1, T, 1)
+    G[0, -1] = 1
+    exact = math.log10(rnn.weight_hh_l1.item()) * np.arange(T - 1, -1, -1)
+    for reduce in ("log10_norm", "curve"):
+        found = rnngrad.weight_gradient_parts(rnn, torch.zeros(1, T, 1), G, reduce=reduce)
+        last = found["bias_hh_l1"][0, -1] if reduce == "log10_norm" else found["bias_hh_l1"][0]
+        np.testing.assert_allclose(last, exact, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_curves_of_weights_and_gradients_of_final_states(cell: str):
     """A loss that looks at the last states of every layer too; examples end at different steps."""

@@ -2,7 +2,7 @@
 
 The same sweep serves the curves of one loss, the parts of the weight gradients of all losses, and
 autograd's own result, which is rounded to its dtype and has no scales. Otherwise every loss has a
-power of two of its own.
+power of two of its own in every layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,8 @@ from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
+# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
+TOO_SMALL = 2.0**-600
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
@@ -79,7 +81,7 @@ class Cotangents:
 
     maps: by layer those of every step, (r or 1, t, ...); their dtype is that of the results.
     smallest: results below are flushed to zero. by_layer (layers, states, r, H): dL/dh and, of an
-    LSTM, dL/dc, times 2**-exponent (r,).
+    LSTM, dL/dc, times 2**-exponent (layers, r). lost (r,): some became too small beside others.
     """
 
     def __init__(
@@ -88,7 +90,8 @@ class Cotangents:
         self.cells, self.maps, dtype = cells, maps, maps[0].keep.dtype
         H, gates, states = cells[0].hidden, cells[0].gates, 1 + (maps[0].through.shape[-1] > 0)
         self.by_layer = np.zeros((len(cells), states, count, H), dtype=dtype)
-        self.exponent = np.zeros(count, dtype=np.int64)
+        self.exponent = np.zeros((len(cells), count), dtype=np.int64)
+        self.lost = np.zeros(count, dtype=bool)
         self.smallest = dtype.type(smallest)
         self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
         # the sides of the gates differ in the GRU only
@@ -96,20 +99,29 @@ class Cotangents:
 
     def add(self, gradient: Array, losses: slice) -> None:
         """Add what joins at a step, (layers, states, r, H), to some losses, which it may begin."""
-        arriving = np.full(len(self.exponent), ZERO)
-        arriving[losses] = exponent_of(np.abs(gradient).max(axis=(0, 1, 3)))
+        for layer, part in enumerate(gradient):
+            self._join(layer, part, np.zeros(part.shape[1], dtype=np.int64), losses)
+
+    def _join(self, layer: int, part: Array, power: Array, losses: slice) -> None:
+        """Add part (states, r, H) times 2**power (r,) to a layer's own."""
+        values, exponent = self.by_layer[layer], self.exponent[layer]
+        arriving, size = np.full(len(exponent), ZERO), exponent_of(np.abs(part).max(axis=(0, 2)))
+        arriving[losses] = np.where(size == ZERO, ZERO, size + power)
         # all losses are put to order 1 before, where need be
-        size = exponent_of(np.abs(self.by_layer).max(axis=3).max(axis=(0, 1)))
+        size = exponent_of(np.abs(values).max(axis=2).max(axis=0))
         begins = size == ZERO
-        self.exponent[begins] = arriving[begins].clip(-(2**30))
-        shift = np.maximum(size, arriving - self.exponent)
-        moved = ~begins & ((np.abs(size) > 100) | (arriving > self.exponent + 100))
+        exponent[begins] = arriving[begins].clip(-(2**30))
+        shift = np.maximum(size, arriving - exponent)
+        moved = ~begins & ((np.abs(size) > 100) | (arriving > exponent + 100))
         if moved.any():
-            self.exponent[moved] += shift[moved]
-            self.by_layer[:, :, moved] = times_power(
-                self.by_layer[:, :, moved], -shift[moved, None]
-            )
-        self.by_layer[:, :, losses] += times_power(gradient, -self.exponent[losses, None])
+            exponent[moved] += shift[moved]
+            values[:, moved] = self._times_power(values[:, moved], -shift[moved], moved)
+        values[: len(part), losses] += self._times_power(part, power - exponent[losses], losses)
+
+    def _times_power(self, v: Array, power: Array, losses: slice | Array) -> Array:
+        found = times_power(v, power[:, None])
+        self.lost[losses] |= ((v != 0) & (np.abs(found) < TOO_SMALL)).any(axis=(0, 2))
+        return found
 
     def back(self, t: int, losses: slice) -> Iterator[tuple[int, Array, Array, Array]]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last.
@@ -133,8 +145,8 @@ class Cotangents:
             yield layer, h, c, delta
             with np.errstate(all="ignore"):
                 if layer:
-                    arriving = delta[-1] @ self.cells[layer].weight_ih.numpy()
-                    self.by_layer[layer - 1, 0, losses] += arriving
+                    below = delta[-1] @ self.cells[layer].weight_ih.numpy()
+                    self._join(layer - 1, below[None], self.exponent[layer, losses], losses)
                 kept = np.multiply(c, keep, out=c if lstm else None)
                 np.matmul(delta[0], self.weights[layer], out=h)
                 if not lstm and mix.shape[1] > 1:  # an RNN keeps nothing, not even an infinity

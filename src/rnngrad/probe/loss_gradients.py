@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses
-from rnngrad.probe._cotangents import Arriving, Cotangents, chunks, scaled_back
+from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = 16  # of the batch, where it has as many examples, for as many threads
-# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
-TOO_SMALL = 2.0**-600
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,13 +110,13 @@ class _Sweep:
             for layer, h, c, delta in cotangents.back(t, everyone):
                 if layer == 0:  # the wanted one, for those below are left out
                     norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
-                    self.found[:, examples, t + 1] = log10_of(norms, cotangents.exponent)
+                    self.found[:, examples, t + 1] = log10_of(norms, cotangents.exponent[0])
                 far |= _underflown(h, c, delta[0], maps[layer].mix[:, t])
             size = np.abs(cotangents.by_layer)
-            far |= ((size > 0) & (size < TOO_SMALL)).any(axis=(0, 1, 3))
+            far |= (((size > 0) & (size < TOO_SMALL)) | ~np.isfinite(size)).any(axis=(0, 1, 3))
         norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
-        self.found[:, examples, 0] = log10_of(norms, cotangents.exponent)
-        for example in examples[far]:
+        self.found[:, examples, 0] = log10_of(norms, cotangents.exponent[0])
+        for example in examples[far | cotangents.lost]:
             self._scaled(int(example))
 
     def _scaled(self, example: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.plot import draw_parts
+from rnngrad.plot import Pictured, draw_parts
 from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
@@ -29,12 +29,16 @@ Span = tuple[int, int, int]  # an example, the first of its losses, and their en
 ONE = ScaledRows.of(np.ones((1, 1)))
 
 
-class WeightGradientParts(dict[str, Array]):
+class WeightGradientParts(Pictured, dict[str, Array]):
     """An array for each weight, by torch's flat name (weight_ih_l0, bias_hh_l1, ...)."""
 
     def __init__(self, parts: dict[str, Array], reduce: str) -> None:
         super().__init__(parts)
         self.reduce = reduce
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={'x'.join(map(str, part.shape))}" for name, part in self.items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
 
     plot = draw_parts
 
@@ -72,7 +76,7 @@ def weight_gradient_parts(
 
     Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
-    have a scale per loss; units of one layer may be 300 decades apart.
+    have a scale per loss and layer, whose units may be 300 decades apart.
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
@@ -148,7 +152,7 @@ def _fill(
         for layer, _, _, sides in cotangents.back(t, losses):
             for kind, side in SIDES.items():
                 gates = sides[side] if whole else _norms(sides[side])
-                delta = ScaledRows.of(gates, cotangents.exponent[losses])
+                delta = ScaledRows.of(gates, cotangents.exponent[layer, losses])
                 met = entering[layer][kind].read(slice(t, t + 1))
                 for name, factor in (("weight", met), ("bias", ONE)):
                     target = out.get(f"{name}_{kind}_l{layer}")
