@@ -250,8 +250,11 @@ def histogram() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+BY_BIAS = {"forget_bias_0": 0.0, "question": 1.0, "forget_bias_3": 3.0}
+
+
 def biased(**changes: float) -> Claim | None:
-    return claims.forget_bias(with_biases(**changes), histogram())
+    return claims.forget_bias(with_biases(**changes), histogram(), BY_BIAS)
 
 
 def path(*cancelled: Case, hidden_path: float = 0.0) -> Claim | None:

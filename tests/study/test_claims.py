@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from made_up_claims import (
+    BY_BIAS,
     CASES,
     EPOCHS,
     HOLDS,
@@ -284,10 +285,19 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: claims.late_steps(make_shares(MUCH, MUCH).query("cell == 'rnn'")),
     lambda: late([0.9], [0.9]),
     lambda: powers({}, measured=np.nan),
+    lambda: claims.late_steps(make_shares(MUCH, MUCH).assign(steps=9)),
+    lambda: claims.blocking(make_influences(1, 0.1, 0.3).query("lag < 20")),
+    lambda: explodes(-np.inf, 0.1, 0.1),
+    lambda: explodes(0.1, 0.1, 0.1, gradient_norm=0.0),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).assign(cell="gru")),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).assign(backward_difference=np.nan)),
-    lambda: claims.forget_bias(with_biases().query("condition != 'question'"), histogram()),
-    lambda: claims.forget_bias(with_biases().query("condition != 'forget_bias_3'"), histogram()),
+    lambda: claims.forget_bias(
+        with_biases().query("condition != 'question'"), histogram(), BY_BIAS
+    ),
+    lambda: claims.forget_bias(
+        with_biases().query("condition != 'forget_bias_3'"), histogram(), BY_BIAS
+    ),
+    lambda: claims.forget_bias(with_biases(), histogram(), {"question": 1.0}),
     lambda: claims.one_path(make_paths({}).iloc[:0]),
     lambda: claims.one_path(make_paths({}, cell_path=np.nan, hidden_path=np.nan)),
     lambda: claims.varying_gates(make_paths({}).query("input == 'padding'")),
@@ -303,6 +313,6 @@ def test_a_condition_that_was_not_measured_is_left_out() -> None:
     some = both_cells().query("condition in ('question', 'trained')")
     assert judged(claims.rnn_is_better(some)).verdict == HOLDS
     no_chrono = with_biases().query("condition != 'chrono'")
-    claim = judged(claims.forget_bias(no_chrono, histogram().iloc[:0]))
+    claim = judged(claims.forget_bias(no_chrono, histogram().iloc[:0], BY_BIAS))
     assert claim.verdict == HOLDS
     assert not any(name.startswith("gates") for name in claim.measured)

@@ -60,6 +60,17 @@ def test_the_median_over_seeds_keeps_never_apart_from_missing() -> None:
     assert np.isnan(median["log10_at_20"])
 
 
+def test_of_two_seeds_of_which_one_is_zero_its_steps_are_named() -> None:
+    names = {"condition": "a", "factor": "b", "cell": "lstm", "examples": 1}
+    for end in (-0.4, -3.0):
+        numbers = {"horizon": 140, "float32_zero_from": 142, "log10_at_end": -np.inf}
+        other = {"horizon": np.nan, "float32_zero_from": np.nan, "log10_at_end": end}
+        rows = [names | numbers | {"seed": 1}, names | other | {"seed": 2}]
+        median = over_seeds(pd.DataFrame(rows)).iloc[0]
+        assert median["log10_at_end"] == -np.inf
+        assert (median["float32_zero_from"], median["horizon"]) == (142, 140)
+
+
 def test_a_curve_over_seeds_is_their_median_between_least_and_most() -> None:
     curves = [
         pd.DataFrame({"step": [1, 5], "log10": [-1.0 * k, end], "condition": "a", "cell": "rnn"})

@@ -40,16 +40,30 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
     return None if found.empty else float(found.iloc[0])
 
 
-def cause_table(conditions: pd.DataFrame) -> pd.DataFrame:
+def starts_alike(results: Results, cell: str) -> bool:
+    """Tell whether training starts from models as the question's setting has them."""
+    question, own = results.params.conditions.question, results.params.train_of(cell)
+    keys = ["initializer"] + ["forget_bias"] * (cell == "lstm" and own.initializer == "keras")
+    alike = all(getattr(question, key) == getattr(own, key) for key in keys)
+    return alike and question.units == own.hidden
+
+
+def cause_table(results: Results) -> pd.DataFrame:
     """The change of both cells' ends when one factor is changed, the largest effect first.
 
     Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
     change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
-    NaN where a cell was not run; no rows where the question's setting lacks one of the cells.
+    NaN where a cell was not run; no rows where the question's setting lacks one of the cells. What
+    changes nothing here is no cause, nor is training that starts from other models.
     """
-    ends = conditions.pivot_table("log10_at_end", "condition", "cell")
-    found = ends.reindex(["question", *CAUSES], columns=["rnn", "lstm"]).dropna(how="all")
+    cases = results.params.conditions
+    known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
+    causes = [name for name in CAUSES if known.get(name) != cases.question]
+    if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
+        causes.remove("trained")
+    ends = results.conditions.pivot_table("log10_at_end", "condition", "cell")
+    found = ends.reindex(["question", *causes], columns=["rnn", "lstm"]).dropna(how="all")
     if not found.notna().all(axis=1).get("question", default=False):
         return pd.DataFrame()
     question, found = found.loc["question"], found.drop(index="question")
@@ -83,8 +97,11 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
 def padding_share(results: Results) -> float | None:
     """The part of all steps that is padding, where comments are padded to the question's steps.
 
-    None where these cut a comment: how many words are left of all is not known.
+    None where nothing is padded, and where these cut a comment: what is left is not known.
     """
+    question = results.params.conditions.question
+    if (question.input, question.padding) != ("comments", "pre"):
+        return None
     steps = results.condition_curves.query("condition == 'question'")["step"].max()
     words = results.data_card["sample"]["words"]
     return 1 - words["mean"] / steps if steps >= words["max"] else None
@@ -105,7 +122,8 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     mean, open: mean activation on words of the gate that keeps the state, and the share that is
     nearly open; NaN for an RNN. rate, end: decades per word, and log10 at the end of words; padded,
     lowest, highest: of padded comments, the latter by seed. reach: words until a tenth of the
-    loss's gradient is left, NaN for never. accuracy: on the test split, of the trained.
+    loss's gradient is left, NaN for never. accuracy: on the test split, of the trained. NaN where
+    the conditions have other untrained models, or pad nothing.
     """
     scores, rows = test_scores(results), []
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
@@ -120,6 +138,11 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
         row = {"cell": cell, "weights": weights, **gates.reindex([(weights, "words")]).iloc[0]}
         row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
         row |= ends.reindex([(padded, cell)]).iloc[0].to_dict()
+        if weights == "init" and not starts_alike(results, cell):
+            row |= dict.fromkeys(("rate", "end", *ends), None)
+        cases = results.params.conditions
+        if padded in cases.cases and cases.setting_of(padded).padding == "none":
+            row |= dict.fromkeys(ends)
         row["reach"] = reached.get((cell, weights), math.nan)
         rows.append(row | scores.get((cell, weights), {"accuracy": None}))
     return rows

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from rnngrad.errors import printable
+from rnngrad.params import Setting
 from rnngrad.report.style import NAMES
 from rnngrad.study import WEIGHTS, claims
 
@@ -32,11 +33,20 @@ def environment() -> Environment:
         "count": _or_nothing(lambda number: f"{number:,.0f}"),
         "power": _or_nothing(lambda x: "exactly 0" if x == -math.inf else f"10^{x:z.1f}"),
         "interval": _or_nothing(interval),
+        "begun": _begun,
         "step": lambda step: "never" if math.isnan(step) else f"{step:,.0f}",
     }
     made.filters |= {each.__name__: each for each in (nested, cases, counted, typeset, text, code)}
     made.globals |= {"limits": claims, "log10": math.log10}
     return made
+
+
+def _begun(setting: Setting) -> str:
+    """Say how a setting of the LSTM begins."""
+    bias, initializer = f"forget bias {setting.forget_bias:g}", setting.initializer
+    return {"keras": bias, "chrono": "chrono biases"}.get(
+        initializer, f"{initializer}'s initialiser"
+    )
 
 
 def _or_nothing(shown: Callable[..., str]) -> Callable[..., str]:

@@ -36,12 +36,13 @@ COMPARED = {  # claim 2, by condition: the part of the question's setting that i
 }
 SAME_RATE = 0.1  # claim 4, of the cell path's rate
 MUCH = 0.1  # claim 5, of the summed norms
+TENTH = 10  # claim 5, steps: of fewer there is no last tenth
 CLOSE, CLOSE_SHARE = 0.005, 0.1  # claim 6, decades per step, or of the measured rate
 LINEAR = 0.95  # claim 6, mean slope of tanh
 AGREEMENT = 0.04  # claim 7, decades
 ROUGHLY, GATES_AT = 0.5, 20  # claim 7, decades at so many steps
 CLIP_NORM, ROUNDING = 1.0, 1e-6  # claim 8, to which the measured gradients are clipped
-BIASES = ("forget_bias_0", "question", "forget_bias_3")  # claim 9, in the order of their gates
+BIASES = ("question", "forget_bias_0", "forget_bias_3")  # claim 9, conditions
 OPEN = 0.98  # claim 9, edge of the histogram's last bin
 CANCELLED = 0.1  # claim 10, decades
 VARIES = 0.01  # claim 11, standard deviation of an activation between 0 and 1
@@ -70,7 +71,7 @@ def judge_all(results: Results) -> list[Claim]:
         lstm_wins(results.tests, epochs),
         late_steps(evidence["shares"]),
         blocking(evidence["influences"]),
-        forget_bias(seeds, results.gates),
+        forget_bias(seeds, results.gates, _biases(results)),
     ]
     if "powers" in evidence:
         judged += [powers_of_w(evidence["powers"])]
@@ -165,7 +166,7 @@ def late_steps(shares: pd.DataFrame) -> Claim | None:
     by_weights = shares.groupby("weights", sort=False)
     for weights, chosen in by_weights:
         difference = _difference(chosen, "late_share", "rnn", "lstm")
-        if difference is None:
+        if difference is None or chosen["steps"].min() < TENTH:
             return None
         means = chosen.groupby("cell")[["late_share", "steps_of_most"]].mean()
         measured[str(weights)] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
@@ -201,7 +202,9 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
     small = lstm[lstm["perturbation"] == moves["min"]]
     means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
     apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
-    at = small[small["lag"] == small.loc[small["lag"] <= GATES_AT, "lag"].max()]
+    at = small[small["lag"] == GATES_AT]
+    if at.empty:
+        return None
     gates = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean()
     found = gates.join(apart)
     off, agrees = found["gates_difference"], found["small_moves"].max() <= AGREEMENT
@@ -216,8 +219,12 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
     return _claim(7, TUTORIAL_3, ruling, measured, interval)
 
 
-def output_gate_path(output_gates: pd.DataFrame) -> Claim:
+def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     """Claim 8: can the LSTM explode through the output gates, and does clipping bound the step?"""
+    # zero cannot be clipped, and a path that is exactly zero has no rate
+    clipped = output_gates.query("gradient_norm > 0").dropna(subset=["clipped_norm"])
+    if clipped.empty or np.isneginf(output_gates["path_rate"]).any():
+        return None
     # the factors of W_o were tried in their order until the path grew
     scaled = output_gates.sort_values("factor").groupby(["weights", "seed"]).tail(1)
     scaled = scaled.assign(grows=(scaled["path_rate"] > 0) & (scaled["total_rate"] > 0))
@@ -228,7 +235,7 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim:
     as_it_is = output_gates[output_gates["factor"] == 1].groupby("weights")
     rates = {weights: _interval(rows, "path_rate") for weights, rows in as_it_is}
     bounds = _rows(as_it_is[["bound_rate", "ceiling_rate"]].mean())
-    clips, clipping = _clipping(output_gates.dropna(subset=["clipped_norm"]))
+    clips, clipping = _clipping(clipped)
     measured = {
         "path": {w: {"rate": rate} | bounds[w] for w, rate in rates.items()},
         "scaled": _rows(by_weights),
@@ -256,17 +263,32 @@ def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
     }
 
 
-def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame) -> Claim | None:
-    """Claim 9: is vanishing slower but still there unless all forget gates are 1?"""
+def _biases(results: Results) -> dict[str, float]:
+    """The conditions of `BIASES` by forget bias, the smallest first; of equal ones the first."""
+    conditions = results.params.conditions
+    settings = {name: conditions.setting_of(name) for name in BIASES if name in conditions.cases}
+    found = {own.forget_bias: name for name, own in reversed(settings.items())}
+    if any(own.initializer != "keras" for own in settings.values()):
+        return {}  # which takes no forget bias
+    return {name: bias for bias, name in sorted(found.items())}
+
+
+def forget_bias(
+    seeds: pd.DataFrame, gates: pd.DataFrame, biases: Mapping[str, float]
+) -> Claim | None:
+    """Claim 9: is vanishing slower but still there unless all forget gates are 1?
+
+    biases: conditions by their forget biases, the smallest first.
+    """
     lstm = seeds[seeds["cell"] == "lstm"]
     steps = [
         _difference(lstm, "log10_at_end", more, less, by="condition")
-        for less, more in pairwise(BIASES)
+        for less, more in pairwise(biases)
     ]
-    if None in steps:
+    if not steps or None in steps:
         return None
     by_condition = dict(list(lstm.groupby("condition")))
-    names = [name for name in (*BIASES, "chrono") if name in by_condition]
+    names = [name for name in (*biases, "chrono") if name in by_condition]
     ends = {name: _interval(by_condition[name], "log10_at_end") for name in names}
     measured = {"log10_at_end": ends, "gates": _rows(openness(gates[gates["cell"] == "lstm"]))}
     grows = all(map(_above_zero, steps))

@@ -86,7 +86,11 @@ def _horizon(curve: pd.Series, start: float) -> float:
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """Medians by condition and cell; steps to which half of the seeds never come are missing."""
     never = dict.fromkeys(COUNTS, np.inf)
-    medians = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False).median()
+    groups = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False)
+    medians, lower = groups.median(), groups.quantile(interpolation="lower")
+    # of two in the middle, one of them exactly zero at its end, that one is named throughout
+    dead = np.isneginf(medians[["log10_at_end"]]).to_numpy() & np.isposinf(medians[COUNTS])
+    medians[COUNTS] = medians[COUNTS].mask(dead, lower[COUNTS])
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
     return medians.reset_index()
 
