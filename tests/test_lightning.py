@@ -7,7 +7,7 @@ import time
 import warnings
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
@@ -210,17 +210,22 @@ def test_another_training_begins_anew():
 
 
 class Packed(Model):
-    def forward(self, packed: Any) -> Tensor:
-        return self.head(self.lstm(packed)[0].data)[:, 0]
+    def forward(self, tokens: Any) -> Tensor:
+        return self.head(self.lstm(tokens)[0].data)[:, 0]
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         return self(batch).square().mean()
 
 
 def test_a_packed_batch_is_taken_whole():
-    packed = pack_sequence([torch.randn(n, 5) for n in (9, 7, 7, 4, 3, 2)])
+    packed: Any = pack_sequence([torch.randn(n, 5) for n in (9, 7, 7, 4, 3, 2)])
     callback, model = rnngrad.GradientReach(budget=ALWAYS), Packed()
-    fit([callback], model, data=DataLoader([packed], collate_fn=itemgetter(0)), max_epochs=1)
+    fit(
+        [callback],
+        model,
+        data=DataLoader(cast("Any", [packed]), collate_fn=itemgetter(0)),
+        max_epochs=1,
+    )
     wanted = rnngrad.gradient_reach(model, packed).layers["lstm.0"].curves.log10_frobenius
     np.testing.assert_array_equal(callback.curves["lstm.0"][1], np.nanmedian(wanted, axis=0))
 

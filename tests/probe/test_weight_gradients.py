@@ -229,7 +229,7 @@ def test_a_layer_that_forgets_above_one_that_holds_on():
     set_weights(rnn, weight_hh_l1=torch.full((1, 1), 0.01))
     G = torch.zeros(1, T, 1)
     G[0, -1] = 1
-    exact = math.log10(rnn.weight_hh_l1.item()) * np.arange(T - 1, -1, -1)
+    exact = math.log10(weights(rnn)["weight_hh_l1"].item()) * np.arange(T - 1, -1, -1)
     for reduce in ("log10_norm", "curve"):
         found = rnngrad.weight_gradient_parts(rnn, torch.zeros(1, T, 1), G, reduce=reduce)
         last = found["bias_hh_l1"][0, -1] if reduce == "log10_norm" else found["bias_hh_l1"][0]
