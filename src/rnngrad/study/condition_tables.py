@@ -89,7 +89,7 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     groups = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False)
     medians, lower = groups.median(), groups.quantile(interpolation="lower")
     # of two in the middle, one of them exactly zero at its end, that one is named throughout
-    dead = np.isneginf(medians[["log10_at_end"]]).to_numpy() & np.isposinf(medians[COUNTS])
+    dead = (medians[COUNTS] == np.inf).mul(np.isneginf(medians["log10_at_end"]), axis=0)
     medians[COUNTS] = medians[COUNTS].mask(dead, lower[COUNTS])
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
     return medians.reset_index()
