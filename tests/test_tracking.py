@@ -267,6 +267,25 @@ def test_another_result_that_was_published_by_halves_is_cleared(
     assert (found.count(now), len(found)) == (2, 4)
 
 
+def test_what_another_machine_is_publishing_is_left_to_it(
+    results: Results, files: list[Path]
+) -> None:
+    uri = tracking.tracking_uri()
+    assert publish(results, files, uri)
+    client, experiment = live.connect(uri, live.EXPERIMENT)
+    result = runs_of(uri)[0].data.tags[tracking.RESULT]
+    for run in runs_of(uri):
+        client.delete_run(run.info.run_id)
+    tags = {tracking.RESULT: result, tracking.HOST: "elsewhere"}
+    run = client.create_run(experiment, tags=tags).info.run_id
+    assert not publish(results, files, uri)
+    assert statuses(uri) == ["RUNNING"]
+    client.delete_run(run)
+    client.create_run(experiment, int(time.time() * 1000) - 7_200_000, tags)  # it was killed
+    assert publish(results, files, uri)
+    assert statuses(uri) == ["FINISHED", "FINISHED"]
+
+
 def publish_and_die(results: Results, files: list[Path], uri: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, "log_inputs", lambda *_: os._exit(9))

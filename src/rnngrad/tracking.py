@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +32,7 @@ from rnngrad.study.results import Results
 
 Tags = dict[str, str]
 
-RESULT = "rnngrad.result"
+RESULT, HOST = "rnngrad.result", "rnngrad.host"
 LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
 PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
@@ -78,14 +79,17 @@ def publish(
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
     contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
-    result = {RESULT: hashlib.sha256(b"".join(contents)).hexdigest()}
-    same = f"tags.`{RESULT}` = '{result[RESULT]}'"
+    result = {RESULT: hashlib.sha256(b"".join(contents)).hexdigest(), HOST: socket.gethostname()}
+    same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], same)
         if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
             return False
-        ended = f"{PUBLISHING} AND attributes.start_time < {int(1000 * (time.time() - LONGEST))}"
+        other = f"tags.`{HOST}` != '{result[HOST]}' AND attributes.start_time >= {since}"
+        if client.search_runs([experiment], f"{PUBLISHING} AND {same} AND {other}"):
+            return False  # another machine is publishing it
+        ended = f"{PUBLISHING} AND attributes.start_time < {since}"
         halves = [ended, "attributes.status = 'FAILED'"]
         parents = [run for half in halves for run in client.search_runs([experiment], half)]
         children = [f"tags.`{PARENT}` = '{parent.info.run_id}'" for parent in parents]
