@@ -36,7 +36,8 @@ def main(port: str) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST]
     process = subprocess.Popen(
         [*command, "--port", port, "--workers", "1", "--uvicorn-opts=--log-level=warning"],
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        # its jobs are processes more, and no page of a run needs them
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         start_new_session=True,  # Ctrl-C ends this process, and this one the server
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -49,9 +50,10 @@ def main(port: str) -> None:
         with suppress(KeyboardInterrupt):
             process.wait()
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)  # it has started others
-        process.wait()
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, end)  # it has started others
+                process.wait(5)
 
 
 def _wait(process: subprocess.Popen, server: str) -> None:
