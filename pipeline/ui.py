@@ -37,7 +37,8 @@ def main(port: str) -> None:
     process = subprocess.Popen(
         [*command, "--port", port, "--workers", "1", "--uvicorn-opts=--log-level=warning"],
         # its jobs are processes more, and no page of a run needs them
-        env=os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env=os.environ
+        | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         start_new_session=True,  # Ctrl-C ends this process, and this one the server
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
