@@ -35,6 +35,7 @@ MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
 BLOCK_STEPS = 32  # between two looks at the rank at least
 FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
 PART_COLUMNS = 64  # at least so many columns in a part
+SPECTRAL_PARTS = 4  # of a block's matrices
 LOG10_DROPPED = -10  # of a row: so much of it may be missing where directions are dropped
 WORTH_DROPPING = 0.8  # the rank is looked at when no more of the directions should be left
 DEVICE_BYTES = 2**30  # of tangents, on other devices
@@ -155,9 +156,8 @@ class Tangents:
             sums = sums if self.basis is None else sums @ self.basis.T
             out["column_sum"][:] = log10_of(np.abs(sums).mean(axis=1), exponents)
         if "spectral" in out and at.any():
-            # a call of its own for every small matrix takes longer than its eigenvalues
-            parts = np.array_split(J, min(len(J), 1 + J.shape[-1] // 8))
-            norms = np.concatenate(list(over(spectral_norm, parts)))
+            # NumPy lets other threads run during the eigenvalues of many matrices, not of one
+            norms = np.concatenate(list(over(spectral_norm, np.array_split(J, SPECTRAL_PARTS))))
             out["spectral"][at] = log10_of(norms, exponents[at])
         if "frobenius_error" in out:
             estimate, out["frobenius_error"][:] = log10_norm_estimate(J)
