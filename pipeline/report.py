@@ -10,8 +10,9 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from rnngrad.stage import run_stage, whole
+from rnngrad.stage import read_output, run_stage, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; make bench writes it
@@ -32,7 +33,9 @@ def main() -> None:
     from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
 
-    results = load_results(BUILD, params)
+    results, times = load_results(BUILD, params), json.loads(TIMES.read_text())
+    real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
+    others = read_output(real, "make real-study", _read_json) if real.exists() else None
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
@@ -52,9 +55,6 @@ def main() -> None:
         shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
     with whole(REPORTS / "curves.csv") as path:
         results.curves.to_csv(path, index=False)
-    real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
-    others = json.loads(real.read_text()) if real.exists() else None
-    times = json.loads(TIMES.read_text())
     markdown = render.render_markdown(results, claims, svgs, times, others)
     judged = [asdict(claim) for claim in claims]
     summary = metrics_summary(results, claims)
@@ -69,6 +69,10 @@ def main() -> None:
     for name, text in texts.items():
         with whole(REPORTS / name) as path:
             path.write_text(text)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

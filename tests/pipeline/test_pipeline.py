@@ -333,6 +333,18 @@ def test_an_input_that_is_cut_or_missing_is_named(
         assert {*clone.checksums()} == {*before}
 
 
+def test_numbers_of_real_comments_that_are_cut_are_named(clone: Clone) -> None:
+    path = clone.folder / "reports" / "real" / "metrics.json"
+    content = path.read_text()
+    path.write_text(content[:-99])
+    done = clone.run("python", "pipeline/report.py")
+    path.write_text(content)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("report: reports/real/metrics.json: cannot be read (")
+    assert line.endswith("; run make real-study again")
+
+
 def test_after_dvc_alone_is_killed_another_repro_ends_well(clone: Clone, params: Path) -> None:
     """The stage that it ran ends as well, and does not write what the next one writes."""
     clone.edit("hidden: 8", "hidden: 9")
