@@ -34,7 +34,7 @@ def main() -> None:
     )
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     shown, models = [*cards, *pages, *figures], BUILD / "train"
-    for path in shown:
+    for path in (*shown, *models.rglob("trained-*.pt")):
         read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")

@@ -275,3 +275,21 @@ def test_an_encoder_learns_through_the_state_that_it_hands_to_a_decoder() -> Non
     # the loss does not look at the second example
     assert np.isnan(layers["encoder"].learns_back[1])
     assert "(1 of 2: never)" in str(layers["encoder"])
+
+
+def test_learning_is_counted_back_from_where_the_loss_looks() -> None:
+    """A backward direction reads the last word first; a loss may look before the padding."""
+    module, x = nn.LSTM(3, 4, batch_first=True, bidirectional=True), torch.randn(2, 50, 3)
+    last = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, -1].sum()).layers
+    assert (last["lstm.backward"].learns_back == 0).all()
+    assert (last["lstm.forward"].learns_back > 0).all()
+    early = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, 9].sum()).layers
+    short = rnngrad.gradient_reach(module, x[:, :10], loss=lambda output: output[0][:, -1].sum())
+    found, expected = early["lstm.forward"], short.layers["lstm.forward"]
+    np.testing.assert_array_equal(found.learns_back, expected.learns_back)
+
+
+def test_without_a_loss_nothing_is_known_of_learning() -> None:
+    reach = rnngrad.gradient_reach(nn.GRU(3, 4), torch.randn(5, 2, 3))
+    with pytest.raises(rnngrad.InputError, match="hand loss= to gradient_reach"):
+        _ = reach.layers["gru"].learned_at

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    __version__: str
     from rnngrad.keras import from_keras
     from rnngrad.lightning import GradientReach, LossGradientByDistance
     from rnngrad.model import gradient_reach
@@ -33,14 +34,16 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib import metadata
+if not TYPE_CHECKING:  # a type checker would take it for any name
 
-        return metadata.version("rnngrad")
-    if name in __all__:
-        return getattr(import_module(f"rnngrad.{HOMES.get(name, 'probe')}"), name)
-    raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib import metadata
+
+            return metadata.version("rnngrad")
+        if name in __all__:
+            return getattr(import_module(f"rnngrad.{HOMES.get(name, 'probe')}"), name)
+        raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -53,19 +53,26 @@ class LayerReach(Pictured):
 
     @property
     def learned_at(self) -> np.ndarray:
-        """(batch, time) log10 of the norm of what step t adds to the gradient of all weights."""
+        """(batch, time) log10 of the norm of what step t adds to the gradient of all weights.
+
+        InputError without a loss.
+        """
+        if not self.weight_gradients:
+            raise InputError("nothing is known of gradients: hand loss= to gradient_reach")
         parts = np.stack(list(self.weight_gradients.values())) * 2 * np.log(10)
         return torch.from_numpy(parts).logsumexp(dim=0).numpy() / 2 / np.log(10)
 
     @property
     def learns_back(self) -> np.ndarray:
-        """(batch,) how many steps before its last one the layer still learns from.
+        """(batch,) how many steps back from the last that adds anything the layer learns from.
 
-        That is the first step that adds 1 % of what the largest adds; NaN if none adds anything.
+        Down to the first step that adds 1 % of what the largest adds; NaN if none adds anything.
         """
         parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
-        seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
-        return np.where(seen.any(axis=1), self.lengths.numpy() - 1 - seen.argmax(axis=1), np.nan)
+        adds = parts > -np.inf
+        seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & adds
+        last = adds.shape[1] - 1 - adds[:, ::-1].argmax(axis=1)
+        return np.where(adds.any(axis=1), last - seen.argmax(axis=1), np.nan)
 
     @property
     def layers(self) -> dict[str, "LayerReach"]:

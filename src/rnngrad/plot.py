@@ -20,7 +20,11 @@ Style = tuple[str, Any]  # colour and dashes
 INK, GRID = "#24292f", "#d8dce0"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
-STYLES: list[Style] = list(zip(COLOURS, DASHES, strict=True))
+STYLES: list[Style] = [
+    (colour, dash)
+    for n in range(6)
+    for colour, dash in zip(COLOURS, DASHES[n:] + DASHES[:n], strict=True)
+]
 CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
@@ -219,6 +223,7 @@ def draw_epochs(callback: Any) -> Any:
         edges = [*by_epoch, max(by_epoch) + 1]
         picture = ax.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
         ax.set(title=name, ylabel="step t")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         figure.colorbar(picture, ax=ax, label=f"log10 of {OF_ANY}")
     axes[-1].set_xlabel("epochs trained")
     return figure

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._problem import Array, Problem, batch_first, check_finite, check_floating
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
@@ -26,6 +26,7 @@ def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
     """The examples, similar lengths together, in at least so many parts that fit into memory."""
     cell = problem.cells[0]
     bytes_each = 8 * problem.steps * layers * ((2 * cell.gates + 3) * problem.hidden)
+    check_memory(bytes_each, "the states of an example need", "pass fewer steps")
     order = np.argsort(-problem.lengths.numpy(), kind="stable")
     size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // parts)))
     return [order[start : start + size] for start in range(0, len(order), size)]

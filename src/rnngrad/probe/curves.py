@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -75,11 +75,11 @@ def jacobian_curves(
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    state: str = "h",
+    state: Literal["h", "c", "full"] = "h",
     layer: int = -1,
     lengths: Sequence[int] | np.ndarray | Tensor | None = None,
     mask: np.ndarray | Tensor | None = None,
-    method: str = "exact",
+    method: Literal["exact", "sketch"] = "exact",
     statistics: Sequence[str] = STATISTICS,
     spectral_steps: Sequence[int] | np.ndarray | None = None,
     directions: int = 8,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def diagnose(
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    state: str = "h",
+    state: Literal["h", "c", "full"] = "h",
     dtype: torch.dtype = torch.float32,
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
@@ -178,7 +178,7 @@ def autograd_column_sums(
     inputs: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    state: str = "h",
+    state: Literal["h", "c", "full"] = "h",
     dtype: torch.dtype = torch.float32,
     flush: bool = False,
     steps: Sequence[int] | None = None,
@@ -228,7 +228,7 @@ class _Naive:
         self.problem, self.layer, self.dtype = problem, layer, dtype
         self.cell, self.rows = problem.cells[layer], problem.state_rows(state)
         self.sharing = shared(problem, np.arange(problem.batch))
-        self.lengths = problem.lengths.numpy()
+        self.lengths, self.parts = problem.lengths.numpy(), chunks(problem, layer + 1, PARTS)
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
         """Judge every example by its factors as autograd has them, (1, t, ...).
@@ -251,7 +251,7 @@ class _Naive:
                 own = maps.each(itemgetter((slice(at, at + 1), steps)))
                 out[:, example, steps] = judge(example, own)
 
-        in_threads(run, chunks(self.problem, self.layer + 1, PARTS), "autograd")
+        in_threads(run, self.parts, "autograd")
         for values in out:
             self.sharing.fill(values)
         return out

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def jacobian_curves_of_step(
     initial_state: Any,
     *,
     state: int | str | None = None,
-    method: str = "exact",
+    method: Literal["exact", "sketch"] = "exact",
     statistics: Sequence[str] = STATISTICS,
     spectral_steps: Sequence[int] | Array | None = None,
     directions: int = 8,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, draw_trajectory
 from rnngrad.probe._problem import Array, problem_of
 from rnngrad.probe._settings import exact_products, probing
@@ -81,6 +82,8 @@ def trajectory(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     cell, states = problem.cells[index], problem.start(everyone, index + 1)
+    needed = 8 * problem.batch * problem.steps * (2 * cell.gates + 6) * cell.hidden
+    check_memory(needed, "the trajectory needs", "pass fewer examples or steps")
     with exact_products():
         # the compiled loop makes what the layer reads, and refuses what overflows
         *_, (x, _, _) = problem.run(everyone, slice(0, problem.steps), states)

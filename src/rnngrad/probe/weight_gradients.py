@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def weight_gradient_parts(
     output_gradients: Tensor,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    reduce: str = "norm",
+    reduce: Literal["norm", "log10_norm", "none", "curve"] = "norm",
     lengths: Sequence[int] | Array | Tensor | None = None,
     mask: Array | Tensor | None = None,
     final_state_gradient: Tensor | tuple[Tensor, Tensor] | None = None,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -36,7 +36,7 @@ class Run(BaseModel, frozen=True):
     state_seed: int
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["h", "c"]:
         """The question takes d c_t/d c_0 of an LSTM and d h_t/d h_0 of the others."""
         return "c" if self.cell == "lstm" else "h"
 
