@@ -23,8 +23,8 @@ def main() -> None:
     results = load_results(BUILD, read_params())
     cards = [BUILD / "data_card.json", BUILD / "embed" / "card.json"]
     cards += [BUILD / "train" / cell / "model_card.json" for cell in results.cells]
-    folders = ("train", "probe", "conditions")
-    numbers = [path for folder in folders for path in (BUILD / folder).rglob("*.csv")]
+    stages = ("train", "probe", "conditions")
+    numbers = [path for stage in stages for path in (BUILD / stage).rglob("*.csv")]
     names = ("report.html", "explore.html", "report.md", "metrics.json", "claims.json")
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
@@ -34,7 +34,9 @@ def main() -> None:
     )
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     shown, models = [*cards, *pages, *figures], BUILD / "train"
-    for path in (*shown, *models.rglob("trained-*.pt")):
+    folders = models.glob("*/*/seed-*")
+    weights = [each / f"trained-{each.name.removeprefix('seed-')}.pt" for each in folders]
+    for path in (*shown, *weights):
         read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
     print(f"{'published to' if done else 'already in'} MLflow at {uri}")
