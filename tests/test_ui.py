@@ -6,9 +6,12 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
