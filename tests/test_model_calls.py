@@ -285,3 +285,23 @@ def test_a_state_that_no_projection_makes_is_refused():
     h, c = torch.ones(1, 1, 2).double(), torch.zeros(1, 1, 6).double()
     with pytest.raises(rnngrad.InputError, match=r"^lstm: weight_hr lacks rank"):
         rnngrad.gradient_reach(model, torch.zeros(1, 5, 3).double(), (h, c))
+
+
+@pytest.mark.parametrize("how", ["detach", "detach_", "no_grad"])
+def test_no_loss_passes_where_autograd_is_stopped_between_two_calls(how: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.set_grad_enabled(how != "no_grad" and torch.is_grad_enabled()):
+                h = self.gru(x[:, :3])[1]
+            h = h.detach() if how == "detach" else h.detach_() if how == "detach_" else h
+            return self.gru(x[:, 3:], h)[0]
+
+    reach = rnngrad.gradient_reach(Model(), torch.randn(1, 6, 3), loss=lambda h: h[:, -1].sum())
+    first, second = reach.layers["gru"], reach.layers["gru (call 2)"]
+    assert first.loss_gradients is not None
+    assert np.isneginf(first.loss_gradients.log10_h).all()
+    assert second.learns_back == [2]

@@ -108,7 +108,7 @@ def record(
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             name = name or type(module).__name__.lower()
-            vars(module)["forward"] = _recorded(name, module, layers)
+            vars(module)["forward"] = _recorded(name, module, layers, loss is not None)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
         if not layers:
@@ -145,7 +145,7 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
             tensor.detach().copy_(value)
 
 
-def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]:
+def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
     own = "forward" in vars(module) or type(module).forward not in [k.forward for k in KINDS]
     ways, ended, titles = 1 + module.bidirectional, dict[States, list[Layer]](), list[str]()
@@ -166,7 +166,8 @@ def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]
             if not all(x.shape[:2]):
                 raise InputError(f"{name} reads no example or no step: {tuple(input.shape)}")
         run = None if packed else ended.pop(states_of(hx), None)
-        if run is None or any(state._version for state in states_of(hx)):  # it was written to
+        # a state that was written to begins a call, and for a loss one that autograd does not know
+        if run is None or any(s._version or s.requires_grad != loss for s in states_of(hx)):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
             run = _layers(titles[-1], module, hx, len(x))
             layers.extend(run)
