@@ -305,3 +305,22 @@ def test_no_loss_passes_where_autograd_is_stopped_between_two_calls(how: str) ->
     assert first.loss_gradients is not None
     assert np.isneginf(first.loss_gradients.log10_h).all()
     assert second.learns_back == [2]
+
+
+def test_a_frozen_module_that_is_read_step_by_step_is_one_recurrence() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.read = nn.GRU(3, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state, outputs = None, []
+            with torch.no_grad():
+                for t in range(x.shape[1]):
+                    output, state = self.frozen(x[:, t : t + 1], state)
+                    outputs.append(output)
+            return self.read(torch.cat(outputs, dim=1))[0]
+
+    reach = rnngrad.gradient_reach(Model(), torch.randn(2, 6, 3), loss=lambda h: h[:, -1].sum())
+    assert [*reach.layers] == ["frozen", "read"]
+    assert reach.layers["frozen"].lengths.tolist() == [6, 6]

@@ -167,7 +167,8 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
                 raise InputError(f"{name} reads no example or no step: {tuple(input.shape)}")
         run = None if packed else ended.pop(states_of(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
-        if run is None or any(s._version or s.requires_grad != loss for s in states_of(hx)):
+        known = not (loss and torch.is_grad_enabled())
+        if run is None or any(s._version or not (known or s.requires_grad) for s in states_of(hx)):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
             run = _layers(titles[-1], module, hx, len(x))
             layers.extend(run)
