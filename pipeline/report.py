@@ -33,7 +33,7 @@ def main() -> None:
     from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
 
-    results, times = load_results(BUILD, params), json.loads(TIMES.read_text())
+    results, times = load_results(BUILD, params), read_output(TIMES, "make bench", _read_json)
     real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
     others = read_output(real, "make real-study", _read_json) if real.exists() else None
     claims = judge_all(results)

@@ -334,16 +334,20 @@ def test_an_input_that_is_cut_or_missing_is_named(
         assert {*clone.checksums()} == {*before}
 
 
-def test_numbers_of_real_comments_that_are_cut_are_named(clone: Clone) -> None:
-    path = clone.folder / "reports" / "real" / "metrics.json"
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("reports/real/metrics.json", "make real-study"), ("benchmarks/stages.json", "make bench")],
+)
+def test_committed_numbers_that_are_cut_are_named(name: str, command: str, clone: Clone) -> None:
+    path = clone.folder / name
     content = path.read_text()
-    path.write_text(content[:-99])
+    path.write_text(content[: len(content) // 2])
     done = clone.run("python", "pipeline/report.py")
     path.write_text(content)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("report: reports/real/metrics.json: cannot be read (")
-    assert line.endswith("; run make real-study again")
+    assert line.startswith(f"report: {name}: cannot be read (")
+    assert line.endswith(f"; run {command} again")
 
 
 def test_after_dvc_alone_is_killed_another_repro_ends_well(clone: Clone, params: Path) -> None:

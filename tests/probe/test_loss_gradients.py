@@ -195,3 +195,22 @@ def test_final_state_gradients_that_do_not_fit():
     for final in unfit:
         with pytest.raises(TypeError, match=r"^final_state_gradient must be"):
             rnngrad.loss_gradient_curves(lstm, x, torch.zeros(2, 5, 4), final_state_gradient=final)
+
+
+@pytest.mark.parametrize("decades", [-300, -181, -170, -165, -161, -160, -155, -140])
+def test_h_far_below_c_is_not_zero(decades: int) -> None:
+    """The squares of these numbers leave float64."""
+    lstm, x = nn.LSTM(1, 1, batch_first=True).double(), torch.ones(1, 5, 1).double()
+    one, nothing = torch.ones(1, 1, 1).double(), torch.zeros(1, 5, 1).double()
+    final = (one * 10.0**decades, one)
+    found = rnngrad.loss_gradient_curves(lstm, x, nothing, final_state_gradient=final)
+    assert found.log10_h[0, -1] == pytest.approx(decades, abs=1e-9)
+    nn.init.constant_(
+        lstm.weight_hh_l0, 10.0**decades
+    )  # so much comes back through h at every step
+    last = nothing.clone()
+    last[:, -1] = 1
+    found = rnngrad.loss_gradient_curves(lstm, x, last)
+    expected = scaled_loss_gradients(rnngrad.trajectory(lstm, x), last[0].numpy())
+    for values, wanted in zip((found.log10_h, found.log10_c), expected, strict=False):
+        np.testing.assert_allclose(values[0], wanted, rtol=0, atol=1e-9)

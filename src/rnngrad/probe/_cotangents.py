@@ -18,8 +18,9 @@ from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
-# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own.
-TOO_SMALL = 2.0**-600
+# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own:
+# the square of a smaller one, in a norm, would lose digits.
+TOO_SMALL = 2.0**-500
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
