@@ -5,13 +5,16 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -163,10 +166,34 @@ def test_a_job_ends_when_nobody_waits_for_it(cluster: Cluster, tmp_path: Path) -
     assert not Path("result.txt").exists()
 
 
-@pytest.mark.parametrize("place", ["tcp://127.0.0.1:9", "no_such_file.json", "nonsense://x"])
+@pytest.mark.parametrize(
+    "place",
+    ["tcp://127.0.0.1:9", "no_such_file.json", "nonsense://x", "tls://127.0.0.1:9", "http://x"],
+)
 def test_a_scheduler_that_is_not_there_is_one_line(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused(place, monkeypatch)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n<html></html>"])
+def test_a_port_that_is_no_scheduler_is_one_line(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            with suppress(OSError):  # the server is closed
+                while True:
+                    guests.append(server.accept()[0])
+                    guests[-1].sendall(answer)
+
+        guests: list[socket.socket] = []
+        Thread(target=talk, daemon=True).start()
+        refused(f"tcp://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+
+
+def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNGRAD_SCHEDULER", place)
     begun = time.monotonic()
     with (

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
 PADDINGS, SEEDS = "  - pre\n  - none\n", "  - 1\n  - 2\n  - 3\n  - 4\n  - 5\n"
 
+DEFAULT_VECTORS = DEFAULT[DEFAULT.index("vectors: corpus") : DEFAULT.index("  vocabulary:")]
 BAD = {
     "another question": (
         "    arithmetic: log ",
@@ -186,6 +187,22 @@ BAD = {
     "NUL in a path": ("path:       ", 'path: "a\\0b"', "data.path: has characters that no file"),
     "a filler of two words": ("filler: the", "filler: a-b", "sample.filler: must be one word"),
     "a filler of none": ("filler: the", "filler: '...'", "sample.filler: must be one word"),
+    "more of a class than there are": (
+        "sample:\n  per_class:",
+        "sample:\n  per_class: 501",
+        "sample.per_class asks for 501 comments of each class, but class 0 has 500; lower it",
+    ),
+    "a split of none": (
+        "validation: 0.15",
+        "validation: 0.0001",
+        "500 comments of each class leave none for the validation split",
+    ),
+    "GloVe of other dimensions": (
+        DEFAULT_VECTORS,
+        DEFAULT_VECTORS.replace("corpus", "glove").replace("100", "12"),
+        "glove has 100 dimensions, but embed.dimensions is 12",
+    ),
+    "steps beyond any comment": ("spectral_steps: 60", "spectral_steps: 2000000000", "100000"),
     "half a character": ("filler: the", 'filler: "\\ud800"', "sample.filler: has characters that"),
 }
 
@@ -216,6 +233,7 @@ HUGE = [
     ("comments_per_class: 500", "comments_per_class: 2000000000", "data.demo.comments_per_class"),
     ("dimensions: 100", "dimensions: 2000000000", "dim|batch"),
     ("units: 200", "units: 1000000", "conditions: comments, units and steps of "),
+    ("streams: 2", "streams: 2000000000", "conditions: comments, units and steps of "),
     ("comments: 8", "comments: 100000000", "probe.comments and hidden of "),
 ]
 

@@ -109,6 +109,14 @@ def test_a_full_disk_is_one_line() -> None:
         run_stage(main)
 
 
+def test_a_full_disk_is_named_where_the_error_has_no_number() -> None:
+    def main() -> None:
+        raise OSError("800 requested and 0 written")  # as NumPy says
+
+    with pytest.raises(SystemExit, match="output: 800 requested and 0 written; mend it, run dvc"):
+        run_stage(main)
+
+
 def test_what_is_sealed_and_changed_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "some.txt"
     path.write_text("two\nlines\n")

@@ -217,7 +217,15 @@ def test_the_same_numbers_on_another_page_are_the_same_result(
     assert tracking.publish(results, METRICS, "an answer", files, [numbers], MODELS, uri)
     page = numbers.with_name("page.html")
     page.write_text("<p>")
-    assert not tracking.publish(results, METRICS, "an answer", files, [numbers, page], MODELS, uri)
+    metrics = {"claims": {"holds": 3}}
+    for published in (True, False):
+        asked = results, metrics, "another answer", files, [numbers, page], MODELS, uri
+        assert tracking.publish(*asked) == published
+    (parent,) = [run for run in runs_of(uri) if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.metrics["claims.holds"] == 3
+    assert parent.data.tags["mlflow.note.content"] == "another answer"
+    artifacts = MlflowClient(uri).list_artifacts(parent.info.run_id, "reports/figures")
+    assert {Path(artifact.path).name for artifact in artifacts} == {"jacobian.svg", "page.html"}
 
 
 def test_what_was_published_by_halves_is_published_anew(
@@ -432,9 +440,13 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
     assert tracking.tracking_uri() == "sqlite:////elsewhere.db"
 
 
-def test_an_unusable_place_is_one_line(results: Results, files: list[Path]) -> None:
-    with pytest.raises(InputError, match="MLflow at nowhere://") as caught:
-        publish(results, files, "nowhere://x")
+@pytest.mark.parametrize(
+    "uri", ["nowhere://x", "mysql://x", "http://[::1", "sqlite://", "sqlite:///:memory:"]
+)
+def test_an_unusable_place_is_one_line(uri: str, results: Results, files: list[Path]) -> None:
+    with pytest.raises(InputError, match=r"(MLflow at |MLFLOW_TRACKING_URI=)") as caught:
+        publish(results, files, uri)
+    assert uri in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -104,6 +104,28 @@ class SampleParams(_Section):
             raise ValueError("validation + test must leave something to train on (sum below 1)")
         return self
 
+    def split_sizes(self, comments: tuple[int, int]) -> dict[str, int]:
+        """Count those of a class in each split, of so many comments of class 0 and 1.
+
+        InputError where a class has too few, or a split would have none.
+        """
+        rarest = min(comments)
+        if rarest < (self.per_class or 0):
+            raise InputError(
+                f"sample.per_class asks for {self.per_class} comments of each class, but class "
+                f"{comments.index(rarest)} has {rarest}; lower it, or set it to null to take as "
+                "many as there are"
+            )
+        size = self.per_class or rarest
+        validation, test = round(self.validation * size), round(self.test * size)
+        sizes = {"train": size - validation - test, "validation": validation, "test": test}
+        if smallest := [split for split, count in sizes.items() if count < 1]:
+            raise InputError(
+                f"{size} comments of each class leave none for the {smallest[0]} split; give more "
+                "comments or change sample.validation and sample.test"
+            )
+        return sizes
+
 
 class EmbedParams(_Section):
     vectors: Literal["corpus", "glove", "file"]
@@ -118,6 +140,11 @@ class EmbedParams(_Section):
             raise ValueError("vectors file needs embed.path, the vectors file to read")
         if self.vectors != "file" and self.path:
             raise ValueError(f"vectors {self.vectors} read no embed.path; set it to null")
+        if self.vectors == "glove" and self.dimensions != 100:
+            raise ValueError(
+                f"glove has 100 dimensions, but embed.dimensions is {self.dimensions}; set it to "
+                "100, or give another file with embed.vectors file"
+            )
         return self
 
 
@@ -136,7 +163,7 @@ class TrainParams(_Section):
 class ProbeParams(_Section):
     comments: Size
     initial_state: State
-    spectral_steps: Annotated[Size, Field(ge=2)]
+    spectral_steps: Annotated[int, Field(ge=2, le=100_000)]
     seed: Seed
 
 
@@ -273,6 +300,8 @@ def check_params(content: Any, path: str | Path) -> Params:
     """
     try:
         params = _checked(Params, content)
+        if params.data.source == "demo":
+            params.sample.split_sizes(2 * (params.data.demo.comments_per_class,))
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:
@@ -294,7 +323,7 @@ def check_sizes(params: Params, available: float | None = None) -> None:
     sizes = {"embed.dimensions": 4e4 * D}  # of ten thousand words
     for case in conditions.cases:
         own, name = conditions.setting_of(case), f"conditions: comments, units and steps of {case}"
-        sizes[name] = size(conditions.comments, own.units, own.steps)
+        sizes[name] = size(max(conditions.comments, conditions.streams), own.units, own.steps)
     for cell in params.cells:
         own = params.train_of(cell)
         sizes[f"batch_size and hidden of {cell}"] = size(own.batch_size, own.hidden)

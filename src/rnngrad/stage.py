@@ -43,7 +43,8 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # such as a full disk
-        sys.exit(f"{name}: {error.filename or 'output'}: {error.strerror}; mend it, run dvc repro")
+        what = f"{error.filename or 'output'}: {error.strerror or error}"
+        sys.exit(f"{name}: {what}; mend it, run dvc repro")
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -1,7 +1,8 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
 The files are the truth (DVC's), so publishing is idempotent: a result that is already there, by the
-checksum of its files, is left alone; one that was published by halves is published anew.
+checksum of its numbers, is left alone, but for pages and metrics that are another's by now; one
+that was published by halves is published anew.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from rnngrad.study.results import Results
 
 Tags = dict[str, str]
 
-RESULT, HOST = "rnngrad.result", "rnngrad.host"
+RESULT, PAGES, HOST = "rnngrad.result", "rnngrad.pages", "rnngrad.host"
 LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
 PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
@@ -71,21 +72,24 @@ def publish(
         metrics: reports/metrics.json; nested, with null for what is no number.
         note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
-        artifacts: cards, figures and pages to attach; drawn anew they make no other result.
+        artifacts: cards, figures and pages to attach; drawn anew they take the old ones' place.
         models: the folder of the trained models. One that was logged while it was trained keeps
             its run, with the times of its training.
         uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
-    contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(files))
-    result = {RESULT: hashlib.sha256(b"".join(contents)).hexdigest(), HOST: socket.gethostname()}
+    result = {RESULT: _digest(files), HOST: socket.gethostname()}
+    shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
     same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], same)
-        if any(run.info.status == "FINISHED" and PARENT not in run.data.tags for run in known):
-            return False
+        for run in known:
+            if run.info.status == "FINISHED" and PARENT not in run.data.tags:
+                if changed := run.data.tags.get(PAGES) != shown[PAGES]:
+                    _show(client, run.info.run_id, metrics, artifacts, shown)
+                return changed
         other = f"tags.`{HOST}` != '{result[HOST]}' AND attributes.start_time >= {since}"
         if client.search_runs([experiment], f"{PUBLISHING} AND {same} AND {other}"):
             return False  # another machine is publishing it
@@ -97,15 +101,14 @@ def publish(
             for run in client.search_runs([experiment], wanted):
                 client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
-        tags = result | {NAME: _run_name(results.params, changed), NOTE: note} | _provenance()
+        tags = result | {NAME: _run_name(results.params, changed)} | _provenance()
         try:
             run = client.create_run(experiment, tags=tags).info
             parent = run.run_id
-            _log_parent(client, parent, results, metrics)
+            _log_parent(client, parent, results)
             tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
             _log_models(client, experiment, results, models, tags, others)
-            for path in artifacts:
-                client.log_artifact(parent, path, path.parent.as_posix())
+            _show(client, parent, metrics, artifacts, shown)
             # it took the time of stages, which is not known, and not that of publishing
             client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
@@ -116,7 +119,22 @@ def publish(
     return True
 
 
-def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) -> None:
+def _digest(paths: Iterable[Path], more: str = "") -> str:
+    contents = (f"{path.as_posix()}\0".encode() + path.read_bytes() for path in sorted(paths))
+    return hashlib.sha256(b"".join(contents) + more.encode()).hexdigest()
+
+
+def _show(
+    client: MlflowClient, run: str, metrics: Mapping[str, Any], artifacts: list[Path], tags: Tags
+) -> None:
+    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
+    _log(client, run, {}, [(str(name), value, 0) for name, value in found.items()])
+    for path in artifacts:
+        client.log_artifact(run, path, path.parent.as_posix())
+    client.log_batch(run, tags=[RunTag(*tag) for tag in tags.items()])
+
+
+def _log_parent(client: MlflowClient, run: str, results: Results) -> None:
     data, card = results.params.data, results.data_card
     source = json.dumps({"source": data.path or data.source})
     # a checksum of what the comments are counted by
@@ -125,9 +143,7 @@ def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) 
     dataset = Dataset(data.source, digest, "local", source, None, profile)
     client.log_inputs(run, [DatasetInput(dataset)])
     flat = pd.json_normalize(results.params.model_dump(mode="json")).iloc[0]
-    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
-    points = [(str(name), value, 0) for name, value in found.items()]
-    _log(client, run, flat.to_dict(), [*points, *_condition_points(results)])
+    _log(client, run, flat.to_dict(), _condition_points(results))
 
 
 def _log_models(

@@ -1,5 +1,6 @@
 """Independent jobs on all cores or on a Dask cluster, one thread each; Ctrl-C is quiet."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -108,13 +109,14 @@ def _cluster(place: str) -> Iterator[Executor]:
             from distributed import Client, KilledWorker
 
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
+            asyncio.run(asyncio.wait_for(_scheduler(address), SECONDS))
             client = Client(address, timeout=SECONDS, set_as_default=False)
             stack.enter_context(client)
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
                 found: Any = client.run(_processor, os.path.abspath(mark.name))
-        except (ImportError, OSError, ValueError, KeyError) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # there is no end of what an address may raise
+            reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
         if "" in found.values():
             raise InputError(
@@ -130,6 +132,14 @@ def _cluster(place: str) -> Iterator[Executor]:
             yield executor
         except (KilledWorker, futures.CancelledError) as error:
             raise InputError("the cluster lost a job; run the same command again") from error
+
+
+async def _scheduler(address: str) -> None:
+    """Ask whether a scheduler answers: a client would wait for ever for one that is none."""
+    from distributed.core import rpc
+
+    async with rpc(address, timeout=SECONDS) as scheduler:
+        await scheduler.identity()
 
 
 def _processor(mark: str) -> str:

@@ -145,11 +145,6 @@ def test_a_split_without_tokens(params, rows, message):
         embed_sample(table(*rows), params())
 
 
-def test_glove_has_a_hundred_dimensions(params):
-    with pytest.raises(InputError, match=r"glove has 100 dimensions, but embed\.dimensions is 2"):
-        embed_sample(SAMPLE, params(vectors="glove", path=None))
-
-
 def test_vectors_that_are_all_zero(params, tmp_path):
     path = tmp_path / "zero.txt"
     path.write_text("the 0 0\na 0 0\n")

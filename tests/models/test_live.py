@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from mlflow import MlflowClient
@@ -72,6 +73,48 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
     assert line.startswith(f"MLflow at {silent_server}: ")
     assert line.endswith("training goes on without it")
     assert len(line) < 330
+
+
+def test_a_server_that_drips_does_not_stop_training(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every byte comes in time; the answer never does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with suppress(OSError):  # the other side has gone
+                guest, _ = server.accept()
+                guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                while True:
+                    guest.sendall(b" ")
+                    time.sleep(0.5)
+
+        Thread(target=drip, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        begun = time.monotonic()
+        make_experiment()
+        assert time.monotonic() < begun + 10
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(": no answer within 8 s; training goes on without it")
+
+
+def test_an_answer_of_another_shape_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    guest, _ = server.accept()
+                    guest.recv(9999)
+                    guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+        Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        make_experiment()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert ": cannot be used: " in line
 
 
 def test_a_database_that_is_lost_on_the_way_is_one_line(

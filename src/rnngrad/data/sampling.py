@@ -52,7 +52,8 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     # a comment without a word gives a network nothing to read
     words = word_counts(comments["text"])
     usable = words > 0
-    size = _per_class(np.bincount(labels[usable], minlength=2), params.per_class)
+    sizes = _split_sizes(np.bincount(labels[usable], minlength=2).tolist(), params)
+    size = sum(sizes.values())
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     places = np.concatenate(chosen)[order]
@@ -69,7 +70,7 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
         {
             "text": filled,
             "label": labels[places],
-            "split": np.tile(_splits(size, params), 2)[order],
+            "split": np.tile(np.repeat([*sizes], [*sizes.values()]), 2)[order],
             "telling_distance": pd.array(distances, dtype="Int32"),
         },
         index=drawn.index,
@@ -104,30 +105,14 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
     }
 
 
-def _per_class(counts: np.ndarray, wanted: int | None) -> int:
-    rarest = int(counts.argmin())
-    if counts[rarest] == 0:
+def _split_sizes(counts: list[int], params: SampleParams) -> dict[str, int]:
+    none = counts.index(min(counts))
+    if not counts[none]:
         raise InputError(
-            f"the comments have none of class {rarest} and {counts[1 - rarest]} of the other; "
+            f"the comments have none of class {none} and {counts[1 - none]} of the other; "
             "give data with both classes"
         )
-    if wanted is not None and counts[rarest] < wanted:
-        raise InputError(
-            f"sample.per_class asks for {wanted} comments of each class, but class {rarest} has "
-            f"{counts[rarest]}; lower it, or set it to null to take as many as there are"
-        )
-    return wanted or int(counts[rarest])
-
-
-def _splits(size: int, params: SampleParams) -> np.ndarray:
-    validation, test = round(params.validation * size), round(params.test * size)
-    counts = size - validation - test, validation, test
-    if min(counts) < 1:
-        raise InputError(
-            f"{size} comments of each class leave none for the {SPLITS[np.argmin(counts)]} split; "
-            "give more comments or change sample.validation and sample.test"
-        )
-    return np.repeat(SPLITS, counts)
+    return params.split_sizes((counts[0], counts[1]))
 
 
 def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | None:

@@ -8,13 +8,13 @@ import codecs
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rnngrad.data.fetch import Mirror, fetch
+from rnngrad.data.fetch import Mirror
 from rnngrad.errors import InputError
 
 # training squares gradients, which hold products of two such numbers: 1e36 is still float32
@@ -37,16 +37,6 @@ GLOVE = (
         archive="glove.6B.zip",
     ),
 )
-
-
-def fetch_glove(dimensions: int, mirrors: Sequence[Mirror] = GLOVE) -> Path:
-    """GloVe's file, downloaded unless it is in the cache."""
-    if dimensions != 100:
-        raise InputError(
-            f"embed.vectors glove has 100 dimensions, but embed.dimensions is {dimensions}; "
-            "set it to 100, or give another file with embed.vectors file"
-        )
-    return fetch(mirrors)
 
 
 def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.ndarray:

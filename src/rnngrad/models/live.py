@@ -6,7 +6,9 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -29,21 +31,46 @@ BROKEN = (
     "build/ and reports/"
 )
 SECONDS = 4  # that one answer may take; MLflow itself would try for four minutes
+KEEPS_NOTHING = "sqlite://", "sqlite:///:memory:"
 
 # what it logs it raises as well
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowClient", str]:
+def connect(
+    uri: str, name: str, artifacts: str | None = None, seconds: float = 60
+) -> tuple["MlflowClient", str]:
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
-    A new experiment keeps its files at ``artifacts``; None leaves that to MLflow.
+    A new experiment keeps its files at ``artifacts``; None leaves that to MLflow. InputError where
+    that fails, or a server does not answer in so many seconds: MLflow limits each read alone.
     """
-    from mlflow import MlflowClient
-
+    import_module("mlflow")  # it takes seconds, which are not the server's
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with tracking_errors(uri), alone(f"make {place_of(uri)}"):
+    if uri in KEEPS_NOTHING:
+        raise InputError(f"{URI}={uri} keeps nothing; name a file: {SQLITE}mlflow.db")
+    answer: Future[tuple[MlflowClient, str]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_connect(uri, name, artifacts))
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(None if uri.startswith(SQLITE) else seconds)
+    except TimeoutError as error:
+        raise InputError(f"MLflow at {uri}: no answer within {seconds:g} s") from error
+    except Exception as error:  # there is no end of what an address or an answer may raise
+        raise _unusable(uri, error) from error
+
+
+def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient", str]:
+    from mlflow import MlflowClient
+
+    with alone(f"make {place_of(uri)}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=uri)
@@ -70,9 +97,15 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
-        cure = BROKEN if uri.startswith(SQLITE) else ""
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}") from error
+        raise _unusable(uri, error) from error
+
+
+def _unusable(uri: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    cure = BROKEN if uri.startswith(SQLITE) else ""
+    return InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}")
 
 
 def _make_database(path: Path) -> None:
@@ -97,7 +130,7 @@ def make_experiment() -> None:
     """
     if uri := os.environ.get(URI):
         try:
-            connect(uri, EXPERIMENT)
+            connect(uri, EXPERIMENT, seconds=2 * SECONDS)
         except Exception as error:  # nothing that tracking does stops a training
             print(f"{error}; training goes on without it", file=sys.stderr)
 

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -146,7 +147,7 @@ def train_model(
     validation, test = validation.from_short_to_long(), test.from_short_to_long()
     pl.seed_everything(seed, verbose=False)
     model = Learner(cell, vectors.shape[1], params)
-    torch.save(model.classifier.weights(), folder / f"init-{seed}.pt")
+    _save(model.classifier, folder / f"init-{seed}.pt")
     last = _resumable(checkpoints / "last.ckpt", who)
     batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
     with live_run(who.replace(",", ""), checkpoints.name) as log:
@@ -174,7 +175,7 @@ def train_model(
     losses = torch.tensor([row["loss"] for row in history.rows])
     if not (losses.isfinite().all() and probability.isfinite().all()):
         raise InputError(f"{who}: a loss is not finite; set a smaller learning_rate")
-    torch.save(model.classifier.weights(), folder / f"trained-{seed}.pt")
+    _save(model.classifier, folder / f"trained-{seed}.pt")
     own = {"seed": seed, "comment": test.comments, "label": label, "probability": probability}
     tables = {"history": [{"seed": seed, **row} for row in history.rows], "predictions": own}
     for name, columns in tables.items():
@@ -192,6 +193,13 @@ def train_model(
     }
     (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
     tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
+
+
+def _save(classifier: CommentClassifier, path: Path) -> None:
+    """Write the weights by way of memory: torch calls a full disk a RuntimeError of 40 lines."""
+    content = BytesIO()
+    torch.save(classifier.weights(), content)
+    path.write_bytes(content.getbuffer())
 
 
 def _resumable(last: Path, who: str) -> Path | None:
