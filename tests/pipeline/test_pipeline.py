@@ -133,6 +133,24 @@ def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:
     assert clone.checksums() == before
 
 
+def test_a_second_clone_pulls_the_results_and_runs_nothing(clone: Clone, tmp_path: Path) -> None:
+    remote = ("dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "remote"))
+    clone.succeed(*remote)
+    clone.succeed("dvc", "push")
+    own = shutil.ignore_patterns(
+        "build", "cache", "tmp", "config.local", "mlflow.db", "mlartifacts"
+    )
+    second = Clone(shutil.copytree(clone.folder, tmp_path / "second", ignore=own))  # as git has it
+    second.environment |= {
+        "PYTHONPATH": str(second.folder / "src"),
+        "DVC_SITE_CACHE_DIR": str(tmp_path),
+    }
+    second.succeed(*remote)
+    second.succeed("dvc", "pull")
+    assert second.repro() == []
+    assert second.checksums() == clone.checksums()
+
+
 def test_one_more_seed_trains_one_more_model(clone: Clone, params: Path) -> None:
     def made() -> dict[str, int]:
         folder = clone.folder / "build" / "train" / "rnn"

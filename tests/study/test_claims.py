@@ -90,6 +90,12 @@ TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
         ONLY,
         "with padding in training",
     ),
+    (
+        2,
+        lambda: better(trained=(-90.0, -50.0), trained_without_padding=(-90.0, -50.0)),
+        ONLY,
+        "with untrained weights",
+    ),
     (2, lambda: better(question=(-96.2, -96.0)), NOT, None),
     (2, lambda: better(question=(-100.0, -96.0), trained=(-50.0, -36.0)), NOT, None),
     (3, lambda: wins(*MORE), HOLDS, None),

@@ -6,6 +6,7 @@ All axes of gradients but those windows' are log10, so that 10^-300 and 1 fit on
 from itertools import product
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
     "cell_path": ("cell path: the forget gates alone", INK, ":"),
     "hidden_path": ("hidden path: through h at least once", "#cc79a7", "--"),
 }
+LINE = 0.13  # of an axis, that a cell's name is high
 FIRST_STEPS = 60
 YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
 
@@ -101,26 +103,41 @@ def conditions(results: Results) -> Figure | None:
     if not panels:
         return None
     rows = -(-len(panels) // 2)
-    figure, axes = _panels(2.9 * rows + 0.4, rows, 2, sharex=True, sharey=True)
-    for axis, name in zip(axes.flat, panels, strict=False):
-        for cell, curve in by_name[name].groupby("cell", sort=False):
-            at = curve[style.thinned(curve["step"])]
-            colour, label, dashes = (each[str(cell)] for each in (COLOURS, NAMES, DASHES))
-            axis.plot(at["step"], at["log10"], color=colour, ls=dashes, label=label)
-            end = at["step"].iloc[-1], at["log10"].iloc[-1]
-            axis.annotate(label, end, (0, 8), textcoords="offset points", color=colour, ha="right")
-            axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
-        style.draw_limits(axis)
-        axis.set_title(PANELS[name])
+    # half a screen wide, or a phone, which shows it at two thirds of this size
+    with mpl.rc_context({"font.size": 11.5}):
+        figure = Figure(figsize=(5.5, 2.05 * rows + 0.6), layout="constrained")
+        axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
+        figure.supxlabel("step t", fontsize="medium")
+        figure.supylabel("log10 of mean |d state_t / d state_0|", fontsize="medium")
+        for axis, name in zip(axes.flat, panels, strict=False):
+            _draw_condition(axis, by_name[name])
+            axis.set_title(PANELS[name])
+        for axis, name in zip(axes.flat, panels, strict=False):
+            _name_cells(axis, by_name[name])
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("log10 of mean |d state_t / d state_0|", fontsize="small")
-    for axis in axes[-1]:
-        axis.set(xlabel="step t", xlim=(0, None))
-    handles = {h.get_label(): h for axis in axes.flat for h in axis.get_lines()}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
     return figure
+
+
+def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
+    for cell, curve in curves.groupby("cell", sort=False):
+        at = curve[style.thinned(curve["step"])]
+        colour, dashes = COLOURS[str(cell)], DASHES[str(cell)]
+        axis.plot(at["step"], at["log10"], color=colour, ls=dashes)
+        axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
+    style.draw_limits(axis)
+    axis.set_xlim(0, curves["step"].max())
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _name_cells(axis: Axes, curves: pd.DataFrame) -> None:
+    """Name each cell where its curve ends, beside the axis, the names below one another."""
+    (bottom, top), lowest = axis.get_ylim(), np.inf
+    for cell, end in curves.groupby("cell")["log10"].last().sort_values(ascending=False).items():
+        lowest = min((end - bottom) / (top - bottom), lowest - LINE)
+        look = {"color": COLOURS[str(cell)], "va": "center", "xycoords": "axes fraction"}
+        axis.annotate(NAMES[str(cell)], (1.02, lowest), **look)
 
 
 def training(results: Results) -> Figure:

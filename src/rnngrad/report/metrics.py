@@ -40,6 +40,12 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
     return None if found.empty else float(found.iloc[0])
 
 
+def per_word(conditions: pd.DataFrame, cell: str) -> float | None:
+    """Give decades that an untrained model gains a word: of streams, else of padded comments."""
+    found = (value_of(conditions, name, cell, "decades_per_step_tokens") for name in READ["init"])
+    return next((rate for rate in found if rate is not None), None)
+
+
 def starts_alike(results: Results, cell: str) -> bool:
     """Tell whether training starts from models as the question's setting has them."""
     question, own = results.params.conditions.question, results.params.train_of(cell)

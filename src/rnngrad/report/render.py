@@ -24,7 +24,7 @@ ALL_STEPS = 100  # of the first so many steps the page to play with shows every 
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
-    """The answer in sentences: the zeros, the LSTM, the RNN, training, what tutorials say.
+    """The answer in four sentences: the zeros, the RNN, training, what tutorials say.
 
     A sentence is left out where params.yaml does without a cell or a condition that it needs.
     """
@@ -37,6 +37,7 @@ def _fill(template: str, results: Results, claims: Sequence[Claim], **more: Any)
     more |= {"results": results, "claims": claims, "metrics": metrics}
     more["counts"] = Counter(claim.verdict for claim in claims)
     more["value"] = partial(metrics.value_of, results.conditions)
+    more["per_word"] = partial(metrics.per_word, results.conditions)
     return environment().get_template(template).render(vars(results) | more)
 
 
@@ -102,11 +103,14 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
         r"\2<caption><span>\1</span></caption>",
         body,
     )
+    # what names a row is its header
+    body = re.sub(r"<tr>\n<td>(.+?)</td>", r'<tr>\n<th scope="row">\1</th>', body)
     # sentences are broken into lines, numbers are not
     body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
     title = markdown.partition("\n")[0].removeprefix("# ")
+    first, contents, rest = body.partition('<h2 id="contents">')
     page = environment().overlay(autoescape=True).get_template("page.html.j2")
-    return page.render(title=title, body=body)
+    return page.render(title=title, first=first, rest=contents + rest)
 
 
 def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
