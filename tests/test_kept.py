@@ -70,6 +70,16 @@ def test_what_was_made_is_taken_as_it_is(kept: Kept) -> None:
     assert (kept.results / "a" / "result.txt").read_text() == "(1, 'one')"
 
 
+def test_without_a_terminal_every_job_is_a_line(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = {name: (str(kept.log), *job) for name, job in JOBS.items()}
+    run_kept(f"{__name__}:write", jobs, kept.results, code=[str(kept.code)], doing="writing")
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split(",")[0] for line in lines) == ["writing: a", "writing: b"]
+    assert [line.split(", ")[1] for line in lines] == ["1 of 2", "2 of 2"]
+
+
 def test_what_is_no_longer_wanted_is_deleted(kept: Kept) -> None:
     kept.run(JOBS)
     (kept.results / "summary.csv").write_text("")

@@ -1,6 +1,7 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
@@ -38,7 +39,8 @@ def run_kept(
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
-        doing: what the progress bar says; no bar without it.
+        doing: what the progress bar says, or a line per job where there is no terminal; nothing
+            without it.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
@@ -57,12 +59,17 @@ def run_kept(
         return
     try:
         with pool(len(missing)) as executor:
-            futures = [
-                executor.submit(_make, function, path, digests[path], own[path]) for path in missing
-            ]
-            silent = None if doing else True  # None: where there is no terminal
-            for future in tqdm(as_completed(futures), doing, len(futures), disable=silent):
+            futures = {
+                executor.submit(_make, function, path, digests[path], own[path]): path
+                for path in missing
+            }
+            shown = bool(doing) and sys.stderr.isatty()
+            done = tqdm(as_completed(futures), doing, len(futures), disable=not shown)
+            for number, future in enumerate(done, 1):
                 future.result()
+                if doing and not shown:
+                    name = futures[future].relative_to(folder)
+                    print(f"{doing}: {name}, {number} of {len(futures)}", flush=True)
     finally:
         _keep(folder, {*own})
 
