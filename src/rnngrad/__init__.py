@@ -13,21 +13,24 @@ if TYPE_CHECKING:
     __version__: str
     from rnngrad.keras import from_keras
     from rnngrad.lightning import GradientReach, LossGradientByDistance
-    from rnngrad.model import gradient_reach
+    from rnngrad.model import LayerReach, ModelReach, gradient_reach
     from rnngrad.plot import compare
 
     from .probe import *  # noqa: F403  the names below alone are public
 
 __all__ = [  # noqa: F405
-    "Diagnosis", "GradientReach", "InputError", "JacobianCurves", "LossGradientByDistance",
-    "LossGradientCurves", "Trajectory", "WeightGradientParts", "autograd_column_sums", "compare",
-    "diagnose", "from_keras", "gradient_reach", "jacobian_curves", "jacobian_curves_of_step",
-    "loss_gradient_curves", "lyapunov_exponents", "trajectory", "weight_gradient_parts",
+    "Diagnosis", "GradientReach", "InputError", "JacobianCurves", "LayerReach",
+    "LossGradientByDistance", "LossGradientCurves", "ModelReach", "Trajectory",
+    "WeightGradientParts", "autograd_column_sums", "compare", "diagnose", "from_keras",
+    "gradient_reach", "jacobian_curves", "jacobian_curves_of_step", "loss_gradient_curves",
+    "lyapunov_exponents", "trajectory", "weight_gradient_parts",
 ]  # fmt: skip
 
 HOMES = {
     "GradientReach": "lightning",
+    "LayerReach": "model",
     "LossGradientByDistance": "lightning",
+    "ModelReach": "model",
     "compare": "plot",
     "from_keras": "keras",
     "gradient_reach": "model",

@@ -158,6 +158,7 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
             )
         packed = isinstance(input, PackedSequence)
         flat = not packed and input.dim() == 2
+        _check_as_torch_does(module, input, hx)
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
         else:
@@ -189,6 +190,20 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
         return output, given(states)
 
     return forward
+
+
+def _check_as_torch_does(module: Any, x: Any, hx: Any) -> None:
+    """Refuse what the module's own forward would: sizes and dtypes of inputs and states."""
+    sizes = x.batch_sizes if isinstance(x, PackedSequence) else None
+    if sizes is not None:
+        x = x.data
+    elif x.dim() == 2:
+        x = x.unsqueeze(0 if module.batch_first else 1)
+    if hx is None:
+        module.check_input(x, sizes)
+    else:
+        hx = given(tuple(s if s.dim() == 3 else s[:, None] for s in states_of(hx)))
+        module.check_forward_args(x, hx, sizes)
 
 
 def _layers(run: str, module: Any, state: Any, batch: int) -> list[Layer]:

@@ -192,14 +192,17 @@ def _doctor(_: argparse.Namespace) -> int:
 def _checks() -> Iterator[tuple[bool | None, str, str]]:
     """Tell of each thing whether it is well (None: optional, not there), its name, and more."""
     yield True, "python", f"{sys.version.split()[0]} on {sys.platform}"
+    extras: dict[str, str] = {}
     for text in metadata.requires("rnngrad") or []:
         name, extra = re.split(r"[^\w.-]", text)[0], re.search(r"extra == .(\w+)", text)
+        extras.setdefault(name, f"[{extra[1]}]" if extra else "")
+    for name, extra in extras.items():
         try:
-            if not extra or extra[1] != "dev":
+            if extra != "[dev]":
                 yield True, name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            of = f"rnngrad[{extra[1]}]" if extra else "rnngrad"
-            yield None if extra else False, name, f"not installed: pip install '{of}'"
+            says = f"not installed: pip install 'rnngrad{extra}'"
+            yield None if extra else False, name, says
     begun, loops = time.perf_counter(), "compiled loops"
     try:
         import numba
