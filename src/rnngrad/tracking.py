@@ -264,7 +264,8 @@ def _provenance() -> dict[str, str]:
         "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
     }
     tags = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
-    tags |= {name: value.strip() for name, value in asked.items() if value.strip()}
+    # DVC runs an experiment on no branch
+    tags |= {k: v.strip() for k, v in asked.items() if v.strip() not in ("", "HEAD")}
     lock = Path("dvc.lock")
     if lock.exists():
         for stage in YAML(typ="safe").load(lock)["stages"].values():

@@ -59,6 +59,26 @@ def test_curves_are_those_of_the_steps_that_count(cell: str) -> None:
             )
 
 
+@pytest.mark.parametrize("method", ["exact", "sketch"])
+def test_a_step_function_keeps_the_state_as_torchs_modules_do(method: Any) -> None:
+    instance, mask = problem("gru")
+    features = instance.inputs.shape[2]
+    module = torch.nn.GRU(features, 5, batch_first=True).double()
+    cell = torch.nn.GRUCell(features, 5).double()
+    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in module.state_dict().items()})
+    options: dict[str, Any] = {"mask": mask, "lengths": LENGTHS, "method": method}
+    closed = rnngrad.jacobian_curves(module, instance.inputs, instance.h[:1], **options)
+    found = rnngrad.jacobian_curves_of_step(
+        lambda s, x: cell(x, s), instance.inputs, instance.h[0], **options
+    )
+    # before the first step that counts, a step's sketch estimates the identity's norm as well
+    counted = (mask.numpy().cumsum(axis=1) > 0) | (method == "exact")
+    for name in ("frobenius", "spectral", "column_sum")[: 1 if method == "sketch" else 3]:
+        values, expected = (getattr(each, f"log10_{name}")[counted] for each in (found, closed))
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-9)
+        assert np.isnan(getattr(found, f"log10_{name}")[0, 9:]).all()
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_trajectory_keeps_state_and_map(cell: str) -> None:
     instance, mask = problem(cell)

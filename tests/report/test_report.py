@@ -76,7 +76,7 @@ def test_real_comments_stand_beside_where_they_were_measured(results: Results) -
     page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES, real)
     (row,) = [line for line in page.splitlines() if "the question's LSTM ends at" in line]
     assert row.endswith("| −88.2 |")
-    (row,) = [line for line in page.splitlines() if line.startswith("| statements that hold")]
+    (row,) = [line for line in page.splitlines() if line.startswith("| claims that hold")]
     assert row.endswith("| 2, 7, 1 |")
 
 

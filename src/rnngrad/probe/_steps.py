@@ -33,8 +33,10 @@ class Steps:
         return self.real.sum(dim=1)
 
     def cleared(self, x: Tensor) -> Tensor:
-        """x (b, time, d) with zeros where anything may stand."""
-        return x if self.real.all() else x.masked_fill(~self.real.to(x.device).unsqueeze(2), 0.0)
+        """x (b, time, ...) with zeros where anything may stand."""
+        if self.real.all():
+            return x
+        return x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
 
     def counted(self, x: Tensor) -> Tensor:
         """The steps of x (b, time, d) that count, one after another."""

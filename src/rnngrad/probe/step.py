@@ -21,6 +21,7 @@ from rnngrad.probe._problem import Array, check_finite, check_floating, check_in
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
 from rnngrad.probe._statistics import SIZES, STATISTICS, log10_norm_estimate, random_start, wanted
+from rnngrad.probe._steps import steps_of
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
@@ -47,6 +48,8 @@ def jacobian_curves_of_step(
     inputs: Tensor,
     initial_state: Any,
     *,
+    lengths: Sequence[int] | Array | Tensor | None = None,
+    mask: Array | Tensor | None = None,
     state: int | str | None = None,
     method: Literal["exact", "sketch"] = "exact",
     statistics: Sequence[str] = STATISTICS,
@@ -63,6 +66,7 @@ def jacobian_curves_of_step(
             autograd.grad, no NumPy. It runs in the dtype it is given: float64 for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
+        lengths, mask: which steps count, as in `jacobian_curves`; elsewhere the state is kept.
         state: the entry of the state, by index or key, of which the Jacobian is taken with respect
             to itself; None means the whole state.
         method, statistics, spectral_steps, directions, seed: as in `jacobian_curves`. The sketch
@@ -99,13 +103,13 @@ def jacobian_curves_of_step(
     _check_order(step)
     # tensors of inference mode do not tell whether they are written to, and autograd refuses them
     with parametrize.cached(), torch.inference_mode(False), torch.no_grad():
-        flat = _FlatStep(step, initial_state, inputs)
+        flat = _FlatStep(step, initial_state, inputs, lengths, mask)
         names, spectral_at, count = wanted(
             statistics, method, spectral_steps, directions, seed, flat.steps
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         if count:
-            return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
+            return JacobianCurves(of_state, None, **flat.ended(_sketch(flat, rows, count, seed)))
         needed = 8 * 3 * flat.batch * flat.size**2
         check_memory(needed, "the Jacobians need", 'use method="sketch", or fewer examples')
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
@@ -120,7 +124,7 @@ def jacobian_curves_of_step(
                 for name in names:
                     if name != "spectral" or spectral_at[t]:
                         out[f"log10_{name}"][:, t] = log10_of(SIZES[name](mantissa), exponent)
-    return JacobianCurves(of_state, None, **out)
+    return JacobianCurves(of_state, None, **flat.ended(out))
 
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
@@ -167,14 +171,18 @@ def _check_order(step: Step) -> None:
 class _FlatStep:
     """The step on (batch, S) tensors."""
 
-    def __init__(self, step: Step, initial_state: Any, inputs: Tensor) -> None:
+    def __init__(
+        self, step: Step, initial_state: Any, inputs: Tensor, lengths: Any, mask: Any
+    ) -> None:
         check_floating(inputs, "inputs")
         if inputs.dim() < 2 or not all(inputs.shape[:2]):
             raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
-        check_finite(inputs, "inputs", ("example", "step", "feature"))
-        self.step = step
-        self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         self.batch, self.steps = inputs.shape[:2]
+        counted = steps_of(lengths, mask, self.batch, self.steps)
+        inputs = counted.cleared(inputs)
+        check_finite(inputs, "inputs", ("example", "step", "feature"))
+        self.step, self.ends, self.real = step, counted.ends, counted.real.to(inputs.device)
+        self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         leaves, self.spec = pytree.tree_flatten(initial_state)
         for i, leaf in enumerate(leaves):
             name = f"initial_state leaf {i}"
@@ -210,7 +218,13 @@ class _FlatStep:
             raise InputError(f"state={state!r} has no entries")
         return rows
 
-    def __call__(self, flat: Tensor, x: Tensor) -> Tensor:
+    def ended(self, curves: dict[str, Array]) -> dict[str, Array]:
+        """Put NaN beyond the examples' ends."""
+        for values in curves.values():
+            values[np.arange(self.steps) >= self.ends.numpy()[:, None]] = np.nan
+        return curves
+
+    def __call__(self, flat: Tensor, x: Tensor, t: int) -> Tensor:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)
         own = [part.reshape(shape).to(dtype) for part, shape, dtype in parts]
         tree = pytree.tree_unflatten(own, self.spec)
@@ -231,7 +245,9 @@ class _FlatStep:
                 "step runs under torch.inference_mode, where nothing has a derivative; "
                 "leave that away, or use torch.no_grad"
             )
-        return torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
+        new = torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
+        real = self.real[:, t, None]
+        return new if real.all() else torch.where(real, new, flat)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
         """d s_i / d s_k of every step, M (b, S, S) in float64; for a sketch (b, S, k) M V."""
@@ -257,8 +273,8 @@ class _FlatStep:
         for t in range(self.steps):
             s, x = states[-1], self.inputs[:, t].clone()  # the user's own is not to be written to
             with _failure_named(f"step fails at step {t + 1}"):
-                states.append(self(s, x))
-                again = self(s, x)  # a random draw shows; what changes later does in `jacobians`
+                states.append(self(s, x, t))
+                again = self(s, x, t)  # a random draw shows; what changes later does in `jacobians`
             if s._version or x._version:
                 raise InputError("step changes its arguments in place: let it make new tensors")
             if not torch.isfinite(states[-1]).all():
@@ -276,7 +292,7 @@ class _FlatStep:
         directions = torch.cat([V.permute(2, 0, 1), extra]).to(s)
 
         def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
-            new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x), (s,), (ds,))
+            new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x, t), (s,), (ds,))
             return new, tangent
 
         with warnings.catch_warnings():
@@ -321,7 +337,7 @@ class _FlatStep:
         weights = _random_directions(V[:, 0], 1) / size.clamp(min=1e-300)
         direction, x = torch.einsum("bik,bk->bi", V, weights).to(s), self.inputs[:, t]
         lengths = (length, -length, length / 4, -length / 4)
-        a, b, c, d = (self(s + direction * e, x).double().cpu() for e in lengths)
+        a, b, c, d = (self(s + direction * e, x, t).double().cpu() for e in lengths)
         wide, narrow = (a - b) / (2 * length), (c - d) / (length / 2)
         expected = torch.einsum("bik,bk->bi", M, weights)
         largest = torch.maximum(a.abs(), s.double().cpu().abs()).amax(dim=-1, keepdim=True)
@@ -333,7 +349,7 @@ class _FlatStep:
         """Compare a random cotangent, pushed back along V, with autograd: wrong entries (b, k)."""
         s, cotangent = s.clone().requires_grad_(), _random_directions(s, 2)
         with torch.enable_grad():
-            new = self(s, self.inputs[:, t])
+            new = self(s, self.inputs[:, t], t)
             (found,) = torch.autograd.grad(new, s, cotangent, materialize_grads=True)
         cotangent = cotangent.double().cpu()
         size = torch.einsum("bik,bi->bk", M.abs(), cotangent.abs()).amax(dim=-1, keepdim=True)
