@@ -7,7 +7,9 @@ are untrained and read the same random inputs. A cell's docstring is what its fi
 Index convention: x (batch, D), h and c (batch, H), weights (outputs, inputs) as in torch's modules.
 """
 
+import inspect
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,11 +226,16 @@ def figure_name(title: str) -> str:
 
 
 def page() -> str:
-    """Write what each figure teaches, in the words of the docstrings."""
-    parts = ["# Gallery\n\nMade by `make gallery` from the cells in [gallery.py](../gallery.py).\n"]
+    """Write what each figure teaches, in the words of the docstrings, and the cell's own lines."""
+    head = (
+        "Made by `make gallery` from [gallery.py](../gallery.py), with what these lines call."
+    )
+    parts = [f"# Gallery\n\n{head}\n"]
     for title, (function, _) in GALLERY.items():
         words, alt = " ".join((function.__doc__ or "").split()), f"log10 norms over {STEPS} steps"
         parts.append(f"## {title}\n\n{words}\n\n![{title}: {alt}]({figure_name(title)})\n")
+        code = re.sub(r'\n    """.*?"""', "", inspect.getsource(function), count=1, flags=re.DOTALL)
+        parts.append(f"```python\n{code}```\n")
     return "\n".join(parts)
 
 

@@ -136,7 +136,8 @@ def jacobian_curves(
     size = problem.hidden * len(problem.initial)
     columns = problem.batch * count or rows.stop - rows.start
     mend = 'use method="sketch", or fewer examples'
-    check_memory(8 * 3 * size * columns, "the Jacobian needs", mend)
+    weights = sum(cell.W.size for cell in problem.cells)
+    check_memory(8 * (3 * size * columns + weights), "Jacobian and weights need", mend)
     if count:
         names = ("frobenius", "frobenius_error")
         start = random_start(size, rows, problem.batch, count, seed)
