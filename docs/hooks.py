@@ -10,6 +10,8 @@ REPORTS, GALLERY = Path("reports"), Path("examples") / "gallery"
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     lines = (REPORTS / "answer.txt").read_text().splitlines()
+    # links that work where the pages are read in the repository
+    markdown = markdown.replace("../examples/gallery/", "gallery/").replace("../reports/", "")
     return markdown.replace("[answer]", "\n".join(f"- {line}" for line in lines))
 
 

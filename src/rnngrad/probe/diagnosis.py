@@ -34,12 +34,12 @@ PARTS = 4  # of the batch, where it has as many examples, for as many threads
 MEANINGS = {
     "structural": "exactly zero, whatever the arithmetic",
     "saturated": "gate derivatives round to exactly 0 in {dtype}",
-    "underflow": "too small for {dtype}: 0 if flushed, else down to a plateau near {smallest:.1e}",
+    "underflow": "autograd's sum too small for {dtype}: 0, or a plateau near {smallest:.1e}",
     "decayed": "below 1e-7 of the start, still a normal number",
     "exploding": "above 1e+7 of the start, or overflow",
     "alive": "within 1e-7 .. 1e+7 of the start",
 }
-HEADER = ("verdict", "first at step", "of all steps", "log10 |J| there", "meaning")
+HEADER = ("verdict", "first at step", "of all steps", "log10 norm there", "meaning")
 TITLES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}
 
 

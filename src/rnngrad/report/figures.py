@@ -34,7 +34,7 @@ PUBLISHED_HALVES = [
 ]  # fmt: skip
 PANELS = {  # condition: what is said above its panel
     "question": "The question's setting",
-    "no_padding": "No padding",
+    "no_padding": "No padding, all words",
     "torch_initializer": "Another initialiser",
     "torch_no_padding": "Neither",
 }
@@ -272,7 +272,8 @@ def gates(results: Results) -> Figure | None:
         axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
     for row in axes:
         row[0].set_ylabel("share of activations")
-        row[-1].legend()
+        row[-1].margins(y=0.45)
+        row[-1].legend(loc="upper left")
     return figure
 
 

@@ -89,6 +89,8 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     converter.add_render_rule("table_close", lambda *_: "</table></div>\n")
     markdown = markdown.replace("(real/report.md)", "(real/report.html)")
+    # git holds the page, and not what is beside it
+    markdown = markdown.replace("`explore.html`", "[explore.html](explore.html)", 1)
     body = converter.render(markdown, {"figures": figures})
     # the emphasised paragraph below an image is its caption; Markdown knows no figures
     body = re.sub(
@@ -135,7 +137,9 @@ def _inline_figure(
     svg = svg[svg.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
     # each figure has its own ids, and the page's colours replace the figure's ink and paper
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(style.INK, "var(--ink)").replace(style.GRID, "var(--grid)")
+    lstm = style.COLOURS["lstm"]  # too dark on dark paper
+    for colour, name in ((style.INK, "ink"), (style.GRID, "grid"), (lstm, "lstm")):
+        svg = svg.replace(colour, f"var(--{name})")
     svg = svg.replace("fill: #ffffff", "fill: none")
     alt = renderer.renderInlineAsText(token.children, options, env)
     return f'<div role="img" tabindex="0" aria-label="{escapeHtml(alt)}">{svg}</div>'
