@@ -7,10 +7,9 @@ Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root.
 
 import quiet  # noqa: F401  # isort: skip
 
-import json
 from pathlib import Path
 
-from rnngrad.stage import read_output, run_stage
+from rnngrad.stage import read_json, read_output, run_stage
 
 BUILD, REPORTS = Path("build"), Path("reports")
 
@@ -29,9 +28,7 @@ def main() -> None:
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
-    metrics = read_output(
-        REPORTS / "metrics.json", "dvc repro", lambda path: json.loads(path.read_text())
-    )
+    metrics = read_json(REPORTS / "metrics.json", "dvc repro", "conditions", "claims")
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     shown, models = [*cards, *pages, *figures], BUILD / "train"
     folders = models.glob("*/*/seed-*")

@@ -10,9 +10,8 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from rnngrad.stage import read_output, run_stage, whole
+from rnngrad.stage import read_json, run_stage, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; make bench writes it
@@ -33,9 +32,10 @@ def main() -> None:
     from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
 
-    results, times = load_results(BUILD, params), read_output(TIMES, "make bench", _read_json)
+    results = load_results(BUILD, params)
+    times = read_json(TIMES, "make bench", "seconds", "processor", "cores")
     real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
-    others = read_output(real, "make real-study", _read_json) if real.exists() else None
+    others = read_json(real, "make real-study", "conditions", "claims") if real.exists() else None
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
@@ -69,10 +69,6 @@ def main() -> None:
     for name, text in texts.items():
         with whole(REPORTS / name) as path:
             path.write_text(text)
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

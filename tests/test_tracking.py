@@ -226,6 +226,22 @@ def test_the_same_numbers_on_another_page_are_the_same_result(
     assert parent.data.tags["mlflow.note.content"] == "another answer"
     artifacts = MlflowClient(uri).list_artifacts(parent.info.run_id, "reports/figures")
     assert {Path(artifact.path).name for artifact in artifacts} == {"jacobian.svg", "page.html"}
+    assert len(runs_of(uri)) == 2
+    assert "lstm.trained.test.accuracy" not in parent.data.metrics
+
+
+def test_what_somebody_deleted_of_a_result_is_published_anew(
+    results: Results, files: list[Path], tmp_path: Path
+) -> None:
+    uri = tracking.tracking_uri()
+    assert publish(results, files, uri)
+    (child,) = [run for run in runs_of(uri) if "mlflow.parentRunId" in run.data.tags]
+    MlflowClient(uri).delete_run(child.info.run_id)
+    assert publish(results, files, uri)
+    shutil.rmtree(tmp_path / "mlartifacts")
+    assert publish(results, files, uri)
+    assert not publish(results, files, uri)
+    assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
 def test_what_was_published_by_halves_is_published_anew(

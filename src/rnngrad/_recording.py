@@ -195,15 +195,20 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
 def _check_as_torch_does(module: Any, x: Any, hx: Any) -> None:
     """Refuse what the module's own forward would: sizes and dtypes of inputs and states."""
     sizes = x.batch_sizes if isinstance(x, PackedSequence) else None
+    flat = sizes is None and x.dim() == 2
     if sizes is not None:
         x = x.data
-    elif x.dim() == 2:
+    elif flat:
         x = x.unsqueeze(0 if module.batch_first else 1)
     if hx is None:
         module.check_input(x, sizes)
-    else:
-        hx = given(tuple(s if s.dim() == 3 else s[:, None] for s in states_of(hx)))
-        module.check_forward_args(x, hx, sizes)
+        return
+    states = states_of(hx)
+    if any((s.dim() == 2) != flat for s in states):
+        raise RuntimeError(f"hx: expected {2 if flat else 3} dimensions, as the input has")
+    if any(s.dtype != x.dtype == module.weight_hh_l0.dtype for s in states):
+        raise RuntimeError(f"hx: expected {x.dtype}, as the input is")
+    module.check_forward_args(x, given(tuple(s[:, None] if flat else s for s in states)), sizes)
 
 
 def _layers(run: str, module: Any, state: Any, batch: int) -> list[Layer]:

@@ -331,7 +331,7 @@ def check_sizes(params: Params, available: float | None = None) -> None:
     if params.data.source == "demo":
         sizes["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
     name, needed = max(sizes.items(), key=itemgetter(1))
-    check_memory(needed, f"{name}:", "set smaller sizes", available)
+    check_memory(needed, f"params.yaml: {name}:", "set smaller sizes", available)
 
 
 def _checked(section: type[T], values: Any, *place: str) -> T:

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import inspect
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from rnngrad.errors import InputError
 
 T = TypeVar("T")
 DIGEST = "digest.txt"
+LONGEST = 600  # seconds that anything works at one place
 
 
 def run_stage(main: Callable[..., None], *arguments: str) -> None:
@@ -71,6 +73,18 @@ def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from error
 
 
+def read_json(path: str | Path, stage: str, *keys: str) -> dict[str, Any]:
+    """Read an object with these keys; InputError where there is something else."""
+
+    def reader(path: Path) -> dict[str, Any]:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or {*keys} - {*found}:
+            raise ValueError(f"no object with {' and '.join(keys)}")
+        return found
+
+    return read_output(path, stage, reader)
+
+
 def _check_seal(path: Path) -> None:
     mark = path.with_name(DIGEST)
     if mark.exists() and seals([path]) not in mark.read_text():
@@ -93,7 +107,8 @@ def alone(place: str) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"))
+    # a process that was stopped would have others wait for ever
+    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"), LONGEST)
 
 
 def leave_out(folder: Path) -> None:

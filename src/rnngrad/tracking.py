@@ -1,8 +1,8 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
 The files are the truth (DVC's), so publishing is idempotent: a result that is already there, by the
-checksum of its numbers, is left alone, but for pages and metrics that are another's by now; one
-that was published by halves is published anew.
+checksum of its numbers, is left alone; one whose pages have changed, or that was published by
+halves, is published anew and takes its place.
 """
 
 import hashlib
@@ -81,34 +81,37 @@ def publish(
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
     result = {RESULT: _digest(files), HOST: socket.gethostname()}
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
+    children = sum(len(results.params.train_of(cell).seeds) for cell in results.cells)
+    children *= len(trained(results.params))
     same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
         known = client.search_runs([experiment], same)
-        for run in known:
-            if run.info.status == "FINISHED" and PARENT not in run.data.tags:
-                if changed := run.data.tags.get(PAGES) != shown[PAGES]:
-                    _show(client, run.info.run_id, metrics, artifacts, shown)
-                return changed
+        whole = len(known) > children and all(run.info.status == "FINISHED" for run in known)
+        parents = [run for run in known if run.data.tags.get(PAGES) == shown[PAGES]]
+        if whole and any(client.list_artifacts(run.info.run_id) for run in parents):
+            return False
         other = f"tags.`{HOST}` != '{result[HOST]}' AND attributes.start_time >= {since}"
         if client.search_runs([experiment], f"{PUBLISHING} AND {same} AND {other}"):
             return False  # another machine is publishing it
         ended = f"{PUBLISHING} AND attributes.start_time < {since}"
         halves = [ended, "attributes.status = 'FAILED'"]
-        parents = [run for half in halves for run in client.search_runs([experiment], half)]
-        children = [f"tags.`{PARENT}` = '{parent.info.run_id}'" for parent in parents]
-        for wanted in (same, *halves, *children):
+        left = [
+            run.info.run_id for half in halves for run in client.search_runs([experiment], half)
+        ]
+        for wanted in (same, *halves, *(f"tags.`{PARENT}` = '{run}'" for run in left)):
             for run in client.search_runs([experiment], wanted):
                 client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
-        tags = result | {NAME: _run_name(results.params, changed)} | _provenance()
+        tags = result | shown | {NAME: _run_name(results.params, changed)} | _provenance()
         try:
             run = client.create_run(experiment, tags=tags).info
             parent = run.run_id
-            _log_parent(client, parent, results)
+            _log_parent(client, parent, results, metrics)
             tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
             _log_models(client, experiment, results, models, tags, others)
-            _show(client, parent, metrics, artifacts, shown)
+            for path in artifacts:
+                client.log_artifact(parent, path, path.parent.as_posix())
             # it took the time of stages, which is not known, and not that of publishing
             client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
@@ -124,17 +127,7 @@ def _digest(paths: Iterable[Path], more: str = "") -> str:
     return hashlib.sha256(b"".join(contents) + more.encode()).hexdigest()
 
 
-def _show(
-    client: MlflowClient, run: str, metrics: Mapping[str, Any], artifacts: list[Path], tags: Tags
-) -> None:
-    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
-    _log(client, run, {}, [(str(name), value, 0) for name, value in found.items()])
-    for path in artifacts:
-        client.log_artifact(run, path, path.parent.as_posix())
-    client.log_batch(run, tags=[RunTag(*tag) for tag in tags.items()])
-
-
-def _log_parent(client: MlflowClient, run: str, results: Results) -> None:
+def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) -> None:
     data, card = results.params.data, results.data_card
     source = json.dumps({"source": data.path or data.source})
     # a checksum of what the comments are counted by
@@ -143,7 +136,9 @@ def _log_parent(client: MlflowClient, run: str, results: Results) -> None:
     dataset = Dataset(data.source, digest, "local", source, None, profile)
     client.log_inputs(run, [DatasetInput(dataset)])
     flat = pd.json_normalize(results.params.model_dump(mode="json")).iloc[0]
-    _log(client, run, flat.to_dict(), _condition_points(results))
+    found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
+    points = [(str(name), value, 0) for name, value in found.items()]
+    _log(client, run, flat.to_dict(), [*points, *_condition_points(results)])
 
 
 def _log_models(

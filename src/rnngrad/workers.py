@@ -89,7 +89,8 @@ def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
         first.start()
         first.join()
     with _ctrl_c_waits():  # a lock that is made by halves complains when it goes
-        executor = _Processes(at_once, context, _begin, (context.Value("i", 0),))
+        given = context.Value("i", 0), dict(os.environ)
+        executor = _Processes(at_once, context, _begin, given)
     try:
         yield executor
         executor.shutdown()
@@ -117,7 +118,10 @@ def _cluster(place: str) -> Iterator[Executor]:
                 found: Any = client.run(_processor, os.path.abspath(mark.name))
         except Exception as error:  # there is no end of what an address may raise
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
-            raise InputError(f"{SCHEDULER}={place}: cannot be used: {reason}") from error
+            raise InputError(
+                f"{SCHEDULER}={place}: cannot be used: {reason}; name a scheduler, as "
+                "tcp://host:8786, or its file"
+            ) from error
         if "" in found.values():
             raise InputError(
                 f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
@@ -201,8 +205,10 @@ class _Processes(ProcessPoolExecutor):
             self.shutdown(cancel_futures=True)
 
 
-def _begin(count: Any) -> None:
+def _begin(count: Any, environment: dict[str, str]) -> None:
     global _number
+    os.environ.clear()
+    os.environ.update(environment)  # what they are copies of began with another one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(count.get_lock())
     gc.freeze()  # see rnngrad.quick_imports

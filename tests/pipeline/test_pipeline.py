@@ -353,18 +353,27 @@ def test_an_input_that_is_cut_or_missing_is_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
-    [("reports/real/metrics.json", "make real-study"), ("benchmarks/stages.json", "make bench")],
+    ("stage", "name", "command"),
+    [
+        ("report", "reports/real/metrics.json", "make real-study"),
+        ("report", "benchmarks/stages.json", "make bench"),
+        ("report", "build/data_card.json", "dvc repro"),
+        ("publish", "reports/metrics.json", "dvc repro"),
+    ],
 )
-def test_committed_numbers_that_are_cut_are_named(name: str, command: str, clone: Clone) -> None:
+@pytest.mark.parametrize("damage", ["cut", "[]", "3"])
+def test_numbers_that_are_cut_or_others_are_named(
+    damage: str, stage: str, name: str, command: str, clone: Clone
+) -> None:
     path = clone.folder / name
     content = path.read_text()
-    path.write_text(content[: len(content) // 2])
-    done = clone.run("python", "pipeline/report.py")
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_text(content[: len(content) // 2] if damage == "cut" else damage)
+    done = clone.run("python", f"pipeline/{stage}.py")
     path.write_text(content)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"report: {name}: cannot be read (")
+    assert line.startswith(f"{stage}: {name}: cannot be read (")
     assert line.endswith(f"; run {command} again")
 
 

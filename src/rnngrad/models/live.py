@@ -113,14 +113,20 @@ def _make_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     if path.exists():
-        with closing(sqlite3.connect(path, timeout=SECONDS, isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
+        _check_database(path)
         return
     with whole(path) as unfinished:
+        _check_database(unfinished)
         MlflowClient(tracking_uri=f"{SQLITE}{unfinished}").get_experiment_by_name(EXPERIMENT)
+
+
+def _check_database(path: Path) -> None:
+    """Write to it: where nobody can, MLflow would try for two minutes."""
+    with closing(sqlite3.connect(path, timeout=SECONDS, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
 
 
 def make_experiment() -> None:
@@ -132,7 +138,8 @@ def make_experiment() -> None:
         try:
             connect(uri, EXPERIMENT, seconds=2 * SECONDS)
         except Exception as error:  # nothing that tracking does stops a training
-            print(f"{error}; training goes on without it", file=sys.stderr)
+            print(InputError(f"{error}; training goes on without it"), file=sys.stderr)
+            del os.environ[URI]  # a worker would wait for it anew
 
 
 @contextmanager
@@ -170,5 +177,5 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
             client.set_terminated(run, epoch)
         except Exception as error:
             reason = str(error).partition("\n")[0]
-            line = InputError(f"{name}: MLflow at {uri}: {reason}")
-            tqdm.write(f"{line}; training goes on without it", file=sys.stderr)
+            line = f"{name}: MLflow at {uri}: {reason}; training goes on without it"
+            tqdm.write(str(InputError(line)), file=sys.stderr)

@@ -1,6 +1,5 @@
 """Everything that the stages before the report have found, read from their files."""
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rnngrad.params import Params
-from rnngrad.stage import read_output
+from rnngrad.stage import read_json, read_output
 from rnngrad.study import trained
 
 # the cells that have it; remembered once they are trained
@@ -68,8 +67,8 @@ def load_results(build: Path, params: Params) -> Results:
             folder = train / cell / padding / f"seed-{seed}"
             names = {"cell": cell, "weights": weights}
             tables["history"].append(read_result(folder / "history.csv").assign(**names))
-            test = names | {"seed": seed} | _read_json(folder / "test.json")["metrics"]
-            tables["tests"].append(pd.DataFrame([test]))
+            test = read_json(folder / "test.json", "dvc repro", "metrics")["metrics"]
+            tables["tests"].append(pd.DataFrame([names | {"seed": seed} | test]))
         folder = build / "probe" / cell / f"{weights}-{seed}"
         for name, having in MEASURES.items():
             if cell in having and (name, weights) != ("remembered", "init"):
@@ -88,9 +87,12 @@ def load_results(build: Path, params: Params) -> Results:
         gates=found.pop("gates", pd.DataFrame(columns=GATES)),
         history=found.pop("history"),
         tests=found.pop("tests"),
-        model_cards={cell: _read_json(train / cell / "model_card.json") for cell in cells},
-        data_card=_read_json(build / "data_card.json"),
-        embed_card=_read_json(build / "embed" / "card.json"),
+        model_cards={
+            cell: read_json(train / cell / "model_card.json", "dvc repro", "settings")
+            for cell in cells
+        },
+        data_card=read_json(build / "data_card.json", "dvc repro", "given", "sample", "splits"),
+        embed_card=read_json(build / "embed" / "card.json", "dvc repro", "dimensions"),
         conditions=read_result(conditions / "conditions.csv"),
         condition_seeds=read_result(conditions / "seeds.csv"),
         condition_curves=read_result(conditions / "curves.csv"),
@@ -107,7 +109,3 @@ def read_result(path: Path) -> pd.DataFrame:
 def read_arrays(path: Path) -> dict[str, NDArray]:
     """The arrays that another stage wrote, by name; an `InputError` as of :func:`read_result`."""
     return read_output(path, "dvc repro", lambda path: dict(np.load(path, allow_pickle=False)))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return read_output(path, "dvc repro", lambda path: json.loads(path.read_text()))
