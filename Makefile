@@ -24,15 +24,20 @@ $(INSTALLED): requirements.lock constraints.txt pyproject.toml
 	$(BIN)/$(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
+# Where reports/ is not the committed one, its reader should know why.
+define SHOW
+@cat reports/answer.txt
+@git diff --quiet HEAD -- reports 2> /dev/null; [ $$? != 1 ] || echo "reports/ is not that of the last commit: other settings or code, or another kind of processor, which trains other weights; make verify says how far it is off"
+@echo "report: file://$(abspath reports/report.html)"
+endef
+
 study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
 	@$(BIN)/dvc repro
-	@cat reports/answer.txt
-	@echo "report: file://$(abspath reports/report.html)"
+	$(SHOW)
 
 full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk and says first what it takes
 	@$(BIN)/python pipeline/preset.py full
-	@cat reports/answer.txt
-	@echo "report: file://$(abspath reports/report.html)"
+	$(SHOW)
 
 real-study: $(INSTALLED) ## reports/real: the study on real comments (DATA=train.csv.gz VECTORS=glove.txt.gz)
 	@$(BIN)/python pipeline/real_study.py "$(DATA)" "$(VECTORS)"
