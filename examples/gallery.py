@@ -227,9 +227,7 @@ def figure_name(title: str) -> str:
 
 def page() -> str:
     """Write what each figure teaches, in the words of the docstrings, and the cell's own lines."""
-    head = (
-        "Made by `make gallery` from [gallery.py](../gallery.py), with what these lines call."
-    )
+    head = "Made by `make gallery` from [gallery.py](../gallery.py), with what these lines call."
     parts = [f"# Gallery\n\n{head}\n"]
     for title, (function, _) in GALLERY.items():
         words, alt = " ".join((function.__doc__ or "").split()), f"log10 norms over {STEPS} steps"

@@ -194,11 +194,10 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
 
 def _check_as_torch_does(module: Any, x: Any, hx: Any) -> None:
     """Refuse what the module's own forward would: sizes and dtypes of inputs and states."""
-    sizes = x.batch_sizes if isinstance(x, PackedSequence) else None
-    flat = sizes is None and x.dim() == 2
-    if sizes is not None:
-        x = x.data
-    elif flat:
+    sizes, flat = None, False
+    if isinstance(x, PackedSequence):
+        x, sizes = x.data, x.batch_sizes
+    elif flat := x.dim() == 2:
         x = x.unsqueeze(0 if module.batch_first else 1)
     if hx is None:
         module.check_input(x, sizes)

@@ -301,7 +301,8 @@ def check_params(content: Any, path: str | Path) -> Params:
     try:
         params = _checked(Params, content)
         if params.data.source == "demo":
-            params.sample.split_sizes(2 * (params.data.demo.comments_per_class,))
+            own = params.data.demo.comments_per_class
+            params.sample.split_sizes((own, own))
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:

@@ -136,8 +136,8 @@ def _name_cells(axis: Axes, curves: pd.DataFrame) -> None:
     (bottom, top), lowest = axis.get_ylim(), np.inf
     for cell, end in curves.groupby("cell")["log10"].last().sort_values(ascending=False).items():
         lowest = min((end - bottom) / (top - bottom), lowest - LINE)
-        look = {"color": COLOURS[str(cell)], "va": "center", "xycoords": "axes fraction"}
-        axis.annotate(NAMES[str(cell)], (1.02, lowest), **look)
+        colour, name = COLOURS[str(cell)], NAMES[str(cell)]
+        axis.annotate(name, (1.02, lowest), xycoords="axes fraction", color=colour, va="center")
 
 
 def training(results: Results) -> Figure:
