@@ -66,11 +66,11 @@ def build(params: Params, tmp_path: Path) -> Path:
                         none = name == "remembered" and seed == 1
                         write(folder / f"{name}.csv", *columns, rows=1 - none)
                 np.savez(folder / "triangle.npz", triangle=TRIANGLE + seed)
-        (tmp_path / "train" / cell / "model_card.json").write_text("{}")
+        (tmp_path / "train" / cell / "model_card.json").write_text('{"settings": {}}')
     write(tmp_path / "probe" / "lstm" / "tutorial" / "tutorial.csv", "loss", "step", "norm")
     (tmp_path / "embed").mkdir()
     for path in (tmp_path / "data_card.json", tmp_path / "embed" / "card.json"):
-        path.write_text("{}")
+        path.write_text(json.dumps({"given": {}, "sample": {}, "splits": {}, "dimensions": 3}))
     write(tmp_path / "conditions" / "conditions.csv", "condition")
     write(tmp_path / "conditions" / "seeds.csv", "condition", "seed")
     write(tmp_path / "conditions" / "curves.csv", "condition", "step")

@@ -136,7 +136,7 @@ def jacobian_curves(
     size = problem.hidden * len(problem.initial)
     columns = problem.batch * count or rows.stop - rows.start
     mend = 'use method="sketch", or fewer examples'
-    weights = sum(cell.W.size for cell in problem.cells)
+    weights = sum(cell.weight_hh.numel() for cell in problem.cells)
     check_memory(8 * (3 * size * columns + weights), "Jacobian and weights need", mend)
     if count:
         names = ("frobenius", "frobenius_error")

@@ -178,7 +178,8 @@ class _FlatStep:
         if inputs.dim() < 2 or not all(inputs.shape[:2]):
             raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         self.batch, self.steps = inputs.shape[:2]
-        counted = steps_of(lengths, mask, self.batch, self.steps)
+        with torch.device("cpu"):
+            counted = steps_of(lengths, mask, self.batch, self.steps)
         inputs = counted.cleared(inputs)
         check_finite(inputs, "inputs", ("example", "step", "feature"))
         self.step, self.ends, self.real = step, counted.ends, counted.real.to(inputs.device)
