@@ -15,6 +15,7 @@ BUILD, REPORTS = Path("build"), Path("reports")
 
 
 def main() -> None:
+    from rnngrad.models.live import without_password
     from rnngrad.params import read_params
     from rnngrad.study.results import load_results
     from rnngrad.tracking import publish, tracking_uri
@@ -36,7 +37,7 @@ def main() -> None:
     for path in (*shown, *weights):
         read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
-    print(f"{'published to' if done else 'already in'} MLflow at {uri}")
+    print(f"{'published to' if done else 'already in'} MLflow at {without_password(uri)}")
 
 
 if __name__ == "__main__":

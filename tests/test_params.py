@@ -182,6 +182,11 @@ BAD = {
         "learning_rate: 1e-46",
         "0 or from 1e-30 to",
     ),
+    "a learning rate that no training stands": (
+        "learning_rate: 0.001",
+        "learning_rate: 1e3",
+        "train.learning_rate: input should be less than or equal to 1, got 1000.0",
+    ),
     "a bias beyond float32": ("forget_bias: 1.0 ", "forget_bias: -1e39 ", "0 or from 1e-30 to"),
     "a size beyond integers": ("hidden: 200", f"hidden: 1{'0' * 30}", "train.hidden: input should"),
     "NUL in a path": ("path:       ", 'path: "a\\0b"', "data.path: has characters that no file"),

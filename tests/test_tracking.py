@@ -457,12 +457,27 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "uri", ["nowhere://x", "mysql://x", "http://[::1", "sqlite://", "sqlite:///:memory:"]
+    "uri",
+    [
+        "nowhere://x",
+        "mysql://x",
+        "postgresql://a:b@127.0.0.1:9/x",
+        "http://[::1",
+        "databricks",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///mlflow.db?mode=ro",
+    ],
 )
-def test_an_unusable_place_is_one_line(uri: str, results: Results, files: list[Path]) -> None:
+def test_an_unusable_place_is_one_line_at_once(
+    uri: str, results: Results, files: list[Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = time.monotonic()
     with pytest.raises(InputError, match=r"(MLflow at |MLFLOW_TRACKING_URI=)") as caught:
         publish(results, files, uri)
-    assert uri in str(caught.value)
+    assert time.monotonic() < begun + 10
+    assert capfd.readouterr().err == ""
+    assert uri.replace(":b@", ":***@") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -156,7 +156,7 @@ class TrainParams(_Section):
     forget_bias: Number
     epochs: Size
     batch_size: Size
-    learning_rate: Positive
+    learning_rate: Annotated[Positive, Field(le=1)]  # of Adam: each weight moves by as much
     clip_norm: Positive | None
 
 

@@ -7,7 +7,6 @@ halves, is published anew and takes its place.
 
 import hashlib
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -40,9 +39,6 @@ PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.conten
 POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
 SETTINGS = 3  # of those changed, in a run's name
-
-for noisy in ("alembic", "mlflow"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def tracking_uri() -> str:

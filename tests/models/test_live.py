@@ -174,7 +174,7 @@ def test_a_database_that_another_process_holds_is_one_line_within_seconds(tmp_pa
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         begun = time.monotonic()
-        with pytest.raises(InputError, match="cannot be used: database is locked"):
+        with pytest.raises(InputError, match=r"cannot be used: database is locked$"):
             connect(f"sqlite:///{path}", "study")
         assert time.monotonic() < begun + 10
 

@@ -239,7 +239,7 @@ def test_a_disk_too_small_for_the_weights_is_an_error_of_the_system(
 def test_a_gradient_that_is_not_finite_is_one_line(
     embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
 ) -> None:
-    params = make_train_params(hidden=8, learning_rate=3e38)
+    params = make_train_params(hidden=8).model_copy(update={"learning_rate": 3e38})
     with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
         train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
 
@@ -249,7 +249,8 @@ def test_a_model_that_the_last_update_spoils_is_one_line(
     embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
 ) -> None:
     """No gradient comes after it that could be looked at."""
-    params = make_train_params(hidden=8, learning_rate=3e38, epochs=1, batch_size=200)
+    params = make_train_params(hidden=8, epochs=1, batch_size=200)
+    params = params.model_copy(update={"learning_rate": 3e38})
     with pytest.raises(
         InputError, match="seed 3, padding pre: a loss is not finite; set a smaller"
     ):

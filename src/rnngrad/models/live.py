@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -31,10 +32,8 @@ BROKEN = (
     "build/ and reports/"
 )
 SECONDS = 4  # that one answer may take; MLflow itself would try for four minutes
-KEEPS_NOTHING = "sqlite://", "sqlite:///:memory:"
-
-# what it logs it raises as well
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+NO_FILE = re.compile(r"sqlite://$|sqlite:.*(:memory:|\?)")
+NOT_BROKEN = re.compile("full|locked|readonly|unable to open")
 
 
 def connect(
@@ -46,10 +45,12 @@ def connect(
     that fails, or a server does not answer in so many seconds: MLflow limits each read alone.
     """
     import_module("mlflow")  # it takes seconds, which are not the server's
+    for noisy in ("alembic", "mlflow"):  # what they log they raise as well
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    if uri in KEEPS_NOTHING:
-        raise InputError(f"{URI}={uri} keeps nothing; name a file: {SQLITE}mlflow.db")
+    if NO_FILE.match(uri):
+        raise InputError(f"{URI}={uri} names no file, or not a file alone: {SQLITE}mlflow.db does")
     answer: Future[tuple[MlflowClient, str]] = Future()
 
     def ask() -> None:
@@ -62,17 +63,22 @@ def connect(
     try:
         return answer.result(None if uri.startswith(SQLITE) else seconds)
     except TimeoutError as error:
-        raise InputError(f"MLflow at {uri}: no answer within {seconds:g} s") from error
+        line = f"MLflow at {without_password(uri)}: no answer within {seconds:g} s"
+        raise InputError(line) from error
     except Exception as error:  # there is no end of what an address or an answer may raise
         raise _unusable(uri, error) from error
 
 
 def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient", str]:
     from mlflow import MlflowClient
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from sqlalchemy import create_engine
 
     with alone(f"make {place_of(uri)}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
+        elif uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+            create_engine(uri).connect().close()  # where nobody answers, MLflow tries for minutes
         client = MlflowClient(tracking_uri=uri)
         if found := client.get_experiment_by_name(name):
             place = str(found.artifact_location)
@@ -104,8 +110,13 @@ def _unusable(uri: str, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
     reason = str(error).partition("\n")[0] or type(error).__name__
-    cure = BROKEN if uri.startswith(SQLITE) else ""
-    return InputError(f"MLflow at {uri}: cannot be used: {reason}{cure}")
+    cure = BROKEN if uri.startswith(SQLITE) and not NOT_BROKEN.search(reason) else ""
+    return InputError(without_password(f"MLflow at {uri}: cannot be used: {reason}{cure}"))
+
+
+def without_password(text: str) -> str:
+    """Hide the password of an address that stands in a text."""
+    return re.sub(r"(://[^\s:@/]*):[^\s@/]+@", r"\1:***@", text)
 
 
 def _make_database(path: Path) -> None:
@@ -178,4 +189,4 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
         except Exception as error:
             reason = str(error).partition("\n")[0]
             line = f"{name}: MLflow at {uri}: {reason}; training goes on without it"
-            tqdm.write(str(InputError(line)), file=sys.stderr)
+            tqdm.write(str(InputError(without_password(line))), file=sys.stderr)
