@@ -142,7 +142,7 @@ def diagnose(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths, mask=mask,
         statistics=("frobenius", "column_sum"),
     )  # fmt: skip
-    limits, counts = torch.finfo(dtype), problem.counts
+    limits, counts, last = torch.finfo(dtype), problem.counts, len(problem.cells) - 1
     least = math.log10(limits.smallest_normal * limits.eps) - FAR_DECADES
 
     def judge(example: int, maps: StepMaps) -> tuple[Array, ...]:
@@ -168,7 +168,8 @@ def diagnose(
         horizon=_first_step(change <= -1),
         curves=curves,
         title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
-        f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
+        + (f"layer {naive.layer} of 0 to {last}, " if last else "")
+        + f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
     )
 
 
