@@ -10,7 +10,7 @@ def main() -> None:
 
     comments = read_comments(read_params())
     with whole("build/comments.parquet") as path:
-        comments.to_parquet(path, index=False)
+        comments.to_parquet(path, index=False, write_page_checksum=True)
     print(f"{len(comments):,} comments ({comments.attrs['source']}) -> build/comments.parquet")
 
 

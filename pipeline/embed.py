@@ -3,6 +3,7 @@
 import quiet  # noqa: F401  # isort: skip
 
 import json
+from functools import partial
 
 from rnngrad.stage import read_output, run_stage, seal, whole
 
@@ -15,9 +16,9 @@ def main() -> None:
     from rnngrad.params import read_params
 
     params = read_params().embed
-    tokenized, vectors, card = embed_sample(
-        read_output("build/sample.parquet", "the sample stage", pd.read_parquet), params
-    )
+    read = partial(pd.read_parquet, page_checksum_verification=True)
+    sample = read_output("build/sample.parquet", "the sample stage", read)
+    tokenized, vectors, card = embed_sample(sample, params)
     with whole("build/embed") as folder:
         folder.mkdir()
         tokenized.save(folder / "tokens.npz")

@@ -386,11 +386,12 @@ def test_two_publishers_at_once_store_a_result_once(
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.parametrize("kind", ["http", "postgresql"])
 def test_a_server_that_does_not_answer_is_one_line_within_seconds(
-    results: Results, files: list[Path]
+    kind: str, results: Results, files: list[Path]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        uri = f"{kind}://127.0.0.1:{server.getsockname()[1]}"
         begun = time.monotonic()
         with pytest.raises(InputError, match=f"^MLflow at {uri}: cannot be used") as caught:
             publish(results, files, uri)

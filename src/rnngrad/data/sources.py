@@ -93,7 +93,8 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
             raise InputError(f"{path}: {count} columns are named {column}; rename all but one")
     if missing:
         # without a header, the first comment would stand among the names
-        known = f": {', '.join(header)}" if len(missing) < len(columns) else ""
+        names = [name for name in header if re.fullmatch(r"[\w.-]{1,40}", name)]
+        known = f": {', '.join(names)}" if len(missing) < len(columns) else ""
         raise InputError(
             f"{path}: no column {' or '.join(missing)}; it has {len(header)} columns{known}; "
             "rename a column, or set data.label to the one with the labels"

@@ -37,12 +37,13 @@ NOT_BROKEN = re.compile("full|locked|readonly|unable to open")
 
 
 def connect(
-    uri: str, name: str, artifacts: str | None = None, seconds: float = 60
+    uri: str, name: str, artifacts: str | None = None, seconds: float | None = None
 ) -> tuple["MlflowClient", str]:
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
     A new experiment keeps its files at ``artifacts``; None leaves that to MLflow. InputError where
-    that fails, or a server does not answer in so many seconds: MLflow limits each read alone.
+    that fails, or nobody answers in so many seconds, a minute where a database is to be made:
+    MLflow limits each read alone.
     """
     import_module("mlflow")  # it takes seconds, which are not the server's
     for noisy in ("alembic", "mlflow"):  # what they log they raise as well
@@ -60,6 +61,7 @@ def connect(
             answer.set_exception(error)
 
     Thread(target=ask, daemon=True).start()
+    seconds = seconds or (60 if _is_database(uri) else 2 * SECONDS)
     try:
         return answer.result(None if uri.startswith(SQLITE) else seconds)
     except TimeoutError as error:
@@ -71,14 +73,13 @@ def connect(
 
 def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient", str]:
     from mlflow import MlflowClient
-    from mlflow.store.db.db_types import DATABASE_ENGINES
     from sqlalchemy import create_engine
 
     with alone(f"make {place_of(uri)}"):
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
-        elif uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
-            create_engine(uri).connect().close()  # where nobody answers, MLflow tries for minutes
+        elif _is_database(uri):  # where nobody answers, MLflow tries for minutes
+            create_engine(uri, connect_args={"connect_timeout": SECONDS}).connect().close()
         client = MlflowClient(tracking_uri=uri)
         if found := client.get_experiment_by_name(name):
             place = str(found.artifact_location)
@@ -86,6 +87,12 @@ def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient"
                 raise InputError(f"MLflow at {uri}: a copy, its files are in {place}; move it away")
             return client, found.experiment_id
         return client, client.create_experiment(name, artifact_location=artifacts)
+
+
+def _is_database(uri: str) -> bool:
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return re.split("[:+]", uri)[0] in DATABASE_ENGINES
 
 
 def place_of(uri: str) -> str:
@@ -116,7 +123,7 @@ def _unusable(uri: str, error: Exception) -> InputError:
 
 def without_password(text: str) -> str:
     """Hide the password of an address that stands in a text."""
-    return re.sub(r"(://[^\s:@/]*):[^\s@/]+@", r"\1:***@", text)
+    return re.sub(r"(://[^\s:@/]*):\S*@", r"\1:***@", text)
 
 
 def _make_database(path: Path) -> None:
