@@ -38,7 +38,7 @@ def main() -> None:
     params = read_params()
 
     from rnngrad.study import condition_tables as tables
-    from rnngrad.study.runs import condition_jobs, conditions_of
+    from rnngrad.study.runs import condition_jobs, conditions_of, job_name
 
     conditions = [*conditions_of(params)]
     measured = {condition.name for condition in conditions}
@@ -49,7 +49,12 @@ def main() -> None:
         raise InputError("conditions.cases: no case is left; add one, or a value to train.padding")
     jobs, folder = condition_jobs(params, BUILD), BUILD / "conditions"
     function = "rnngrad.study.measure_run:measure_run"
-    run_kept(function, jobs, folder, code=CODE, doing="conditions")
+    said = {
+        job_name(each.run, how): f"{each.name}, {each.run.cell}, seed {each.run.seed}, {how}"
+        for each in reversed(conditions)  # of equal runs the first case names them
+        for how in ("log", each.reading.arithmetic)
+    }
+    run_kept(function, jobs, folder, code=CODE, doing="conditions", said=said)
     seeds, curves = tables.tabulate(conditions, folder)
     files = {
         "seeds.csv": (seeds, "%.6f"),

@@ -74,9 +74,10 @@ def test_without_a_terminal_every_job_is_a_line(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = {name: (str(kept.log), *job) for name, job in JOBS.items()}
-    run_kept(f"{__name__}:write", jobs, kept.results, code=[str(kept.code)], doing="writing")
+    code, said = [str(kept.code)], {"b": "the second"}
+    run_kept(f"{__name__}:write", jobs, kept.results, code=code, doing="writing", said=said)
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(line.split(",")[0] for line in lines) == ["writing: a", "writing: b"]
+    assert sorted(line.split(",")[0] for line in lines) == ["writing: a", "writing: the second"]
     assert [line.split(", ")[1] for line in lines] == ["1 of 2", "2 of 2"]
 
 

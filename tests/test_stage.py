@@ -113,7 +113,9 @@ def test_a_full_disk_is_named_where_the_error_has_no_number() -> None:
     def main() -> None:
         raise OSError("800 requested and 0 written")  # as NumPy says
 
-    with pytest.raises(SystemExit, match="output: 800 requested and 0 written, as on a full disk; mend it"):
+    with pytest.raises(
+        SystemExit, match="output: 800 requested and 0 written, as on a full disk; mend it"
+    ):
         run_stage(main)
 
 

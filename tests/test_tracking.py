@@ -419,6 +419,18 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         assert all(point.value == pytest.approx(-0.1 * point.step) for point in points)
 
 
+def test_a_curve_of_few_steps_is_drawn_whole(results: Results, files: list[Path]) -> None:
+    steps = [*range(1, 21), 28, 51, 93, 310, 1375, 1403]
+    row = results.condition_curves.iloc[0].to_dict()
+    curves = pd.DataFrame({**row, "step": step, "log10": -0.1 * step} for step in steps)
+    uri = tracking.tracking_uri()
+    publish(Results(**{**vars(results), "condition_curves": curves}), files, uri)
+    (parent,) = [run for run in runs_of(uri) if "cell" not in run.data.params]
+    (name,) = {key for key in parent.data.metrics if key.endswith("_log10")}
+    points = MlflowClient(uri).get_metric_history(parent.info.run_id, name)
+    assert sorted(point.step for point in points) == steps
+
+
 def test_a_run_lasts_as_long_as_its_training(results: Results, files: list[Path]) -> None:
     """The parent has no duration, nor has a model whose training nobody timed."""
     uri, times = tracking.tracking_uri(), MODELS.parent / "times" / "0123456789abcdef.json"

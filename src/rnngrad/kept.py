@@ -24,6 +24,7 @@ def run_kept(
     *,
     code: Sequence[str],
     doing: str | None = None,
+    said: Mapping[str, str] | None = None,
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
@@ -41,6 +42,7 @@ def run_kept(
         code: files and folders below ``rnngrad`` whose lines the results depend on.
         doing: what the progress bar says, or a line per job where there is no terminal; nothing
             without it.
+        said: what these lines call jobs, where not by their names.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
@@ -68,7 +70,8 @@ def run_kept(
             for number, future in enumerate(done, 1):
                 future.result()
                 if doing and not shown:
-                    name = futures[future].relative_to(folder)
+                    name = str(futures[future].relative_to(folder))
+                    name = (said or {}).get(name, name)
                     print(f"{doing}: {name}, {number} of {len(futures)}", flush=True)
     finally:
         _keep(folder, {*own})

@@ -99,15 +99,18 @@ def publish(
             for run in client.search_runs([experiment], wanted):
                 client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
-        tags = result | shown | {NAME: _run_name(results.params, changed)} | _provenance()
+        made = _provenance()
+        tags = result | shown | {NAME: _run_name(results.params, changed)} | made
         try:
             run = client.create_run(experiment, tags=tags).info
             parent = run.run_id
             _log_parent(client, parent, results, metrics)
             tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
-            _log_models(client, experiment, results, models, tags, others)
+            _log_models(client, experiment, results, models, tags | made, others)
             for path in artifacts:
                 client.log_artifact(parent, path, path.parent.as_posix())
+            if os.path.exists("dvc.lock"):  # the checksums of all that the stages read and wrote
+                client.log_artifact(parent, "dvc.lock")
             # it took the time of stages, which is not known, and not that of publishing
             client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
@@ -224,9 +227,10 @@ def _points(
     for name, value in tests.iloc[0].items():
         yield f"test_{name}", value, 0
     curves = results.curves.query(f"{own} and weights in ('init', @weights)")
-    for row in _shown(curves, "log10_mean"):
-        when = "init" if row.weights == "init" else "trained"
-        yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
+    for _, curve in curves.groupby(["weights", "statistic"], sort=False):
+        for row in _shown(curve, "log10_mean"):
+            when = "init" if row.weights == "init" else "trained"
+            yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
 
 
 def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
@@ -235,19 +239,20 @@ def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
             yield f"{row.condition}_{row.cell}_log10", row.log10, row.step
 
 
-def _shown(curves: pd.DataFrame, value: str) -> Any:
-    """Pick as many points as MLflow's page draws, with all steps at either end.
+def _shown(curve: pd.DataFrame, value: str) -> Any:
+    """Pick as many points of a curve as MLflow's page draws, with all steps at either end.
 
     An exact zero has no logarithm that MLflow could keep: its points are left out.
     """
-    steps, last = curves["step"], curves["step"].max()
-    thin = np.ceil(last / (POINTS - 2 * ENDS))
-    shown = (steps <= ENDS) | (steps > last - ENDS) | ((steps - 1) % thin == 0)
-    return curves[shown & np.isfinite(curves[value])].itertuples()
+    curve = curve[curve[value] == curve[value]]
+    steps, place = curve["step"], np.arange(len(curve))
+    thin = np.ceil(len(curve) / (POINTS - 2 * ENDS))
+    shown = (steps <= ENDS) | (steps > steps.max() - ENDS) | (place % thin == 0)
+    return curve[shown & np.isfinite(curve[value])].itertuples()
 
 
 def _provenance() -> dict[str, str]:
-    """Say where the result is from: git, DVC's experiment, its checksums of outputs so far."""
+    """Say where the result is from: git, who made it, and DVC's experiment."""
     asked = {
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
         "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
@@ -256,12 +261,7 @@ def _provenance() -> dict[str, str]:
     }
     tags = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
     # DVC runs an experiment on no branch
-    tags |= {k: v.strip() for k, v in asked.items() if v.strip() not in ("", "HEAD")}
-    lock = Path("dvc.lock")
-    if lock.exists():
-        for stage in YAML(typ="safe").load(lock)["stages"].values():
-            tags |= {f"dvc.{out['path']}": out["md5"] for out in stage.get("outs", [])}
-    return tags
+    return tags | {k: v.strip() for k, v in asked.items() if v.strip() not in ("", "HEAD")}
 
 
 def _git(*command: str) -> str:

@@ -86,7 +86,9 @@ def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient"
             if artifacts and place != artifacts and place.endswith("/mlartifacts"):
                 raise InputError(f"MLflow at {uri}: a copy, its files are in {place}; move it away")
             return client, found.experiment_id
-        return client, client.create_experiment(name, artifact_location=artifacts)
+        # its pages are those of trainings, and not of GenAI
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
 
 def _is_database(uri: str) -> bool:

@@ -210,7 +210,7 @@ def _draw_mean(axis: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool, **
 
 def jacobian(results: Results) -> Figure:
     """Column-sum statistic of d s_t/d s_0 over all steps, before and after training."""
-    figure, axes = _panels(4.5, 1, len(results.weights), sharey=True)
+    figure, axes = _panels(4.5, 1, len(results.weights))
     for axis, weights in zip(axes[0], results.weights, strict=True):
         curves = results.curves[results.curves["weights"] == weights]
         sums = curves[curves["statistic"] == "column_sum"]
@@ -308,7 +308,7 @@ def paths(results: Results) -> Figure | None:
     if lstm.empty:
         return None
     by_weights = lstm.groupby("weights", sort=False)
-    figure, axes = _panels(5.6, 2, len(by_weights), sharey="row", height_ratios=[1.2, 1])
+    figure, axes = _panels(5.6, 2, len(by_weights), height_ratios=[1.2, 1])
     for (upper, lower), (weights, chosen) in zip(axes.T, by_weights, strict=True):
         for axis, last in ((upper, np.inf), (lower, FIRST_STEPS)):
             shown = chosen[chosen["step"] <= last]
@@ -318,8 +318,8 @@ def paths(results: Results) -> Figure | None:
                 axis.plot(median.index, median, line, color=colour, label=label)
             axis.set_xlim(0, None)
         upper.set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
+        upper.set_ylim(bottom=max(upper.get_ylim()[0], FLOOR))
         lower.set_xlabel("step t")
-    axes[0, 0].set_ylim(bottom=max(axes[0, 0].get_ylim()[0], FLOOR))
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -109,10 +109,22 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     body = re.sub(r"<tr>\n<td>(.+?)</td>", r'<tr>\n<th scope="row">\1</th>', body)
     # sentences are broken into lines, numbers are not
     body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
+    body = _with_terms(body, markdown)
     title = markdown.partition("\n")[0].removeprefix("# ")
     first, contents, rest = body.partition('<h2 id="contents">')
     page = environment().overlay(autoescape=True).get_template("page.html.j2")
     return page.render(title=title, first=first, rest=contents + rest)
+
+
+def _with_terms(body: str, markdown: str) -> str:
+    """Link each term, where it first stands in a paragraph, to the words that explain it."""
+    before = r"(<(?:p|li)>(?:[^<]|</?(?:strong|sup|sub)>)*?\b)"
+    words = markdown.partition("## Words used here")[2].partition("## ")[0]
+    for term, meaning in re.findall(r"^- \*(.+?)\*: (.+)", words, re.MULTILINE):
+        title = escapeHtml(re.sub(r"\[(.*?)\]\(.*?\)|[*`]", r"\1", meaning))
+        link = rf'\1<a href="#words-used-here" title="{title}">\2</a>'
+        body = re.sub(rf"{before}({term}s?)\b", link, body, count=1, flags=re.IGNORECASE)
+    return body
 
 
 def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
@@ -148,7 +160,7 @@ def _inline_figure(
 def explore_page(results: Results) -> str:
     """The page to play with: conditions, models and triangles, with what to choose from above each.
 
-    Numbers are log10 with three digits after the point; null where nothing is left of a gradient.
+    Numbers are log10 with two digits after the point; null where nothing is left of a gradient.
     """
     conditions, triangles = results.condition_curves, results.triangles
     names = {name: name.replace("_", " ") for name in conditions["condition"].unique()}
@@ -162,7 +174,8 @@ def explore_page(results: Results) -> str:
         "float32": [style.FLOAT32_DENORMAL, style.FLOAT32_NORMAL],
     }
     page = environment().get_template("explore.html.j2")
-    return page.render(plotly=get_plotlyjs(), data=json.dumps(data).replace("</", "<\\/"))
+    shown = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    return page.render(plotly=get_plotlyjs(), data=shown)
 
 
 def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[str, Any]]:
@@ -177,5 +190,5 @@ def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[
 
 def _rounded(values: Any) -> list[Any]:
     """Nested lists, since JSON has no NaN and no infinity."""
-    rounded = np.round(np.asarray(values, dtype=float), 3)
+    rounded = np.round(np.asarray(values, dtype=float), 2)
     return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
