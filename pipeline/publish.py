@@ -29,7 +29,7 @@ def main() -> None:
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
-    metrics = read_json(REPORTS / "metrics.json", "dvc repro", "conditions", "claims")
+    metrics = read_json(REPORTS / "metrics.json", "dvc repro", conditions=dict, claims=dict)
     note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
     shown, models = [*cards, *pages, *figures], BUILD / "train"
     folders = models.glob("*/*/seed-*")

@@ -33,9 +33,10 @@ def main() -> None:
     from rnngrad.study.results import load_results
 
     results = load_results(BUILD, params)
-    times = read_json(TIMES, "make bench", "seconds", "processor", "cores")
+    times = read_json(TIMES, "make bench", seconds=dict, processor=str, cores=int)
     real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
-    others = read_json(real, "make real-study", "conditions", "claims") if real.exists() else None
+    kinds = {"conditions": dict, "claims": dict}
+    others = read_json(real, "make real-study", **kinds) if real.exists() else None
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)

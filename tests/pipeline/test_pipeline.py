@@ -361,7 +361,9 @@ def test_an_input_that_is_cut_or_missing_is_named(
         ("publish", "reports/metrics.json", "dvc repro"),
     ],
 )
-@pytest.mark.parametrize("damage", ["cut", "[]", "3"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "[]", "3", '{"conditions": 1, "given": 2, "seconds": 3}']
+)
 def test_numbers_that_are_cut_or_others_are_named(
     damage: str, stage: str, name: str, command: str, clone: Clone
 ) -> None:

@@ -67,7 +67,7 @@ def load_results(build: Path, params: Params) -> Results:
             folder = train / cell / padding / f"seed-{seed}"
             names = {"cell": cell, "weights": weights}
             tables["history"].append(read_result(folder / "history.csv").assign(**names))
-            test = read_json(folder / "test.json", "dvc repro", "metrics")["metrics"]
+            test = read_json(folder / "test.json", "dvc repro", metrics=dict)["metrics"]
             tables["tests"].append(pd.DataFrame([names | {"seed": seed} | test]))
         folder = build / "probe" / cell / f"{weights}-{seed}"
         for name, having in MEASURES.items():
@@ -88,11 +88,11 @@ def load_results(build: Path, params: Params) -> Results:
         history=found.pop("history"),
         tests=found.pop("tests"),
         model_cards={
-            cell: read_json(train / cell / "model_card.json", "dvc repro", "settings")
+            cell: read_json(train / cell / "model_card.json", "dvc repro", settings=dict)
             for cell in cells
         },
-        data_card=read_json(build / "data_card.json", "dvc repro", "given", "sample", "splits"),
-        embed_card=read_json(build / "embed" / "card.json", "dvc repro", "dimensions"),
+        data_card=read_json(build / "data_card.json", "dvc repro", given=dict, sample=dict),
+        embed_card=read_json(build / "embed" / "card.json", "dvc repro", dimensions=int),
         conditions=read_result(conditions / "conditions.csv"),
         condition_seeds=read_result(conditions / "seeds.csv"),
         condition_curves=read_result(conditions / "curves.csv"),
