@@ -17,8 +17,10 @@ def main() -> None:
 
     params = read_params().embed
     read = partial(pd.read_parquet, page_checksum_verification=True)
-    sample = read_output("build/sample.parquet", "the sample stage", read)
-    tokenized, vectors, card = embed_sample(sample, params)
+    # no name holds the sample: a million comments are half of the memory
+    tokenized, vectors, card = embed_sample(
+        read_output("build/sample.parquet", "the sample stage", read), params
+    )
     with whole("build/embed") as folder:
         folder.mkdir()
         tokenized.save(folder / "tokens.npz")

@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 import numba
@@ -45,10 +45,13 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@cache  # of all loops one tells it
+_untold = threading.Lock()  # for good taken by the one loop that tells it
+
+
 def _tell(folder: str | None) -> None:
-    often = "once" if folder else "each time, for numba finds no folder to keep them in"
-    print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
+    if _untold.acquire(blocking=False):
+        often = "once" if folder else "each time, for numba finds no folder to keep them in"
+        print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.
