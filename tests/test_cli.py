@@ -169,8 +169,9 @@ def in_a_process(*arguments: str, **environment: str) -> subprocess.Popen[bytes]
     )
 
 
-def test_a_reader_that_has_had_enough_is_no_error():
-    with in_a_process(*SMALL) as process:
+@pytest.mark.parametrize("arguments", [SMALL, ("--print-completion", "bash")])
+def test_a_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]):
+    with in_a_process(*arguments) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()

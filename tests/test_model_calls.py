@@ -12,6 +12,7 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
+from torch.utils.checkpoint import checkpoint
 
 import rnngrad
 from whole_models import Reader, close, everything, tokens
@@ -348,3 +349,46 @@ def test_a_frozen_module_that_is_read_step_by_step_is_one_recurrence() -> None:
     reach = rnngrad.gradient_reach(Model(), torch.randn(2, 6, 3), loss=lambda h: h[:, -1].sum())
     assert [*reach.layers] == ["frozen", "read"]
     assert reach.layers["frozen"].lengths.tolist() == [6, 6]
+
+
+class Checkpointed(nn.Module):
+    """The second layer's numbers are computed anew on the way back."""
+
+    def __init__(self, *, anew: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.LSTM(3, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)
+        self.anew = anew
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.first(x)
+        if not self.anew:
+            return self.second(x)[0]
+        return cast("Tensor", checkpoint(lambda x: self.second(x)[0], x, use_reentrant=False))
+
+
+def test_a_checkpoint_is_no_other_call():
+    model, plain = (Checkpointed(anew=anew).double() for anew in (True, False))
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(2, 5, 3).double()
+    found = rnngrad.gradient_reach(model, x, loss=lambda h: h.square().sum())
+    assert list(found.layers) == ["first", "second"]
+    close(found, rnngrad.gradient_reach(plain, x, loss=lambda h: h.square().sum()))
+
+
+def test_a_layer_can_be_asked_again_where_the_loss_looks_at_its_cell_state():
+    lstm, x = nn.LSTM(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
+    reach = rnngrad.gradient_reach(lstm, x, loss=lambda found: found[1][1].square().sum())
+    layer = reach.layers["lstm"]
+    parts = rnngrad.weight_gradient_parts(
+        layer.module,
+        layer.inputs,
+        cast("Tensor", layer.output_gradient),
+        layer.initial_state,
+        reduce="none",
+        lengths=layer.lengths,
+        final_state_gradient=layer.final_state_gradient,
+    )
+    lstm(x)[1][1].square().sum().backward()
+    whole = parts["weight_hh_l0"].sum(axis=(0, 1, 2))
+    wanted = cast("Tensor", cast("Tensor", lstm.weight_hh_l0).grad)
+    np.testing.assert_allclose(whole, wanted.numpy(), rtol=1e-12)

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,9 @@ def record(
         output = model(*args, **kwargs)
         if not layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
-        return layers, {} if loss is None else _gradients(layers, loss(output))
+        # a checkpoint runs its part of the model again on the way back: that is no other call
+        found = [replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in layers]
+        return found, {} if loss is None else _gradients(found, loss(output))
 
 
 @contextmanager

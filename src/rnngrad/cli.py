@@ -23,10 +23,11 @@ WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
-    options = _parser().parse_args(arguments, argparse.Namespace(**dict.fromkeys(UNSET)))
+    options = argparse.Namespace(**dict.fromkeys(UNSET))
     with suppress(AttributeError):  # a stdout that somebody has replaced may not know how
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
     try:
+        _parser().parse_args(arguments, options)
         status = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has had enough, as head does

@@ -29,6 +29,7 @@ class LayerReach(Pictured):
     module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
         read, for further questions.
     output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.
+    final_state_gradient: of an LSTM (0, dL/dc_n); None without a loss.
 
     With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
     weight_hh is W_hh W_hr.
@@ -39,6 +40,7 @@ class LayerReach(Pictured):
     loss_gradients: probe.LossGradientCurves | None
     weight_gradients: dict[str, np.ndarray]
     output_gradient: Tensor | None
+    final_state_gradient: tuple[Tensor, Tensor] | None
     module: nn.RNNBase
     inputs: Tensor
     initial_state: Any
@@ -170,7 +172,7 @@ def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = given(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
-    losses, parts, sent = None, {}, None
+    losses, parts, sent, final = None, {}, None, None
     try:
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
         if gradients:
@@ -183,4 +185,4 @@ def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     except InputError as error:
         raise InputError(f"{layer.name}: {error}") from error
     parts = {w.replace("_l0", layer.tail): curve for w, curve in parts.items()}
-    return LayerReach(layer.name, diagnosis, losses, parts, sent, **asked)
+    return LayerReach(layer.name, diagnosis, losses, parts, sent, final, **asked)
