@@ -142,6 +142,19 @@ def test_a_stage_says_which_one_to_run_first(study, stage, needed, before):
     refused(study, stage, f"build/{needed}: cannot be read", f"run the {before} stage again")
 
 
+@pytest.mark.parametrize(
+    ("stage", "needed"), [("sample", "comments.parquet"), ("embed", "sample.parquet")]
+)
+@pytest.mark.parametrize("place", [0.3, 0.5])
+def test_a_bit_that_has_changed_in_a_table_is_noticed(study, stage, needed, place):
+    study.run("download", "sample")
+    path = study.folder / "build" / needed
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    refused(study, stage, f"build/{needed}: cannot be read")
+
+
 VECTOR_FAULTS = {
     "missing": (None, "vectors.txt: no such file; correct embed.path"),
     "dimensions": ("the 1 2\n", "vectors.txt: has vectors of 2 numbers, but embed.dimensions is 4"),
