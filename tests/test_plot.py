@@ -86,6 +86,15 @@ def test_compared_cells_differ_by_dash_and_colour_and_keep_theirs():
     assert rnngrad.compare(curves, ax) is ax
 
 
+def test_models_are_compared_by_their_layers():
+    models = {"one": nn.LSTM(3, 4), "two": nn.GRU(3, 4, num_layers=2)}
+    reaches = {name: rnngrad.gradient_reach(m, batch()) for name, m in models.items()}
+    drawn = lines(rnngrad.compare(reaches))
+    assert list(drawn) == ["one", "two: gru.0", "two: gru.1"]
+    curves = reaches["two"].layers["gru.1"].curves.log10_frobenius
+    np.testing.assert_array_equal(drawn["two: gru.1"][:, 1], np.median(curves, axis=0))
+
+
 def test_what_has_no_norm_is_not_compared_and_a_path_alone_is_drawn():
     path = rnngrad.jacobian_curves(nn.LSTM(3, 4), batch(), state="c", statistics="hidden_path")
     assert set(lines(path.plot())) == {"cell path: forget gates alone", "hidden path: through h"}

@@ -8,7 +8,7 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,8 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     """Draw curves of several networks in one picture, by the names that the legend shall have.
 
     Args:
-        results: what `rnngrad.jacobian_curves`, `diagnose` or `loss_gradient_curves` return. Of
-            losses dL/dh is drawn.
+        results: what `rnngrad.jacobian_curves`, `diagnose`, `loss_gradient_curves` or
+            `gradient_reach` return. Of losses dL/dh is drawn, of a model the state of each layer.
         ax: matplotlib's axes, which are returned; None makes new ones.
 
     Examples:
@@ -110,6 +110,7 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not (isinstance(results, Mapping) and all(isinstance(name, str) for name in results)):
         raise TypeError("results must be a dict from names, str, to results")
+    results = dict(_by_layer(results))
     kinds = {name: _main(result)[0] for name, result in results.items()}
     if not kinds or not all(kinds.values()):
         raise InputError("compare draws curves of a norm: hand over one result or more with one")
@@ -118,6 +119,17 @@ def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
         raise InputError(f"compare draws one statistic: {found}")
     shown = {name: _main(result)[1] for name, result in results.items()}
     return _draw(ax, shown, f"log10 of {_name(*results.values())}")
+
+
+def _by_layer(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield results by name, and in place of a model's the curves of each of its layers."""
+    for name, result in results.items():
+        layers = getattr(result, "layers", None)
+        if layers is None:
+            yield name, result
+            continue
+        for layer in layers.values():
+            yield name if len(layers) == 1 else f"{name}: {layer.name}", layer.curves
 
 
 def draw_curves(curves: Any, ax: Any = None) -> Any:

@@ -5,6 +5,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from made_up import CLAIMS, TIMES, make_curves, make_powers, with_conditions
 from markdown_it import MarkdownIt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnngrad.params import Padding
@@ -49,6 +51,21 @@ def test_every_figure_has_a_caption_and_an_alternative_text(
         r"^!\[\w[^]]+\.\]\(figures/(\w+)\.svg\)\n\n\*\w[^*]+\.\*$", page, re.MULTILINE
     )
     assert sorted(shown) == sorted(svgs)
+
+
+def test_lines_are_named_where_they_end_and_names_do_not_cover_one_another(
+    results: Results,
+) -> None:
+    drawn = draw_figures(results, np.arange(1, 1404), 1403)
+    assert {text.get_text() for text in drawn["training"].axes[0].texts} == {"RNN", "LSTM"}
+    for name in ("conditions", "training", "remembered", "jacobian", "paths"):
+        figure = drawn[name]
+        figure.draw_without_rendering()
+        assert not figure.legends
+        for axis in filter(Axes.get_visible, figure.axes):
+            assert axis.texts, name
+            boxes = sorted((text.get_window_extent() for text in axis.texts), key=lambda b: b.y0)
+            assert all(a.y1 <= b.y0 + 1 for a, b in pairwise(boxes)), name  # pixels
 
 
 def test_the_page_says_how_far_the_trained_models_differ(results: Results) -> None:
@@ -285,7 +302,7 @@ def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
     steep = Results(**{**vars(results), "curves": make_curves({"rnn": -2.0, "lstm": -0.1})})
     figure = figures.jacobian(steep)
     texts = [text.get_text() for text in figure.axes[1].texts]
-    assert texts == ["RNN: 3 of 3 seeds below, to -1000"]
+    assert texts == ["RNN: 3 of 3 seeds below, to -1000", "LSTM", "gates", "RNN"]
 
 
 def test_a_claim_is_a_verdict_a_sentence_and_a_table(

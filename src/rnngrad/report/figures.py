@@ -4,6 +4,7 @@ All axes of gradients but those windows' are log10, so that 10^-300 and 1 fit on
 """
 
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import matplotlib as mpl
@@ -41,10 +42,9 @@ PANELS = {  # condition: what is said above its panel
 FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze everything else
 PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
     "frobenius": ("total", COLOURS["lstm"], "-"),
-    "cell_path": ("cell path: the forget gates alone", INK, ":"),
-    "hidden_path": ("hidden path: through h at least once", "#cc79a7", "--"),
+    "cell_path": ("cell path", INK, ":"),
+    "hidden_path": ("hidden path", "#cc79a7", "--"),
 }
-LINE = 0.13  # of an axis, that a cell's name is high
 FIRST_STEPS = 60
 YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
 
@@ -112,8 +112,8 @@ def conditions(results: Results) -> Figure | None:
         for axis, name in zip(axes.flat, panels, strict=False):
             _draw_condition(axis, by_name[name])
             axis.set_title(PANELS[name])
-        for axis, name in zip(axes.flat, panels, strict=False):
-            _name_cells(axis, by_name[name])
+        for axis in axes.flat[: len(panels)]:
+            _name_lines(axis)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     return figure
@@ -123,7 +123,7 @@ def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
     for cell, curve in curves.groupby("cell", sort=False):
         at = curve[style.thinned(curve["step"])]
         colour, dashes = COLOURS[str(cell)], DASHES[str(cell)]
-        axis.plot(at["step"], at["log10"], color=colour, ls=dashes)
+        axis.plot(at["step"], at["log10"], color=colour, ls=dashes, label=NAMES[str(cell)])
         axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
     style.draw_limits(axis)
     axis.set_xlim(0, curves["step"].max())
@@ -131,13 +131,21 @@ def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _name_cells(axis: Axes, curves: pd.DataFrame) -> None:
-    """Name each cell where its curve ends, beside the axis, the names below one another."""
-    (bottom, top), lowest = axis.get_ylim(), np.inf
-    for cell, end in curves.groupby("cell")["log10"].last().sort_values(ascending=False).items():
-        lowest = min((end - bottom) / (top - bottom), lowest - LINE)
-        colour, name = COLOURS[str(cell)], NAMES[str(cell)]
-        axis.annotate(name, (1.02, lowest), xycoords="axes fraction", color=colour, va="center")
+def _name_lines(axis: Axes) -> None:
+    """Write each line's label where it ends, beside the axis, one below the other."""
+    rows = getattr(axis.get_gridspec(), "nrows", 1)
+    inches = 0.7 * axis.get_figure(root=True).get_figheight() / rows  # the rest is for titles
+    line, size = 1.35 * mpl.rcParams["font.size"] / 72 / inches, axis.get_ylim()
+    lowest, ends = np.inf, []
+    for drawn in axis.get_lines():
+        known = np.asarray(drawn.get_ydata(), float)
+        known = known[np.isfinite(known)]
+        if len(known) and not str(drawn.get_label()).startswith("_"):  # matplotlib's own labels
+            ends.append((np.interp(known[-1], size, (0, 1)), drawn))
+    for end, drawn in sorted(ends, key=itemgetter(0), reverse=True):
+        lowest = min(end, lowest - line)
+        place, look = (1.02, lowest), {"color": drawn.get_color(), "va": "center"}
+        axis.annotate(str(drawn.get_label()), place, xycoords="axes fraction", **look)
 
 
 def training(results: Results) -> Figure:
@@ -148,13 +156,15 @@ def training(results: Results) -> Figure:
         history = results.history[results.history["weights"] == weights]
         for cell, (split, width) in product(results.cells, (("validation", 1.8), ("train", 0.7))):
             rows = history.query("cell == @cell and split == @split")
-            look = {"label": f"{NAMES[cell]}, {split}", "ls": DASHES[cell], "lw": width}
-            _draw_mean(axis, rows, "epoch", metric, band=split == "validation", **look)
+            judged = split == "validation"
+            look = {"label": NAMES[cell] if judged else None, "ls": DASHES[cell], "lw": width}
+            _draw_mean(axis, rows, "epoch", metric, band=judged, **look)
         axis.set(title=f"{metric.capitalize()}, {WEIGHTS[weights]}", ylabel=YLABELS[metric])
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for axis in axes.flat:
+        _name_lines(axis)
     return figure
 
 
@@ -176,19 +186,21 @@ def remembered(results: Results) -> Figure:
             curves = reach.query("cell == @cell and weights == @weights")
             for state, own in curves.groupby("state"):
                 beside = (cell, state) == ("lstm", "h")
-                look = {"label": f"{NAMES[cell]}, {state}", "lw": 0.8 if beside else 1.8}
+                name = f"{NAMES[cell]}, {state}" if cell == "lstm" else NAMES[cell]
+                look = {"label": name, "lw": 0.8 if beside else 1.8}
                 look["ls"] = DASHES[cell]
                 _draw_mean(axis, own, "distance", "log10", band=not beside, **look)
             telling = words.query("cell == @cell and weights == @weights")
             if rows == 2:
                 look = {"x": "distance_median", "marker": MARKERS[cell], "ms": 4}
-                _draw_mean(above, telling, y="auroc", band=True, **look)
+                _draw_mean(above, telling, y="auroc", band=True, label=NAMES[cell], **look)
                 look |= {"ls": "none", "mfc": "none"}
                 _draw_mean(axis, telling, y="log10_gradient", band=False, **look)
         axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
         ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
         axis.set_xticks(ticks, [str(t) for t in ticks])
-    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for axis in axes.flat:
+        _name_lines(axis)
     return figure
 
 
@@ -219,12 +231,12 @@ def jacobian(results: Results) -> Figure:
             _draw_seeds(axis, own, label=NAMES[cell], color=COLOURS[cell], ls=DASHES[cell])
         if "lstm" in results.cells:
             gates = curves[curves["statistic"] == "cell_path"]
-            _draw_seeds(axis, gates, label="forget gates alone (LSTM)", color=INK, ls=":")
+            _draw_seeds(axis, gates, label="gates", color=INK, ls=":")
         style.draw_limits(axis)
         _note_what_leaves(axis, sums)
         axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
+        _name_lines(axis)
     axes[0, 0].set_ylabel("log10 of mean |d state_t / d state_0|")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -320,9 +332,10 @@ def paths(results: Results) -> Figure | None:
         upper.set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
         upper.set_ylim(bottom=max(upper.get_ylim()[0], FLOOR))
         lower.set_xlabel("step t")
+    for axis in axes.flat:
+        _name_lines(axis)
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

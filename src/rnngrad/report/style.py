@@ -64,5 +64,5 @@ def thinned(steps: Any, thin: int = THIN) -> Any:
 
 def draw_limits(axis: Axes) -> None:
     """Mark where float32 ends: its normal numbers at a line, its denormal ones with a band."""
-    axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--", label="smallest normal float32")
+    axis.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls="--")
     axis.axhspan(FLOAT32_DENORMAL, FLOAT32_NORMAL, color=INK, alpha=0.12, lw=0)
