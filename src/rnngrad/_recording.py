@@ -160,7 +160,8 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
             )
         packed = isinstance(input, PackedSequence)
         flat = not packed and input.dim() == 2
-        _check_as_torch_does(module, input, hx)
+        with torch.no_grad():
+            type(module).forward(module, input, hx)  # refuses what does not fit
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
         else:
@@ -192,24 +193,6 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
         return output, given(states)
 
     return forward
-
-
-def _check_as_torch_does(module: Any, x: Any, hx: Any) -> None:
-    """Refuse what the module's own forward would: sizes and dtypes of inputs and states."""
-    sizes, flat = None, False
-    if isinstance(x, PackedSequence):
-        x, sizes = x.data, x.batch_sizes
-    elif flat := x.dim() == 2:
-        x = x.unsqueeze(0 if module.batch_first else 1)
-    if hx is None:
-        module.check_input(x, sizes)
-        return
-    states = states_of(hx)
-    if any((s.dim() == 2) != flat for s in states):
-        raise RuntimeError(f"hx: expected {2 if flat else 3} dimensions, as the input has")
-    if any(s.dtype != x.dtype == module.weight_hh_l0.dtype for s in states):
-        raise RuntimeError(f"hx: expected {x.dtype}, as the input is")
-    module.check_forward_args(x, given(tuple(s[:, None] if flat else s for s in states)), sizes)
 
 
 def _layers(run: str, module: Any, state: Any, batch: int) -> list[Layer]:
