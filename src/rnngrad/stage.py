@@ -1,6 +1,5 @@
 """The parts that all pipeline stages share: one-line errors, and outputs that appear only whole."""
 
-import gc
 import hashlib
 import inspect
 import json
@@ -31,8 +30,6 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     """
     if "DVC_STAGE" in os.environ:
         Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    # what a stage imports and reads stays: to look through it for garbage takes a tenth of the time
-    gc.set_threshold(50_000)
     for folder in filter(Path.is_dir, (Path("build"), Path(".dvc/cache"))):
         folder.chmod(0o700)  # comments lie in them
     name, wanted = Path(sys.argv[0]).stem, inspect.signature(main)

@@ -1,7 +1,6 @@
 """Independent jobs on all cores or on a Dask cluster, one thread each; Ctrl-C is quiet."""
 
 import asyncio
-import gc
 import json
 import logging
 import multiprocessing
@@ -211,8 +210,6 @@ def _begin(count: Any, environment: dict[str, str]) -> None:
     os.environ.update(environment)  # what they are copies of began with another one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(count.get_lock())
-    gc.freeze()  # see rnngrad.quick_imports
-    gc.enable()
     with count.get_lock():
         _number, count.value = count.value, count.value + 1
     Thread(target=_end_with_the_main_process, daemon=True).start()
