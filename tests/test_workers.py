@@ -15,39 +15,45 @@ from rnngrad.errors import InputError
 from rnngrad.workers import cores, pool, worker_number
 
 METHODS = ["forkserver", "spawn"] if sys.platform == "linux" else ["spawn"]
-methods = pytest.mark.parametrize("method", METHODS)
 QUIET = "interrupted; make study or dvc repro goes on from here\n"
 # Seconds: what should end at once is given less than what it must not wait for takes. Both are
 # long, since a process may take many seconds to start on a busy machine.
 SOON, LONG = 120, 300
 
 
-def results(method: str, *jobs: tuple[Any, ...]) -> list[Any]:
-    with pool(len(jobs), method=method) as executor:
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How processes start, here on any system."""
+    monkeypatch.setattr("rnngrad.workers.METHOD", request.param)
+    return request.param
+
+
+def results(*jobs: tuple[Any, ...]) -> list[Any]:
+    with pool(len(jobs)) as executor:
         futures = [executor.submit(*job) for job in jobs]
         return [future.result() for future in futures]
 
 
-@methods
-def test_results_come_and_errors_reach_the_caller(method: str) -> None:
-    assert results(method, *((operator.sub, 5, k) for k in range(4))) == [5, 4, 3, 2]
+@pytest.mark.usefixtures("method")
+def test_results_come_and_errors_reach_the_caller() -> None:
+    assert results(*((operator.sub, 5, k) for k in range(4))) == [5, 4, 3, 2]
     with pytest.raises(ZeroDivisionError):
-        results(method, (divmod, 1, 1), (divmod, 1, 0))
+        results((divmod, 1, 1), (divmod, 1, 0))
 
 
-@methods
-def test_an_error_waits_for_no_other_job(method: str) -> None:
+@pytest.mark.usefixtures("method")
+def test_an_error_waits_for_no_other_job() -> None:
     begun = time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        results(method, (divmod, 1, 0), (time.sleep, LONG))
+        results((divmod, 1, 0), (time.sleep, LONG))
     assert time.monotonic() < begun + SOON
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process has read")
-@methods
-def test_an_error_does_not_wait_for_a_result_that_is_half_written(method: str) -> None:
+@pytest.mark.usefixtures("method")
+def test_an_error_does_not_wait_for_a_result_that_is_half_written() -> None:
     def wait_for_the_middle_of_a_result() -> None:
-        with pool(1, method=method) as executor:
+        with pool(1) as executor:
             before = bytes_read()
             executor.submit(bytes, 300_000_000)
             while bytes_read() < before + 10_000_000:
@@ -63,11 +69,11 @@ def bytes_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
-@methods
-def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for(method: str) -> None:
+@pytest.mark.usefixtures("method")
+def test_a_worker_that_is_ended_from_outside_is_an_error_and_not_waited_for() -> None:
     begun = time.monotonic()
     with pytest.raises(InputError, match="a worker process was ended from outside"):
-        results(method, (time.sleep, LONG), (os._exit, 9))
+        results((time.sleep, LONG), (os._exit, 9))
     assert time.monotonic() < begun + SOON
 
 
@@ -118,14 +124,15 @@ STAGE = f"""
 LONG = {LONG}
 import os, sys, time
 from rnngrad.stage import run_stage
-from rnngrad.workers import pool, start_workers
+from rnngrad import workers
 def job():
     os.write(1, b'job\\n')  # print may write in parts, and two jobs then write into each other
     time.sleep(LONG)
 def main(method, *modules):
-    start_workers(*modules, method=method)
+    workers.METHOD = method
+    workers.start_workers(*modules)
     print('started', flush=True)
-    with pool(2, method=method) as executor:
+    with workers.pool(2) as executor:
         futures = [executor.submit(job) for _ in range(2)]
         [future.result() for future in futures]
 if __name__ == '__main__':
@@ -187,7 +194,6 @@ def wait_for_the_end(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3])
-@methods
 def test_ctrl_c_while_workers_start_is_one_line(
     method: str, seconds: float, tmp_path: Path
 ) -> None:
@@ -197,7 +203,6 @@ def test_ctrl_c_while_workers_start_is_one_line(
 
 
 @pytest.mark.usefixtures("interruptible")
-@methods
 def test_ctrl_c_in_the_middle_of_jobs_is_one_line(method: str, tmp_path: Path) -> None:
     process = started(tmp_path, method)
     wait_for_jobs(process)
@@ -218,7 +223,6 @@ def test_ctrl_c_is_answered_at_once_while_modules_are_imported(
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, None])
-@methods
 def test_workers_end_with_a_main_process_that_is_killed(
     method: str, seconds: float | None, tmp_path: Path
 ) -> None:

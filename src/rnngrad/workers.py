@@ -43,21 +43,21 @@ SECONDS = 8  # in which a scheduler must answer
 _number = 0
 
 
-def start_workers(*modules: str, method: str = METHOD) -> None:
+def start_workers(*modules: str) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
     torch takes seconds to import: a stage calls this first. Without it, or where workers are not
     forked, each imports what its first job needs. What fails to import fails the jobs alone.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
-    if method == "forkserver":
+    if METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(["rnngrad.quick_imports", *modules])
         with _ctrl_c_waits():
             forkserver.ensure_running()
 
 
-def pool(jobs: int, *, method: str = METHOD) -> AbstractContextManager[Executor]:
-    """Give an executor with as many workers as there are cores, and no more than there are jobs.
+def pool(jobs: int) -> AbstractContextManager[Executor]:
+    """Give an executor with a worker per core, and no more than the given number of jobs.
 
     One thread each: no result depends on the number of cores. An error or Ctrl-C inside the block
     ends the workers in the middle of their jobs.
@@ -66,23 +66,19 @@ def pool(jobs: int, *, method: str = METHOD) -> AbstractContextManager[Executor]
     run on that cluster, and read and write below this folder. Functions are importable by name;
     arguments and results are picklable and hold no tensors, which torch would share.
 
-    Args:
-        jobs: how many will be submitted.
-        method: how processes start, see `multiprocessing`.
-
     Raises:
         InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
     """
     place = os.environ.get(SCHEDULER)
-    return _cluster(place) if place else _processes(jobs, method)
+    return _cluster(place) if place else _processes(jobs)
 
 
 @contextmanager
-def _processes(jobs: int, method: str = METHOD) -> Iterator[Executor]:
+def _processes(jobs: int) -> Iterator[Executor]:
     at_once = max(1, min(jobs, cores()))
-    start_workers(method=method)
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
+    start_workers()
+    context: Any = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
         # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
         first = context.Process(target=int)
         first.start()
