@@ -61,9 +61,12 @@ def end_with(parent: int) -> None:
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
     """Have ``reader`` read what a stage wrote; InputError where :func:`seal` saw something else."""
+    path = Path(path)
+    mark = path.with_name(DIGEST)
     try:
-        _check_seal(Path(path))
-        return reader(Path(path))
+        if mark.exists() and seals([path]) not in mark.read_text():
+            raise ValueError("cut or changed")  # noqa: TRY301  half a CSV is a CSV
+        return reader(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; run {stage} first") from error
     except Exception as error:  # there is no end of what a damaged file may raise
@@ -82,12 +85,6 @@ def read_json(path: str | Path, stage: str, **kinds: type) -> dict[str, Any]:
         return found
 
     return read_output(path, stage, reader)
-
-
-def _check_seal(path: Path) -> None:
-    mark = path.with_name(DIGEST)
-    if mark.exists() and seals([path]) not in mark.read_text():
-        raise ValueError("cut or changed")  # half a CSV is a CSV
 
 
 def seal(folder: Path, head: str = "") -> None:
