@@ -5,7 +5,7 @@ During the pass their forwards are replaced by the same ones layer by layer, in 
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -161,7 +161,7 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
         packed = isinstance(input, PackedSequence)
         flat = not packed and input.dim() == 2
         with torch.no_grad():
-            type(module).forward(module, input, hx)  # refuses what does not fit
+            _, end = type(module).forward(module, input, hx)  # refuses what does not fit
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
         else:
@@ -174,7 +174,8 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
         known = not (loss and torch.is_grad_enabled())
         if run is None or any(s._version or not (known or s.requires_grad) for s in states_of(hx)):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
-            run = _layers(titles[-1], module, hx, len(x))
+            start = [torch.zeros_like(s) for s in states_of(end)] if hx is None else states_of(hx)
+            run = _layers(titles[-1], module, start)
             layers.extend(run)
         x = _wide(x)
         for n in range(0, len(run), ways):
@@ -195,14 +196,10 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
     return forward
 
 
-def _layers(run: str, module: Any, state: Any, batch: int) -> list[Layer]:
+def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
-    if state is None:
-        sizes = (module.proj_size or module.hidden_size, module.hidden_size)
-        state = [torch.zeros(len(module._all_weights), batch, n, device="cpu") for n in sizes]
-        state = state[: 1 + isinstance(module, nn.LSTM)]
     # not detached: what a loss sends through them belongs to whatever made them
-    states = [_wide(s if s.dim() == 3 else s[:, None]) for s in states_of(state)]
+    states = [_wide(s if s.dim() == 3 else s[:, None]) for s in start]
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
     for row, names in enumerate(module._all_weights):
         n, way = divmod(row, 1 + module.bidirectional)
