@@ -77,9 +77,8 @@ class GradientReach(Callback):
         self._inputs = None
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
-        done = trainer.current_epoch if trainer.global_step else -1
-        known = {n: {e: c for e, c in v.items() if e <= done} for n, v in self.curves.items()}
-        self.curves = {name: by_epoch for name, by_epoch in known.items() if by_epoch}
+        if not trainer.global_step:
+            self.curves = {}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -89,7 +88,9 @@ class GradientReach(Callback):
             return
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
-            self._inputs = pytree.tree_map(_some, first, is_leaf=_is_packed)
+            self._inputs = pytree.tree_map(
+                _some, first, is_leaf=lambda x: isinstance(x, PackedSequence)
+            )
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
@@ -159,10 +160,6 @@ class GradientReach(Callback):
 
 def _some(x: Any) -> Any:
     return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
-
-
-def _is_packed(x: Any) -> bool:
-    return isinstance(x, PackedSequence)
 
 
 class LossGradientByDistance(Metric):
