@@ -132,14 +132,12 @@ def _probe(options: argparse.Namespace) -> int:
 def _array(path: str) -> Any:
     import numpy as np
 
-    try:
-        with open(path, "rb") as file:  # NumPy leaves one open that it cannot read
-            array = np.load(file, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise InputError(f"{path}: {type(error).__name__}: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    with open(path, "rb") as file:
+        try:
+            array = np.lib.format.read_array(file)
+        except Exception as error:  # a damaged file may raise anything
+            raise InputError(f"{path}: {error}; write it with numpy.save") from None
+    if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds no single array of numbers: write it with numpy.save")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
