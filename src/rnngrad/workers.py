@@ -106,8 +106,7 @@ def _cluster(place: str) -> Iterator[Executor]:
 
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
             asyncio.run(asyncio.wait_for(_scheduler(address), SECONDS))
-            client = Client(address, timeout=SECONDS, set_as_default=False)
-            stack.enter_context(client)
+            client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
                 found: Any = client.run(_processor, os.path.abspath(mark.name))
