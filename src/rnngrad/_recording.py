@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
@@ -31,12 +30,11 @@ _one_at_a_time = threading.RLock()  # much of what is put aside belongs to the p
 class Layer:
     """Keep what one direction of a layer read and returned in calls that go on from one another.
 
-    run: the calls' name. tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone;
-    W_hr is part of its weight_hh. Steps are in the order in which it reads. start, end: (1, b,
-    units) each. outputs (b, t, units), cells (1, b, units): as all but its own next call see them.
+    tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone; W_hr is part of its
+    weight_hh. Steps are in the order in which it reads. start, end: (1, b, units) each.
+    outputs (b, t, units), cells (1, b, units): as all but its own next call see them.
     """
 
-    run: str
     name: str
     tail: str
     module: nn.RNNBase
@@ -94,7 +92,6 @@ def record(
     with (
         _one_at_a_time,
         _left_as_it_was(model),
-        parametrize.cached(),
         torch.inference_mode(False),
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
@@ -217,12 +214,11 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
                 )
         alone = module_of(own, kind, name).requires_grad_(False).eval()
-        layers.append(Layer(run, name, tail, alone, W_hr, (h, *c), (h, *c)))
+        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c)))
     return layers
 
 
 def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
-    """Give the loss's gradients by the outputs and cells of all layers."""
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]

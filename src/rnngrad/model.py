@@ -168,7 +168,7 @@ def gradient_reach(
 def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     """Ask the probe about one direction of a layer."""
     if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
-        raise InputError(f"the loss looks at c between two calls of {layer.run}: use h alone there")
+        raise InputError(f"the loss looks at c between two calls of {layer.name}: use h alone")
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = given(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
