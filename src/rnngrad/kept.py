@@ -1,8 +1,7 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
@@ -50,31 +49,28 @@ def run_kept(
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
     same = function, {part: content(package / part, "*.py") for part in code}
-    own = {folder / name: job for name, job in jobs.items()}
     digests = {
-        path: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
-        for path, job in own.items()
+        name: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
+        for name, job in jobs.items()
     }
-    missing = [path for path in own if not _is_kept(path, digests[path])]
-    _keep(folder, {*own} - {*missing})
+    missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
+    _keep(folder, jobs.keys() - missing)
     if not missing:
         return
     try:
         with pool(len(missing)) as executor:
             futures = {
-                executor.submit(_make, function, path, digests[path], own[path]): path
-                for path in missing
+                executor.submit(_make, function, folder / name, digests[name], jobs[name]): name
+                for name in missing
             }
-            shown = bool(doing) and sys.stderr.isatty()
-            done = tqdm(as_completed(futures), doing, len(futures), disable=not shown)
+            done = tqdm(as_completed(futures), doing, len(futures), disable=None if doing else True)
             for number, future in enumerate(done, 1):
                 future.result()
-                if doing and not shown:
-                    name = str(futures[future].relative_to(folder))
-                    name = (said or {}).get(name, name)
+                if doing and done.disable:  # there is no terminal
+                    name = (said or {}).get(futures[future], futures[future])
                     print(f"{doing}: {name}, {number} of {len(futures)}", flush=True)
     finally:
-        _keep(folder, {*own})
+        _keep(folder, jobs)
 
 
 def _make(function: str, path: Path, digest: str, arguments: tuple[Any, ...]) -> None:
@@ -90,13 +86,13 @@ def _is_kept(folder: Path, digest: str) -> bool:
     return mark.is_file() and mark.read_bytes() == f"{digest}\n{seals(folder.iterdir())}".encode()
 
 
-def _keep(folder: Path, kept: set[Path]) -> None:
+def _keep(folder: Path, names: Iterable[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    kept = {folder / name for name in names}
     above = {path.parent for path in kept}
     for place in {folder, *above}:
-        for path in place.iterdir() if place.is_dir() else ():
-            if path not in kept | above:
-                remove(path)
+        for path in {*place.glob("*")} - kept - above:
+            remove(path)
 
 
 def _content(path: Path, pattern: str = "*") -> dict[str, str]:
