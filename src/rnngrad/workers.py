@@ -11,12 +11,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from threading import Thread
@@ -56,7 +53,7 @@ def start_workers(*modules: str) -> None:
             forkserver.ensure_running()
 
 
-def pool(jobs: int) -> AbstractContextManager[Executor]:
+def pool(jobs: int) -> AbstractContextManager[futures.Executor]:
     """Give an executor with a worker per core, and no more than the given number of jobs.
 
     One thread each: no result depends on the number of cores. An error or Ctrl-C inside the block
@@ -74,7 +71,7 @@ def pool(jobs: int) -> AbstractContextManager[Executor]:
 
 
 @contextmanager
-def _processes(jobs: int) -> Iterator[Executor]:
+def _processes(jobs: int) -> Iterator[futures.Executor]:
     at_once = max(1, min(jobs, cores()))
     start_workers()
     context: Any = multiprocessing.get_context(METHOD)
@@ -91,14 +88,14 @@ def _processes(jobs: int) -> Iterator[Executor]:
         executor.shutdown()
     except BaseException as error:
         executor.kill()
-        if not isinstance(error, BrokenProcessPool) or error.__cause__:
+        if not isinstance(error, futures.BrokenExecutor) or error.__cause__:
             raise
         what = "a worker process was ended from outside, perhaps because memory ran out"
         raise InputError(f"{what}; run the same command again to go on") from error
 
 
 @contextmanager
-def _cluster(place: str) -> Iterator[Executor]:
+def _cluster(place: str) -> Iterator[futures.Executor]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
     with ExitStack() as stack:
         try:
@@ -179,10 +176,10 @@ def worker_number() -> int:
     return _number
 
 
-class _Processes(ProcessPoolExecutor):
+class _Processes(futures.ProcessPoolExecutor):
     """Workers that Ctrl-C does not reach, and that can be ended in the middle of their jobs."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         with _ctrl_c_waits():  # this may start a worker
             future = super().submit(fn, *args, **kwargs)
             # woken before the worker had started, the thread that sees to them would miss its end
@@ -212,7 +209,7 @@ def _begin(count: Any, environment: dict[str, str]) -> None:
 
 def _end_with_the_main_process() -> None:
     main: Any = multiprocessing.parent_process()
-    wait([main.sentinel])  # however it ends, SIGKILL included
+    main.join()  # however it ends, SIGKILL included
     os._exit(1)
 
 
