@@ -43,8 +43,7 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # such as a full disk
         reason = error.strerror or f"{error}, as on a full disk"  # NumPy gives no reason
-        what = f"{error.filename or 'output'}: {reason}"
-        sys.exit(f"{name}: {what}; mend it, run dvc repro")
+        sys.exit(f"{name}: {error.filename or 'output'}: {reason}; mend it, run dvc repro")
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
