@@ -15,7 +15,7 @@ import shtab
 from rnngrad.errors import InputError, printable
 
 EXIT = "exit status: 0 done, 1 bad input (one line on stderr), 2 wrong usage, 130 Ctrl-C"
-UNSET = "state", "png", "lengths", "module"
+UNSET = "state", "png", "lengths", "module", "nonlinearity"
 SIZE = 78, 20  # of a picture as text
 MARKERS = {"braille": "⠒", "+": "+", ".": "."}  # of its curves, and how they look
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
@@ -58,11 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one.add_argument
 
-    def common(add: Callable[..., Any]) -> None:
-        add("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
-        add("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
-        add("--png", metavar="FILE", help="draw into a file, not as text")
-
     add = command("diagnose", _diagnose, "the question: why is an untrained cell's gradient zero?")
     add("--cell", choices=("rnn", "lstm", "gru"), default="lstm", help="kind of cell")
     add("--init", choices=("keras", "torch", "chrono", "identity"), default="keras", help="weights")
@@ -74,16 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--words", type=int, default=36, metavar="N", help="random words beside the padding")
     add("--start", choices=("uniform", "zero"), default="uniform", help="h_0, c_0: U(0, 1) or 0")
     add("--seed", type=int, default=1, help="of weights, words and start")
-    common(add)
-    add = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
-    add("file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5")
-    add("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
-    add("--lengths", metavar="N.npy", help="the real steps of each example")
-    add("--module", metavar="NAME", help="which of the file's recurrent modules")
-    add("--layer", type=int, default=-1, help="which of the module's layers, from 0")
-    kinds = ("tanh", "relu")
-    add("--nonlinearity", choices=kinds, default=None, help="of a state dict's RNN (tanh)")
-    common(add)
+    read = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
+    read("file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5")
+    read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
+    read("--lengths", metavar="N.npy", help="the real steps of each example")
+    read("--module", metavar="NAME", help="which of the file's recurrent modules")
+    read("--layer", type=int, default=-1, help="which of the module's layers, from 0")
+    read("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (tanh)")
+    for both in (add, read):
+        both("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
+        both("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
+        both("--png", metavar="FILE", help="draw into a file, not as text")
     command("doctor", _doctor, "check versions, compiled loops, cores, GPU, packages, data")
     return parser
 
@@ -166,15 +162,15 @@ def _as_text(ax: Any, steps: int) -> str:
     import plotext
 
     picture, key, markers = plotext.figure.clear(), [], iter(MARKERS.items())
-    for line in (line for line in ax.lines if not line.get_label().startswith("_")):
+    for line, label in zip(*ax.get_legend_handles_labels(), strict=True):
         x, y = line.get_xydata()[np.isfinite(line.get_ydata())].T.tolist()
         if x[:1] == [0]:  # from edge to edge: steps begin at 1
             picture.line(y[0])
-            key.append(f"─ {line.get_label()}")
+            key.append(f"─ {label}")
         else:
             marker, looks = next(markers)
             picture.draw(picture.signal(x, y, marker=marker).lines(True))
-            key.append(f"{looks} {line.get_label()}")
+            key.append(f"{looks} {label}")
     picture.label(ax.get_xlabel(), axis="x").title(ax.get_ylabel()).plot_size(*SIZE)
     picture.ruler("x").ticks(np.linspace(1, steps, 5).astype(int).tolist())
     return "\n".join([picture.build().string(colorless=not sys.stdout.isatty()), *key])
