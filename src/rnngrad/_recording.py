@@ -18,9 +18,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
-from rnngrad.saved import module_of
+from rnngrad.saved import KINDS, module_of
 
-KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 _one_at_a_time = threading.RLock()  # much of what is put aside belongs to the process
@@ -96,7 +95,7 @@ def record(
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
     ):
-        modules = {n: m for n, m in model.named_modules() if isinstance(m, KINDS)}
+        modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         if not modules:
             raise InputError(
                 f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU; for any other step "
@@ -105,7 +104,7 @@ def record(
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             name = name or type(module).__name__.lower()
-            vars(module)["forward"] = _recorded(name, module, layers, loss is not None)
+            vars(module)["forward"] = _recorded(name, module, layers)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
         if not layers:
@@ -144,9 +143,10 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
             tensor.detach().copy_(value)
 
 
-def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callable[..., Any]:
+def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
-    own = "forward" in vars(module) or type(module).forward not in [k.forward for k in KINDS]
+    known = [kind.forward for kind in KINDS.values()]
+    own = "forward" in vars(module) or type(module).forward not in known
     ways, ended, titles = 1 + module.bidirectional, dict[States, list[Layer]](), list[str]()
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
@@ -157,6 +157,8 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
             )
         packed = isinstance(input, PackedSequence)
         flat = not packed and input.dim() == 2
+        if not all(input.data.shape[:2]):
+            raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
         with torch.no_grad():
             _, end = type(module).forward(module, input, hx)  # refuses what does not fit
         if packed:
@@ -164,12 +166,10 @@ def _recorded(name: str, module: Any, layers: list[Layer], loss: bool) -> Callab
         else:
             x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
             lengths = torch.full((len(x),), x.shape[1], device="cpu")
-            if not all(x.shape[:2]):
-                raise InputError(f"{name} reads no example or no step: {tuple(input.shape)}")
         run = None if packed else ended.pop(states_of(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
-        known = not (loss and torch.is_grad_enabled())
-        if run is None or any(s._version or not (known or s.requires_grad) for s in states_of(hx)):
+        loss = torch.is_grad_enabled()
+        if run is None or any(s._version or (loss and not s.requires_grad) for s in states_of(hx)):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
             start = [torch.zeros_like(s) for s in states_of(end)] if hx is None else states_of(hx)
             run = _layers(titles[-1], module, start)
