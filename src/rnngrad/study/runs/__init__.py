@@ -71,19 +71,12 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
 
 def condition_jobs(params: Params, build: Path) -> Jobs:
     """The arguments of :func:`rnngrad.study.measure_run.measure_run`, by :func:`job_name`."""
-    jobs = {
+    return {
         # true values say where to look for float32's first zero
         job_name(run, each): (run, each, build / "embed", *_training(params, run, build))
         for _, _, run, reading in conditions_of(params)
         for each in ("log", reading.arithmetic)
     }
-
-    def order(name: str) -> tuple[bool, bool, int]:
-        # what takes long comes first, so that no core is left alone with it in the end
-        run, arithmetic, *_ = jobs[name]
-        return run.padding == "pre", arithmetic == "log", -(run.steps or 0)
-
-    return {name: jobs[name] for name in sorted(jobs, key=order)}
 
 
 def job_name(run: Run, arithmetic: str) -> str:
