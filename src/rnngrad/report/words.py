@@ -43,10 +43,8 @@ def environment() -> Environment:
 
 def _begun(setting: Setting) -> str:
     """Say how a setting of the LSTM begins."""
-    bias, initializer = f"forget bias {setting.forget_bias:g}", setting.initializer
-    return {"keras": bias, "chrono": "chrono biases"}.get(
-        initializer, f"{initializer}'s initialiser"
-    )
+    known = {"keras": f"forget bias {setting.forget_bias:g}", "chrono": "chrono biases"}
+    return known.get(setting.initializer, f"{setting.initializer}'s initialiser")
 
 
 def _or_nothing(shown: Callable[..., str]) -> Callable[..., str]:
