@@ -47,29 +47,23 @@ def output_gates(model: Opened) -> pd.DataFrame:
         scaled = model.double()
         W_o = scaled.kernel[3 * H :]  # torch stacks the gates as i, f, g, o
         W_o *= factor
-        rows.append({"factor": factor} | _path_rates(scaled, W_o, factor * norm))
-        last = rows[-1]["path_rate"] > 0 or factor == FACTORS[-1]
+        K = output_gate_factors(*scaled.problem)
+        # a cell state of zero stays zero until a word has a vector: there is no path yet
+        begun = (K != 0).any(dim=2).all(dim=1)
+        K = K[int(begun.byte().argmax()) :]
+        row = {"factor": factor}
+        row["path_rate"] = (log10_norm_of_product(K.float(), W_o.float()) / len(K)).mean().item()
+        row["bound_rate"] = (K.abs().amax(dim=(0, 2)) * (factor * norm)).log10().mean().item()
+        row["ceiling_rate"] = math.log10(factor * norm / 4)
+        last = row["path_rate"] > 0 or factor == FACTORS[-1]
         if last or factor == 1:
             curves = rnngrad.jacobian_curves(*scaled.problem, **how, seed=model.run.inputs_seed)
             gained = curves.log10_frobenius[:, -1].mean() - math.log10(2 * H) / 2
-            rows[-1] |= {"total_rate": float(gained) / x.shape[1]} | _clipping(scaled)
+            row |= {"total_rate": float(gained) / x.shape[1]} | _clipping(scaled)
+        rows.append(row)
         if last:
             break
     return pd.DataFrame(rows)
-
-
-def _path_rates(model: Opened, W_o: Tensor, norm: float) -> dict[str, float]:
-    K = output_gate_factors(*model.problem)
-    # a cell state of zero stays zero until a word has a vector: there is no path yet
-    begun = (K != 0).any(dim=2).all(dim=1)
-    K = K[int(begun.byte().argmax()) :]
-    path = log10_norm_of_product(K.float(), W_o.float())
-    largest = K.abs().amax(dim=(0, 2))
-    return {
-        "path_rate": (path / len(K)).mean().item(),
-        "bound_rate": (largest * norm).log10().mean().item(),
-        "ceiling_rate": math.log10(norm / 4),
-    }
 
 
 def output_gate_factors(module: nn.RNNBase, x: Tensor, state: State) -> Tensor:
