@@ -51,7 +51,7 @@ def output_gates(model: Opened) -> pd.DataFrame:
         # a cell state of zero stays zero until a word has a vector: there is no path yet
         begun = (K != 0).any(dim=2).all(dim=1)
         K = K[int(begun.byte().argmax()) :]
-        row = {"factor": factor}
+        row: dict[str, float] = {"factor": factor}
         row["path_rate"] = (log10_norm_of_product(K.float(), W_o.float()) / len(K)).mean().item()
         row["bound_rate"] = (K.abs().amax(dim=(0, 2)) * (factor * norm)).log10().mean().item()
         row["ceiling_rate"] = math.log10(factor * norm / 4)

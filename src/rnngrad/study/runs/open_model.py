@@ -97,10 +97,15 @@ def open_model(
     Weights that are missing or another model's are an `InputError`.
     """
     inputs = inputs_of(run, embedding)
+    features = inputs.x.shape[2]
     if file is None or train is None:
-        module, head = _initial(run, inputs.x.shape[2]), None
+        torch.manual_seed(run.seed)
+        kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
+        how = {"forget_bias": run.forget_bias or 0.0, "longest": run.steps or 0}
+        module = initialized(kind, features, run.units or 0, run.initializer, **how)
+        head = None
     else:
-        classifier = load_classifier(file, run.cell, inputs.x.shape[2], train)
+        classifier = load_classifier(file, run.cell, features, train)
         module, head = classifier.recurrent, classifier.head
     start = initial_state(module, len(inputs.x), run.initial_state, run.state_seed)
     return Opened(run, module, head, inputs, start)
@@ -119,13 +124,6 @@ def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -
             f"{path}: {reason}: weights of another cell or size; train it again"
         ) from error
     return model.eval()
-
-
-def _initial(run: Run, features: int) -> nn.RNNBase:
-    torch.manual_seed(run.seed)
-    kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
-    how = {"forget_bias": run.forget_bias or 0.0, "longest": run.steps or 0}
-    return initialized(kind, features, run.units or 0, run.initializer, **how)
 
 
 def open_passage(
