@@ -250,7 +250,7 @@ def histogram() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-BY_BIAS = {"forget_bias_0": 0.0, "question": 1.0, "forget_bias_3": 3.0}
+BY_BIAS = ["forget_bias_0", "question", "forget_bias_3"]
 
 
 def biased(**changes: float) -> Claim | None:

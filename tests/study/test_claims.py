@@ -303,7 +303,7 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: claims.forget_bias(
         with_biases().query("condition != 'forget_bias_3'"), histogram(), BY_BIAS
     ),
-    lambda: claims.forget_bias(with_biases(), histogram(), {"question": 1.0}),
+    lambda: claims.forget_bias(with_biases(), histogram(), ["question"]),
     lambda: claims.one_path(make_paths({}).iloc[:0]),
     lambda: claims.one_path(make_paths({}, cell_path=np.nan, hidden_path=np.nan)),
     lambda: claims.varying_gates(make_paths({}).query("input == 'padding'")),

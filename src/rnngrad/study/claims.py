@@ -19,6 +19,7 @@ from rnngrad.study import WEIGHTS
 from rnngrad.study.results import Results
 
 Verdict = Literal["holds", "holds only if", "does not hold"]
+Ruling = tuple[object, object, str]  # does it hold, does it under a condition only, and under which
 
 QUESTION, TUTORIAL_1, TUTORIAL_2, TUTORIAL_3 = "question", "tutorial 1", "tutorial 2", "tutorial 3"
 CASE = ["weights", "input"]
@@ -265,22 +266,20 @@ def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
     }
 
 
-def _biases(results: Results) -> dict[str, float]:
-    """The conditions of `BIASES` by forget bias, the smallest first; of equal ones the first."""
+def _biases(results: Results) -> list[str]:
+    """The conditions of `BIASES`, the smallest forget bias first; of equal ones the first."""
     conditions = results.params.conditions
     settings = {name: conditions.setting_of(name) for name in BIASES if name in conditions.cases}
     found = {own.forget_bias: name for name, own in reversed(settings.items())}
     if any(own.initializer != "keras" for own in settings.values()):
-        return {}  # which takes no forget bias
-    return {name: bias for bias, name in sorted(found.items())}
+        return []  # which takes no forget bias
+    return [found[bias] for bias in sorted(found)]
 
 
-def forget_bias(
-    seeds: pd.DataFrame, gates: pd.DataFrame, biases: Mapping[str, float]
-) -> Claim | None:
+def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame, biases: list[str]) -> Claim | None:
     """Claim 9: is vanishing slower but still there unless all forget gates are 1?
 
-    biases: conditions by their forget biases, the smallest first.
+    biases: conditions, the smallest forget bias first.
     """
     lstm = seeds[seeds["cell"] == "lstm"]
     steps = [
@@ -339,13 +338,8 @@ def varying_gates(paths: pd.DataFrame) -> Claim | None:
 
 
 def _claim(
-    number: int,
-    source: str,
-    ruling: tuple[object, object, str],
-    measured: Mapping[str, Any],
-    interval: Interval | None,
+    number: int, source: str, ruling: Ruling, measured: dict[str, Any], interval: Interval | None
 ) -> Claim:
-    """A claim by its ruling: whether it holds, whether under a condition only, and under which."""
     holds, sometimes, condition = ruling
     verdict: Verdict = "holds" if holds else "holds only if" if sometimes else "does not hold"
     only = condition if verdict == "holds only if" else None
