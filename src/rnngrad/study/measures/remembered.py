@@ -5,7 +5,6 @@ Only samples that know their telling words have such a distance; the others give
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.study.measures.reach import loss_gradients
@@ -49,7 +48,14 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
     nearest = telling.loc[off.abs().sort_values(kind="stable").index]
     probed = nearest.groupby("bin").head(PROBED).sort_values("comment")
-    log10 = _log10_gradients(model, embedding, probed)
+    inputs = padded_comments(model.run, embedding, probed["comment"].to_numpy())
+    at = inputs.lengths.numpy() - 1 - probed["distance"].to_numpy()
+    # no telling word comes earlier: up to there the forward pass is enough
+    first = int(at.min())
+    start = state_after(model.module, inputs.x[:, :first])
+    late = inputs._replace(x=inputs.x[:, first:], lengths=inputs.lengths - first)
+    log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
+    probed["log10"] = log10[range(len(at)), at - first]
     read = telling.merge(predictions, on="comment")
     others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
     lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
@@ -64,19 +70,5 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
         accuracy=("right", "mean"),
         auroc=("in_order", "mean"),
     )
-    table["log10_gradient"] = probed.assign(log10=log10).groupby("bin")["log10"].median()
+    table["log10_gradient"] = probed.groupby("bin")["log10"].median()
     return table.reset_index()
-
-
-def _log10_gradients(
-    model: Opened, embedding: Embedding, probed: pd.DataFrame
-) -> NDArray[np.float64]:
-    """(n,) log10 of |d logit/d s| at the telling word, over that at the step that is read."""
-    inputs = padded_comments(model.run, embedding, probed["comment"].to_numpy())
-    at = inputs.lengths.numpy() - 1 - probed["distance"].to_numpy()
-    # no telling word comes earlier: up to there the forward pass is enough
-    first = int(at.min())
-    start = state_after(model.module, inputs.x[:, :first])
-    late = inputs._replace(x=inputs.x[:, first:], lengths=inputs.lengths - first)
-    log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
-    return log10[range(len(at)), at - first]
