@@ -55,7 +55,7 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     """
     module, inputs = model.module, model.inputs
     ranges, counting = inputs.ranges(), inputs.ranges(settled=True)
-    seen, factors, longest = [], {}, inputs.most_of_both()
+    seen, longest = [], inputs.most_of_both()
     for b, path in enumerate(trajectories(model)):
         with np.errstate(divide="ignore"):
             log10_through = np.log10(path.factors.maps().through[0]).mean(axis=1)
@@ -65,8 +65,7 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             found["spread"] = memory_gate(path)[0, at].std(axis=0)
             found["last_step"] = state_at(path, steps[-1]), state_at(path, steps.stop)
             seen.append(found)
-        if b == longest:
-            factors = _tanh_factors_per_step(model, b, path)
+    factors = _tanh_factors_per_step(model.of(slice(longest, longest + 1)))
     below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
     for name, found in pd.DataFrame(seen).groupby("input"):
         own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
@@ -121,18 +120,16 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
     return float(np.mean(rates)) if rates else np.nan
 
 
-def _tanh_factors_per_step(model: Opened, example: int, path: Trajectory) -> dict[str, float]:
+def _tanh_factors_per_step(one: Opened) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
-    x, words = model.inputs.x, model.inputs.words[example]
+    module, x, _ = one.problem
+    (words,), path = one.inputs.words, rnngrad.trajectory(*one.problem)
     change = words.start or words.stop % x.shape[1]
     first, stop = max(change - WINDOW, 0), min(change + WINDOW, x.shape[1])
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
-    near = Inputs(
-        x[example, None, first:stop],
-        [range(max(words.start, first) - first, min(words.stop, stop) - first)],
-        model.inputs.lengths[example, None].clamp(max=stop) - first,
-    )
-    found = tanh_factors(rnngrad.trajectory(model.module, near.x, (h, c)))[None]
+    read = range(max(words.start, first) - first, min(words.stop, stop) - first)
+    near = Inputs(x[:, first:stop], [read], one.inputs.lengths.clamp(max=stop) - first)
+    found = tanh_factors(rnngrad.trajectory(module, near.x, (h, c)))[None]
     return {name: change_per_step(found, own) for name, own in near.ranges(settled=True).items()}
 
 
