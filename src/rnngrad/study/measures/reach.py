@@ -17,8 +17,7 @@ def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
     read = range(len(x)), model.inputs.lengths - 1
     gradient = x.new_zeros(*x.shape[:2], module.hidden_size)
     gradient[read] = model.head.weight.detach()
-    lengths = model.inputs.lengths
-    found = rnngrad.loss_gradient_curves(module, x, gradient, start, lengths=lengths)
+    found = rnngrad.loss_gradient_curves(module, x, gradient, start, lengths=model.inputs.lengths)
     log10 = {"h": found.log10_h, "c": found.log10_c}
     return {s: v - v[read][:, None] for s, v in log10.items() if v is not None}
 
