@@ -199,17 +199,14 @@ def powers_of_w(powers: pd.DataFrame) -> Claim | None:
 def blocking(influences: pd.DataFrame) -> Claim | None:
     """Claim 7: is what gates block forwards blocked backwards?"""
     lstm = influences[influences["cell"] == "lstm"].dropna(subset=["backward_difference"])
-    if lstm.empty:
-        return None
     moves = lstm["perturbation"].agg(["min", "max"])
     small = lstm[lstm["perturbation"] == moves["min"]]
-    means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
-    apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
     at = small[small["lag"] == GATES_AT]
     if at.empty:
         return None
-    gates = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean()
-    found = gates.join(apart)
+    means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
+    apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
+    found = at.groupby("weights")[["gates_difference", "gates_correlation"]].mean().join(apart)
     off, agrees = found["gates_difference"], found["small_moves"].max() <= AGREEMENT
     measured = {
         "lags": {"first": small["lag"].min(), "last": small["lag"].max(), "gates": at["lag"].max()},
@@ -310,7 +307,7 @@ def openness(gates: pd.DataFrame, above: float = OPEN) -> pd.DataFrame:
 def one_path(paths: pd.DataFrame) -> Claim | None:
     """Claim 10: is one path enough along which the gradient does not vanish, or do paths cancel?"""
     rates = ["cell_path", "hidden_path"]
-    if paths.empty or paths[rates].isna().all(axis=None):
+    if paths[rates].isna().all(axis=None):
         return None
     cases = paths.groupby(CASE, sort=False)
     lost, means = cases["below_largest_path"].max(), cases[rates].mean()
