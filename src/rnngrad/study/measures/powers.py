@@ -8,8 +8,6 @@ Source: Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recur
 networks", section 2.1.
 """
 
-from typing import cast
-
 import numpy as np
 import pandas as pd
 import torch
@@ -37,11 +35,11 @@ def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
         "largest_singular_value": float(torch.linalg.matrix_norm(W, 2)),
         "predicted": float(np.log10(radius)),
     }
-    rows, h_0 = [], cast("Tensor", model.start)
+    rows, before = [], model.start[0].double().unsqueeze(1)
     with torch.no_grad():
-        h = model.module(model.inputs.x, h_0)[0].double()
+        h = model.module(model.inputs.x, model.start)[0].double()
     slopes = (1 - h.square()).numpy().mean(axis=2)
-    moves = torch.diff(h, dim=1, prepend=h_0[0].double().unsqueeze(1)).abs().amax(dim=2).numpy()
+    moves = torch.diff(h, dim=1, prepend=before).abs().amax(dim=2).numpy()
     for name, ranges in model.inputs.ranges(settled=True).items():
         read = [(b, steps) for b, steps in enumerate(ranges) if steps]
         if read:
