@@ -235,11 +235,16 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     as_it_is = output_gates[output_gates["factor"] == 1].groupby("weights")
     rates = {weights: _interval(rows, "path_rate") for weights, rows in as_it_is}
     bounds = _rows(as_it_is[["bound_rate", "ceiling_rate"]].mean())
-    clips, clipping = _clipping(clipped)
+    longest = clipped.nlargest(1, "gradient_norm")[["gradient_norm", "clipped_norm"]]
+    cosine, longest_clipped = clipped["cosine"].min(), clipped["clipped_norm"].max()
+    # clipping bounds the step, and turns none
+    clips = longest_clipped <= CLIP_NORM + ROUNDING and cosine >= 1 - ROUNDING
+    early_to_late = clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean()
+    also = {"smallest_cosine": cosine, "log10_early_to_late": early_to_late}
     measured = {
         "path": {w: {"rate": rate} | bounds[w] for w, rate in rates.items()},
         "scaled": _rows(by_weights),
-        "clipping": clipping,
+        "clipping": {**longest.iloc[0], **also},
     }
     growing = []
     for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
@@ -249,18 +254,6 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     ruling = clips and explodes, clips and growing, f"with W_o {_listed(growing)}"
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
     return _claim(8, TUTORIAL_3, ruling, measured, fastest)
-
-
-def _clipping(clipped: pd.DataFrame) -> tuple[bool, dict[str, Any]]:
-    """Tell whether clipping bounds the step and turns none, and by what numbers."""
-    longest = clipped.nlargest(1, "gradient_norm")[["gradient_norm", "clipped_norm"]]
-    cosine = clipped["cosine"].min()
-    bounded = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING
-    return bool(bounded and cosine >= 1 - ROUNDING), {
-        **longest.iloc[0],
-        "smallest_cosine": cosine,
-        "log10_early_to_late": clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean(),
-    }
 
 
 def _biases(results: Results) -> list[str]:
