@@ -115,13 +115,10 @@ def padding_share(results: Results) -> float | None:
     return 1 - words["mean"] / steps if steps >= words["max"] else None
 
 
-def test_scores(results: Results) -> dict[Any, dict[str, Interval]]:
+def test_scores(results: Results) -> dict[Any, dict[Any, Interval]]:
     """By cell and trained weights, the mean of every test metric with its 95% interval."""
-    models = results.tests.drop(columns="seed").groupby(MODEL, sort=False)
-    return {
-        model: {str(name): mean_interval([*own[name]]) for name in own.columns.drop(MODEL)}
-        for model, own in models
-    }
+    by_model = results.tests.drop(columns="seed").groupby(MODEL, sort=False)
+    return by_model.agg(lambda values: mean_interval([*values])).to_dict("index")
 
 
 def opened_gates(results: Results) -> list[dict[str, Any]]:
