@@ -25,11 +25,9 @@ def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
     read = distance < sample.max_length(run.steps)
     comments = np.flatnonzero(read & (sample.labels == 1) & (sample.splits == "test"))
     table = pd.DataFrame({"comment": comments, "distance": distance[comments].astype(np.int64)})
-    if len(table):
-        # a single distance has no fifths: it is a bin of its own
-        bins = pd.qcut(table["distance"], BINS, labels=False, duplicates="drop")
-        table["bin"] = bins.fillna(0).astype(np.int64)
-    return table
+    # a single distance has no fifths: it is a bin of its own
+    bins = pd.qcut(table["distance"], BINS, labels=False, duplicates="drop")
+    return table.assign(bin=bins.fillna(0).astype(np.int64))
 
 
 def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -> pd.DataFrame:
