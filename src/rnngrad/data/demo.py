@@ -6,50 +6,44 @@ counts, a Zipf vocabulary with topics, newlines, quotes and commas, labels that 
 Every word between blanks is exactly one token under the Keras rules.
 """
 
+# ruff: noqa: SIM905  lists of quoted words would take four times the lines
+
 import numpy as np
 import pandas as pd
 
 from rnngrad.params import LONGEST, DemoParams
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 # the most frequent first
-FUNCTION_WORDS = _words(
-    """the of and to in a is that it for this on as was i be with not you by are have from or an
-    at but if has which they there so what all can we he were do my no about one would your more
-    their his been will who when out me some other its any only also just than like how here them
-    use should into see then because these up could her did get think him such even why does new
-    after many first being very where know over same made those our two while most may each before
-    well too both own still make go through now good us much stop between under please"""
-)
-SUBJECT_WORDS = _words(
-    """article page talk edit source editor section encyclopedia link user reference name history
-    discussion question information list version title sentence paragraph citation image
-    category template notability opinion fact book author review change comment consensus policy
-    deletion summary footnote archive topic draft guideline redirect translation quote map table
-    chapter journal figure date author's it's don't editor's article's i'm didn't that's can't
-    isn't"""
-)
-ADJECTIVES = _words("silly utter foolish clueless grumpy rotten hopeless pompous lazy ridiculous")
-NOUNS = _words("clown goose nonsense rubbish turnip muppet donkey dunce twaddle humbug")
+FUNCTION_WORDS = """the of and to in a is that it for this on as was i be with not you by are have
+    from or an at but if has which they there so what all can we he were do my no about one would
+    your more their his been will who when out me some other its any only also just than like how
+    here them use should into see then because these up could her did get think him such even why
+    does new after many first being very where know over same made those our two while most may each
+    before well too both own still make go through now good us much stop between under
+    please""".split()
+SUBJECT_WORDS = """article page talk edit source editor section encyclopedia link user reference
+    name history discussion question information list version title sentence paragraph citation
+    image category template notability opinion fact book author review change comment consensus
+    policy deletion summary footnote archive topic draft guideline redirect translation quote map
+    table chapter journal figure date author's it's don't editor's article's i'm didn't that's can't
+    isn't""".split()
+ADJECTIVES = "silly utter foolish clueless grumpy rotten hopeless pompous lazy ridiculous".split()
+NOUNS = "clown goose nonsense rubbish turnip muppet donkey dunce twaddle humbug".split()
 # these tell the hostile class; nothing else in a comment does
 TELLING_WORDS = frozenset((*ADJECTIVES, *NOUNS, "away"))
 FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
 # of hostile comments, to be filled with an adjective and a noun
 PHRASES = [
-    _words("what a {adjective} {noun}"),
-    _words("you {adjective} {noun}"),
-    _words("go away you {adjective} {noun}"),
-    _words("stop this {adjective} {noun}"),
-    _words("such {noun}"),
-    _words("{adjective} {noun}"),
+    "what a {adjective} {noun}",
+    "you {adjective} {noun}",
+    "go away you {adjective} {noun}",
+    "stop this {adjective} {noun}",
+    "such {noun}",
+    "{adjective} {noun}",
 ]
 
 # a small alphabet on purpose: chance syllables then spell no rude word
-_SYLLABLES = [onset + vowel for onset in _words("b d l m r v br gl kr pl st") for vowel in "aeio"]
+_SYLLABLES = [onset + vowel for onset in "b d l m r v br gl kr pl st".split() for vowel in "aeio"]
 _ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 
 VOCABULARY_SIZE, TOPICS = 6000, 20
@@ -131,7 +125,7 @@ class _Writer:
         phrases = 1 if self.rng.random() < 0.4 else 1 + min(6, self.rng.poisson(len(words) / 60))
         share = 1.0 if self.rng.random() < ANYWHERE else 0.7
         for _ in range(phrases):
-            parts = PHRASES[self.rng.integers(len(PHRASES))]
+            parts = PHRASES[self.rng.integers(len(PHRASES))].split()
             phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
             phrase = phrase[-len(words) :]
             start = self.rng.integers(max(int(share * len(words)) - len(phrase), 0) + 1)
