@@ -156,8 +156,8 @@ def test_a_bit_that_has_changed_in_a_table_is_noticed(study, stage, needed, plac
 
 
 VECTOR_FAULTS = {
-    "missing": (None, "vectors.txt: no such file; correct embed.path"),
-    "dimensions": ("the 1 2\n", "vectors.txt: has vectors of 2 numbers, but embed.dimensions is 4"),
+    "missing": (None, "No such file or directory); correct embed.path"),
+    "dimensions": ("the 1 2\n", "vectors.txt: line 1: 2 numbers in place of 4, embed.dimensions"),
     "text": ("the 1 2 3 4\na 1 2 x 4\n", "vectors.txt: line 2: text in place of a number"),
     "truncated": ("the 1 2 3 4\na 1 2", "vectors.txt: line 2: 2 numbers in place of 4"),
 }

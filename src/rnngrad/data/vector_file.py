@@ -55,27 +55,22 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         header = number == 1 and re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})", line)
         if header and (dimensions > 1 or header[2] == "1"):
             promised = int(header[1])
-            _check_dimensions(path, int(header[2]), dimensions)
             continue
         word, *values = line.split(" ")
-        if not read and "" not in values:
-            _check_dimensions(path, len(values), dimensions)
         # every line is converted: a broken one is reported whichever words the sample has
         vector = _vector(values, dimensions, f"{path}: line {number}")
         read += 1
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
             found += 1
-    if read < max(promised, 1):
+    if read < promised:
         raise InputError(
             f"{path}: ends after line {number} with {read} of {promised} vectors; get it again"
-            if promised
-            else f"{path}: has no vectors; set embed.path to a file of word vectors"
         )
     if not found:
         raise InputError(
             f"{path}: none of the sample's {len(vocabulary)} words has a vector in it; "
-            "set embed.path to vectors of the comments' language"
+            "set embed.path to a file of vectors of the comments' language"
         )
     return vectors
 
@@ -83,34 +78,19 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
 def _vector(values: list[str], dimensions: int, where: str) -> np.ndarray:
     if len(values) != dimensions:
         raise InputError(
-            f"{where}: two blanks in a row; separate numbers by single blanks"
-            if "" in values
-            else f"{where}: {len(values)} numbers in place of {dimensions}; "
-            "correct the line, or get the file again if it ends there"
+            f"{where}: {len(values)} numbers in place of {dimensions}, embed.dimensions; set that, "
+            "separate numbers by single blanks, or get the file again if it ends there"
         )
     try:
-        # a number beyond float32 becomes infinite, and is then refused as such
-        with np.errstate(over="ignore"):
-            vector = np.array(values, dtype=np.float32)
+        vector = np.array(values, dtype=np.float64)
     except ValueError as error:
         raise InputError(f"{where}: text in place of a number; correct the line") from error
-    if not np.isfinite(vector).all():
-        raise InputError(f"{where}: a number is not finite; correct the line")
-    if np.abs(vector).max() > LARGEST:
-        raise InputError(f"{where}: a number is beyond {LARGEST:.0e}; scale all vectors down")
+    if not (np.abs(vector) <= LARGEST).all():
+        raise InputError(
+            f"{where}: a number is not finite or beyond {LARGEST:.0e}; correct the line, or scale "
+            "all vectors down"
+        )
     return vector
-
-
-def _check_dimensions(path: Path, found: int, wanted: int) -> None:
-    if not found:
-        raise InputError(
-            f"{path}: no number stands behind the first word; separate them by single blanks"
-        )
-    if found != wanted:
-        raise InputError(
-            f"{path}: has vectors of {found} numbers, but embed.dimensions is {wanted}; "
-            f"set embed.dimensions to {found}, or embed.path to another file"
-        )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -124,8 +104,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 # word2vec's own tool ends its lines with a blank
                 start = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 yield number, start.rstrip(b" \r\n").decode()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; correct embed.path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: line {number}: not UTF-8; save it as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -133,4 +111,5 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}: broken or cut short as a gzip file after line {number}; get it again"
         ) from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        line = f"{path}: cannot be read ({error.strerror}); correct embed.path"
+        raise InputError(line) from error
