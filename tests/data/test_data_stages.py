@@ -88,7 +88,10 @@ def refused(study, stage, *expected):
 
 
 CSV_FAULTS = {
-    "missing": (None, ["comments.csv: no such file; correct data.path"]),
+    "missing": (
+        None,
+        ["comments.csv: cannot be read (No such file or directory); correct data.path"],
+    ),
     "empty": ("", ["comments.csv: the file is empty"]),
     "no columns": (
         f"a,b\n1,{SECRET}\n",

@@ -1,4 +1,5 @@
 import gzip
+import zipfile
 
 import numpy as np
 import pytest
@@ -49,20 +50,26 @@ BAD = {
     "header only": (rows(), "a header but no rows"),
     "no text": (
         b"id,text,toxic\n1,a,0\n",
-        "no column comment_text; it has 3 columns: id, text, toxic; rename",
+        "no column comment_text; it has 3 columns: id, text, toxic; separate",
     ),
     "no label": (
         b"id,comment_text\n1,a\n",
-        "no column toxic; it has 2 columns: id, comment_text; rename",
+        "no column toxic; it has 2 columns: id, comment_text; separate",
     ),
-    "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has 1 columns; rename"),
-    "semicolons": (b"id;comment_text;toxic\n1;a;0\n", "separated by semicolons or tabs; save it"),
-    "gzipped": (gzip.compress(b"comment_text,toxic\na,0\n"), "it is gzipped: name it .csv.gz"),
+    "neither": (b"a;b\n1;2\n", "no column comment_text or toxic; it has 1 columns; separate"),
+    "semicolons": (
+        b"id;comment_text;toxic\n1;a;0\n",
+        "it has 1 columns; separate them by commas",
+    ),
+    "gzipped": (
+        gzip.compress(b"comment_text,toxic\na,0\n"),
+        "not UTF-8 text; save it as CSV in UTF-8, packed as .csv.gz or not at all",
+    ),
     "many columns": (
         ",".join(f"c{i}" for i in range(1000)) + ",toxic\n",
         "it has 1001 columns: c0, c1, c2,",
     ),
-    "no header": (f"{SECRET},0\nfine,1\n", "it has 2 columns; rename"),
+    "no header": (f"{SECRET},0\nfine,1\n", "it has 2 columns; separate"),
     "two labels": (
         f"comment_text,toxic,toxic\n{SECRET},0,1\n",
         "2 columns are named toxic; rename all but one",
@@ -121,20 +128,22 @@ def test_a_broken_gzip_file(tmp_path, content):
         read_csv_comments(path, "toxic")
 
 
-@pytest.mark.parametrize("name", ["comments.csv.zip", "comments.csv.bz2", "comments.tar"])
-def test_a_packed_file_is_to_be_unpacked(tmp_path, name):
-    (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(InputError, match="a packed file; unpack it, or pack the one CSV with gzip"):
-        read_csv_comments(tmp_path / name, "toxic")
+def test_a_packed_file_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "comments.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("comments.csv", GOOD * 100)
+    with pytest.raises(InputError, match=r"packed as \.csv\.gz or not at all"):
+        read_csv_comments(tmp_path / "comments.zip", "toxic")
 
 
 def test_an_address_is_no_file():
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         read_csv_comments("https://example.org/comments.csv", "toxic")
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"none\.csv: no such file; correct data\.path"):
+    with pytest.raises(
+        InputError, match=r"none\.csv: .*No such file or directory\); correct data\.path"
+    ):
         read_csv_comments(tmp_path / "none.csv", "toxic")
 
 

@@ -24,7 +24,6 @@ from rnngrad.params import Params
 
 TEXT = "comment_text"
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-PACKED = (".zip", ".tar", ".bz2", ".xz", ".zst", ".7z")
 _NAME = "jigsaw-toxic-comment-classification-challenge"
 _FOLDER = f"https://huggingface.co/datasets/thesofakillers/{_NAME}/resolve/main/"
 _ZIP = f"https://www.kaggle.com/api/v1/datasets/download/julian3833/{_NAME}"
@@ -84,10 +83,6 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     table, columns = _parsed(Path(path)), [*dict.fromkeys(columns)]
     header = table.iloc[0].tolist()
     missing = [column for column in columns if column not in header]
-    if {*missing} & {*re.split("[;\t]", header[0])}:
-        raise InputError(
-            f"{path}: columns are separated by semicolons or tabs; save it with commas"
-        )
     for column in columns:
         if (count := header.count(column)) > 1:
             raise InputError(f"{path}: {count} columns are named {column}; rename all but one")
@@ -97,7 +92,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
         known = f": {', '.join(names)}" if len(missing) < len(columns) else ""
         raise InputError(
             f"{path}: no column {' or '.join(missing)}; it has {len(header)} columns{known}; "
-            "rename a column, or set data.label to the one with the labels"
+            "separate them by commas, rename one, or set data.label"
         )
     if len(table) == 1:
         raise InputError(f"{path}: a header but no rows; give a file with comments")
@@ -106,8 +101,6 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _parsed(path: Path) -> pd.DataFrame:
-    if path.suffix in PACKED:
-        raise InputError(f"{path}: a packed file; unpack it, or pack the one CSV with gzip")
     open_file = gzip.open if path.suffix == ".gz" else Path.open
     try:
         with open_file(path, "rb") as file, warnings.catch_warnings():
@@ -115,22 +108,20 @@ def _parsed(path: Path) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             # with the header among the rows: pandas would rename the second of two equal names
             return pd.read_csv(file, dtype=str, na_filter=False, header=None, index_col=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; correct data.path") from error
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
     except UnicodeDecodeError as error:
-        misnamed = path.suffix != ".gz" and error.object.startswith(b"\x1f\x8b")
-        mend = "it is gzipped: name it .csv.gz" if misnamed else "save it as CSV in UTF-8"
+        mend = "save it as CSV in UTF-8, packed as .csv.gz or not at all"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         found = re.search(r"(?:line|row) (\d+)", str(error))
         place = f" (near line {found[1]})" if found else ""
         raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        line = f"{path}: cannot be read ({error.strerror or error}); correct data.path"
+        raise InputError(line) from error
 
 
 def read_csv_comments(path: str | Path, label: str) -> pd.DataFrame:
