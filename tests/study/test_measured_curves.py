@@ -52,7 +52,7 @@ def test_curves_equal_autograd(
 ) -> None:
     torch.manual_seed(0)
     train = make_train_params(hidden=H)
-    torch.save(CommentClassifier(cell, D, train).weights(), tmp_path / "weights.pt")
+    torch.save(CommentClassifier(cell, D, train).state_dict(), tmp_path / "weights.pt")
     run = make_run(cell=cell, padding=padding, steps=12)
     model = open_model(run, make_sample(LENGTHS, ["test"], D), tmp_path / "weights.pt", train)
     T = 9 if padding == "none" else 12

@@ -46,7 +46,7 @@ def build_for(cell: str, params: Params, sample: TokenizedSample, vectors: np.nd
     predictions = {"comment": np.arange(8), "label": sample.labels, "probability": 0.6}
     for _, _, _, written, file, _ in filter(None, probe_jobs(params, cell, build).values()):
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(CommentClassifier(cell, D, params.train).weights(), file)
+        torch.save(CommentClassifier(cell, D, params.train).state_dict(), file)
         if written:
             pd.DataFrame(predictions).to_csv(written, index=False)
     return build

@@ -60,7 +60,7 @@ def test_a_file_s_weights_are_opened_with_the_logistic_unit(
 ) -> None:
     train = make_train_params()
     classifier = CommentClassifier("gru", D, train)
-    torch.save(classifier.weights(), tmp_path / "weights.pt")
+    torch.save(classifier.state_dict(), tmp_path / "weights.pt")
     found = open_model(make_run(cell="gru"), embedding, tmp_path / "weights.pt", train)
     assert found.head is not None
     assert torch.equal(found.head.weight, classifier.head.weight)

@@ -35,10 +35,6 @@ class CommentClassifier(nn.Module):
         """Logits (B,) of a batch of B comments."""
         return self.head(last_hidden_states(self.recurrent, batch)).squeeze(-1)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The state dict on the CPU, ready for ``torch.save``."""
-        return {name: value.cpu() for name, value in self.state_dict().items()}
-
 
 def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     """(B, H): each comment's h after its step ``lengths``, from the zero state.

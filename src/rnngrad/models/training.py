@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 from zipfile import ZipFile
 
@@ -28,6 +27,7 @@ from rnngrad.errors import InputError
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
+from rnngrad.stage import remove
 from rnngrad.workers import worker_number
 
 # Lightning says at every fit which accelerators there are and that data loaders could have workers;
@@ -36,8 +36,6 @@ for noisy in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 for said in ("does not have many workers", "exists and is not empty", "isinstance.treespec, Leaf"):
     warnings.filterwarnings("ignore", f".*{said}")
-
-CHECKPOINT = {"state_dict", "optimizer_states", "callbacks", "loops", "pytorch-lightning_version"}
 
 
 class Learner(pl.LightningModule):
@@ -198,22 +196,20 @@ def train_model(
 def _save(classifier: CommentClassifier, path: Path) -> None:
     """Write the weights by way of memory: torch calls a full disk a RuntimeError of 40 lines."""
     content = BytesIO()
-    torch.save(classifier.weights(), content)
+    torch.save(dict(classifier.state_dict()), content)  # on the CPU, before and after training
     path.write_bytes(content.getbuffer())
 
 
 def _resumable(last: Path, who: str) -> Path | None:
-    """The checkpoint to go on from; a damaged one is set aside and none."""
+    """The checkpoint to go on from; a damaged one is deleted and none."""
     if not last.exists():
         return None
     with suppress(Exception):  # there is no end of what a damaged file may raise
-        with ZipFile(last) as parts:  # torch looks at no checksum
-            damaged = parts.testzip()
         # Lightning would run what a pickle says
-        found = torch.load(last, map_location="cpu", weights_only=True)
-        if not damaged and found.keys() >= CHECKPOINT:
-            return last
-    aside = Path(mkdtemp(prefix="damaged-", dir=last.parent)) / last.name
-    last.rename(aside)
-    tqdm.write(f"{who}: {last} is damaged; set aside as {aside}, training starts from the start")
+        torch.load(last, map_location="cpu", weights_only=True)
+        with ZipFile(last) as parts:  # torch looks at no checksum
+            if not parts.testzip():
+                return last
+    remove(last)
+    tqdm.write(f"{who}: {last} was damaged; training starts from the start")
     return None
