@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -129,24 +129,17 @@ def without_password(text: str) -> str:
 
 
 def _make_database(path: Path) -> None:
-    """Make it under another name: ended on its way, MLflow leaves one that it can never open."""
+    """Check it, or make it under another name: ended on its way, MLflow leaves a broken one."""
     from mlflow import MlflowClient
 
-    if path.exists():
-        _check_database(path)
-        return
-    with whole(path) as unfinished:
-        _check_database(unfinished)
-        MlflowClient(tracking_uri=f"{SQLITE}{unfinished}").get_experiment_by_name(EXPERIMENT)
-
-
-def _check_database(path: Path) -> None:
-    """Write to it: where nobody can, MLflow would try for two minutes."""
-    with closing(sqlite3.connect(path, timeout=SECONDS, isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
+    with nullcontext(path) if path.exists() else whole(path) as file:
+        # where nobody can write to it, MLflow would try for two minutes
+        with closing(sqlite3.connect(file, timeout=SECONDS, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        MlflowClient(tracking_uri=f"{SQLITE}{file}").get_experiment_by_name(EXPERIMENT)
 
 
 def make_experiment() -> None:
