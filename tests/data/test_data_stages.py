@@ -90,7 +90,7 @@ def refused(study, stage, *expected):
 CSV_FAULTS = {
     "missing": (
         None,
-        ["comments.csv: cannot be read (No such file or directory); correct data.path"],
+        ["comments.csv: cannot be read (No such file or directory); get it again"],
     ),
     "empty": ("", ["comments.csv: the file is empty"]),
     "no columns": (
@@ -159,7 +159,7 @@ def test_a_bit_that_has_changed_in_a_table_is_noticed(study, stage, needed, plac
 
 
 VECTOR_FAULTS = {
-    "missing": (None, "No such file or directory); correct embed.path"),
+    "missing": (None, "(No such file or directory); get it again, or correct embed.path"),
     "dimensions": ("the 1 2\n", "vectors.txt: line 1: 2 numbers in place of 4, embed.dimensions"),
     "text": ("the 1 2 3 4\na 1 2 x 4\n", "vectors.txt: line 2: text in place of a number"),
     "truncated": ("the 1 2 3 4\na 1 2", "vectors.txt: line 2: 2 numbers in place of 4"),

@@ -107,20 +107,23 @@ def test_a_first_word_that_is_a_number_is_a_word(tmp_path, first):
 def test_a_gzip_file_cut_short(tmp_path):
     path = write(tmp_path, "".join(f"w{i} {i} {i * i} {i**3}\n" for i in range(5000)), "v.txt.gz")
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(InputError, match=r"broken or cut short as a gzip file after line \d+; get"):
+    with pytest.raises(
+        InputError, match=r"cannot be read \(Compressed file ended before .*; get it again"
+    ):
         read_vectors(path, VOCABULARY, 3)
 
 
 def test_a_text_file_that_is_called_gz(tmp_path):
     path = tmp_path / "v.txt.gz"
     path.write_text(GOOD)
-    with pytest.raises(InputError, match="broken or cut short as a gzip file after line 0"):
+    with pytest.raises(InputError, match=r"cannot be read \(Not a gzipped file"):
         read_vectors(path, VOCABULARY, 3)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(
-        InputError, match=r"none\.txt: .*No such file or directory\); correct embed\.path"
+        InputError,
+        match=r"none\.txt: .*No such file or directory\); get it again, or correct embed\.path",
     ):
         read_vectors(tmp_path / "none.txt", VOCABULARY, 3)
 

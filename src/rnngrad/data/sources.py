@@ -110,8 +110,6 @@ def _parsed(path: Path) -> pd.DataFrame:
             return pd.read_csv(file, dtype=str, na_filter=False, header=None, index_col=False)
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path}: the file is empty; give a CSV with a header") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: broken or cut short as a gzip file; get it again") from error
     except UnicodeDecodeError as error:
         mend = "save it as CSV in UTF-8, packed as .csv.gz or not at all"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
@@ -119,8 +117,9 @@ def _parsed(path: Path) -> pd.DataFrame:
         found = re.search(r"(?:line|row) (\d+)", str(error))
         place = f" (near line {found[1]})" if found else ""
         raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
-    except OSError as error:
-        line = f"{path}: cannot be read ({error.strerror or error}); correct data.path"
+    except (OSError, EOFError, zlib.error) as error:  # the latter two of a broken gzip file
+        reason = getattr(error, "strerror", None) or error
+        line = f"{path}: cannot be read ({reason}); get it again, or correct data.path"
         raise InputError(line) from error
 
 

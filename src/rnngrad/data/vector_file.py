@@ -106,10 +106,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, start.rstrip(b" \r\n").decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: line {number}: not UTF-8; save it as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: broken or cut short as a gzip file after line {number}; get it again"
-        ) from error
-    except OSError as error:
-        line = f"{path}: cannot be read ({error.strerror}); correct embed.path"
+    except (OSError, EOFError, zlib.error) as error:  # the latter two of a broken gzip file
+        reason = getattr(error, "strerror", None) or error
+        line = f"{path}: cannot be read ({reason}); get it again, or correct embed.path"
         raise InputError(line) from error
