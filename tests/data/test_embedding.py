@@ -145,12 +145,11 @@ def test_a_split_without_tokens(params, rows, message):
         embed_sample(table(*rows), params())
 
 
-def test_vectors_that_are_all_zero(params, tmp_path):
+@pytest.mark.parametrize("content", ["the 0 0\na 0 0\n", "x 1 2\ny 1 2\n", ""])
+def test_a_file_without_a_vector_of_the_sample(params, tmp_path, content):
     path = tmp_path / "zero.txt"
-    path.write_text("the 0 0\na 0 0\n")
-    with pytest.raises(
-        InputError, match=r"zero\.txt: the vectors of all the sample's words are zero"
-    ):
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"zero\.txt: no word of the sample has a vector other"):
         embed_sample(SAMPLE, params(path=str(path)))
 
 

@@ -81,8 +81,6 @@ BAD = {
     ),
     "a first word that is a number": ("1990 1 2\na 1 2\n", "line 1: 2 numbers in place of 3"),
     "header only": ("9 3\n", "ends after line 1 with 0 of 9 vectors"),
-    "empty": ("", "none of the sample's 4 words has a vector in it; set embed.path to"),
-    "other words": ("x 1 2 3\ny 1 2 3\n", "none of the sample's 4 words has a vector in it"),
     "not UTF-8": (b"a 1 2 3\n\xff 1 2 3\n", "line 2: not UTF-8; save it as UTF-8"),
 }
 

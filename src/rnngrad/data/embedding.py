@@ -56,7 +56,10 @@ def embed_sample(
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
     has = (vectors != 0).any(axis=1)
     if not has.any():
-        raise InputError(f"{source}: the vectors of all the sample's words are zero; give others")
+        raise InputError(
+            f"{source}: no word of the sample has a vector other than zero; give vectors of the "
+            "comments' language"
+        )
     card = counted | {
         # of all words of the sample: one that is not in the vocabulary has no vector either
         "coverage_of_tokens": int(has[tokenized.tokens].sum()) / counted["tokens"],
