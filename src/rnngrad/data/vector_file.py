@@ -49,23 +49,16 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         have are zero. Of a word that it has twice, the last vector counts.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
-    promised = read = number = 0
+    # of one dimension, a first word that is a number looks like a header, too
+    header = "[0-9]+ 1" if dimensions == 1 else "[0-9]+ [0-9]+"
     for number, line in _lines(path):
-        # of one dimension, a first word that is a number looks like a header, too
-        header = number == 1 and re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})", line)
-        if header and (dimensions > 1 or header[2] == "1"):
-            promised = int(header[1])
+        if number == 1 and re.fullmatch(header, line):
             continue
         word, *values = line.split(" ")
         # every line is converted: a broken one is reported whichever words the sample has
         vector = _vector(values, dimensions, f"{path}: line {number}")
-        read += 1
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
-    if read < promised:
-        raise InputError(
-            f"{path}: ends after line {number} with {read} of {promised} vectors; get it again"
-        )
     return vectors
 
 
@@ -92,9 +85,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with open_file(path, "rb") as file:
             # bytes end lines at newlines only; words may hold other separators
-            for number, line in enumerate(
-                tqdm(file, path.name, unit=" lines", delay=2, disable=None), start=1
-            ):
+            lines = tqdm(file, path.name, unit=" lines", delay=2, disable=None)
+            for number, line in enumerate(lines, start=1):
                 # word2vec's own tool ends its lines with a blank
                 start = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 yield number, start.rstrip(b" \r\n").decode()
