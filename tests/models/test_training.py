@@ -249,6 +249,6 @@ def test_a_model_that_the_last_update_spoils_is_one_line(
     params = make_train_params(hidden=8, epochs=1, batch_size=200)
     params = params.model_copy(update={"learning_rate": 3e38})
     with pytest.raises(
-        InputError, match="seed 3, padding pre: a loss is not finite; set a smaller"
+        InputError, match="seed 3, padding pre: a probability is not finite; set a smaller"
     ):
         train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
