@@ -83,7 +83,7 @@ def test_a_member_of_a_zip_file(server, cache):
     ("archive", "reason"),
     [
         (b"<html>log in first</html>", "not a zip file"),
-        (zipped("test.csv", CONTENT), "the zip file has no such member"),
+        (zipped("test.csv", CONTENT), "There is no item named"),
         (zipped("train.csv", b"something else"), "wrong checksum"),
     ],
 )

@@ -4,7 +4,6 @@ import hashlib
 import os
 import time
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +27,6 @@ REASONS = {  # the first that fits
     ReadTimeoutError: "no answer in time",
     HTTPError: "cut short",
     requests.RequestException: "no connection",
-    zipfile.BadZipFile: "not a zip file",
-    zlib.error: "not a zip file",
-    RuntimeError: "not a zip file that can be unpacked",
-    KeyError: "the zip file has no such member",
 }
 
 
@@ -70,7 +65,7 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
                 time.sleep(attempt * PAUSE)
                 try:
                     return _from(mirror, folder)
-                except (OSError, ValueError, *REASONS) as error:
+                except (OSError, ValueError) as error:
                     # requests puts addresses, ports and nested causes into its messages
                     plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
                     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -92,9 +87,9 @@ def _from(mirror: Mirror, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as members, members.open(mirror.name) as member:
             pieces = iter(partial(member.read, PIECE), b"")
             return _keep(path, pieces, mirror.size, mirror.sha256)
-    except Exception:
-        archive.unlink()  # only its content shows whether it is right
-        raise
+    except Exception as error:  # of a zip file that is none, or is broken, or another one
+        archive.unlink()
+        raise ValueError(str(error)) from error
 
 
 def _keep(path: Path, pieces: Iterable[bytes], largest: int, sha256: str = "") -> Path:
