@@ -53,10 +53,9 @@ def initialized(
     ``chrono`` draws an LSTM's forget biases as log U(1, longest - 1) and negates them for its input
     gates: the forget gates have time constants from 1 to ``longest`` steps (Tallec, equation 16).
     """
-    if initializer == "identity" and not issubclass(kind, nn.RNN):
-        raise InputError("the identity initialiser is made for an nn.RNN with nonlinearity='relu'")
-    if initializer == "chrono" and not issubclass(kind, nn.LSTM):
-        raise InputError("the chrono initialiser is made for an nn.LSTM")
+    wanted = {"identity": nn.RNN, "chrono": nn.LSTM}.get(initializer or "", nn.RNNBase)
+    if not issubclass(kind, wanted):
+        raise InputError(f"the {initializer} initialiser is made for an nn.{wanted.__name__}")
     if initializer == "chrono" and longest < 3:
         raise InputError(f"the chrono initialiser needs at least 3 steps, got {longest}")
     relu = {"nonlinearity": "relu"} if initializer == "identity" else {}
