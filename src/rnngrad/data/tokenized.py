@@ -49,9 +49,7 @@ class TokenizedSample:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote; InputError where there is something else or nothing."""
-
-        def load(path: Path) -> Self:
-            # from memory: np.load leaves a file open that it cannot read
-            return cls(**np.load(BytesIO(path.read_bytes())))
-
-        return read_output(path, "the embed stage", load)
+        # from memory: np.load leaves a file open that it cannot read
+        return read_output(
+            path, "the embed stage", lambda p: cls(**np.load(BytesIO(p.read_bytes())))
+        )
