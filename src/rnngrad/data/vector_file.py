@@ -55,29 +55,25 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         if number == 1 and re.fullmatch(header, line):
             continue
         word, *values = line.split(" ")
+        where = f"{path}: line {number}"
+        if len(values) != dimensions:
+            raise InputError(
+                f"{where}: {len(values)} numbers in place of {dimensions}, embed.dimensions; set "
+                "that, separate numbers by single blanks, or get the file again if it ends there"
+            )
         # every line is converted: a broken one is reported whichever words the sample has
-        vector = _vector(values, dimensions, f"{path}: line {number}")
+        try:
+            vector = np.array(values, dtype=np.float64)
+        except ValueError as error:
+            raise InputError(f"{where}: text in place of a number; correct the line") from error
+        if not (np.abs(vector) <= LARGEST).all():
+            raise InputError(
+                f"{where}: a number is not finite or beyond {LARGEST:.0e}; correct the line, or "
+                "scale all vectors down"
+            )
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
     return vectors
-
-
-def _vector(values: list[str], dimensions: int, where: str) -> np.ndarray:
-    if len(values) != dimensions:
-        raise InputError(
-            f"{where}: {len(values)} numbers in place of {dimensions}, embed.dimensions; set that, "
-            "separate numbers by single blanks, or get the file again if it ends there"
-        )
-    try:
-        vector = np.array(values, dtype=np.float64)
-    except ValueError as error:
-        raise InputError(f"{where}: text in place of a number; correct the line") from error
-    if not (np.abs(vector) <= LARGEST).all():
-        raise InputError(
-            f"{where}: a number is not finite or beyond {LARGEST:.0e}; correct the line, or scale "
-            "all vectors down"
-        )
-    return vector
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
