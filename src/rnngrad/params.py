@@ -188,10 +188,9 @@ class Setting(_Section):
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
-        if self.initializer == "identity" and self.cells != ["rnn"]:
-            raise ValueError("initializer identity is made for relu RNNs: set cells: [rnn]")
-        if self.initializer == "chrono" and self.cells != ["lstm"]:
-            raise ValueError("initializer chrono is made for LSTMs: set cells: [lstm]")
+        made_for = {"identity": ["rnn"], "chrono": ["lstm"]}.get(self.initializer, self.cells)
+        if self.cells != made_for:
+            raise ValueError(f"initializer {self.initializer}: set cells: [{made_for[0]}]")
         if self.statistic != "column_sum" and self.arithmetic != "log":
             raise ValueError(f"statistic {self.statistic} is computed with arithmetic log only")
         untrained_lstm = self.cells == ["lstm"] and self.weights == "initial"
