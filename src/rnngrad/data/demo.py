@@ -95,7 +95,7 @@ class _Writer:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        words = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
+        words: dict[str, None] = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
         while len(words) < VOCABULARY_SIZE:
             syllables = rng.choice(_SYLLABLES, size=3)
             words["".join(syllables) + str(rng.choice(_ENDINGS))] = None
