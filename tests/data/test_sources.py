@@ -89,7 +89,7 @@ BAD = {
     "no last field": (f"comment_text,toxic\na,0\n{SECRET}\n", "data row 2 .*is empty"),
     "a field too many": (
         f"comment_text,toxic\na,0\n{SECRET},{SECRET},0\n",
-        r"not a valid CSV file \(near line 3\)",
+        r"not a valid CSV file \(.*in line 3, saw 3",
     ),
     "fields too many": (f"comment_text,toxic\n{SECRET},0,{SECRET}\n", "not a valid CSV file"),
     "open quote": (f'comment_text,toxic\na,0\n"{SECRET},1\nb,0\n', "not a valid CSV file"),

@@ -114,9 +114,8 @@ def _parsed(path: Path) -> pd.DataFrame:
         mend = "save it as CSV in UTF-8, packed as .csv.gz or not at all"
         raise InputError(f"{path}: not UTF-8 text; {mend}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        found = re.search(r"(?:line|row) (\d+)", str(error))
-        place = f" (near line {found[1]})" if found else ""
-        raise InputError(f"{path}: not a valid CSV file{place}; correct it") from error
+        said = str(error).strip()  # lines and counts of fields alone
+        raise InputError(f"{path}: not a valid CSV file ({said}); correct it") from error
     except (OSError, EOFError, zlib.error) as error:  # the latter two of a broken gzip file
         reason = getattr(error, "strerror", None) or error
         line = f"{path}: cannot be read ({reason}); get it again, or correct data.path"
