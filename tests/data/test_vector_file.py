@@ -71,6 +71,8 @@ BAD = {
         "a 1 2 3\nthe 1 2 3\nb 1",
         "line 3: 1 numbers in place of 3, .* or get the file again if it ends there",
     ),
+    "fewer than promised": ("9 3\na 1 2 3\n", "ends after 1 of 9 vectors; get it again"),
+    "header only": ("9 3\n", "ends after 0 of 9 vectors"),
     "a first word that is a number": ("1990 1 2\na 1 2\n", "line 1: 2 numbers in place of 3"),
     "not UTF-8": (b"a 1 2 3\n\xff 1 2 3\n", "line 2: not UTF-8; save it as UTF-8"),
 }

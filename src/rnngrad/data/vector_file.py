@@ -50,9 +50,11 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
     # of one dimension, a first word that is a number looks like a header, too
-    header = "[0-9]+ 1" if dimensions == 1 else "[0-9]+ [0-9]+"
+    header = "([0-9]{1,18}) 1" if dimensions == 1 else "([0-9]{1,18}) [0-9]+"
+    promised = read = 0
     for number, line in _lines(path):
-        if number == 1 and re.fullmatch(header, line):
+        if number == 1 and (found := re.fullmatch(header, line)):
+            promised = int(found[1])
             continue
         word, *values = line.split(" ")
         where = f"{path}: line {number}"
@@ -73,6 +75,9 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
             )
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
+        read += 1
+    if read < promised:
+        raise InputError(f"{path}: ends after {read} of {promised} vectors; get it again")
     return vectors
 
 
