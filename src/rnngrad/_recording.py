@@ -98,7 +98,8 @@ def record(
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         if not modules:
             raise InputError(
-                f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU; for any other step "
+                f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, scripted or "
+                "exported model does not: hand over what it was made of); for any other step "
                 "function use rnngrad.jacobian_curves_of_step"
             )
         for name, module in modules.items():

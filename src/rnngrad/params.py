@@ -190,7 +190,8 @@ class Setting(_Section):
     def _choices_fit_together(self) -> Self:
         made_for = {"identity": ["rnn"], "chrono": ["lstm"]}.get(self.initializer, self.cells)
         if self.cells != made_for:
-            raise ValueError(f"initializer {self.initializer}: set cells: [{made_for[0]}]")
+            name, cell = self.initializer, made_for[0]
+            raise ValueError(f"initializer {name} is made for {cell}: set cells: [{cell}]")
         if self.statistic != "column_sum" and self.arithmetic != "log":
             raise ValueError(f"statistic {self.statistic} is computed with arithmetic log only")
         untrained_lstm = self.cells == ["lstm"] and self.weights == "initial"

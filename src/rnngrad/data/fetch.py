@@ -65,7 +65,7 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
                 time.sleep(attempt * PAUSE)
                 try:
                     return _from(mirror, folder)
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, *REASONS) as error:
                     # requests puts addresses, ports and nested causes into its messages
                     plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
                     said = getattr(error, "strerror", None) or str(error) or type(error).__name__

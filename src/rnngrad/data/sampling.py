@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -60,8 +60,7 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     # in parts, since Python's copies of a million texts take a gigabyte
     drawn = comments["text"].iloc[places]
     parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
-    fill = partial(with_filler, fraction=fraction, filler=params.filler)
-    filled = pd.concat([part.map(fill) for part in parts])
+    filled = pd.concat([part.apply(with_filler, args=(fraction, params.filler)) for part in parts])
     distances: list[int | None] = [None] * len(places)
     if "telling_words" in comments:
         told = zip(words[places].tolist(), comments["telling_words"].iloc[places], strict=True)

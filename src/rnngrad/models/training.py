@@ -195,7 +195,7 @@ def train_model(
 def _save(classifier: CommentClassifier, path: Path) -> None:
     """Write the weights by way of memory: torch calls a full disk a RuntimeError of 40 lines."""
     content = BytesIO()
-    torch.save(dict(classifier.state_dict()), content)  # on the CPU, before and after training
+    torch.save({name: w.cpu() for name, w in classifier.state_dict().items()}, content)
     path.write_bytes(content.getbuffer())
 
 

@@ -133,15 +133,14 @@ def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
 
 def _name_lines(axis: Axes) -> None:
     """Write each line's label where it ends, beside the axis, one below the other."""
-    rows = getattr(axis.get_gridspec(), "nrows", 1)
-    inches = 0.7 * axis.get_figure(root=True).get_figheight() / rows  # the rest is for titles
-    line, size = 1.35 * mpl.rcParams["font.size"] / 72 / inches, axis.get_ylim()
+    inches = axis.bbox.height / mpl.rcParams["figure.dpi"]
+    line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # of the axis
     lowest, ends = np.inf, []
     for drawn in axis.get_lines():
         known = np.asarray(drawn.get_ydata(), float)
         known = known[np.isfinite(known)]
         if len(known) and not str(drawn.get_label()).startswith("_"):  # matplotlib's own labels
-            ends.append((np.interp(known[-1], size, (0, 1)), drawn))
+            ends.append((np.interp(known[-1], axis.get_ylim(), (0, 1)), drawn))
     for end, drawn in sorted(ends, key=itemgetter(0), reverse=True):
         lowest = min(end, lowest - line)
         place, look = (1.02, lowest), {"color": drawn.get_color(), "va": "center"}

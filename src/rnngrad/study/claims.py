@@ -27,6 +27,7 @@ CASE = ["weights", "input"]
 # The criteria's thresholds; the report shows them from here.
 SHARP = 1.0  # claim 1, decades
 VANISHED = 3.0  # of the answer, decades
+OPENED = 0.05  # of the answer, share of the gates' activations
 SMALLEST = float(np.log10(np.finfo(np.float32).tiny))  # float32's smallest normal number
 COMPARED = {  # claim 2, by condition: the part of the question's setting that it does without
     "question": "",
