@@ -61,6 +61,10 @@ class Steps:
             first, last = np.broadcast_to(start, values[:, 0].shape)[:, None], self._last()
             values = np.concatenate((first, values), axis=1)
             values = values[np.arange(len(last))[:, None], last + 1]
+        return self.ended(values)
+
+    def ended(self, values: Array) -> Array:
+        """The same values (b, time, ...), NaN beyond the ends now."""
         values[np.arange(values.shape[1]) >= self.ends.numpy()[:, None]] = np.nan
         return values
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,6 @@ from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
 
-ONE_THREAD = 64  # entries of a state; of more, threads of torch and of BLAS get in each other's way
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
@@ -109,26 +108,23 @@ def jacobian_curves_of_step(
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         if count:
-            return JacobianCurves(of_state, None, **flat.ended(_sketch(flat, rows, count, seed)))
+            return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
         needed = 8 * 3 * flat.batch * flat.size**2
         check_memory(needed, "the Jacobians need", 'use method="sketch", or fewer examples')
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
-        # BLAS gives small products one thread by itself; setting it would take a fifth of the time
-        products = exact_products if flat.size > ONE_THREAD else nullcontext
         for t, M in enumerate(flat.jacobians()):
-            with products():
+            with exact_products():
                 J = J.multiplied_by(M.numpy())
                 # before they are aligned: an entry that nobody reads may be far larger
                 mantissa, exponent = J.read(rows).aligned()
                 for name in names:
                     if name != "spectral" or spectral_at[t]:
                         out[f"log10_{name}"][:, t] = log10_of(SIZES[name](mantissa), exponent)
-    return JacobianCurves(of_state, None, **flat.ended(out))
+    return JacobianCurves(of_state, None, **{n: flat.counts.ended(v) for n, v in out.items()})
 
 
 def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, Array]:
-    """The estimates from `count` random directions of each example."""
     V = random_start(flat.size, rows, flat.batch, count, seed)
     (log10, error), exponent = np.empty((2, flat.batch, flat.steps)), np.zeros(flat.batch)
     limits = torch.finfo(flat.initial.dtype)
@@ -140,6 +136,7 @@ def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, 
         log10[:, t], error[:, t] = log10_norm_estimate((Y[:, rows] / size).numpy())
         log10[:, t] += exponent + size.log10().numpy()[:, 0, 0]
         exponent += of_all.log10().numpy()[:, 0, 0]
+    log10, error = map(flat.counts.ended, (log10, error))
     return {"log10_frobenius": log10, "log10_frobenius_error": error}
 
 
@@ -179,10 +176,10 @@ class _FlatStep:
             raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         self.batch, self.steps = inputs.shape[:2]
         with torch.device("cpu"):
-            counted = steps_of(lengths, mask, self.batch, self.steps)
-        inputs = counted.cleared(inputs)
+            self.counts = steps_of(lengths, mask, self.batch, self.steps)
+        inputs = self.counts.cleared(inputs)
         check_finite(inputs, "inputs", ("example", "step", "feature"))
-        self.step, self.ends, self.real = step, counted.ends, counted.real.to(inputs.device)
+        self.step, self.real = step, self.counts.real.to(inputs.device)
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         leaves, self.spec = pytree.tree_flatten(initial_state)
         for i, leaf in enumerate(leaves):
@@ -202,7 +199,7 @@ class _FlatStep:
         self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
 
     def positions(self, state: int | str | None) -> Array:
-        """Say which entries of the flat state the name means."""
+        """The entries of the flat state that the name means."""
         index = np.arange(self.size)
         if state is None:
             return index
@@ -218,12 +215,6 @@ class _FlatStep:
         if not rows.size:
             raise InputError(f"state={state!r} has no entries")
         return rows
-
-    def ended(self, curves: dict[str, Array]) -> dict[str, Array]:
-        """Put NaN beyond the examples' ends."""
-        for values in curves.values():
-            values[np.arange(self.steps) >= self.ends.numpy()[:, None]] = np.nan
-        return curves
 
     def __call__(self, flat: Tensor, x: Tensor, t: int) -> Tensor:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)

@@ -99,9 +99,7 @@ def weight_gradient_parts(
     fill = partial(_fill, out, problem, arriving, reduce)
     in_threads(fill, _parts(problem, reduce), "weight gradients")
     if reduce == "curve":
-        counts = problem.counts
-        beyond = np.arange(counts.real.shape[1]) >= counts.ends.numpy()[:, None]
-        out = {name: np.where(beyond, np.nan, array[:, 0]) for name, array in out.items()}
+        out = {name: problem.counts.ended(array[:, 0]) for name, array in out.items()}
     return WeightGradientParts(out, reduce)
 
 
