@@ -239,7 +239,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "output gradient": (
         lambda: rnngrad.loss_gradient_curves(lstm(), X, torch.zeros(2, 5, 3)),
-        "output_gradient has (batch, time, hidden) = (2, 5, 3), the module's output (2, 5, 4)",
+        "output_gradient has shape (2, 5, 3), expected (2, 5, 4) (batch, time, hidden), like",
     ),
     "NaN output gradient": (
         lambda: rnngrad.loss_gradient_curves(lstm(), X, torch.full((2, 5, 4), float("nan"))),

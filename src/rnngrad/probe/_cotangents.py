@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Array, Problem, batch_first, check_finite, check_floating
+from rnngrad.probe._problem import Array, Problem, batch_first, check_finite, states_of
 from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
+from rnngrad.probe._steps import check_shape
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
@@ -43,32 +43,24 @@ class Arriving(NamedTuple):
     @classmethod
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
         """Take gradients shaped as torch returns output and final states, and check them."""
-        parts = () if final is None else final if isinstance(final, tuple | list) else (final,)
-        for part in parts:
-            check_floating(part, "final_state_gradient")
-        shapes = [tuple((s if problem.batched else s[:, 0]).shape) for s in problem.initial]
-        if parts and (found := [tuple(part.shape) for part in parts]) != shapes:
-            raise InputError(f"final_state_gradient has shapes {found}, the final states {shapes}")
-        arrays = [torch.zeros_like(s).numpy() for s in problem.initial]
-        for array, part in zip(arrays, parts, strict=False):
-            check_finite(part, "final_state_gradient", ("layer", "example", "unit"))
-            array[...] = part.detach().cpu().double().numpy().reshape(array.shape)
+        shape = len(problem.initial), *problem.initial[0].shape
+        of_kind = f"final_state_gradient of a {type(problem.cells[0]).__name__}"
+        at_end = states_of(final, of_kind, shape, problem.batched, "dL/dh_n", "dL/dc_n")
         counts, axes = problem.counts, (2 + problem.batched,)
         given = batch_first(output, axes, problem.batch_first, name).detach().cpu()
-        if (shape := tuple(given.shape)) != (wanted := (*counts.real.shape, problem.hidden)):
-            raise InputError(
-                f"{name} has (batch, time, hidden) = {shape}, the module's output {wanted}"
-            )
+        shape = *counts.real.shape, problem.hidden
+        check_shape(given, name, shape, " (batch, time, hidden), like the module's output")
         real = counts.cleared(given)
         check_finite(real, name, ("example", "step", "unit"))
         lost = given.flatten(1).any(dim=1) & ~real.flatten(1).any(dim=1)
-        for b in () if parts else lost.nonzero().flatten().tolist():
+        for b in lost.nonzero().flatten().tolist() if final is None else ():
             raise InputError(
                 f"{name} of example {b} is zero at every step that counts: does the loss look at "
                 "padding? Take the output at the last step that counts, or final_state_gradient"
             )
         real = counts.counted(real).double().numpy()
-        return cls(real, np.stack(arrays, axis=1), problem.lengths.numpy())
+        ends = np.stack([part.cpu().double().numpy() for part in at_end], axis=1)
+        return cls(real, ends, problem.lengths.numpy())
 
     def at(self, t: int, examples: Array, layer: int = 0) -> Array:
         """Return what joins at step t (from 0), from a layer on: (layers, states, r, H)."""

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
 from rnngrad.probe import _compiled
-from rnngrad.probe._steps import Steps, steps_of
+from rnngrad.probe._steps import Steps, check_shape, steps_of
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
 Array = np.ndarray
@@ -132,7 +132,9 @@ def problem_of(
     x = counts.cleared(x.detach())
     check_finite(x, "inputs", ("example", "step", "feature"))
     x = counts.counted(x)
-    initial = _initial_state(rnn, initial_state, len(x), batched)
+    shape = 1 + isinstance(rnn, nn.LSTM), rnn.num_layers, len(x), rnn.hidden_size
+    of_kind = f"initial_state of a {type(rnn).__name__}"
+    initial = states_of(initial_state, of_kind, shape, batched, "h_0", "c_0")
     _check_hooks(module, rnn, x, initial)
     home = device
     try:
@@ -261,7 +263,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
     first = weights["weight_hh_l0"]
     for name, weight in weights.items():
         check_floating(weight, name)
-        _check_shape(weight, name, expected[name], f" in {made}")
+        check_shape(weight, name, expected[name], f" in {made}")
         if (weight.dtype, weight.device) != (first.dtype, first.device):
             raise InputError(
                 f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
@@ -289,22 +291,23 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -
     return tensor if first else tensor.transpose(0, 1)
 
 
-def _initial_state(
-    rnn: nn.RNNBase, state: Tensor | tuple[Tensor, Tensor] | None, batch: int, batched: bool
+def states_of(
+    given: Any, what: str, shape: tuple[int, ...], batched: bool, *names: str
 ) -> list[Tensor]:
-    shape, pair = (rnn.num_layers, batch, rnn.hidden_size), isinstance(rnn, nn.LSTM)
-    if state is None:
-        return [torch.zeros(shape, dtype=torch.float64)] * (1 + pair)
-    parts = tuple(state) if isinstance(state, tuple | list) else (state,)
-    if isinstance(state, tuple | list) != pair or len(parts) != 1 + pair:
-        wanted = "a pair (h_0, c_0)" if pair else "one tensor h_0"
-        raise TypeError(f"initial_state of a {type(rnn).__name__} is {wanted}")
+    """(layer, b, H) each from states as the module takes and returns them; zeros for None."""
+    count, *each = shape
+    if given is None:
+        return [torch.zeros(each, dtype=torch.float64)] * count
+    parts = given if isinstance(given, tuple | list) else [given]
+    if (parts is given) != (count == 2) or len(parts) != count:
+        wanted = f"a pair ({', '.join(names)})" if count == 2 else f"one tensor {names[0]}"
+        raise TypeError(f"{what} is {wanted}")
     axes = ("layer", "example", "unit") if batched else ("layer", "unit")
-    for part, name in zip(parts, ("h_0", "c_0"), strict=False):
+    for part, name in zip(parts, names, strict=False):
         check_floating(part, name)
-        _check_shape(part, name, shape if batched else (shape[0], shape[2]))
+        check_shape(part, name, tuple(each) if batched else (each[0], each[2]))
         check_finite(part, name, axes)
-    return [part.detach().reshape(shape) for part in parts]
+    return [part.detach().reshape(each) for part in parts]
 
 
 def check_integer(value: object, name: str) -> None:
@@ -327,11 +330,6 @@ def check_floating(tensor: Tensor, name: str) -> None:
         cure = "pass torch.view_as_real" if tensor.is_complex() else "embed or convert it first"
         must = "must be floating point of 16 bits or more"
         raise TypeError(f"{name} {must}, got {tensor.dtype}: {cure}")
-
-
-def _check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:
-    if tuple(tensor.shape) != expected:
-        raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
 
 
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:

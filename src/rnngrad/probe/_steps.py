@@ -82,8 +82,7 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
     given = _tensor(mask, "mask must be bool, (batch, time)")
     if given.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True where a step counts, got {given.dtype}")
-    if given.shape != real.shape:
-        raise InputError(f"mask has shape {(*given.shape,)}, expected {(batch, time)}")
+    check_shape(given, "mask", (batch, time))
     real &= given
     for b in (~real.any(dim=1)).nonzero().flatten().tolist():
         raise InputError(f"mask counts no step of example {b}: leave the example out")
@@ -94,12 +93,16 @@ def _ends(lengths: Any, batch: int, time: int) -> Tensor:
     tensor = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    if tensor.shape != (batch,):
-        raise InputError(f"lengths has shape {(*tensor.shape,)}, expected {(batch,)}")
+    check_shape(tensor, "lengths", (batch,))
     tensor = tensor.long()
     for b in ((tensor < 1) | (tensor > time)).nonzero().flatten().tolist():
         raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{time}")
     return tensor
+
+
+def check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:
+    if tensor.shape != expected:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
 
 
 def _tensor(values: Any, expected: str) -> Tensor:
