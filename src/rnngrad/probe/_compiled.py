@@ -100,9 +100,8 @@ def steps(cell, a, W_T, bias, h, c):
     keep, other = np.zeros((B, T, H)), np.zeros((B, T, H))
     for t in range(T):
         np.dot(h, W_T, w)
+        w += bias
         for b in range(B):
-            for j in range(G):
-                w[b, j] += bias[j]
             for j in range(H):
                 x = a[b, t, j] + w[b, j]
                 if cell == GRU:
@@ -169,10 +168,7 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
     for t in range(T):
         if top > RESCALE_ABOVE or 0 < top < RESCALE_BELOW:
             shift = math.frexp(math.sqrt(top))[1]
-            scale = 2.0**-shift
-            for i in range(rows):
-                for q in range(k):
-                    now[i, q] *= scale
+            now *= 2.0**-shift
             exponent += shift
         for i in range(H):
             m = mix[t, 0, i]
@@ -218,16 +214,6 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
     return T, now, exponents, squares, sums, kept, beyond
 
 
-# A loop in place of NumPy's slices and masks, which would take seconds more to compile.
-@_compiled
-def _any(x):
-    for i in range(x.shape[0]):
-        for q in range(x.shape[1]):
-            if x[i, q] != 0:
-                return True
-    return False
-
-
 @_compiled
 def _truly_zero(mix, keep, through, now, row, own):
     """Is a new row zero because all that it is a sum of is zero, and not by underflow?
@@ -236,11 +222,8 @@ def _truly_zero(mix, keep, through, now, row, own):
     """
     G, H = mix.shape
     i, outer = row % H, len(through) > 0 and row < H
-    reads = False
-    for g in range(G - 1 if len(through) else G):
-        reads = reads or mix[g, i] != 0
-    kept = keep != 0
+    reads, kept = mix[: G - 1 if len(through) else G, i].any(), keep != 0
     if outer:
         kept = kept and through[i] != 0
         reads = mix[G - 1, i] != 0 or (reads and through[i] != 0)
-    return not (kept and _any(now[own : own + 1])) and not (reads and _any(now[:H]))
+    return not (kept and now[own].any()) and not (reads and now[:H].any())
