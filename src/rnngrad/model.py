@@ -33,6 +33,13 @@ class LayerReach(Pictured):
 
     With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
     weight_hh is W_hh W_hr.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> gru, x = torch.nn.GRU(3, 4), torch.zeros(5, 2, 3)
+        >>> layer = rnngrad.gradient_reach(gru, x, loss=lambda out: out[0].sum()).layers["gru"]
+        >>> layer.curves.log10_frobenius.shape, layer.learned_at.shape
+        ((2, 5), (2, 5))
     """
 
     name: str
@@ -108,7 +115,13 @@ class LayerReach(Pictured):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelReach(Pictured):
-    """The recurrent layers of a model, by their names there, in the order in which they ran."""
+    """The recurrent layers of a model, by their names there, in the order in which they ran.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> [*rnngrad.gradient_reach(torch.nn.GRU(3, 4, 2), torch.zeros(5, 2, 3)).layers]
+        ['gru.0', 'gru.1']
+    """
 
     title: str
     layers: dict[str, LayerReach]

@@ -56,6 +56,12 @@ class Diagnosis(Pictured):
     decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
         finite value.
     horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> found = rnngrad.diagnose(torch.nn.GRU(3, 4), torch.zeros(5, 2, 3))
+        >>> found.verdict[0].tolist()
+        ['alive', 'alive', 'alive', 'alive', 'alive']
     """
 
     state: str

@@ -29,6 +29,12 @@ class LossGradientCurves(Pictured):
     later steps; dL/dc_t what comes through h_t as well. -inf where the gradient is exactly zero,
     NaN beyond an example's length; where a mask keeps the state, that of the last step that
     counted. log10_c is None without a cell state.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> gru, x, dL_dh = torch.nn.GRU(3, 4), torch.zeros(5, 2, 3), torch.ones(5, 2, 4)
+        >>> rnngrad.loss_gradient_curves(gru, x, dL_dh)
+        LossGradientCurves(layer=0, log10_h=2x5)
     """
 
     layer: int

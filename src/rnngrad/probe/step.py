@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
+from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
@@ -26,6 +27,7 @@ from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
 
+LARGE = 1000  # entries of a state whose exact steps take seconds or minutes each
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
@@ -250,7 +252,10 @@ class _FlatStep:
         looked_at = {0, self.steps // 2, self.steps - 1}
         if self.eps > 1e-4:  # rounding is more than 1 %
             looked_at.clear()
-        for t, s in enumerate(states[:-1]):
+        what, large = f"Jacobians of {self.size:,} entries", sketch is None and self.size > LARGE
+        what += ', method="sketch" needs none' if large else ""
+        bar = {"unit": "step", "delay": 0 if large else 3, "disable": None, "leave": False}
+        for t, s in enumerate(tqdm(states[:-1], what, **bar)):
             new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, self.eps**0.3)  # other kernels may make it
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):

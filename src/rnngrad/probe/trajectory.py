@@ -27,6 +27,12 @@ class Trajectory(Pictured):
     factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
     real: (batch, time) bool, the steps that count; elsewhere gates and factors mean nothing, and
     the one-step Jacobian is the identity.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> path = rnngrad.trajectory(torch.nn.LSTM(3, 4), torch.zeros(5, 2, 3))
+        >>> path.h.shape, path.c.shape, path.gates["f"].shape
+        ((2, 6, 4), (2, 6, 4), (2, 5, 4))
     """
 
     layer: int

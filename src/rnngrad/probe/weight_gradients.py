@@ -31,7 +31,14 @@ ONE = ScaledRows.of(np.ones((1, 1)))
 
 
 class WeightGradientParts(Pictured, dict[str, Array]):
-    """An array for each weight, by torch's flat name (weight_ih_l0, bias_hh_l1, ...)."""
+    """An array for each weight, by torch's flat name (weight_ih_l0, bias_hh_l1, ...).
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> gru, x = torch.nn.GRU(3, 4, bias=False), torch.zeros(5, 2, 3)
+        >>> rnngrad.weight_gradient_parts(gru, x, torch.ones(5, 2, 4))
+        WeightGradientParts(weight_ih_l0=2x5x5, weight_hh_l0=2x5x5)
+    """
 
     def __init__(self, parts: dict[str, Array], reduce: str) -> None:
         super().__init__(parts)
