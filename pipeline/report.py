@@ -11,7 +11,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from rnngrad.stage import read_json, run_stage, whole
+from rnngrad.stage import DIGEST, read_json, run_stage, seals, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
 TIMES = Path("benchmarks/stages.json")  # of the stages; make bench writes it
@@ -70,6 +70,8 @@ def main() -> None:
     for name, text in texts.items():
         with whole(REPORTS / name) as path:
             path.write_text(text)
+    pages = [REPORTS / name for name in (*texts, "conditions.csv", "curves.csv")]
+    (REPORTS / DIGEST).write_text(seals(pages))
 
 
 if __name__ == "__main__":

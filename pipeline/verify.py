@@ -115,7 +115,8 @@ def _outputs(folder: Path) -> dict[str, str]:
     from ruamel.yaml import YAML
 
     stages = YAML(typ="safe", pure=True).load(folder / "dvc.lock")["stages"]
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if Path(out["path"]).name != DIGEST}
 
 
 if __name__ == "__main__":

@@ -89,6 +89,23 @@ def test_a_file_is_diagnosed_as_its_module_is(
     assert out.startswith(f"{wanted}\n")
 
 
+def test_a_nonlinearity_that_no_file_tells_is_said(run: Run, saved: Save, inputs: Path):
+    path = saved(nn.RNN(5, 4, nonlinearity="relu").state_dict())
+    assert "nonlinearity is tanh" in run("probe", path, "--inputs", inputs)[2]
+    assert not run("probe", path, "--inputs", inputs, "--nonlinearity", "relu")[2]
+    path = saved(nn.LSTM(5, 4).state_dict())
+    status, _, err = run("probe", path, "--inputs", inputs, "--nonlinearity", "relu")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--nonlinearity is an nn.RNN's" in err
+
+
+def test_parametrized_weights_are_to_be_computed_first(run: Run, saved: Save, inputs: Path):
+    module = torch.nn.utils.parametrizations.weight_norm(nn.GRU(5, 4), "weight_hh_l0")
+    status, _, err = run("probe", saved(module.state_dict()), "--inputs", inputs)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "remove_parametrizations" in err
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, inputs: Path):
     torch.manual_seed(0)
@@ -98,7 +115,7 @@ def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, 
     names = [f"state_dict.{name}" if wrapped else name for name in ("encoder", "decoder")]
     status, _, err = run("probe", path, "--inputs", inputs)
     assert (status, err.count("\n")) == (1, 1)
-    assert f"name (--module) one of {', '.join(names)}" in err
+    assert f"name one (--module, name=) of {', '.join(names)}" in err
     assert "has no module 'nix'" in run("probe", path, "--inputs", inputs, "--module", "nix")[2]
     out = run("probe", path, "--inputs", inputs, "--module", names[0], "--layer", 0)[1]
     wanted = rnngrad.diagnose(batch_first(model.encoder), X, state="c", layer=0)

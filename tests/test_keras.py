@@ -89,7 +89,7 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", [None, "lstm_7"])
 def test_an_ambiguous_or_unknown_name_lists_the_names(name: str | None):
-    with pytest.raises(rnngrad.InputError, match=r"one of .*encoder, inner, relu, plain$"):
+    with pytest.raises(rnngrad.InputError, match=r"name one .* of .*encoder, inner, relu, plain$"):
         rnngrad.from_keras(FIXTURES / "model.keras", name)
 
 

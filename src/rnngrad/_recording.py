@@ -77,7 +77,12 @@ def record(
 ) -> tuple[list[Layer], dict[Tensor, Tensor]]:
     """Run the model once; give its layers and the loss's gradients by their outputs and cells."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        keras = (
+            ", which from_keras makes of a layer of Keras" if hasattr(model, "get_weights") else ""
+        )
+        raise TypeError(f"model must be an nn.Module{keras}, got {type(model).__name__}")
+    if not (loss is None or callable(loss)):
+        raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, layers = None, list[Layer]()
     while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
         # the threads of several devices would mix their calls
@@ -98,9 +103,9 @@ def record(
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         if not modules:
             raise InputError(
-                f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, scripted or "
-                "exported model does not: hand over what it was made of); for any other step "
-                "function use rnngrad.jacobian_curves_of_step"
+                f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
+                "exported or quantised model does not: hand over what it was made of); for any "
+                "other step function use rnngrad.jacobian_curves_of_step"
             )
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")

@@ -120,6 +120,11 @@ def _probe(options: argparse.Namespace) -> int:
         module = from_keras(options.file, options.module)
     else:
         module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
+        if not options.nonlinearity and isinstance(module, torch.nn.RNN):
+            said = f"{module.nonlinearity} (a state dict does not tell: --nonlinearity)"
+            print(f"rnngrad: the nn.RNN's nonlinearity is {said}", file=sys.stderr)
+        if options.nonlinearity and not isinstance(module, torch.nn.RNN):
+            raise InputError(f"--nonlinearity is an nn.RNN's: {options.file} holds a {module}")
     lengths = _array(options.lengths) if options.lengths else None
     inputs = torch.from_numpy(_array(options.inputs))
     return _answer(options, module, inputs, lengths=lengths, layer=options.layer)

@@ -188,6 +188,8 @@ class LossGradientByDistance(Metric):
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if distances < 1:
+            raise ValueError(f"distances={distances}: at least 1")
         self.distances = distances
         self.add_state("total", torch.zeros(distances).double(), "sum")
         self.add_state("count", torch.zeros(distances).long(), "sum")

@@ -20,6 +20,10 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBa
     A name says which one; the state dict of an nn.RNN does not tell its nonlinearity.
     """
     weights, modes = _load(path)
+    if any(".parametrizations." in key for key in weights):
+        raise InputError(
+            f"{path}: weights are parametrized: remove_parametrizations, then save the state dict"
+        )
     ends = [key for key in weights if key.endswith(".weight_hh_l0")]
     names = [key.removesuffix(".weight_hh_l0").removeprefix(".") for key in ends]
     name = chosen(name, names, path)
@@ -38,7 +42,7 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
         return names[0]
     if name not in names:
         wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
-        raise InputError(f"{path}: {wrong}: name (--module) one of {', '.join(names)}")
+        raise InputError(f"{path}: {wrong}: name one (--module, name=) of {', '.join(names)}")
     return name
 
 

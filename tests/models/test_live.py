@@ -100,6 +100,21 @@ def test_a_server_that_drips_does_not_stop_training(
     assert line.endswith(": no answer within 8 s; training goes on without it")
 
 
+def test_a_server_that_fell_silent_costs_a_process_one_line_and_seconds(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It answered when the experiment was made, and no model after the first one asks it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    begun = time.monotonic()
+    for seed in (1, 2, 3):
+        with live_run(f"lstm seed {seed}", "0123") as log:
+            log((1, {"train_loss": 0.5}))
+    assert time.monotonic() < begun + 10
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"lstm seed 1: MLflow at {silent_server}: ")
+    assert line.endswith("; training goes on without it")
+
+
 def test_an_answer_of_another_shape_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -328,6 +328,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
         ("publish", "build/train/lstm/model_card.json"),
         ("publish", "build/train/lstm/pre/seed-1/trained-1.pt"),
         ("publish", "reports/metrics.json"),
+        ("publish", "reports/answer.txt"),
     ],
 )
 @pytest.mark.parametrize("left", [0.5, None])

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -172,6 +172,8 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
     finally:
         epochs.put(status)
         sender.join(2 * SECONDS)
+        if sender.is_alive():
+            _give_up(name, f"MLflow at {without_password(os.environ[URI])}: no answer in time")
 
 
 def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
@@ -179,16 +181,20 @@ def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") ->
         return
     from mlflow.entities import Metric
 
-    with suppress(Exception):  # which `make_experiment` has told about
+    try:
         client, experiment = connect(uri, EXPERIMENT)
-        try:
-            run = client.create_run(experiment, tags={MODEL: model}, run_name=name).info.run_id
-            while not isinstance(epoch := epochs.get(), str):
-                step, metrics = epoch
-                now = int(time.time() * 1000)
-                client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
-            client.set_terminated(run, epoch)
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            line = f"{name}: MLflow at {uri}: {reason}; training goes on without it"
-            tqdm.write(str(InputError(without_password(line))), file=sys.stderr)
+        run = client.create_run(experiment, tags={MODEL: model}, run_name=name).info.run_id
+        while not isinstance(epoch := epochs.get(), str):
+            step, metrics = epoch
+            now = int(time.time() * 1000)
+            client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
+        client.set_terminated(run, epoch)
+    except Exception as error:  # there is no end of what a server or database may raise
+        _give_up(name, _unusable(uri, error))
+
+
+def _give_up(name: str, reason: object) -> None:
+    """Say why, once: this process' next models do not wait for the server again."""
+    if os.environ.pop(URI, None):
+        line = f"{name}: {reason}; training goes on without it"
+        tqdm.write(str(InputError(line)), file=sys.stderr)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, linalg
 
+from rnngrad.errors import check_memory
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, Problem, States
 from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
@@ -91,6 +92,8 @@ class _Sweep:
         """log10 by statistic, (batch, time): leaders run first."""
         leader, branch = (each[self.examples] for each in self.sharing)
         leads, own = leader == self.examples, self.problem.lengths.numpy()[self.examples] - branch
+        waiting = 8 * np.unique(branch[~leads]).size * self.plan.start.size
+        check_memory(waiting, "Jacobians where examples branch off need", "use fewer examples")
         leaders, others = self.examples[leads].tolist(), self.examples[~leads & (own > 0)].tolist()
         few = len(leaders) <= FEW_LEADERS
         with threads(int(own.sum()), "Jacobians", "step") as (pool, self.progress):

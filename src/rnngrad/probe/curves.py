@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, get_num_threads, nn
 
 from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, draw_curves
@@ -143,7 +143,9 @@ def jacobian_curves(
     columns = problem.batch * count or rows.stop - rows.start
     mend = 'use method="sketch", or fewer examples'
     weights = sum(cell.weight_hh.numel() for cell in problem.cells)
-    check_memory(8 * (3 * size * columns + weights), "Jacobian and weights need", mend)
+    # measured: each thread holds ten matrices of a Jacobian's size, weights are there three times
+    needed = 10 * min(problem.batch, get_num_threads()) * size * columns + 3 * weights
+    check_memory(8 * needed, "Jacobians and weights need", mend)
     if count:
         names = ("frobenius", "frobenius_error")
         start = random_start(size, rows, problem.batch, count, seed)
