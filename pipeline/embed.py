@@ -3,23 +3,21 @@
 import quiet  # noqa: F401  # isort: skip
 
 import json
-from functools import partial
 
-from rnngrad.stage import read_output, run_stage, seal, whole
+from rnngrad.stage import run_stage, seal, whole
 
 
 def main() -> None:
     import numpy as np
-    import pandas as pd
 
     from rnngrad.data.embedding import embed_sample
+    from rnngrad.data.sampling import read_table
     from rnngrad.params import read_params
 
     params = read_params().embed
-    read = partial(pd.read_parquet, page_checksum_verification=True)
     # no name holds the sample: a million comments are half of the memory
     tokenized, vectors, card = embed_sample(
-        read_output("build/sample.parquet", "the sample stage", read), params
+        read_table("build/sample.parquet", "the sample stage"), params
     )
     with whole("build/embed") as folder:
         folder.mkdir()

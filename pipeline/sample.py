@@ -3,20 +3,17 @@
 import quiet  # noqa: F401  # isort: skip
 
 import json
-from functools import partial
 
-from rnngrad.stage import read_output, run_stage, whole
+from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
-    import pandas as pd
 
-    from rnngrad.data.sampling import data_card, sample_comments
+    from rnngrad.data.sampling import data_card, read_table, sample_comments
     from rnngrad.params import read_params
 
     params = read_params().sample
-    read = partial(pd.read_parquet, page_checksum_verification=True)
-    comments = read_output("build/comments.parquet", "the download stage", read)
+    comments = read_table("build/comments.parquet", "the download stage")
     sample = sample_comments(comments, params)
     card = data_card(comments, sample, params)
     with whole("build/sample.parquet") as table, whole("build/data_card.json") as summary:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
@@ -56,6 +57,23 @@ def end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
+
+
+def within(seconds: float | None, function: Callable[[], T]) -> T:
+    """Give what a function returns or raises; TimeoutError where that takes longer.
+
+    For libraries that limit each read alone. The call then goes on, in a thread that nobody awaits.
+    """
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(function())
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    return answer.result(seconds)
 
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:

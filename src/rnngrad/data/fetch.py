@@ -15,10 +15,11 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from rnngrad.errors import InputError
-from rnngrad.stage import alone, whole
+from rnngrad.stage import alone, whole, within
 
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before the second attempt
 TIMEOUT = 30  # seconds to connect, and between two pieces
+ANSWER = 60  # seconds in which its head must have come
 SLOWEST = 20_000  # bytes a second, on average from the start: two hours for the largest file
 LARGEST = 1_000_000_000  # bytes of an archive
 PIECE = 2**16
@@ -112,7 +113,12 @@ def _sha256(path: Path) -> str:
 
 def _download(url: str) -> Iterator[bytes]:
     begun, plain = time.monotonic(), {"Accept-Encoding": "identity"}
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as answer:
+    ask = partial(requests.get, url, stream=True, timeout=TIMEOUT, headers=plain)
+    try:
+        begins = within(ANSWER, ask)
+    except TimeoutError as error:
+        raise ValueError("no answer in time") from error
+    with begins as answer:
         if not answer.ok:
             raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None

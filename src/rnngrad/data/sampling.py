@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,23 @@ import pandas as pd
 from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError
 from rnngrad.params import SampleParams
+from rnngrad.stage import read_output
 
 AT_ONCE = 50_000  # comments
+COLUMNS = {"text", "label", "telling_words", "split", "telling_distance"}  # of either table
 STATISTICS = ("mean", "median", "p90", "p95", "p99")
+
+
+def read_table(path: str, stage: str) -> pd.DataFrame:
+    """Read comments or a sample as its stage wrote it; InputError where that was changed since."""
+
+    def reader(path: Path) -> pd.DataFrame:
+        table = pd.read_parquet(path, page_checksum_verification=True)
+        if not COLUMNS.issuperset(table):  # they stand where parquet has no checksum
+            raise ValueError("it has a column of another name")
+        return table
+
+    return read_output(path, stage, reader)
 
 
 def replaced_count(words: int, fraction: float) -> int:

@@ -7,7 +7,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from rnngrad.errors import InputError
-from rnngrad.stage import alone, whole
+from rnngrad.stage import alone, whole, within
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,18 +51,10 @@ def connect(
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     if NO_FILE.match(uri):
         raise InputError(f"{URI}={uri} names no file, or not a file alone: {SQLITE}mlflow.db does")
-    answer: Future[tuple[MlflowClient, str]] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(_connect(uri, name, artifacts))
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
     seconds = seconds or (60 if _is_database(uri) else 2 * SECONDS)
     try:
-        return answer.result(None if uri.startswith(SQLITE) else seconds)
+        limit = None if uri.startswith(SQLITE) else seconds
+        return within(limit, lambda: _connect(uri, name, artifacts))
     except TimeoutError as error:
         line = f"MLflow at {without_password(uri)}: no answer within {seconds:g} s"
         raise InputError(line) from error
