@@ -8,7 +8,6 @@ from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
-
     from rnngrad.data.sampling import data_card, read_table, sample_comments
     from rnngrad.params import read_params
 

@@ -154,7 +154,8 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
     A thread sends them: training neither waits for a server nor ends with it.
     """
     epochs: SimpleQueue[Any] = SimpleQueue()
-    sender = Thread(target=_send, args=(os.environ.get(URI), name, model, epochs), daemon=True)
+    uri = os.environ.get(URI, "")
+    sender = Thread(target=_send, args=(uri, name, model, epochs), daemon=True)
     sender.start()
     status = "FAILED"
     try:
@@ -164,10 +165,10 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
         epochs.put(status)
         sender.join(2 * SECONDS)
         if sender.is_alive():
-            _give_up(name, f"MLflow at {without_password(os.environ[URI])}: no answer in time")
+            _give_up(name, f"MLflow at {without_password(uri)}: no answer in time")
 
 
-def _send(uri: str | None, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
+def _send(uri: str, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
     if not uri:
         return
     from mlflow.entities import Metric
