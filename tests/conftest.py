@@ -1,7 +1,10 @@
-"""One thread, and small models' settings and made-up samples that tests of several rooms share."""
+"""What tests of several rooms share: one thread, settings, made-up samples, servers of no use."""
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -74,6 +77,39 @@ def make_sample() -> Callable[..., tuple[TokenizedSample, np.ndarray]]:
         return sample, vectors
 
     return make
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., str]]:
+    """Give host:port of a new server: it says the same to every guest, then a byte at a time."""
+    with ExitStack() as ends:
+
+        def start(answer: bytes = b"", drip: bytes = b"") -> str:
+            server, over = socket.create_server(("127.0.0.1", 0)), Event()
+            guests: list[socket.socket] = []
+
+            def serve() -> None:
+                with suppress(OSError):  # the test is over
+                    while True:
+                        guests.append(server.accept()[0])
+                        with suppress(OSError):  # the guest has left
+                            guests[-1].sendall(answer)
+                            while drip and not over.wait(0.05):
+                                guests[-1].sendall(drip)
+
+            def end() -> None:
+                over.set()
+                server.shutdown(socket.SHUT_RDWR)  # ends a wait for guests
+                thread.join()
+                for each in (server, *guests):
+                    each.close()
+
+            thread = Thread(target=serve)
+            thread.start()
+            ends.callback(end)
+            return f"127.0.0.1:{server.getsockname()[1]}"
+
+        yield start
 
 
 @pytest.fixture

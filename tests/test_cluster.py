@@ -5,16 +5,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -178,19 +175,9 @@ def test_a_scheduler_that_is_not_there_is_one_line(
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n<html></html>"])
 def test_a_port_that_is_no_scheduler_is_one_line(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
+    answer: bytes, listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def talk() -> None:
-            with suppress(OSError):  # the server is closed
-                while True:
-                    guests.append(server.accept()[0])
-                    guests[-1].sendall(answer)
-
-        guests: list[socket.socket] = []
-        Thread(target=talk, daemon=True).start()
-        refused(f"tcp://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+    refused(f"tcp://{listen(answer)}", monkeypatch)
 
 
 def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,10 @@
 import hashlib
 import io
-import socket
 import stat
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -145,22 +142,11 @@ def test_a_server_that_sends_a_byte_at_a_time_is_given_up(server, cache, monkeyp
     assert list(cache.iterdir()) == []
 
 
-def test_a_server_whose_head_comes_a_byte_at_a_time_is_given_up(cache, monkeypatch):
+def test_a_server_whose_head_comes_a_byte_at_a_time_is_given_up(listen, cache, monkeypatch):
     monkeypatch.setattr(module, "ANSWER", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def drip() -> None:
-            with suppress(OSError):  # the other side has gone
-                guest, _ = server.accept()
-                guest.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-                while True:
-                    guest.sendall(b"x")
-                    time.sleep(0.05)
-
-        Thread(target=drip, daemon=True).start()
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/train.csv"
-        with pytest.raises(InputError, match=r"train.csv \(no answer in time\)"):
-            fetch([mirror(url)], attempts=1)
+    server = listen(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x")
+    with pytest.raises(InputError, match=r"train.csv \(no answer in time\)"):
+        fetch([mirror(f"http://{server}/train.csv")], attempts=1)
     assert list(cache.iterdir()) == []
 
 

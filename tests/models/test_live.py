@@ -1,15 +1,13 @@
 """Epochs in MLflow while training runs."""
 
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from mlflow import MlflowClient
@@ -21,10 +19,9 @@ from rnngrad.workers import pool
 
 
 @pytest.fixture
-def silent_server() -> Iterator[str]:
+def silent_server(listen: Callable[..., str]) -> str:
     """It takes every connection and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    return f"http://{listen()}"
 
 
 def logged(uri: str) -> list[Run]:
@@ -78,24 +75,14 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
 
 
 def test_a_server_that_drips_does_not_stop_training(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Every byte comes in time; the answer never does."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def drip() -> None:
-            with suppress(OSError):  # the other side has gone
-                guest, _ = server.accept()
-                guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                while True:
-                    guest.sendall(b" ")
-                    time.sleep(0.5)
-
-        Thread(target=drip, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        begun = time.monotonic()
-        make_experiment()
-        assert time.monotonic() < begun + 10
+    server = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", drip=b" ")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")
+    begun = time.monotonic()
+    make_experiment()
+    assert time.monotonic() < begun + 10
     (line,) = capfd.readouterr().err.splitlines()
     assert line.endswith(": no answer within 8 s; training goes on without it")
 
@@ -116,20 +103,11 @@ def test_a_server_that_fell_silent_costs_a_process_one_line_and_seconds(
 
 
 def test_an_answer_of_another_shape_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            with suppress(OSError):
-                while True:
-                    guest, _ = server.accept()
-                    guest.recv(9999)
-                    guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
-
-        Thread(target=answer, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        make_experiment()
+    server = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")
+    make_experiment()
     (line,) = capfd.readouterr().err.splitlines()
     assert ": cannot be used: " in line
 
