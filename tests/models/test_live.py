@@ -1,5 +1,6 @@
 """Epochs in MLflow while training runs."""
 
+import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -15,7 +16,6 @@ from mlflow.entities import Run
 
 from rnngrad.errors import InputError
 from rnngrad.models.live import EXPERIMENT, connect, live_run, make_experiment
-from rnngrad.workers import pool
 
 
 @pytest.fixture
@@ -30,10 +30,12 @@ def logged(uri: str) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def test_nothing_is_logged_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_logged_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    make_experiment()
-    with live_run("lstm seed 1", "0123") as log:
+    make_experiment(tmp_path)
+    with live_run("lstm seed 1", "0123", tmp_path) as log:
         log((1, {"train_loss": 0.5}))
 
 
@@ -41,12 +43,12 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     uri = f"sqlite:///{tmp_path / 'live.db'}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    make_experiment()
-    make_experiment()
-    with live_run("lstm seed 1", "0123") as log:
+    make_experiment(tmp_path)
+    make_experiment(tmp_path)
+    with live_run("lstm seed 1", "0123", tmp_path) as log:
         for epoch in (1, 2):
             log((epoch, {"train_loss": 0.5 / epoch}))
-    with pytest.raises(InputError), live_run("lstm seed 2", "4567"):
+    with pytest.raises(InputError), live_run("lstm seed 2", "4567", tmp_path):
         raise InputError("training diverges")
     failed, run = logged(uri)
     assert (run.info.run_name, run.info.status) == ("lstm seed 1", "FINISHED")
@@ -56,13 +58,16 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
-    silent_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    silent_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
     begun = time.monotonic()
-    make_experiment()
+    make_experiment(tmp_path)
     assert time.monotonic() < begun + 10
-    with live_run("lstm seed 1", "0123") as log:
+    with live_run("lstm seed 1", "0123", tmp_path) as log:
         before = time.monotonic()
         for epoch in range(100):
             log((epoch, {"train_loss": 0.5}))
@@ -75,39 +80,71 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
 
 
 def test_a_server_that_drips_does_not_stop_training(
-    listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    listen: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Every byte comes in time; the answer never does."""
     server = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", drip=b" ")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")
     begun = time.monotonic()
-    make_experiment()
+    make_experiment(tmp_path)
     assert time.monotonic() < begun + 10
     (line,) = capfd.readouterr().err.splitlines()
     assert line.endswith(": no answer within 8 s; training goes on without it")
 
 
-def test_a_server_that_fell_silent_costs_a_process_one_line_and_seconds(
-    silent_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """It answered when the experiment was made, and no model after the first one asks it."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
-    begun = time.monotonic()
+def log_three_models(folder: Path) -> None:
     for seed in (1, 2, 3):
-        with live_run(f"lstm seed {seed}", "0123") as log:
+        with live_run(f"lstm seed {seed}", "0123", folder) as log:
             log((1, {"train_loss": 0.5}))
+
+
+def test_a_server_that_fell_silent_costs_all_processes_one_line_and_seconds(
+    silent_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It answered when the experiment was made, and no model after the first ones asks it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    make = multiprocessing.get_context("fork").Process
+    begun = time.monotonic()
+    workers = [make(target=log_three_models, args=(tmp_path / "new",)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
     assert time.monotonic() < begun + 10
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"lstm seed 1: MLflow at {silent_server}: ")
     assert line.endswith("; training goes on without it")
 
 
+def test_a_server_that_is_back_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://elsewhere")
+    make_experiment(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'live.db'}")
+    log_three_models(tmp_path)
+    assert not (tmp_path / "live.db").exists()
+    make_experiment(tmp_path)
+    log_three_models(tmp_path)
+    assert len(logged(os.environ["MLFLOW_TRACKING_URI"])) == 3
+
+
 def test_an_answer_of_another_shape_is_one_line(
-    listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    listen: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     server = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")
-    make_experiment()
+    make_experiment(tmp_path)
     (line,) = capfd.readouterr().err.splitlines()
     assert ": cannot be used: " in line
 
@@ -118,8 +155,8 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(
     path = tmp_path / "live.db"
     uri = f"sqlite:///{path}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    make_experiment()
-    with live_run("lstm seed 1", "0123") as log:
+    make_experiment(tmp_path)
+    with live_run("lstm seed 1", "0123", tmp_path) as log:
         log((1, {"train_loss": 0.5}))
         while not (logged(uri) and logged(uri)[0].data.metrics):
             time.sleep(0.1)
@@ -132,33 +169,23 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(
 
 
 def test_a_database_that_cannot_be_used_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://elsewhere")
-    make_experiment()
+    make_experiment(tmp_path)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("MLflow at nonsense://elsewhere: cannot be used: ")
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line_at_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/new.db")
     begun = time.monotonic()
-    make_experiment()
+    make_experiment(tmp_path)
     assert time.monotonic() < begun + 10
     (line,) = capfd.readouterr().err.splitlines()
     assert "unable to open database file" in line
-
-
-def test_a_training_does_not_ask_again_what_did_not_answer(
-    silent_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
-    make_experiment()
-    with pool(1) as executor:
-        uri = executor.submit(os.getenv, "MLFLOW_TRACKING_URI").result()
-    assert uri is None
 
 
 def test_a_database_that_another_process_holds_is_one_line_within_seconds(tmp_path: Path) -> None:

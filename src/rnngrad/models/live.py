@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "rnngrad"
 MODEL = "rnngrad.model"  # the tag by which publishing finds a model's run
 URI = "MLFLOW_TRACKING_URI"
+MARK = "given_up"
 SQLITE = "sqlite:///"
 BROKEN = (
     "; if the database is broken, move it away and run the same command again: every result is in "
@@ -133,29 +134,33 @@ def _make_database(path: Path) -> None:
         MlflowClient(tracking_uri=f"{SQLITE}{file}").get_experiment_by_name(EXPERIMENT)
 
 
-def make_experiment() -> None:
+def make_experiment(folder: Path) -> None:
     """Make what the trainings log to, before they start: several at once get in each other's way.
 
-    One line says where the server or database cannot be used; nothing else happens.
+    Where the server or database cannot be used, now or later, one line says so, and a mark in the
+    trainings' ``folder`` has none of them ask again. Nothing that tracking does stops a training.
     """
+    (folder / MARK).unlink(missing_ok=True)
     if uri := os.environ.get(URI):
         try:
             connect(uri, EXPERIMENT, seconds=2 * SECONDS)
-        except Exception as error:  # nothing that tracking does stops a training
-            print(InputError(f"{error}; training goes on without it"), file=sys.stderr)
-            del os.environ[URI]  # a worker would wait for it anew
+        except Exception as error:
+            _give_up(folder, error)
 
 
 @contextmanager
-def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
+def live_run(
+    name: str, model: str, folder: Path
+) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
     """Give a function that logs an epoch and its metrics, where ``MLFLOW_TRACKING_URI`` is set.
 
-    ``model`` is the digest of all that the model depends on, and tags the run.
+    ``model`` is the digest of all that the model depends on, and tags the run. ``folder`` is the
+    one that `make_experiment` was given.
     A thread sends them: training neither waits for a server nor ends with it.
     """
     epochs: SimpleQueue[Any] = SimpleQueue()
-    uri = os.environ.get(URI, "")
-    sender = Thread(target=_send, args=(uri, name, model, epochs), daemon=True)
+    uri = "" if (folder / MARK).exists() else os.environ.get(URI, "")
+    sender = Thread(target=_send, args=(uri, name, model, folder, epochs), daemon=True)
     sender.start()
     status = "FAILED"
     try:
@@ -165,10 +170,10 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
         epochs.put(status)
         sender.join(2 * SECONDS)
         if sender.is_alive():
-            _give_up(name, f"MLflow at {without_password(uri)}: no answer in time")
+            _give_up(folder, f"{name}: MLflow at {without_password(uri)}: no answer in time")
 
 
-def _send(uri: str, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
+def _send(uri: str, name: str, model: str, folder: Path, epochs: "SimpleQueue[Any]") -> None:
     if not uri:
         return
     from mlflow.entities import Metric
@@ -182,11 +187,12 @@ def _send(uri: str, name: str, model: str, epochs: "SimpleQueue[Any]") -> None:
             client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
         client.set_terminated(run, epoch)
     except Exception as error:  # there is no end of what a server or database may raise
-        _give_up(name, _unusable(uri, error))
+        _give_up(folder, f"{name}: {_unusable(uri, error)}")
 
 
-def _give_up(name: str, reason: object) -> None:
-    """Say why, once: this process' next models do not wait for the server again."""
-    if os.environ.pop(URI, None):
-        line = f"{name}: {reason}; training goes on without it"
-        tqdm.write(str(InputError(line)), file=sys.stderr)
+def _give_up(folder: Path, reason: object) -> None:
+    """Say why, unless another process has: their next models do not wait for the server again."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).touch(exist_ok=False)
+        tqdm.write(str(InputError(f"{reason}; training goes on without it")), file=sys.stderr)

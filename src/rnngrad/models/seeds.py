@@ -23,7 +23,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
     comment, label, probability), test.json (metrics on the test split). And model_card.json of all.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
-    make_experiment()
+    make_experiment(unfinished)
     jobs = {}
     for padding, seed in product(params.padding, params.seeds):
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
