@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,10 @@ def test_a_file_of_keras(run: Run, tmp_path: Path):
     status, _, err = run("probe", *arguments, "--nonlinearity", "relu")
     assert (status, err.count("\n")) == (1, 1)
     assert "--nonlinearity is of torch's state dicts" in err
+    with zipfile.ZipFile(FIXTURES / "single.keras") as archive:
+        weights = archive.extract("model.weights.h5", tmp_path)
+    status, _, err = run("probe", weights, "--inputs", tmp_path / "x.npy")
+    assert (status, err) == (0, "rnngrad: a file of weights tells no settings: Keras' own\n")
 
 
 def refused(run: Run, path: Path, inputs: Path) -> str:

@@ -52,6 +52,18 @@ def test_curves_are_medians_with_a_band_beside_their_paths():
     assert ax.get_ylabel() == "log10 of |d c_t / d c_0|"
 
 
+def test_exponents_are_an_array_with_a_picture():
+    exponents = rnngrad.lyapunov_exponents(nn.GRU(3, 4, batch_first=True), batch())
+    (line, zero) = exponents.plot().lines
+    found = np.asarray(line.get_xydata())
+    np.testing.assert_array_equal(found, np.c_[1:5, np.median(exponents, axis=0)])
+    np.testing.assert_array_equal(zero.get_ydata(), 0)
+    assert len(exponents[0].plot().lines[0].get_xydata()) == 4
+    assert "data:image/png;base64," in exponents._repr_html_()
+    for computed in (2 * exponents, exponents.sum(), exponents.sum(axis=1)):
+        assert type(computed) in (np.ndarray, np.float64)
+
+
 def test_what_is_exactly_zero_is_named_and_the_end_of_float32_drawn_where_it_matters():
     rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
     with torch.no_grad():

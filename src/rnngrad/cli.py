@@ -118,6 +118,8 @@ def _probe(options: argparse.Namespace) -> int:
         if options.nonlinearity:
             raise InputError("--nonlinearity is of torch's state dicts: save Keras' whole model")
         module = from_keras(options.file, options.module)
+        if options.file.endswith(".h5"):
+            print("rnngrad: a file of weights tells no settings: Keras' own", file=sys.stderr)
     else:
         module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
         if not options.nonlinearity and isinstance(module, torch.nn.RNN):

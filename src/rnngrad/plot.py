@@ -68,6 +68,23 @@ class Pictured:
         return f"<pre>{html.escape(str(self))}</pre>{picture}"
 
 
+class Exponents(np.ndarray):
+    """An array (batch, count) with `plot`; what is computed from it is a plain one."""
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the exponents, medians and bands over examples, on axes that it returns."""
+        ax = _axes(ax)
+        _band(ax, np.atleast_2d(np.asarray(self)), "", STYLES[0])
+        ax.axhline(0, color=INK, lw=0.9)
+        ax.set(xlabel="exponent, from the largest", ylabel="nats per step")
+        return ax
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+    _repr_html_ = Pictured._repr_html_
+
+
 def _short(value: Any) -> str:
     if hasattr(value, "shape"):
         return "x".join(map(str, value.shape)) or "scalar"

@@ -12,6 +12,7 @@ import scipy.linalg
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError, check_memory
+from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, check_integer, problem_of
 from rnngrad.probe._settings import in_threads, probing
@@ -37,7 +38,7 @@ def lyapunov_exponents(
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
     mask: Array | Tensor | None = None,
-) -> Array:
+) -> Exponents:
     """Mean logarithmic growth rates of tangents along the trajectory that the inputs drive.
 
     Args:
@@ -47,11 +48,11 @@ def lyapunov_exponents(
         layer: whose recurrence; its state is h, for an LSTM (h, c).
 
     Returns:
-        (batch, count) float64, nats per step, largest first; -inf where a unit is dead or nobody
-        reads it. All together sum to the mean of log|det M_t| over the counted steps. NaN, at the
-        end, where an exponent would be made of rounding errors: the weight matrix is (nearly)
-        singular in another way, or in an LSTM a unit's closed input and forget gates meet closed
-        gates of others. With weights in the tens, exponents beyond the first lose digits.
+        An array (batch, count) with `plot`, float64, nats per step, largest first; -inf where a
+        unit is dead or unread. All together sum to the mean of log|det M_t| over the counted steps.
+        NaN, at the end, where an exponent would be made of rounding errors: the weight matrix is
+        (nearly) singular in another way, or in an LSTM a unit's closed input and forget gates meet
+        closed gates of others. With weights in the tens, exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
     Wolf and Abbott (2023). The singular values of J_t are another thing, see `jacobian_curves`. A
@@ -93,7 +94,7 @@ def lyapunov_exponents(
             spectrum.advance(maps.each(itemgetter(0)))
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
-    return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents"))
+    return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents")).view(Exponents)
 
 
 class _Spectrum:

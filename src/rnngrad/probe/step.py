@@ -249,9 +249,8 @@ class _FlatStep:
         if V is None:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
         states = self._states()
-        looked_at = {0, self.steps // 2, self.steps - 1}
-        if self.eps > 1e-4:  # rounding is more than 1 %
-            looked_at.clear()
+        rough = self.eps > 1e-4  # rounding is more than 1 %
+        looked_at = set() if rough else {0, self.steps // 2, self.steps - 1}
         what, large = f"Jacobians of {self.size:,} entries", sketch is None and self.size > LARGE
         what += ', method="sketch" needs none' if large else ""
         bar = {"unit": "step", "delay": 0 if large else 3, "disable": None, "leave": False}
