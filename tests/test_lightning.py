@@ -303,6 +303,8 @@ def test_the_metric_is_the_mean_by_distance():
     torch.testing.assert_close(found["log10"], MEANS)
     torch.testing.assert_close(found["zero"], ZEROS)
     assert before.tolist() == [0.0, 0.0, -4.0]
+    with pytest.raises(rnngrad.InputError, match=r"must be \(batch, time\), got \(3,\)"):
+        metric.update(NORMS[0])
     near = rnngrad.LossGradientByDistance(1)
     near.update(NORMS)
     assert near.compute()["log10"] == -0.5

@@ -197,6 +197,8 @@ class LossGradientByDistance(Metric):
 
     def update(self, log10_norms: Any) -> None:
         values = torch.as_tensor(log10_norms, device=self.total.device).double()
+        if values.dim() != 2:
+            raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
         last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
         t = last - torch.arange(self.distances, device=values.device)
         values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)

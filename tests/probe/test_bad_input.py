@@ -148,6 +148,14 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         'state="c": a GRU has no cell state; use state="h"',
     ),
     "unknown state": (lambda: rnngrad.jacobian_curves(gru(), X, state="x"), "state='x': use"),
+    "an array for a method": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method=X.numpy()),  # pyright: ignore[reportArgumentType]
+        'use "exact" or "sketch"',
+    ),
+    "a list for a state": (
+        lambda: rnngrad.diagnose(gru(), X, state=["h"]),  # pyright: ignore[reportArgumentType]
+        "state=['h']: use",
+    ),
     "unknown layer": (
         lambda: rnngrad.jacobian_curves(gru(), X, layer=1),
         "layer=1: the module has 1 layer(s)",
@@ -307,10 +315,6 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "lengths beyond all integers": (
         lambda: rnngrad.jacobian_curves(gru(), X, lengths=[10**5000, 1]),
         "lengths must be integers up to 64 bits, one per example",
-    ),
-    "an array for a method": (
-        lambda: rnngrad.jacobian_curves(gru(), X, method=X.numpy()),  # pyright: ignore[reportArgumentType]
-        "unhashable type: 'numpy.ndarray'",
     ),
     "a tensor for a name": (
         lambda: rnngrad.compare({X: rnngrad.jacobian_curves(gru(), X)}),  # pyright: ignore[reportArgumentType]

@@ -102,7 +102,7 @@ class Problem:
         """Say which of the rows [h; c] of a Jacobian the name `state` means."""
         H, kind = self.hidden, type(self.cells[0]).__name__
         rows = {"h": slice(0, H), "c": slice(H, 2 * H), "full": slice(0, H * len(self.initial))}
-        if state not in rows:
+        if str(state) not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
         if state == "c" and len(self.initial) == 1:
             raise InputError(f'state="c": a {kind} has no cell state; use state="h"')

@@ -70,7 +70,7 @@ def wanted(
     if not names or any(name not in known for name in names):
         raise InputError(f"statistics={statistics!r}: use some of {', '.join(known)}")
     spectral_at = chosen_steps(spectral_steps, time, "spectral_steps")
-    if method not in {"exact", "sketch"}:
+    if str(method) not in {"exact", "sketch"}:
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":
         return names, spectral_at, 0
