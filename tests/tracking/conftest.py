@@ -1,0 +1,75 @@
+"""A study of one model, whose files lie in a folder of their own."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from published import MODELS, ROOT, make_tests
+
+from rnngrad.params import read_params
+from rnngrad.study.results import Results
+
+
+@pytest.fixture
+def results() -> Results:
+    params = read_params(ROOT / "params.yaml")
+    train = params.train.model_copy(update={"padding": ["none"]})
+    params = params.model_copy(update={"cells": {"lstm": {"seeds": [5]}}, "train": train})
+    curves = pd.DataFrame(
+        {
+            "cell": "lstm",
+            "seed": 5,
+            "weights": ["init"] * 3 + ["trained_without_padding"],
+            "statistic": "frobenius",
+            "step": [1, 2, 3, 1],
+            "log10_mean": [-0.5, -700.25, float("-inf"), -0.75],
+        }
+    )
+    history = pd.DataFrame(
+        {
+            "cell": "lstm",
+            "seed": 5,
+            "weights": "trained_without_padding",
+            "epoch": [1, 2],
+            "split": "train",
+            "loss": [0.5, 0.25],
+            "accuracy": [0.5, 0.75],
+        }
+    )
+    return Results(
+        params=params,
+        curves=curves,
+        gates=pd.DataFrame(),
+        history=history,
+        tests=make_tests("lstm"),
+        model_cards={},
+        data_card={"sample": {"comments": 3}},
+        embed_card={},
+        conditions=pd.DataFrame(),
+        condition_seeds=pd.DataFrame(),
+        condition_curves=pd.DataFrame(
+            {
+                "condition": "question",
+                "cell": "lstm",
+                "step": [1, 2, 3],
+                "log10": [-0.5, -2.5, float("-inf")],
+            }
+        ),
+        evidence={},
+        triangles={},
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    path = Path("reports/figures/jacobian.svg")
+    path.parent.mkdir(parents=True)
+    path.write_text("<svg/>")
+    model = MODELS / "lstm" / "none" / "seed-5" / "digest.txt"
+    model.parent.mkdir(parents=True)
+    model.write_text("0123456789abcdef" * 4)
+    model.with_name("trained-5.pt").write_bytes(b"weights")
+    return [path]
