@@ -171,7 +171,7 @@ def test_epochs_are_left_out_where_the_budget_is_spent():
     model, callback = Model(), rnngrad.GradientReach(budget=0.02)
     with pytest.warns(UserWarning, match="probes take 2% of training's time"):
         fit([callback], model, max_epochs=12)
-    assert [*callback.curves["lstm.0"]] == [0, 1]
+    assert [*callback.curves["lstm.0"]] == [0]  # one more would take more than that of them all
     slow, callback = Model(), rnngrad.GradientReach(budget=0.5)
     slow.seconds = 0.3
     fit([callback], slow)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from rnngrad.errors import InputError
 from rnngrad.model import gradient_reach
 from rnngrad.plot import draw_epochs
+from rnngrad.probe import compile_loops
 
 try:
     from pytorch_lightning import Callback
@@ -45,8 +46,8 @@ class GradientReach(Callback):
             None: of training's first batch, of (x, y) x, the first 4 along the first axis; packed
             sequences whole. Where examples stand along another axis, pass a batch.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take. Epochs are left out where it is
-            spent; a warning says so once. The probe before training does not count.
+        budget: the part of training's time that probes may take. Epochs are left out where one
+            more would take more; a warning says so once. The probe before training does not count.
 
     curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
         Another training begins anew; one that is resumed goes on.
@@ -71,7 +72,7 @@ class GradientReach(Callback):
         self.loss, self.budget = loss, budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
-        self._begun = self._spent = 0.0
+        self._begun = self._spent = self._last = 0.0  # seconds; of all probes, of the last one
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._inputs = None
@@ -94,23 +95,27 @@ class GradientReach(Callback):
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
+        compile_loops()  # else the first probe would seem to take as long as it does
+        now = time.perf_counter()
         # what is resumed within an epoch has its own curve for that number of epochs
         if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
             self._probe(trainer, pl_module, trainer.current_epoch)
         self._begun, self._spent = time.perf_counter(), 0.0
+        self._last = self._begun - now
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch, now = trainer.current_epoch + 1, time.perf_counter()
         if not trainer.is_global_zero or epoch % self.every_n_epochs:
             return
-        if self._spent > self.budget * (now - self._begun - self._spent):
+        if self._spent + self._last > self.budget * (now - self._begun - self._spent):
             warnings.warn(OVER_BUDGET.format(self.budget), stacklevel=2)
             return
         try:
             self._probe(trainer, pl_module, epoch)
         except InputError as error:  # weights that are no longer finite, say, end no training
             warnings.warn(f"after {epoch} epochs: {error}", stacklevel=2)
-        self._spent += time.perf_counter() - now
+        self._last = time.perf_counter() - now
+        self._spent += self._last
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.curves or not trainer.is_global_zero:

@@ -1,7 +1,4 @@
-"""The probe: exact Jacobian curves and gradient measures of recurrent modules.
-
-Knows torch, NumPy, SciPy and numba only.
-"""
+"""Exact Jacobian curves and gradient measures; knows torch, NumPy, SciPy and numba only."""
 
 import torch
 
@@ -31,6 +28,7 @@ __all__ = [
 ]
 
 
+@torch.random.fork_rng(devices=())  # the modules draw their weights
 def compile_loops() -> None:
     """Compile all loops now, or load them: the processes that are started later find them ready."""
     x = torch.zeros(1, 1, 1)
