@@ -22,6 +22,7 @@ $(INSTALLED): requirements.lock constraints.txt pyproject.toml
 	$(BIN)/$(PIP_INSTALL) --no-deps --require-hashes -r requirements.lock
 	$(BIN)/$(PIP_INSTALL) -r constraints.txt
 	$(BIN)/$(PIP_INSTALL) --no-deps --editable .
+	@mkdir -p -m 700 build .dvc/cache # comments lie in them
 	@touch $@
 
 # Where reports/ is not the committed one, its reader should know why.

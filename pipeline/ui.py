@@ -45,10 +45,10 @@ def main(port: str) -> None:
     try:
         _wait(process, server)
         address = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-        print(f"MLflow: {address}   (Ctrl-C ends it)", flush=True)
-        if os.environ.get("BROWSER"):
-            webbrowser.open(address)
         with suppress(KeyboardInterrupt):
+            print(f"MLflow: {address}   (Ctrl-C ends it)", flush=True)
+            if os.environ.get("BROWSER"):
+                webbrowser.open(address)
             process.wait()
     finally:
         for end in (signal.SIGTERM, signal.SIGKILL):

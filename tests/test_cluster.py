@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import Client
 
 from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
@@ -103,6 +104,7 @@ def test_a_training_gives_the_same_bytes_as_here(
     monkeypatch: pytest.MonkeyPatch,
     make_sample: Callable[..., Any],
     make_train_params: Callable[..., TrainParams],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     splits = ["train", "validation", "test", "train", "validation", "test"]
     sample, vectors = make_sample([9, 12, 7, 5, 8, 11, 6] * 4, splits, 4)
@@ -117,6 +119,8 @@ def test_a_training_gives_the_same_bytes_as_here(
         return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
 
     there = trained()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == 3 * ["training the lstm"]
     shutil.rmtree("build/train")
     monkeypatch.delenv("RNNGRAD_SCHEDULER")
     assert trained() == there
@@ -190,6 +194,43 @@ def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     assert time.monotonic() < begun + 10
     assert len(str(caught.value)) <= 300
+
+
+# as on another machine
+WITHOUT_THE_FOLDER = """from os import path
+path.exists = lambda at, exists=path.exists: ".unfinished-" not in str(at) and exists(at)
+"""
+ANOTHER_PROCESSOR = """from pathlib import Path
+Path.read_text = lambda self, *options, read=Path.read_text, **named: (
+    "model name : Another" if str(self) == "/proc/cpuinfo" else read(self, *options, **named)
+)
+"""
+
+
+def start_elsewhere(cluster: Cluster, code: str) -> None:
+    """Start a worker on which this code has run."""
+    preload = cluster.folder / "elsewhere.py"
+    preload.write_text(code)
+    cluster.start_worker("elsewhere", "--no-nanny", "--preload", str(preload))
+    with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+        client.wait_for_workers(3, timeout=SOON)
+
+
+def test_a_worker_without_the_folder_is_named(cluster: Cluster) -> None:
+    start_elsewhere(cluster, WITHOUT_THE_FOLDER)
+    with pytest.raises(InputError, match=r"a worker does not see .*share the folder"), pool(1):
+        pass
+
+
+def test_processors_that_differ_are_named(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_elsewhere(cluster, ANOTHER_PROCESSOR)
+    with pool(1) as executor:
+        assert executor.submit(divmod, 7, 2).result() == (3, 1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("results depend on the processor: | ")
+    assert "Another" in line
 
 
 def test_workers_that_cannot_start_processes_are_named(cluster: Cluster, tmp_path: Path) -> None:

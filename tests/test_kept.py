@@ -14,6 +14,7 @@ import pytest
 from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
 from rnngrad.params import DemoParams
+from rnngrad.stage import seal
 
 
 def write(path: Path, log: str, *arguments: Any) -> None:
@@ -137,6 +138,26 @@ def test_another_byte_of_an_input_runs_what_reads_it_again(kept: Kept, tmp_path:
     (tmp_path / "other.bin").unlink()
     with pytest.raises(InputError, match=r"other.bin: not found; run dvc repro"):
         kept.run(jobs)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xff  \n", b"a  b/c\n"])
+def test_a_file_that_an_input_lacks_costs_no_result(
+    mark: bytes, kept: Kept, tmp_path: Path
+) -> None:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    for name in ("x.bin", "y.bin"):
+        (folder / name).write_bytes(b"abc")
+    seal(folder)
+    assert kept.run({"a": (folder,)}) == "a"
+    (folder / "y.bin").unlink()
+    before = kept.files()
+    with pytest.raises(InputError, match=r"y.bin: not found; run dvc repro"):
+        kept.run({"a": (folder,)})
+    assert kept.files() == before
+    (folder / "digest.txt").write_bytes(mark)
+    with pytest.raises(InputError, match=r"x.bin: cannot be read"):
+        kept.run({"a": (folder,)})
 
 
 def test_a_result_that_somebody_has_changed_is_made_again(kept: Kept) -> None:

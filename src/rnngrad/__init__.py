@@ -26,15 +26,9 @@ __all__ = [  # noqa: F405
     "lyapunov_exponents", "trajectory", "weight_gradient_parts",
 ]  # fmt: skip
 
-HOMES = {
-    "GradientReach": "lightning",
-    "LayerReach": "model",
-    "LossGradientByDistance": "lightning",
-    "ModelReach": "model",
-    "compare": "plot",
-    "from_keras": "keras",
-    "gradient_reach": "model",
-}
+HOMES = {"compare": "plot", "from_keras": "keras"}  # of the others `probe`
+HOMES |= dict.fromkeys(("LayerReach", "ModelReach", "gradient_reach"), "model")
+HOMES |= dict.fromkeys(("GradientReach", "LossGradientByDistance"), "lightning")
 
 
 if not TYPE_CHECKING:  # a type checker would take it for any name

@@ -77,10 +77,9 @@ def record(
 ) -> tuple[list[Layer], dict[Tensor, Tensor]]:
     """Run the model once; give its layers and the loss's gradients by their outputs and cells."""
     if not isinstance(model, nn.Module):
-        keras = (
-            ", which from_keras makes of a layer of Keras" if hasattr(model, "get_weights") else ""
-        )
-        raise TypeError(f"model must be an nn.Module{keras}, got {type(model).__name__}")
+        made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
+        name = f"{type(model).__module__}.{type(model).__qualname__}"
+        raise TypeError(f"model must be an nn.Module{made}, got {name}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, layers = None, list[Layer]()

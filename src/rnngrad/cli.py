@@ -123,7 +123,7 @@ def _probe(options: argparse.Namespace) -> int:
     else:
         module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
         if not options.nonlinearity and isinstance(module, torch.nn.RNN):
-            said = f"{module.nonlinearity} (a state dict does not tell: --nonlinearity)"
+            said = f"{module.nonlinearity}; of a state dict, --nonlinearity says which it is"
             print(f"rnngrad: the nn.RNN's nonlinearity is {said}", file=sys.stderr)
         if options.nonlinearity and not isinstance(module, torch.nn.RNN):
             raise InputError(f"--nonlinearity is an nn.RNN's: {options.file} holds a {module}")

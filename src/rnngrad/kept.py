@@ -1,6 +1,7 @@
 """Results that are kept as long as nothing changes that they depend on."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from functools import cache
@@ -14,6 +15,8 @@ from tqdm import tqdm
 import rnngrad
 from rnngrad.stage import DIGEST, read_output, remove, seal, seals, whole
 from rnngrad.workers import pool
+
+SEALED = re.compile(r"^[0-9a-f]{64}  ([^/\n]+)$", re.MULTILINE)
 
 
 def run_kept(
@@ -96,9 +99,15 @@ def _keep(folder: Path, names: Iterable[str]) -> None:
 
 
 def _content(path: Path, pattern: str = "*") -> dict[str, str]:
-    """Digest a file, or the files of a folder that the pattern fits, by their names."""
-    found = path.rglob(pattern) if path.is_dir() else [path]
-    files = sorted(file for file in found if not file.is_dir() and file.name != DIGEST)
+    """Digest a file, or the files of a folder that the pattern fits, by their names.
+
+    InputError where one is missing that was sealed.
+    """
+    found = set(path.rglob(pattern) if path.is_dir() else [path])
+    marks = {file for file in found if file.name == DIGEST and file.is_file()}
+    said = {mark: mark.read_text(errors="replace") for mark in marks}
+    sealed = {mark.with_name(name) for mark in marks for name in SEALED.findall(said[mark])}
+    files = sorted({file for file in found - marks if not file.is_dir()} | sealed)
     return {
         str(file.relative_to(path)): _digest(read_output(file, "dvc repro", Path.read_bytes))
         for file in files

@@ -107,9 +107,14 @@ class SampleParams(_Section):
     def split_sizes(self, comments: tuple[int, int]) -> dict[str, int]:
         """Count those of a class in each split, of so many comments of class 0 and 1.
 
-        InputError where a class has too few, or a split would have none.
+        InputError where a class has none or too few, or a split would have none.
         """
         rarest = min(comments)
+        if not rarest:
+            raise InputError(
+                f"the comments have none of class {comments.index(0)} and {max(comments)} of the "
+                "other; give data with both classes"
+            )
         if rarest < (self.per_class or 0):
             raise InputError(
                 f"sample.per_class asks for {self.per_class} comments of each class, but class "

@@ -20,11 +20,7 @@ Style = tuple[str, Any]  # colour and dashes
 INK, GRID = "#24292f", "#d8dce0"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
-STYLES: list[Style] = [
-    (colour, dash)
-    for n in range(6)
-    for colour, dash in zip(COLOURS, DASHES[n:] + DASHES[:n], strict=True)
-]
+STYLES: list[Style] = [(COLOURS[n % 6], DASHES[(n + n // 6) % 6]) for n in range(36)]
 CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
@@ -43,7 +39,8 @@ class Pictured:
     plot: Any
 
     def __repr__(self) -> str:
-        known = ", ".join(f"{name}={_short(v)}" for name, v in vars(self).items() if v is not None)
+        own = self if isinstance(self, Mapping) else vars(self)
+        known = ", ".join(f"{name}={_short(v)}" for name, v in own.items() if v is not None)
         return f"{type(self).__name__}({known})"
 
     def __str__(self) -> str:
@@ -90,7 +87,8 @@ def _short(value: Any) -> str:
         return "x".join(map(str, value.shape)) or "scalar"
     if isinstance(value, Mapping):
         return "{" + ", ".join(map(str, value)) + "}"
-    return repr(value) if isinstance(value, str | int | float) else type(value).__name__
+    kind = type(value).__name__
+    return repr(value) if isinstance(value, str | int | float) or kind == "dtype" else kind
 
 
 def span(values: np.ndarray, digits: str, form: str = "{}", absent: str = "") -> str:

@@ -42,7 +42,8 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
         return names[0]
     if name not in names:
         wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
-        raise InputError(f"{path}: {wrong}: name one (--module, name=) of {', '.join(names)}")
+        of = f"name one (--module, name=) of {', '.join(names)}" if any(names) else "name none"
+        raise InputError(f"{path}: {wrong}: {of}")
     return name
 
 

@@ -36,7 +36,7 @@ _ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 SCHEDULER = "RNNGRAD_SCHEDULER"
-SECONDS = 8  # in which a scheduler must answer
+SECONDS = 5  # in which a scheduler must answer
 _number = 0
 
 

@@ -1,15 +1,13 @@
 """Stage 2: a balanced sample, the filler in place of the last words, and the splits."""
 
 from collections.abc import Iterable
-from fractions import Fraction
-from functools import cache
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rnngrad.data.tokenized import SPLITS
-from rnngrad.errors import InputError
 from rnngrad.params import SampleParams
 from rnngrad.stage import read_output
 
@@ -36,13 +34,7 @@ def replaced_count(words: int, fraction: float) -> int:
     At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
     question published wrote ``x[-0:] = []`` there, which emptied it.
     """
-    share = _as_written(fraction)
-    return words * share.numerator // share.denominator
-
-
-@cache
-def _as_written(fraction: float) -> Fraction:
-    return Fraction(repr(fraction))  # in floating point, 0.29 * 100 is just below 29
+    return int(words * Decimal(repr(fraction)))  # in floating point, 0.29 * 100 is just below 29
 
 
 def with_filler(text: str, fraction: float, filler: str) -> str:
@@ -67,7 +59,8 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     # a comment without a word gives a network nothing to read
     words = word_counts(comments["text"])
     usable = words > 0
-    sizes = _split_sizes(np.bincount(labels[usable], minlength=2).tolist(), params)
+    zeros, ones = np.bincount(labels[usable], minlength=2).tolist()
+    sizes = params.split_sizes((zeros, ones))
     size = sum(sizes.values())
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
@@ -117,16 +110,6 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
         },
         "telling_distance": {"comments": len(distances), **_statistics(distances)},
     }
-
-
-def _split_sizes(counts: list[int], params: SampleParams) -> dict[str, int]:
-    none = counts.index(min(counts))
-    if not counts[none]:
-        raise InputError(
-            f"the comments have none of class {none} and {counts[1 - none]} of the other; "
-            "give data with both classes"
-        )
-    return params.split_sizes((counts[0], counts[1]))
 
 
 def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | None:

@@ -1,6 +1,7 @@
 """Training the models of a cell. Needs no torch."""
 
 import json
+import os
 import shutil
 import time
 from itertools import product
@@ -11,6 +12,7 @@ from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
 from rnngrad.params import TrainParams
 from rnngrad.stage import DIGEST, seal
+from rnngrad.workers import SCHEDULER
 
 CODE = ("models", "data")
 
@@ -29,7 +31,9 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
         # as a Path the first one would stand for what lies there
         jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
-    run_kept(f"{__name__}:_train", jobs, folder, code=CODE)
+    # each tells of itself, but not where it runs on another machine
+    doing = f"training the {cell}" if SCHEDULER in os.environ else None
+    run_kept(f"{__name__}:_train", jobs, folder, code=CODE, doing=doing)
     found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())
     card = {
         "cell": cell,

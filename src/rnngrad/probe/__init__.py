@@ -11,21 +11,11 @@ from rnngrad.probe.trajectory import Trajectory, trajectory
 from rnngrad.probe.weight_gradients import WeightGradientParts, weight_gradient_parts
 
 __all__ = [
-    "Diagnosis",
-    "JacobianCurves",
-    "LossGradientCurves",
-    "Trajectory",
-    "WeightGradientParts",
-    "autograd_column_sums",
-    "compile_loops",
-    "diagnose",
-    "jacobian_curves",
-    "jacobian_curves_of_step",
-    "loss_gradient_curves",
-    "lyapunov_exponents",
-    "trajectory",
+    "Diagnosis", "JacobianCurves", "LossGradientCurves", "Trajectory", "WeightGradientParts",
+    "autograd_column_sums", "compile_loops", "diagnose", "jacobian_curves",
+    "jacobian_curves_of_step", "loss_gradient_curves", "lyapunov_exponents", "trajectory",
     "weight_gradient_parts",
-]
+]  # fmt: skip
 
 
 @torch.random.fork_rng(devices=())  # the modules draw their weights

@@ -33,14 +33,15 @@ INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
 
 NOT_FINITE = "step returns NaN or inf, in the state or its derivative, at step {}"
+TRIANGLE = "torch.linalg.cholesky reads one triangle: have the step make its state symmetric first"
 UNLIKE_RESULTS = (
     "the derivative of step is more than 1 % off a central difference of its results, at step {}: "
-    ".detach() and .item() leave a part out, TorchScript with weights that require grad loses it; "
-    "if that is not meant, take them away or call requires_grad_(False)"
+    ".detach() and .item() leave a part out, TorchScript with weights that require grad loses it, "
+    f"{TRIANGLE}; if that is not meant, take them away or call requires_grad_(False)"
 )
 UNLIKE_AUTOGRAD = (
     "the derivative of step is more than 1 % off autograd's, at step {}: torch.no_grad inside a "
-    "step stops autograd alone; write .detach() in its place, or take it away"
+    f"step stops autograd alone: write .detach() in its place, or take it away; {TRIANGLE}"
 )
 
 

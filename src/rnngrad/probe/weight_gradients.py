@@ -44,10 +44,6 @@ class WeightGradientParts(Pictured, dict[str, Array]):
         super().__init__(parts)
         self.reduce = reduce
 
-    def __repr__(self) -> str:
-        shapes = (f"{name}={'x'.join(map(str, part.shape))}" for name, part in self.items())
-        return f"{type(self).__name__}({', '.join(shapes)})"
-
     plot = draw_parts
 
 

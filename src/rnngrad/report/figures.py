@@ -3,6 +3,7 @@
 All axes of gradients but those windows' are log10, so that 10^-300 and 1 fit on one picture.
 """
 
+from collections.abc import Iterable
 from itertools import product
 from operator import itemgetter
 from typing import Any
@@ -61,8 +62,10 @@ def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dic
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _panels(height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, NDArray[Any]]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def _panels(
+    height: float, rows: int, columns: int, *, width: float = WIDTH, **shared: Any
+) -> tuple[Figure, NDArray[Any]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
@@ -105,46 +108,41 @@ def conditions(results: Results) -> Figure | None:
     rows = -(-len(panels) // 2)
     # half a screen wide, or a phone, which shows it at two thirds of this size
     with mpl.rc_context({"font.size": 11.5}):
-        figure = Figure(figsize=(5.5, 2.05 * rows + 0.6), layout="constrained")
-        axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
+        figure, axes = _panels(2.05 * rows + 0.6, rows, 2, width=5.5, sharex=True, sharey=True)
         figure.supxlabel("step t", fontsize="medium")
         figure.supylabel("log10 of mean |d state_t / d state_0|", fontsize="medium")
         for axis, name in zip(axes.flat, panels, strict=False):
-            _draw_condition(axis, by_name[name])
-            axis.set_title(PANELS[name])
-        for axis in axes.flat[: len(panels)]:
-            _name_lines(axis)
+            curves = by_name[name]
+            for cell, curve in curves.groupby("cell", sort=False):
+                at = curve[style.thinned(curve["step"])]
+                steps, look = at["step"], {"color": COLOURS[str(cell)]}
+                axis.plot(steps, at["log10"], ls=DASHES[str(cell)], label=NAMES[str(cell)], **look)
+                axis.fill_between(steps, at["low"], at["high"], **look, alpha=0.2, lw=0)
+            style.draw_limits(axis)
+            axis.set(title=PANELS[name], xlim=(0, curves["step"].max()))
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(5))
+        _name_lines(axes.flat[: len(panels)])
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     return figure
 
 
-def _draw_condition(axis: Axes, curves: pd.DataFrame) -> None:
-    for cell, curve in curves.groupby("cell", sort=False):
-        at = curve[style.thinned(curve["step"])]
-        colour, dashes = COLOURS[str(cell)], DASHES[str(cell)]
-        axis.plot(at["step"], at["log10"], color=colour, ls=dashes, label=NAMES[str(cell)])
-        axis.fill_between(at["step"], at["low"], at["high"], color=colour, alpha=0.2, lw=0)
-    style.draw_limits(axis)
-    axis.set_xlim(0, curves["step"].max())
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _name_lines(axis: Axes) -> None:
-    """Write each line's label where it ends, beside the axis, one below the other."""
-    inches = axis.bbox.height / mpl.rcParams["figure.dpi"]
-    line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # of the axis
-    lowest, ends = np.inf, []
-    for drawn in axis.get_lines():
-        known = np.asarray(drawn.get_ydata(), float)
-        known = known[np.isfinite(known)]
-        if len(known) and not str(drawn.get_label()).startswith("_"):  # matplotlib's own labels
-            ends.append((np.interp(known[-1], axis.get_ylim(), (0, 1)), drawn))
-    for end, drawn in sorted(ends, key=itemgetter(0), reverse=True):
-        lowest = min(end, lowest - line)
-        place, look = (1.02, lowest), {"color": drawn.get_color(), "va": "center"}
-        axis.annotate(str(drawn.get_label()), place, xycoords="axes fraction", **look)
+def _name_lines(axes: Iterable[Axes]) -> None:
+    """Write each line's label where it ends, beside its axis, one below the other."""
+    for axis in axes:
+        inches = axis.bbox.height / mpl.rcParams["figure.dpi"]
+        line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # of the axis
+        lowest, ends = np.inf, []
+        for drawn in axis.get_lines():
+            known = np.asarray(drawn.get_ydata(), float)
+            known = known[np.isfinite(known)]
+            if len(known) and not str(drawn.get_label()).startswith("_"):  # matplotlib's own labels
+                ends.append((np.interp(known[-1], axis.get_ylim(), (0, 1)), drawn))
+        for end, drawn in sorted(ends, key=itemgetter(0), reverse=True):
+            lowest = min(end, lowest - line)
+            place, look = (1.02, lowest), {"color": drawn.get_color(), "va": "center"}
+            axis.annotate(str(drawn.get_label()), place, xycoords="axes fraction", **look)
 
 
 def training(results: Results) -> Figure:
@@ -162,8 +160,7 @@ def training(results: Results) -> Figure:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for axis in axes.flat:
-        _name_lines(axis)
+    _name_lines(axes.flat)
     return figure
 
 
@@ -198,8 +195,7 @@ def remembered(results: Results) -> Figure:
         axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
         ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
         axis.set_xticks(ticks, [str(t) for t in ticks])
-    for axis in axes.flat:
-        _name_lines(axis)
+    _name_lines(axes.flat)
     return figure
 
 
@@ -234,7 +230,7 @@ def jacobian(results: Results) -> Figure:
         style.draw_limits(axis)
         _note_what_leaves(axis, sums)
         axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
-        _name_lines(axis)
+    _name_lines(axes[0])
     axes[0, 0].set_ylabel("log10 of mean |d state_t / d state_0|")
     return figure
 
@@ -299,10 +295,8 @@ def triangle(results: Results) -> Figure:
         axis.imshow(values, vmin=-4, vmax=0, cmap="cividis", extent=(0.5, end, end, 0.5))
         axis.grid(visible=False)
         axis.set_title(f"{NAMES[cell]}, {WEIGHTS[weights]}", fontsize="small")
-    for axis in axes[-1]:
-        axis.set_xlabel("step t at which W_hh is used")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("step T of the loss")
+        axis.set(xlabel="step t at which W_hh is used", ylabel="step T of the loss")
+        axis.label_outer()
     look = {"location": "bottom", "extend": "min", "shrink": 0.6, "aspect": 40}
     label = "log10 of the part's norm, relative to the row's largest"
     figure.colorbar(axes[0, 0].images[0], ax=axes.ravel().tolist(), label=label, **look)
@@ -331,8 +325,7 @@ def paths(results: Results) -> Figure | None:
         upper.set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
         upper.set_ylim(bottom=max(upper.get_ylim()[0], FLOOR))
         lower.set_xlabel("step t")
-    for axis in axes.flat:
-        _name_lines(axis)
+    _name_lines(axes.flat)
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
     return figure

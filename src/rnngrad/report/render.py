@@ -1,17 +1,16 @@
 """From results to answer.txt, report.md, and two HTML files that open offline."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
+from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from rnngrad.report import metrics, style
@@ -162,20 +161,20 @@ def explore_page(results: Results) -> str:
 
     Numbers are log10 with two digits after the point; null where nothing is left of a gradient.
     """
-    conditions, triangles = results.condition_curves, results.triangles
+    conditions, triangles = results.condition_curves, results.triangles.items()
     names = {name: name.replace("_", " ") for name in conditions["condition"].unique()}
     models = ["cell", "weights", "statistic", "seed"]
     data = {
         "conditions": _curves(conditions, ["condition", "cell"], "log10"),
         "models": _curves(results.curves, models, "log10_median"),
-        "triangles": {" ".join(model): _rounded(values) for model, values in triangles.items()},
+        "triangles": {" ".join(key): t.astype(float).round(2).tolist() for key, t in triangles},
         "names": names | NAMED,
         "cells": {cell: [style.NAMES[cell], style.COLOURS[cell]] for cell in results.cells},
         "float32": [style.FLOAT32_DENORMAL, style.FLOAT32_NORMAL],
     }
     page = environment().get_template("explore.html.j2")
-    shown = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    return page.render(plotly=get_plotlyjs(), data=shown)
+    # null for what is no number, and nothing in it ends the page's script
+    return page.render(plotly=get_plotlyjs(), data=to_json_plotly(data))
 
 
 def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[str, Any]]:
@@ -183,12 +182,6 @@ def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[
     steps, last = table["step"], table.groupby(keys)["step"].transform("max")
     shown = table[(steps <= ALL_STEPS) | (steps % style.THIN == 0) | (steps == last)]
     return {
-        " ".join(map(str, key)): {"x": rows["step"].tolist(), "y": _rounded(rows[value])}
+        " ".join(map(str, key)): {"x": rows["step"].tolist(), "y": rows[value].round(2).tolist()}
         for key, rows in shown.groupby(keys, sort=False)
     }
-
-
-def _rounded(values: Any) -> list[Any]:
-    """Nested lists, since JSON has no NaN and no infinity."""
-    rounded = np.round(np.asarray(values, dtype=float), 2)
-    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
