@@ -249,7 +249,8 @@ def main() -> None:
             for label, each in found.items():
                 end = each.log10_frobenius[:, -1]
                 print(f"{title:20} {label:26} log10 after {STEPS} steps: {end.mean():8.2f}")
-            figure = rnngrad.compare(found).figure
+            rnngrad.compare(found)
+            figure = plt.gcf()
             figure.savefig(FOLDER / figure_name(title), metadata={"Date": None})
             plt.close(figure)
 

@@ -122,6 +122,8 @@ def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, 
     wanted = rnngrad.diagnose(batch_first(model.encoder), X, state="c", layer=0)
     assert out.startswith(f"{wanted}\n")
     assert "of LSTM(4), layer 0 of 0 to 1, 2 example(s)" in out
+    alone = saved(model.encoder.state_dict())
+    assert run("probe", alone, "--inputs", inputs, "--module", "nix")[2].endswith(": name none\n")
 
 
 def test_modules_inside_torch_s_own_containers_are_found(run: Run, saved: Save, inputs: Path):

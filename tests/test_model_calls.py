@@ -231,6 +231,9 @@ def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
     with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
+    layer = type("LSTM", (), {"__module__": "keras.layers", "get_weights": None})
+    with pytest.raises(TypeError, match=r"Keras layer, got keras\.layers\.LSTM$"):
+        rnngrad.gradient_reach(layer(), torch.zeros(2, 5, 3))  # type: ignore
     with pytest.raises(TypeError, match="loss must be a function"):
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.zeros(2, 5, 3), loss="mse")  # type: ignore
 

@@ -226,6 +226,7 @@ def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
     curves = rnngrad.jacobian_curves(gru, x, statistics=["frobenius"])
     losses = rnngrad.loss_gradient_curves(gru, x, torch.ones(2, 1000, 4))
     assert repr(curves) == "JacobianCurves(state='h', layer=0, log10_frobenius=2x1000)"
+    assert "dtype=torch.float32" in repr(rnngrad.diagnose(gru, x))
     assert repr(losses) == "LossGradientCurves(layer=0, log10_h=2x1000)"
     parts = rnngrad.weight_gradient_parts(gru, x[:, :9], torch.ones(2, 9, 4))
     assert repr(parts).startswith("WeightGradientParts(weight_ih_l0=2x9x9, ")

@@ -79,7 +79,7 @@ def record(
     if not isinstance(model, nn.Module):
         made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
         name = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise TypeError(f"model must be an nn.Module{made}, got {name}")
+        raise TypeError(f"model must be an nn.Module{made}, got {name.removeprefix('builtins.')}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, layers = None, list[Layer]()

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,11 @@ class GradientReach(Callback):
     plot = draw_epochs
 
     def __init__(
-        self, every_n_epochs: int = 1, batch: Any = None, loss: Any = None, budget: float = 0.05
+        self,
+        every_n_epochs: int = 1,
+        batch: Any = None,
+        loss: Callable[[Any], Tensor] | None = None,
+        budget: float = 0.05,
     ) -> None:
         if not (isinstance(every_n_epochs, int) and every_n_epochs > 0):
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
@@ -200,7 +205,7 @@ class LossGradientByDistance(Metric):
         self.add_state("count", torch.zeros(distances).long(), "sum")
         self.add_state("zeros", torch.zeros(distances).long(), "sum")
 
-    def update(self, log10_norms: Any) -> None:
+    def update(self, log10_norms: Tensor | np.ndarray) -> None:
         values = torch.as_tensor(log10_norms, device=self.total.device).double()
         if values.dim() != 2:
             raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")

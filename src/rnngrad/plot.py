@@ -9,11 +9,15 @@ import html
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnngrad.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Style = tuple[str, Any]  # colour and dashes
 
@@ -68,13 +72,13 @@ class Pictured:
 class Exponents(np.ndarray):
     """An array (batch, count) with `plot`; what is computed from it is a plain one."""
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the exponents, medians and bands over examples, on axes that it returns."""
-        ax = _axes(ax)
-        _band(ax, np.atleast_2d(np.asarray(self)), "", STYLES[0])
-        ax.axhline(0, color=INK, lw=0.9)
-        ax.set(xlabel="exponent, from the largest", ylabel="nats per step")
-        return ax
+        axes = _axes(ax)
+        _band(axes, np.atleast_2d(np.asarray(self)), "", STYLES[0])
+        axes.axhline(0, color=INK, lw=0.9)
+        axes.set(xlabel="exponent, from the largest", ylabel="nats per step")
+        return axes
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else np.asarray(array)
@@ -107,7 +111,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def compare(results: Mapping[str, Any], ax: Any = None) -> Any:
+def compare(results: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
     """Draw curves of several networks in one picture, by the names that the legend shall have.
 
     Args:
@@ -147,7 +151,7 @@ def _by_layer(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name if len(layers) == 1 else f"{name}: {layer.name}", layer.curves
 
 
-def draw_curves(curves: Any, ax: Any = None) -> Any:
+def draw_curves(curves: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
     shown = {
         "all paths": _main(curves)[1],
@@ -157,31 +161,32 @@ def draw_curves(curves: Any, ax: Any = None) -> Any:
     return _draw(ax, shown, f"log10 of {_name(curves)}", [STYLES[0], (INK, ":"), STYLES[3]])
 
 
-def draw_diagnosis(diagnosis: Any, ax: Any = None) -> Any:
+def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the true size, what autograd makes of it, and the commonest verdicts."""
     dtype = str(diagnosis.dtype).removeprefix("torch.")
     with np.errstate(divide="ignore"):
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
     shown = {"true norm": diagnosis.log10_frobenius, f"autograd, {dtype}: column sum": naive}
     shown["the same, flushed to zero"] = flushed
-    ax, last = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), ""
+    axes, last = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), ""
     for t, column in enumerate(diagnosis.verdict.T, start=1):
         names, counts = np.unique(column[column != ""], return_counts=True)
         verdict = str(names[counts.argmax()]) if len(names) else last
         if verdict != last:
-            ax.axvline(t, color=GRID, lw=1.2)
-            ax.text(t, 1.01, f" {verdict}", fontsize="small", transform=ax.get_xaxis_transform())
+            axes.axvline(t, color=GRID, lw=1.2)
+            place = axes.get_xaxis_transform()
+            axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
         last = verdict
-    return ax
+    return axes
 
 
-def draw_losses(curves: Any, ax: Any = None) -> Any:
+def draw_losses(curves: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw dL/dh and dL/dc at every step."""
     shown = {"|dL/dh_t|": curves.log10_h, "|dL/dc_t|": curves.log10_c}
     return _draw(ax, shown, "log10 of the loss gradient")
 
 
-def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
+def draw_trajectory(trajectory: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the gates, or h of a cell without any; bands over units and examples."""
     gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
     shown = {n: np.where(trajectory.real[..., None], v, np.nan) for n, v in gates.items()}
@@ -189,7 +194,7 @@ def draw_trajectory(trajectory: Any, ax: Any = None) -> Any:
     return _draw(ax, rows, "activation")
 
 
-def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
+def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0") -> "Axes":
     """Draw one weight's triangle, each row beside its largest part, or the curves of all weights.
 
     Of several examples the medians are drawn.
@@ -198,7 +203,7 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
         return _draw(ax, parts, "log10 of what step t adds")
     if weight not in parts:
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
-    ax, found = _axes(ax), parts[weight]
+    axes, found = _axes(ax), parts[weight]
     if parts.reduce == "none":
         found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
     if parts.reduce != "log10_norm":
@@ -209,13 +214,13 @@ def draw_parts(parts: Any, ax: Any = None, weight: str = "weight_hh_l0") -> Any:
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
     edges = (0.5, T + 0.5, T + 0.5, 0.5)
-    picture = ax.imshow(shown, vmin=FAINTEST, vmax=0, extent=edges, **look)
-    ax.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
-    ax.figure.colorbar(picture, ax=ax, extend="min", label="log10, beside the row's largest")
-    return ax
+    picture = axes.imshow(shown, vmin=FAINTEST, vmax=0, extent=edges, **look)
+    axes.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
+    axes.figure.colorbar(picture, ax=axes, extend="min", label="log10, beside the row's largest")
+    return axes
 
 
-def draw_layers(reach: Any, ax: Any = None) -> Any:
+def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     """Draw the states of all layers and, given a loss, two panels of what it sends back.
 
     On given axes the states alone.
@@ -236,7 +241,7 @@ def draw_layers(reach: Any, ax: Any = None) -> Any:
     return axes
 
 
-def draw_epochs(callback: Any) -> Any:
+def draw_epochs(callback: Any) -> "Figure":
     """Draw the heat map, step against epoch, of each layer as a matplotlib Figure."""
     import pandas as pd
     from matplotlib.figure import Figure
