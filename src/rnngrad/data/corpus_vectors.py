@@ -70,7 +70,7 @@ def frequencies(tokens: np.ndarray, words: int) -> np.ndarray:
 
 def cooccurrences(tokens: np.ndarray, lengths: np.ndarray, words: int) -> csr_array:
     """(words + 1, words + 1), how often two words stand within the window of each other."""
-    total = csr_array((words + 1, words + 1), dtype=np.float64)
+    total = csr_array((words + 1, words + 1), dtype=np.int32)
     ends = np.append(0, np.cumsum(lengths))
     for first in range(0, len(lengths), AT_ONCE):
         part = lengths[first : first + AT_ONCE]
@@ -85,7 +85,7 @@ def cooccurrences(tokens: np.ndarray, lengths: np.ndarray, words: int) -> csr_ar
 
 def ppmi(counts: csr_array) -> csr_array:
     """Positive pointwise mutual information of a symmetric matrix of counts."""
-    totals = counts.sum(axis=1)
+    totals = counts.sum(axis=1, dtype=np.float64)
     smoothed = totals**SMOOTHING
     # in place: a million comments have tens of millions of pairs
     values = np.repeat(totals, np.diff(counts.indptr))
