@@ -119,7 +119,9 @@ def _probe(options: argparse.Namespace) -> int:
             raise InputError("--nonlinearity is of torch's state dicts: save Keras' whole model")
         module = from_keras(options.file, options.module)
         if options.file.endswith(".h5"):
-            print("rnngrad: a file of weights tells no settings: Keras' own", file=sys.stderr)
+            print(
+                "rnngrad: a file of weights has no settings, Keras' defaults hold", file=sys.stderr
+            )
     else:
         module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
         if not options.nonlinearity and isinstance(module, torch.nn.RNN):
