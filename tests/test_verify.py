@@ -56,3 +56,8 @@ def test_one_more_file_is_another_folder(tmp_path: Path) -> None:
     (tmp_path / "again" / "more.csv").write_text(TEXT)
     assert compare(tmp_path / "before", tmp_path / "again") == "different"
     assert compare(tmp_path / "again", tmp_path / "before") == "different"
+
+
+def test_what_was_committed_may_not_be_there_to_compare(tmp_path: Path) -> None:
+    (tmp_path / "again").write_text(TEXT)
+    assert compare(tmp_path / "before", tmp_path / "again").startswith("other bytes, and")
