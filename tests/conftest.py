@@ -1,4 +1,4 @@
-"""What tests of several rooms share: one thread, settings, made-up samples, servers of no use."""
+"""Several rooms' tests share these: one thread, settings, made-up samples, servers of no use."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""What a published result shows in MLflow."""
+"""A published result as MLflow shows it."""
 
 import subprocess
 import time
