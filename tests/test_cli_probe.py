@@ -220,9 +220,36 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
     for text in (b"", b"nothing"):
         (tmp_path / "it.pt").write_bytes(text)
         assert "cannot read it" in refused(run, tmp_path / "it.pt", inputs)
-    torch.save(nn.LSTM(5, 4, bidirectional=True), tmp_path / "two.pt")
-    status, _, err = run("probe", tmp_path / "two.pt", "--inputs", inputs)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LSTM(5, 4, bidirectional=True),
+        nn.GRU(5, 3, num_layers=2, bidirectional=True, bias=False),
+        nn.LSTM(5, 4, proj_size=2),
+    ],
+    ids=str,
+)
+def test_each_direction_of_a_layer(module: Any, run: Run, saved: Save, inputs: Path):
+    path, lengths = saved(module.state_dict()), inputs.with_name("n.npy")
+    np.save(lengths, [12, 7])
+    module = batch_first(module).double()
+    packed = nn.utils.rnn.pack_padded_sequence(X.double(), torch.tensor([12, 7]), batch_first=True)
+    asked = ("probe", path, "--inputs", inputs, "--lengths", lengths, "--layer")
+    for number, layer in enumerate(rnngrad.gradient_reach(module, packed).layers.values()):
+        status, out, err = run(*asked, number)
+        assert (status, err.count("\n")) == (0, 1)
+        assert f" {layer.name};" in err
+        assert out.startswith(f"{layer.diagnosis}\n")
+    status, _, err = run(*asked, 9)
     assert (status, err.count("\n")) == (1, 1)
+    assert f"use one of 0 {'lstm' if module.mode == 'LSTM' else 'gru'}" in err
+    np.save(lengths, [12, 13])
+    status, _, err = run(*asked, 0)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "lengths" in err
 
 
 def test_arrays_that_hold_no_inputs(run: Run, saved: Save, tmp_path: Path):

@@ -64,6 +64,15 @@ def test_exponents_are_an_array_with_a_picture():
         assert type(computed) in (np.ndarray, np.float64)
 
 
+def test_column_sums_are_an_array_with_a_picture():
+    sums = rnngrad.autograd_column_sums(nn.GRU(3, 4, batch_first=True), batch())
+    drawn = np.asarray(sums.plot().lines[0].get_xydata())
+    np.testing.assert_array_equal(drawn[:, 1], np.median(np.log10(sums), axis=0))
+    assert len(sums[0].plot().lines[0].get_xydata()) == STEPS
+    assert "data:image/png;base64," in sums._repr_html_()
+    assert type(sums.mean(axis=0)) is np.ndarray
+
+
 def test_what_is_exactly_zero_is_named_and_the_end_of_float32_drawn_where_it_matters():
     rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
     with torch.no_grad():

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
     read("--lengths", metavar="N.npy", help="the real steps of each example")
     read("--module", metavar="NAME", help="which of the file's recurrent modules")
-    read("--layer", type=int, default=-1, help="which of the module's layers, from 0")
+    read("--layer", type=int, default=-1, help="which, from 0; of two directions each counts")
     read("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (tanh)")
     for both in (add, read):
         both("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
@@ -131,7 +131,32 @@ def _probe(options: argparse.Namespace) -> int:
             raise InputError(f"--nonlinearity is an nn.RNN's: {options.file} holds a {module}")
     lengths = _array(options.lengths) if options.lengths else None
     inputs = torch.from_numpy(_array(options.inputs))
+    if module.bidirectional or module.proj_size:
+        own = _direction(options, module.double(), inputs, lengths)
+        return _answer(options, own.module, own.inputs, own.initial_state, lengths=own.lengths)
     return _answer(options, module, inputs, lengths=lengths, layer=options.layer)
+
+
+def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: Any) -> Any:
+    """Give the `LayerReach` of one direction of one layer."""
+    import torch
+    from torch.nn.utils.rnn import pack_padded_sequence
+
+    import rnngrad
+
+    # refuses inputs and lengths that do not fit
+    rnngrad.trajectory(
+        torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths
+    )
+    ends = [inputs.shape[1]] * len(inputs) if lengths is None else lengths
+    packed = pack_padded_sequence(inputs.double(), ends, batch_first=True, enforce_sorted=False)
+    layers = [*rnngrad.gradient_reach(module, packed).layers.values()]
+    if not -len(layers) <= options.layer < len(layers):
+        known = ", ".join(f"{number} {layer.name}" for number, layer in enumerate(layers))
+        raise InputError(f"--layer {options.layer}: use one of {known}")
+    own = layers[options.layer]
+    print(f"rnngrad: this is {own.name}; --layer takes another", file=sys.stderr)
+    return own
 
 
 def _array(path: str) -> Any:

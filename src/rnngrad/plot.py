@@ -69,9 +69,17 @@ class Pictured:
         return f"<pre>{html.escape(str(self))}</pre>{picture}"
 
 
-class Exponents(np.ndarray):
-    """An array (batch, count) with `plot`; what is computed from it is a plain one."""
+class PicturedArray(np.ndarray):
+    """An array (batch, n) with `plot`; what is computed from it is a plain one."""
 
+    plot: Any
+    _repr_html_ = Pictured._repr_html_
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+
+class Exponents(PicturedArray):
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the exponents, medians and bands over examples, on axes that it returns."""
         axes = _axes(ax)
@@ -80,10 +88,13 @@ class Exponents(np.ndarray):
         axes.set(xlabel="exponent, from the largest", ylabel="nats per step")
         return axes
 
-    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        return array[()] if return_scalar else np.asarray(array)
 
-    _repr_html_ = Pictured._repr_html_
+class ColumnSums(PicturedArray):
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw their log10, medians and bands over examples, on axes that it returns."""
+        with np.errstate(divide="ignore"):
+            shown = np.log10(np.atleast_2d(np.asarray(self)))
+        return _draw(ax, {"as autograd returns it": shown}, "log10 of the column sum")
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.plot import Pictured, draw_diagnosis, span, text_table
+from rnngrad.plot import ColumnSums, Pictured, draw_diagnosis, span, text_table
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Array, Problem, problem_of
 from rnngrad.probe._settings import in_threads, probing
@@ -192,7 +192,7 @@ def autograd_column_sums(
     layer: int = -1,
     lengths: Sequence[int] | Array | Tensor | None = None,
     mask: Array | Tensor | None = None,
-) -> Array:
+) -> ColumnSums:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
     This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`: no scales, derivatives
@@ -206,7 +206,7 @@ def autograd_column_sums(
         steps: at which steps (from 1); None means all.
 
     Returns:
-        (batch, time) float64; NaN at other steps and beyond an example's length.
+        An array (batch, time) with `plot`, float64; NaN at other steps and beyond the lengths.
 
     Raises:
         InputError: another dtype, steps out of range, and whatever `jacobian_curves` refuses.
@@ -223,7 +223,7 @@ def autograd_column_sums(
     wanted = chosen_steps(steps, counts.real.shape[1], "steps")
     at = np.flatnonzero(counts.counted_at(wanted))
     (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)
-    return np.where(wanted, counts.over_time(found, 1.0), np.nan)
+    return np.where(wanted, counts.over_time(found, 1.0), np.nan).view(ColumnSums)
 
 
 class _Naive:
