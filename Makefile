@@ -28,7 +28,7 @@ $(INSTALLED): requirements.lock constraints.txt pyproject.toml
 # Where reports/ is not the committed one, its reader should know why.
 define SHOW
 @cat reports/answer.txt
-@git diff --quiet HEAD -- reports 2> /dev/null; [ $$? != 1 ] || echo "reports/ is not that of the last commit: other settings or code, or another kind of processor, which trains other weights; make verify says how far it is off"
+@git diff --quiet HEAD -- reports 2> /dev/null; [ $$? != 1 ] || echo "reports/ is not that of the last commit: other settings or code, or another kind of processor or build of torch, which trains other weights; make verify says how far it is off"
 @echo "report: file://$(abspath reports/report.html)"
 endef
 
