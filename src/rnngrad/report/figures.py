@@ -1,11 +1,8 @@
-"""The figures: the question's own windows, and what models learn, keep and forget.
+"""The figures: the question's own windows, and in log10 what models learn, keep and forget."""
 
-All axes of gradients but those windows' are log10, so that 10^-300 and 1 fit on one picture.
-"""
-
-from collections.abc import Iterable
 from itertools import product
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -28,12 +25,7 @@ WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the la
     ("lstm", "float32_flushed", 1, 20),
     ("lstm", "float32_flushed", -19, 0),
 ]
-# What the question printed for steps 1 to 20 of the LSTM; its accumulator began with as
-# many rows of zeros as there were batches, so that each value is half of a mean.
-PUBLISHED_HALVES = [
-    0.36652, 0.26928, 0.19765, 0.14536, 0.10951, 0.08471, 0.06685, 0.05373, 0.04373, 0.03606,
-    0.03003, 0.02522, 0.02126, 0.01796, 0.01520, 0.01290, 0.01097, 0.00932, 0.00791, 0.00671,
-]  # fmt: skip
+PUBLISHED_HALVES = np.loadtxt(Path(__file__).with_name("published_halves.txt"))
 PANELS = {  # condition: what is said above its panel
     "question": "The question's setting",
     "no_padding": "No padding, all words",
@@ -52,10 +44,7 @@ YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
 
 @style.figure_style()
 def draw_figures(results: Results, lengths: NDArray[np.int64], most: int) -> dict[str, Figure]:
-    """Draw every figure that the results allow, in their order on the page.
-
-    ``lengths`` (n,) are the words of each comment, ``most`` the steps that a padded one has.
-    """
+    """Draw what the results allow; ``lengths`` (n,) are words of comments, ``most`` their steps."""
     figures = (windows, conditions, training, remembered, jacobian, gates, triangle, paths)
     drawn = {draw.__name__: draw(results) for draw in figures}
     drawn["lengths"] = histogram(lengths, most, "trained" in results.weights)
@@ -70,10 +59,7 @@ def _panels(
 
 
 def windows(results: Results) -> Figure | None:
-    """Draw the windows that the question looked through, on its own linear axes.
-
-    None where a window's condition was not run.
-    """
+    """Draw the windows that the question looked through; None where a condition was not run."""
     curves = results.condition_curves
     figure, axes = _panels(4.6, 2, 2)
     for axis, (cell, condition, first, last) in zip(axes.flat, WINDOWS, strict=True):
@@ -91,7 +77,7 @@ def windows(results: Results) -> Figure | None:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if ends == (1, 20):
             look = {"ms": 4, "mfc": "none", "color": INK, "label": "published, doubled"}
-            axis.plot(steps, 2 * np.array(PUBLISHED_HALVES), "o", **look)
+            axis.plot(steps, 2 * PUBLISHED_HALVES, "o", **look)
             axis.legend()
         axis.set_ylim(0, 1.05 * high.max() or 1)
         if not high.any():
@@ -122,15 +108,15 @@ def conditions(results: Results) -> Figure | None:
             axis.set(title=PANELS[name], xlim=(0, curves["step"].max()))
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(5))
-        _name_lines(axes.flat[: len(panels)])
+        _name_lines(figure)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     return figure
 
 
-def _name_lines(axes: Iterable[Axes]) -> None:
+def _name_lines(figure: Figure) -> None:
     """Write each line's label where it ends, beside its axis, one below the other."""
-    for axis in axes:
+    for axis in figure.axes:
         inches = axis.bbox.height / mpl.rcParams["figure.dpi"]
         line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # of the axis
         lowest, ends = np.inf, []
@@ -160,15 +146,12 @@ def training(results: Results) -> Figure:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _name_lines(axes.flat)
+    _name_lines(figure)
     return figure
 
 
 def remembered(results: Results) -> Figure:
-    """Show how well the last telling word is remembered, above how far back the loss reaches.
-
-    A column per way of training; the loss alone where no telling word is known.
-    """
+    """How well the last telling word is remembered, if any is known; how far the loss reaches."""
     words, reach = results.evidence["remembered"], results.evidence["reach"]
     ways, rows = results.weights[1:], 2 - words.empty
     figure, axes = _panels(0.8 + 2.8 * rows, rows, len(ways), sharex=True, sharey="row")
@@ -183,8 +166,7 @@ def remembered(results: Results) -> Figure:
             for state, own in curves.groupby("state"):
                 beside = (cell, state) == ("lstm", "h")
                 name = f"{NAMES[cell]}, {state}" if cell == "lstm" else NAMES[cell]
-                look = {"label": name, "lw": 0.8 if beside else 1.8}
-                look["ls"] = DASHES[cell]
+                look = {"label": name, "lw": 0.8 if beside else 1.8, "ls": DASHES[cell]}
                 _draw_mean(axis, own, "distance", "log10", band=not beside, **look)
             telling = words.query("cell == @cell and weights == @weights")
             if rows == 2:
@@ -195,23 +177,19 @@ def remembered(results: Results) -> Figure:
         axis.set(xlabel="words to the end", xscale="symlog", xlim=(0, None))
         ticks = [t for t in (0, 1, 3, 10, 30, 100, 300) if t <= axis.get_xlim()[1]]
         axis.set_xticks(ticks, [str(t) for t in ticks])
-    _name_lines(axes.flat)
+    _name_lines(figure)
     return figure
 
 
 def _draw_mean(axis: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool, **look: Any) -> None:
-    """The mean over a cell's seeds of a column by another; a band is its 95% interval.
-
-    NaN are left out. The band is cut to what shares can be.
-    """
+    """The mean over a cell's seeds of a column by another; a band is its 95% interval."""
     by_seed, colour = rows.pivot_table(y, x, "seed"), COLOURS[rows["cell"].iloc[0]]
     intervals = [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
     found = pd.DataFrame(intervals, dtype=float)
     axis.plot(by_seed.index, found["mean"], color=colour, **look)
     if band:
-        low, high = (found[end].fillna(found["mean"]) for end in ("low", "high"))
-        if y in ("accuracy", "auroc"):
-            low, high = low.clip(0, 1), high.clip(0, 1)
+        ends = (found[end].fillna(found["mean"]) for end in ("low", "high"))
+        low, high = (end.clip(0, 1) if y in ("accuracy", "auroc") else end for end in ends)
         axis.fill_between(by_seed.index, low, high, color=colour, alpha=0.15, lw=0)
 
 
@@ -230,7 +208,7 @@ def jacobian(results: Results) -> Figure:
         style.draw_limits(axis)
         _note_what_leaves(axis, sums)
         axis.set(title=WEIGHTS[weights].capitalize(), xlabel="step t", xlim=(0, None))
-    _name_lines(axes[0])
+    _name_lines(figure)
     axes[0, 0].set_ylabel("log10 of mean |d state_t / d state_0|")
     return figure
 
@@ -244,16 +222,15 @@ def _draw_seeds(axis: Axes, curves: pd.DataFrame, *, label: str, **look: Any) ->
 
 def _note_what_leaves(axis: Axes, curves: pd.DataFrame) -> None:
     lowest = curves.groupby(["cell", "seed"])["log10_median"].min()
-    leaving = lowest[lowest < FLOOR]
-    if leaving.empty:
-        return
-    axis.set_ylim(bottom=FLOOR)
+    leaving = lowest[lowest < FLOOR].groupby(level="cell")
     notes = [
         f"{NAMES[str(cell)]}: {len(seeds)} of {len(lowest[cell])} seeds below, to {seeds.min():.0f}"
-        for cell, seeds in leaving.groupby(level="cell")
+        for cell, seeds in leaving
     ]
-    text, place = "\n".join(notes), (0.98, 0.02)
-    axis.annotate(text, place, xycoords="axes fraction", ha="right", fontsize="small")
+    if notes:
+        axis.set_ylim(bottom=FLOOR)
+        text, place = "\n".join(notes), (0.98, 0.02)
+        axis.annotate(text, place, xycoords="axes fraction", ha="right", fontsize="small")
 
 
 def gates(results: Results) -> Figure | None:
@@ -272,8 +249,8 @@ def gates(results: Results) -> Figure | None:
         for weights in shares.columns.drop("init"):
             # those that were trained on words alone are a line in the same colour
             look = {"alpha": 0.35, "fill": True} if weights == "trained" else {"lw": 1.8}
-            label = WEIGHTS[weights]
-            axis.stairs(shares[weights], edges, label=label, color=COLOURS[cell], **look)
+            look |= {"label": WEIGHTS[weights], "color": COLOURS[cell]}
+            axis.stairs(shares[weights], edges, **look)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
         gate = "forget gate" if cell == "lstm" else "update gate"
         axis.set(title=f"{NAMES[cell]}, {gate} on {kind}", xlim=(0, 1), xlabel="activation")
@@ -304,12 +281,8 @@ def triangle(results: Results) -> Figure:
 
 
 def paths(results: Results) -> Figure | None:
-    """Draw total, cell path and hidden path of d c_t/d c_0, all steps above the first ones.
-
-    None where there is no LSTM.
-    """
-    curves = results.curves
-    lstm = curves[(curves["cell"] == "lstm") & curves["statistic"].isin(PATHS)]
+    """Total, cell path and hidden path of d c_t/d c_0, all steps above the first; None without."""
+    lstm = results.curves.query("cell == 'lstm' and statistic in @PATHS")
     if lstm.empty:
         return None
     by_weights = lstm.groupby("weights", sort=False)
@@ -325,7 +298,7 @@ def paths(results: Results) -> Figure | None:
         upper.set_title(f"LSTM, {WEIGHTS[str(weights)]}", fontsize="small")
         upper.set_ylim(bottom=max(upper.get_ylim()[0], FLOOR))
         lower.set_xlabel("step t")
-    _name_lines(axes.flat)
+    _name_lines(figure)
     for axis in axes[:, 0]:
         axis.set_ylabel("log10 of the Frobenius norm", fontsize="small")
     return figure

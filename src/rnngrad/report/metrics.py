@@ -60,14 +60,14 @@ def cause_table(results: Results) -> pd.DataFrame:
     Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
     change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
-    NaN where a cell was not run; no rows where the question's setting lacks one of the cells. What
-    changes nothing here is no cause, nor is training that starts from other models.
+    NaN where a cell was not run; no rows where the question's setting lacks one of the cells.
     """
     cases = results.params.conditions
     question = cases.question.model_dump(exclude={"cells"})
     known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
     same = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) == question]
     causes = [name for name in CAUSES if name not in same]
+    # nor is training a cause that starts from other models
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
         causes.remove("trained")
     ends = results.conditions.pivot_table("log10_at_end", "condition", "cell")
@@ -83,10 +83,7 @@ def cause_table(results: Results) -> pd.DataFrame:
 
 
 def curve_table(results: Results) -> pd.DataFrame:
-    """log10 of the mean over comments, median over seeds, at a few steps; one row per curve.
-
-    Columns: cell, weights, statistic, and the steps as numbers.
-    """
+    """log10 of the mean over comments, median over seeds: cell, weights, statistic, a few steps."""
     steps = results.curves["step"]
     at = results.curves[steps.isin([*MILESTONES, steps.max()])]
     keys = [*MODEL, "statistic"]
@@ -103,15 +100,13 @@ def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
 
 
 def padding_share(results: Results) -> float | None:
-    """The part of all steps that is padding, where comments are padded to the question's steps.
-
-    None where nothing is padded, and where these cut a comment: what is left is not known.
-    """
+    """The part of the question's steps that is padding; None where that is none or not known."""
     question = results.params.conditions.question
     if (question.input, question.padding) != ("comments", "pre"):
         return None
     steps = results.condition_curves.query("condition == 'question'")["step"].max()
     words = results.data_card["sample"]["words"]
+    # what is left of a comment that is cut is not known
     return 1 - words["mean"] / steps if steps >= words["max"] else None
 
 
@@ -125,10 +120,9 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     """Say what every cell's models make of words: a row per cell and weights.
 
     mean, open: mean activation on words of the gate that keeps the state, and the share that is
-    nearly open; NaN for an RNN. rate, end: decades per word, and log10 at the end of words; padded,
-    lowest, highest: of padded comments, the latter by seed. reach: words until a tenth of the
-    loss's gradient is left, NaN for never. accuracy: on the test split, of the trained. NaN where
-    the conditions have other untrained models, or pad nothing.
+    nearly open. rate, end: decades per word, and log10 at the end of words; padded, lowest,
+    highest: of padded comments, the latter by seed. reach: words until a tenth of the loss's
+    gradient is left. accuracy: on the test split. NaN or None where there is no such number.
     """
     scores, rows = test_scores(results), []
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
@@ -158,7 +152,7 @@ def swing(results: Results) -> dict[str, float] | None:
     if "powers" not in results.evidence:
         return None
     trained = results.evidence["powers"].query("weights == 'trained' and input == 'padding'")
-    steady = trained[(trained["measured"].abs() < STEADY) & (trained["last_move"] > SWING)]
+    steady = trained.query("abs(measured) < @STEADY and last_move > @SWING")
     if len(steady) <= len(trained) / 2:
         return None
     return {"models": len(steady), "of": len(trained), "move": steady["last_move"].max()}
@@ -177,11 +171,7 @@ def plot_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
-    """The numbers for `dvc metrics show` and `diff`.
-
-    They are test metrics by cell and weights; the numbers of conditions.csv, by condition and cell;
-    and how many claims got which verdict.
-    """
+    """For `dvc metrics`: verdicts; conditions.csv by condition and cell; test metrics by model."""
     verdicts = Counter(claim.verdict for claim in claims)
     counts = {verdict.replace(" ", "_"): verdicts[verdict] for verdict in get_args(Verdict)}
     summary: dict[str, Any] = {"claims": counts, "conditions": {}}

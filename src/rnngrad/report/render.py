@@ -18,15 +18,24 @@ from rnngrad.report.words import NAMED, environment
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
-OWN_TAGS = "(</?(?:sub|sup|details|summary)>)"
-ALL_STEPS = 100  # of the first so many steps the page to play with shows every one
+BEYOND_MARKDOWN = {  # what its HTML lacks
+    # the emphasised paragraph below an image is its caption
+    r'(?s)<p>(<div role="img".*?</div>)</p>\s*<p><em>(.*?)</em></p>': (
+        r"<figure>\1<figcaption>\2</figcaption></figure>"
+    ),
+    "<table>": '<div class="table" tabindex="0"><table>',
+    "</table>": "</table></div>",
+    r"<p><em>Table: (.*?)</em></p>\s*(<div.*?><table>)": r"\2<caption><span>\1</span></caption>",
+    # what names a column or a row is its header
+    "<th>": '<th scope="col">',
+    r"<tr>\n<td>(.+?)</td>": r'<tr>\n<th scope="row">\1</th>',
+    # sentences are broken into lines, numbers are not
+    r"<td>(?=(<code>)?[^<]{32})": '<td class="long">',
+}
 
 
 def answer(results: Results, claims: Sequence[Claim]) -> list[str]:
-    """The answer in four sentences: the zeros, the RNN, training, what tutorials say.
-
-    A sentence is left out where params.yaml does without a cell or a condition that it needs.
-    """
+    """The answer in four sentences; one is left out where the results lack what it needs."""
     page = _fill("answer.txt.j2", results, claims)
     return [" ".join(part.split()) for part in page.split("\n\n") if part.strip()]
 
@@ -49,9 +58,8 @@ def render_markdown(
 ) -> str:
     """The report as GitHub Markdown; figures are links to ``figures/*.svg``.
 
-    ``times`` says how long the stages once took: processor, cores, seconds by stage. They are
-    measured apart, so that the same results give the same report. ``real`` has the metrics of the
-    study on real comments, which then stand beside these.
+    ``times`` says how long the stages once took: processor, cores, seconds by stage. ``real`` has
+    the metrics of the study on real comments, which then stand beside these.
     """
     seconds = pd.Series(times["seconds"])
     # conditions have a table of their own
@@ -82,32 +90,14 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
     converter.add_render_rule("heading_open", _with_anchor)
-    converter.add_render_rule("th_open", lambda *_: '<th scope="col">')
     converter.add_render_rule("html_inline", _own_html)
     converter.add_render_rule("html_block", _own_html)
-    converter.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
-    converter.add_render_rule("table_close", lambda *_: "</table></div>\n")
     markdown = markdown.replace("(real/report.md)", "(real/report.html)")
     # git holds the page, and not what is beside it
     markdown = markdown.replace("`explore.html`", "[explore.html](explore.html)", 1)
     body = converter.render(markdown, {"figures": figures})
-    # the emphasised paragraph below an image is its caption; Markdown knows no figures
-    body = re.sub(
-        r"<p>(<div role=\"img\".*?</div>)</p>\s*<p><em>(.*?)</em></p>",
-        r"<figure>\1<figcaption>\2</figcaption></figure>",
-        body,
-        flags=re.DOTALL,
-    )
-    # and no captions of tables
-    body = re.sub(
-        r'<p><em>Table: (.*?)</em></p>\s*(<div class="table".*?><table>)',
-        r"\2<caption><span>\1</span></caption>",
-        body,
-    )
-    # what names a row is its header
-    body = re.sub(r"<tr>\n<td>(.+?)</td>", r'<tr>\n<th scope="row">\1</th>', body)
-    # sentences are broken into lines, numbers are not
-    body = re.sub(r"<td>(?=(<code>)?[^<]{32})", '<td class="long">', body)
+    for found, shown in BEYOND_MARKDOWN.items():
+        body = re.sub(found, shown, body)
     body = _with_terms(body, markdown)
     title = markdown.partition("\n")[0].removeprefix("# ")
     first, contents, rest = body.partition('<h2 id="contents">')
@@ -135,8 +125,8 @@ def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
 
 def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
     """The few tags that the report itself writes; other HTML is shown as text."""
-    parts = re.split(OWN_TAGS, tokens[index].content)
-    return "".join(p if re.fullmatch(OWN_TAGS, p) else escapeHtml(p) for p in parts)
+    shown = escapeHtml(tokens[index].content)
+    return re.sub("&lt;(/?(?:sub|sup|details|summary))&gt;", r"<\1>", shown)
 
 
 def _inline_figure(
@@ -157,10 +147,7 @@ def _inline_figure(
 
 
 def explore_page(results: Results) -> str:
-    """The page to play with: conditions, models and triangles, with what to choose from above each.
-
-    Numbers are log10 with two digits after the point; null where nothing is left of a gradient.
-    """
+    """The page to play with: conditions, models and triangles, and what to choose from."""
     conditions, triangles = results.condition_curves, results.triangles.items()
     names = {name: name.replace("_", " ") for name in conditions["condition"].unique()}
     models = ["cell", "weights", "statistic", "seed"]
@@ -178,9 +165,9 @@ def explore_page(results: Results) -> str:
 
 
 def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[str, Any]]:
-    """Steps and values by the keys with spaces between them."""
+    """The first 100 steps, some others, and values, by the keys with spaces between them."""
     steps, last = table["step"], table.groupby(keys)["step"].transform("max")
-    shown = table[(steps <= ALL_STEPS) | (steps % style.THIN == 0) | (steps == last)]
+    shown = table[(steps <= 100) | (steps % style.THIN == 0) | (steps == last)]
     return {
         " ".join(map(str, key)): {"x": rows["step"].tolist(), "y": rows[value].round(2).tolist()}
         for key, rows in shown.groupby(keys, sort=False)

@@ -2,6 +2,7 @@
 
 import io
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -21,32 +22,9 @@ NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 FLOAT32_NORMAL = -37.93
 FLOAT32_DENORMAL = -44.85
 
-_RC: dict[Any, Any] = {
-    "axes.edgecolor": GRID,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": "medium",
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "grid.color": GRID,
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "rnngrad",
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar sign of somebody's is no formula
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-
-
+_LOOK = Path(__file__).with_name("figures.mplstyle")
 # for a block, or as a function's decorator; other figures keep their settings
-figure_style = partial(mpl.rc_context, _RC)
+figure_style = partial(mpl.rc_context, mpl.rc_params_from_file(_LOOK, use_default_template=False))
 
 
 @figure_style()

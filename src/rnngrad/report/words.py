@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
@@ -19,12 +19,8 @@ NAMED |= {"spectral": "spectral", "cell_path": "forget gates alone", "hidden_pat
 
 def environment() -> Environment:
     """The templates below ``templates/``; a value that they name and nobody gives is an error."""
-    made = Environment(
-        loader=PackageLoader("rnngrad.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    how = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    made = Environment(loader=PackageLoader("rnngrad.report"), **how)
     made.filters |= {
         "named": lambda name: NAMED.get(name, name),
         "fixed": _or_nothing(fixed),
@@ -42,7 +38,6 @@ def environment() -> Environment:
 
 
 def _begun(setting: Setting) -> str:
-    """Say how a setting of the LSTM begins."""
     known = {"keras": f"forget bias {setting.forget_bias:g}", "chrono": "chrono biases"}
     return known.get(setting.initializer, f"{setting.initializer}'s initialiser")
 
@@ -68,8 +63,7 @@ def fixed(value: float, digits: int = 1, sign: str = "") -> str:
 def interval(value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf) -> str:
     """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
 
-    Each number is multiplied with ``scale``, such as 100 for percentage points. What cannot be
-    negative, such as a share, has a ``top``, the highest value that it can have.
+    Numbers are shown times ``scale``. What cannot be negative has a ``top``, its highest value.
     """
     mean, low, high = value["mean"], value.get("low"), value.get("high")
     if low is None or high is None:
@@ -84,9 +78,7 @@ def nested(measured: Mapping[str, float]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, value in measured.items():
         *above, name = path.split("/")
-        place = found
-        for part in above:
-            place = place.setdefault(part, {})
+        place = reduce(lambda place, part: place.setdefault(part, {}), above, found)
         place[name] = value
     return found
 

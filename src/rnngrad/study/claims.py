@@ -21,6 +21,7 @@ from rnngrad.study.results import Results
 Verdict = Literal["holds", "holds only if", "does not hold"]
 Ruling = tuple[object, object, str]  # does it hold, does it under a condition only, and under which
 
+
 QUESTION, TUTORIAL_1, TUTORIAL_2, TUTORIAL_3 = "question", "tutorial 1", "tutorial 2", "tutorial 3"
 CASE = ["weights", "input"]
 
@@ -105,8 +106,7 @@ def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
 
 def _ends(values: pd.Series) -> dict[str, Any]:
     zeros = np.isneginf(values)
-    mean = values[~zeros].mean()
-    return {"log10_at_end": mean, "exact_zeros": int(zeros.sum()), "seeds": len(values)}
+    return {"log10_at_end": values[~zeros].mean(), "exact_zeros": zeros.sum(), "seeds": len(values)}
 
 
 def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
@@ -120,10 +120,10 @@ def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
     }
     if "question" not in leads:
         return None
-    turned = [COMPARED[name] for name, lead in leads.items() if not _above_zero(lead)]
+    turned = [COMPARED[name] for name, lead in leads.items() if _sign(lead) < 1]
     if "untrained weights" in turned and "padding in training" in turned:
         turned.remove("padding in training")  # of weights that are trained
-    ruling = not turned, _above_zero(leads["question"]), f"with {_listed(turned)}"
+    ruling = not turned, _sign(leads["question"]) > 0, f"with {_listed(turned)}"
     return _claim(2, QUESTION, ruling, leads, leads["question"])
 
 
@@ -136,10 +136,10 @@ def lstm_wins(tests: pd.DataFrame, epochs: Mapping[str, int]) -> Claim | None:
         if accuracy is None or loss is None:
             return None
         scores[str(weights)] = {"accuracy": accuracy, "loss": loss}
-        better = {"accuracy": _above_zero(accuracy), "loss": _below_zero(loss)}
-        wins.append(all(better.values()))
-        what = "" if wins[-1] else f"{'accuracy' if better['accuracy'] else 'loss'} of "
-        ahead += [f"in {what}{_models(weights)}"] if any(better.values()) else []
+        better = ["accuracy"] * (_sign(accuracy) > 0) + ["loss"] * (_sign(loss) < 0)
+        wins.append(len(better) == 2)
+        what = "" if wins[-1] else "".join(f"{name} of " for name in better)
+        ahead += [f"in {what}{_models(weights)}"] if better else []
     measured = {"scores": scores, "epochs": {cell: epochs[cell] for cell in ("rnn", "lstm")}}
     least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
     return _claim(3, QUESTION, (all(wins), ahead, _listed(ahead)), measured, least)
@@ -165,8 +165,7 @@ def gate_rate(paths: pd.DataFrame) -> Claim | None:
 def late_steps(shares: pd.DataFrame) -> Claim | None:
     """Claim 5: do later steps dominate the weight gradient much more in an RNN?"""
     measured: dict[str, Any] = {"steps": shares["steps"].max()}
-    much: list[str] = []
-    difference = None
+    much, difference = [], None
     by_weights = shares.groupby("weights", sort=False)
     for weights, chosen in by_weights:
         difference = _difference(chosen, "late_share", "rnn", "lstm")
@@ -174,7 +173,7 @@ def late_steps(shares: pd.DataFrame) -> Claim | None:
             return None
         means = chosen.groupby("cell")[["late_share", "steps_of_most"]].mean()
         measured[str(weights)] = {"difference": difference} | _rows(means.loc[["rnn", "lstm"]])
-        if _above_zero(difference) and difference["mean"] >= MUCH:
+        if _sign(difference) > 0 and difference["mean"] >= MUCH:
             much.append(_models(weights))
     ruling = len(much) == len(by_weights), much, f"in {_listed(much)}"
     return _claim(5, TUTORIAL_1, ruling, measured, difference)
@@ -247,11 +246,11 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
         "scaled": _rows(by_weights),
         "clipping": {**longest.iloc[0], **also},
     }
-    growing = []
-    for weights, ends in by_weights.loc[by_weights["grows"], ["lowest", "highest"]].iterrows():
-        span = " to ".join(str(factor) for factor in ends.unique())
-        growing.append(f"times {span} in {_models(weights)}")
-    explodes = any(_above_zero(rate) for rate in rates.values())
+    growing = [
+        f"times {' to '.join(map(str, ends.unique()))} in {_models(weights)}"
+        for weights, ends in by_weights.query("grows")[["lowest", "highest"]].iterrows()
+    ]
+    explodes = any(_sign(rate) > 0 for rate in rates.values())
     ruling = clips and explodes, clips and growing, f"with W_o {_listed(growing)}"
     fastest = max(rates.values(), key=lambda rate: rate["mean"])
     return _claim(8, TUTORIAL_3, ruling, measured, fastest)
@@ -268,23 +267,19 @@ def _biases(results: Results) -> list[str]:
 
 
 def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame, biases: list[str]) -> Claim | None:
-    """Claim 9: is vanishing slower but still there unless all forget gates are 1?
-
-    biases: conditions, the smallest forget bias first.
-    """
+    """Claim 9: is vanishing slower but still there unless all forget gates are 1?"""
     lstm = seeds[seeds["cell"] == "lstm"]
-    steps = [
-        _difference(lstm, "log10_at_end", more, less, by="condition")
-        for less, more in pairwise(biases)
-    ]
+    # of conditions, the smallest forget bias first
+    pairs = [(lstm, "log10_at_end", more, less, "condition") for less, more in pairwise(biases)]
+    steps = [_difference(*pair) for pair in pairs]
     if not steps or None in steps:
         return None
     by_condition = dict(list(lstm.groupby("condition")))
     names = [name for name in (*biases, "chrono") if name in by_condition]
     ends = {name: _interval(by_condition[name], "log10_at_end") for name in names}
     measured = {"log10_at_end": ends, "gates": _rows(openness(gates[gates["cell"] == "lstm"]))}
-    grows = all(map(_above_zero, steps))
-    vanished = grows and all(map(_below_zero, ends.values()))
+    grows = all(_sign(step) > 0 for step in steps)
+    vanished = grows and all(_sign(end) < 0 for end in ends.values())
     ruling = vanished, grows, "with forget gates that are not nearly open"
     slowest = max(ends.values(), key=lambda end: end["mean"])
     return _claim(9, TUTORIAL_3, ruling, measured, slowest)
@@ -395,9 +390,6 @@ def _difference(
     return mean_interval(differences.tolist()) if len(differences) > 1 else None
 
 
-def _above_zero(interval: Interval | None) -> bool:
-    return interval is not None and (interval["low"] or 0) > 0
-
-
-def _below_zero(interval: Interval) -> bool:
-    return (interval["high"] or 0) < 0
+def _sign(interval: Interval | None) -> int:
+    """1 or -1 where the whole interval lies on that side of zero, else 0."""
+    return ((interval["low"] or 0) > 0) - ((interval["high"] or 0) < 0) if interval else 0

@@ -14,10 +14,9 @@ from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened, open_model
 
-RECORDED = 25  # log-spaced steps at which costly readings are taken
 WINDOW = 20  # steps that the question looked at, at either end
-SMALLEST = np.log10(np.finfo(np.float32).tiny)  # of the numbers with all their digits
 BEFORE, AFTER = 4, 28  # steps around a guess at float32's first zero
+SMALLEST = np.log10(np.finfo(np.float32).tiny)  # of the numbers with all their digits
 
 
 def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training: Any) -> None:
@@ -25,15 +24,14 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
 
     words are the ranges of steps (from 0) at which the examples read words; units is H. The
     arithmetic log has all statistics, and zero_from, see :func:`float32_zero_from`, 0 for never;
-    the others (float64, float32, float32_flushed) have the column sum. ``embed`` is the folder of
-    that stage, ``training`` as in `open_model`. An embedding or weights that are missing, or
-    another model's, are an `InputError`.
+    the others have the column sum. ``training`` as in `open_model`. An embedding (of the folder
+    ``embed``) or weights that are missing, or another model's, are an `InputError`.
     """
     model = open_model(run, load_embedding(embed), *training)
     words = np.array([(words.start, words.stop) for words in model.inputs.words])
-    # costly readings are taken at some steps (from 1) alone
+    # costly readings are taken at some steps (from 1) alone, of which 25 are log-spaced
     T, flush = model.inputs.x.shape[1], arithmetic == "float32_flushed"
-    at = {*log_spaced_steps(T, RECORDED), *range(1, min(T, WINDOW) + 1), *words.ravel().tolist()}
+    at = {*log_spaced_steps(T, 25), *range(1, min(T, WINDOW) + 1), *words.ravel().tolist()}
     if flush:  # the arithmetic in which the question looked at its last steps as well
         at |= {*range(max(T - WINDOW, 0) + 1, T + 1)}
     steps = sorted(at - {0})
@@ -56,11 +54,10 @@ def _autograd_column_sums(model: Opened, **how: Any) -> NDArray[np.float64]:
 
 
 def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
-    """The first step (from 1) from which autograd's flushed float32 is zero in every entry.
+    """The first step (from 1) from which autograd's flushed float32 stays zero; None for never.
 
     It is looked for first where the true column sums, log10 (B, T), pass the smallest normal
-    number: the largest entries follow them within some steps. The result is taken to stay zero once
-    it is. None if it is not zero at the last step.
+    number: the largest entries follow them within some steps.
     """
 
     def zero(at: range) -> list[bool]:

@@ -27,8 +27,7 @@ class Results:
     """Result files of one study, for the cells and conditions of its params.yaml.
 
     Tables of models stand below one another, behind cell, seed and weights, a key of
-    `rnngrad.study.WEIGHTS`. Columns: see :mod:`rnngrad.study.measures`, and of conditions
-    :mod:`rnngrad.study.condition_tables`.
+    `rnngrad.study.WEIGHTS`. Columns: see `rnngrad.study.measures` and `.condition_tables`.
     """
 
     params: Params
@@ -81,16 +80,14 @@ def load_results(build: Path, params: Params) -> Results:
         name: pd.concat([each for each in own if len(each)] or own[:1], ignore_index=True)
         for name, own in tables.items()
     }
+    cards = ((cell, train / cell / "model_card.json") for cell in cells)
     return Results(
         params=params,
         curves=found.pop("curves"),
         gates=found.pop("gates", pd.DataFrame(columns=GATES)),
         history=found.pop("history"),
         tests=found.pop("tests"),
-        model_cards={
-            cell: read_json(train / cell / "model_card.json", "dvc repro", settings=dict)
-            for cell in cells
-        },
+        model_cards={cell: read_json(card, "dvc repro", settings=dict) for cell, card in cards},
         data_card=read_json(build / "data_card.json", "dvc repro", given=dict, sample=dict),
         embed_card=read_json(build / "embed" / "card.json", "dvc repro", dimensions=int),
         conditions=read_result(conditions / "conditions.csv"),

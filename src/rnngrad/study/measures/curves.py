@@ -10,7 +10,6 @@ from rnngrad.study import MILESTONES
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened
 
-STATISTICS = ("column_sum", "frobenius", "spectral")
 LOWEST = -1e300  # stands for -inf, the log10 of an exact zero, next to which nothing interpolates
 
 
@@ -24,12 +23,10 @@ def jacobian_curves(
     model: Opened, spectral_steps: list[int], *, paths: bool = False
 ) -> dict[str, NDArray[np.float64]]:
     """By statistic, log10 (B, T), NaN beyond a comment's end; an LSTM's ``paths`` are two more."""
-    state, lengths = model.run.state, model.inputs.lengths
-    names = (*STATISTICS, "hidden_path") if paths else STATISTICS
-    how = {"statistics": names, "spectral_steps": spectral_steps}
-    found = rnngrad.jacobian_curves(*model.problem, state=state, lengths=lengths, **how)
-    names += ("cell_path",) if paths else ()
-    return {name: getattr(found, f"log10_{name}") for name in names}
+    names = ["column_sum", "frobenius", "spectral"] + ["hidden_path"] * paths
+    how = {"state": model.run.state, "statistics": names, "spectral_steps": spectral_steps}
+    found = rnngrad.jacobian_curves(*model.problem, lengths=model.inputs.lengths, **how)
+    return {name: getattr(found, f"log10_{name}") for name in names + ["cell_path"] * paths}
 
 
 def over_comments(run: Run, log10: dict[str, NDArray[np.float64]]) -> pd.DataFrame:

@@ -19,18 +19,12 @@ def trajectories(model: Opened) -> Iterator[Trajectory]:
 
 
 def memory_gate(path: Trajectory) -> NDArray[np.float64]:
-    """(B, T, H) activations of the LSTM's forget gate f or the GRU's update gate z.
-
-    Both multiply the previous state: c_t = f c_{t-1} + ..., h_t = z h_{t-1} + ...
-    """
+    """(B, T, H) activations of what multiplies a state: the LSTM's gate f or the GRU's z."""
     return path.gates["z" if path.c is None else "f"]
 
 
 def gates(model: Opened) -> pd.DataFrame:
-    """Share of the memory gate's activations in each of 50 bins of (0, 1), by kind of input.
-
-    activation is the centre of a bin. A kind of input that does not occur has no rows.
-    """
+    """By kind of input, shares of the memory gate's activations in 50 bins, by their centres."""
     edges, ranges = np.linspace(0, 1, BINS + 1), model.inputs.ranges()
     counts = {name: np.zeros(BINS, dtype=int) for name in ranges}
     sums = dict.fromkeys(ranges, 0.0)

@@ -1,14 +1,11 @@
 """Is what a gate blocks on the way forward blocked on the way back as well, and by as much?
 
-Forward: the state s_k of a real trajectory is moved by a finite amount, eps |s_k| in a direction v;
-the module is run on, and the move of a later state is read: |s_t' - s_t| / (eps |s_k|).
-Backward: with u = (s_t' - s_t) / |s_t' - s_t|, one reverse pass through the module carries u from
-s_t to s_k; u^T (d s_t/d s_k) v is the gradient along the same two directions. As eps goes to 0 it
-is the forward influence, whatever the gates do.
+Forward: the state s_k of a real trajectory is moved by eps |s_k| in a direction v, the module is
+run on, and the move of a later state is read: |s_t' - s_t| / (eps |s_k|).
+Backward: with u = (s_t' - s_t) / |s_t' - s_t|, one reverse pass gives u^T (d s_t/d s_k) v, the
+gradient along the same two directions. As eps goes to 0 it is the forward influence.
 Gates: |prod_j f_j * v|, what would be left if an LSTM's change never passed through h (GRU: update
-gate; an RNN has none).
-
-s is c for an LSTM, with h_k left as it was, and h otherwise.
+gate; an RNN has none). s is c for an LSTM, with h_k left as it was, and h otherwise.
 """
 
 import numpy as np
@@ -26,8 +23,6 @@ LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
 DIRECTIONS = 2  # per step k
 SMALL, LARGE = 1e-3, 1.0  # of the norm of s_k
-# a move below this part of the later state is mostly rounding
-RESOLVED = 1e-12
 
 
 def influences(model: Opened) -> pd.DataFrame:
@@ -35,8 +30,7 @@ def influences(model: Opened) -> pd.DataFrame:
 
     A row per perturbation (eps) and lag (t - k), over comments, steps k and random directions v, in
     float64. resolved: share of samples whose move stands clear of rounding; only these count.
-    log10_forward, log10_backward, log10_gates are medians; u is taken of the small move.
-    backward_difference, gates_difference: median distance from log10_forward, in decades.
+    log10_*: medians, with u of the small move. *_difference: median distance from log10_forward.
     gates_correlation: Pearson's, of log10_gates and log10_forward.
     """
     _, module, _, inputs, start = model.double()
@@ -47,8 +41,9 @@ def influences(model: Opened) -> pd.DataFrame:
     v = normalize(torch.randn(s_k.shape, generator=generator, dtype=torch.float64), dim=1)
     size = s_k.norm(dim=1)
     with torch.no_grad():
-        far = {eps: eps * size[:, None] * v for eps in (SMALL, LARGE)}
-        moved = {eps: _run(module, x, state, s_k + move) for eps, move in far.items()}
+        moved = {
+            eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)
+        }
     path = _run(module, x, state, s_k.requires_grad_())
     gates = x.new_full((x.shape[1], len(x)), torch.nan)  # an RNN has none
     if not isinstance(module, nn.RNN):
@@ -63,7 +58,7 @@ def influences(model: Opened) -> pd.DataFrame:
         backward = (back * v).sum(dim=1).abs()
         for eps, there in moved.items():
             move = (there[t] - s_t).norm(dim=1)
-            resolved = move > RESOLVED * s_t.norm(dim=1)
+            resolved = move > 1e-12 * s_t.norm(dim=1)  # below that it is mostly rounding
             sizes = (move / (eps * size), backward, gates[t])
             ahead, back, gate = (pd.Series(each[resolved].log10().numpy()) for each in sizes)
             row = {

@@ -5,8 +5,7 @@ gate: its derivative is K_k W_o with K_k = diag(tanh(c_k) * o_k'). Over n steps,
 
     || K_n W_o ... K_1 W_o ||  <=  (max_k ||K_k|| ||W_o||)^n  <=  (||W_o|| / 4)^n
 
-with spectral norms; |tanh| <= 1 and s' <= 1/4 give the last one. Pascanu, Mikolov and Bengio (2013)
-bound an RNN's Jacobian in the same way: by the largest singular value, not by an eigenvalue.
+with spectral norms, since |tanh| <= 1 and s' <= 1/4. See Pascanu, Mikolov and Bengio (2013).
 """
 
 import copy
@@ -30,15 +29,13 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 def output_gates(model: Opened) -> pd.DataFrame:
     """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
 
-    A row per factor, up to the first at which path_rate is positive, or 256; of two comments and 50
-    steps at most, in float64. path_rate, bound_rate, ceiling_rate: log10 of the norms above per
-    step, means over comments. In the first and last row alone: total_rate (log10 of
-    ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0, from eight random directions);
+    A row per factor, of two comments and 50 steps at most, in float64. path_rate, bound_rate,
+    ceiling_rate: log10 of the norms above per step, means over comments. In the first and last row
+    alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0);
     gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after clipping to the norm 1, and
     between the two); log10_early_to_late (of dL/dW_hh, the first half of the steps over the other).
     """
-    H, rows = model.module.hidden_size, []
-    model = model.of(slice(COMMENTS))
+    H, model, rows = model.module.hidden_size, model.of(slice(COMMENTS)), []
     x = model.inputs.x[:, :STEPS]
     model = model._replace(inputs=model.inputs._replace(x=x))
     norm = torch.linalg.matrix_norm(model.kernel[3 * H :], 2).item()

@@ -3,16 +3,13 @@
     d c_t / d c_0 = diag(f_t ... f_1)  +  everything that at some step went through h
                     (the cell path)       (the hidden paths)
 
-A path enters h at a step by the factor o tanh'(c). How many such factors the paths have that make
-up the gradient is the exponent with which it answers to that factor: let z multiply o tanh'(c) at
-every step, then d ln ||d c_t/d c_0|| / d ln z at z = 1 is their number, each path counting by its
-share of the norm. On the cell path it is 0.
+A path enters h at a step by the factor o tanh'(c). Let z multiply that factor at every step: then
+d ln ||d c_t/d c_0|| / d ln z at z = 1 is the number of such factors in the paths that make up the
+gradient, each path counting by its share of the norm. On the cell path it is 0.
 
-On padding the input is zero at every step. Around a state that no longer moves the one-step
-Jacobian M = d s_t / d s_(t-1), s = (h, c), is the same at every step too, and M^n grows or decays
-by log10 of M's spectral radius per step. With Keras' initial weights, at zero input and from the
-zero state, i = o = 1/2, f = sigmoid(1), g = 0 and tanh' = 1, so that dc_t = (f I + i o W_g)
-dc_(t-1) = (0.731 I + 0.25 W_g) dc_(t-1).
+On padding, around a state that no longer moves, the one-step Jacobian M = d s_t / d s_(t-1),
+s = (h, c), is the same at every step, and M^n grows or decays by log10 of M's spectral radius per
+step. With Keras' initial weights, from the zero state, dc_t = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import rnngrad
 from rnngrad.intervals import change_per_step
-from rnngrad.probe import Trajectory
+from rnngrad.probe import Trajectory, trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
 from rnngrad.study.runs.open_model import Inputs, Opened
 
@@ -69,6 +65,7 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
     for name, found in pd.DataFrame(seen).groupby("input"):
         own, all_steps = counting[str(name)], enumerate(ranges[str(name)])
+        rests, zeros = name == "padding", np.zeros(2 * module.hidden_size)
         # at first there is no hidden path, and none of its share
         begun = [range(max(steps.start, BEGUN), steps.stop) for steps in own]
         row = {
@@ -81,12 +78,9 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             "gate_std": np.quantile(np.concatenate([*found["spread"]]), 0.5, method="lower"),
             "tanh_factors": factors[str(name)],
             "log10_tanh_factor": np.concatenate([*found["log10_through"]]).mean(),
-            "zero_state_rate": np.nan,
-            "settled_rate": np.nan,
+            "zero_state_rate": rate_at(module, zeros) if rests else np.nan,
+            "settled_rate": rate_at_settled_state(module, found["last_step"]) if rests else np.nan,
         }
-        if name == "padding":
-            row["zero_state_rate"] = rate_at(module, np.zeros(2 * module.hidden_size))
-            row["settled_rate"] = rate_at_settled_state(module, found["last_step"])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -99,46 +93,40 @@ def state_at(path: Trajectory, t: int) -> Array:
 def rate_at(module: nn.RNNBase, state: Array) -> float:
     """Decades per step that the step from a state (h, c) predicts, the input being zero."""
     h, c = torch.from_numpy(state).view(2, 1, 1, -1)
-    path = rnngrad.trajectory(module, h.new_zeros(1, 1, module.input_size), (h, c))
+    path = trajectory(module, h.new_zeros(1, 1, module.input_size), (h, c))
     return float(np.log10(np.abs(np.linalg.eigvals(next(path.jacobians(0)))).max()))
 
 
 def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, Array]]) -> float:
     """Decades per step that the last steps of comments' padding predict; mean over comments.
 
-    Comments may come to rest in different states, each of which has a rate of its own. NaN where
-    one of them still moves. ``last_steps`` are the states before and after every last step.
+    ``last_steps`` are the states before and after each. NaN where one of them still moves.
     """
-    rates: list[float] = []
-    states: list[Array] = []
+    known: list[tuple[Array, float]] = []
     for before, after in last_steps:
         if np.abs(before - after).max() > SETTLED:
             return np.nan
-        same = [k for k, s in enumerate(states) if np.abs(s - after).max() < 10 * SETTLED]
-        rates.append(rates[same[0]] if same else rate_at(module, before))
-        states.append(after)
-    return float(np.mean(rates)) if rates else np.nan
+        same = (rate for s, rate in known if np.abs(s - after).max() < 10 * SETTLED)
+        rate = next(same, None)
+        known.append((after, rate_at(module, before) if rate is None else rate))
+    return float(np.mean([rate for _, rate in known])) if known else np.nan
 
 
 def _tanh_factors_per_step(one: Opened) -> dict[str, float]:
     """By kind of input, on one comment around the step at which one gives way to the other."""
     module, x, _ = one.problem
-    (words,), path = one.inputs.words, rnngrad.trajectory(*one.problem)
+    (words,), path = one.inputs.words, trajectory(*one.problem)
     change = words.start or words.stop % x.shape[1]
     first, stop = max(change - WINDOW, 0), min(change + WINDOW, x.shape[1])
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
     read = range(max(words.start, first) - first, min(words.stop, stop) - first)
     near = Inputs(x[:, first:stop], [read], one.inputs.lengths.clamp(max=stop) - first)
-    found = tanh_factors(rnngrad.trajectory(module, near.x, (h, c)))[None]
+    found = tanh_factors(trajectory(module, near.x, (h, c)))[None]
     return {name: change_per_step(found, own) for name, own in near.ranges(settled=True).items()}
 
 
 def tanh_factors(path: Trajectory) -> NDArray[np.float64]:
-    """The mean number of factors o tanh'(c) in the paths from c_0 to c_t: (T,) float64.
-
-    A path counts by its share of the Frobenius norm of d c_t/d c_0, by a central difference over
-    ln z.
-    """
+    """(T,) float64, the mean number of factors o tanh'(c), by a central difference over ln z."""
     through = path.factors.maps().through[0]
     T, H = through.shape
     nudges = np.expm1([NUDGE, -NUDGE])[:, None, None]  # z - 1

@@ -16,10 +16,9 @@ PROBED = 4  # comments of each bin whose gradient is taken
 
 
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
-    """The toxic test comments whose last telling word is known and read, with its distance.
+    """The toxic test comments whose last telling word is known and read.
 
-    The distance is the words after it. bin: fifths of the distances, from 0; fewer where distances
-    are equal.
+    distance: words after it. bin: fifths of the distances, from 0; fewer where some are equal.
     """
     distance = sample.telling_distance
     read = distance < sample.max_length(run.steps)
@@ -35,9 +34,8 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
 
     ``predictions`` are its comment, label and probability of the test split. There is a row per
     bin, none where no distance is known. accuracy: share called toxic. auroc: share of the pairs
-    with a comment that is not toxic that are in the right order, which a model cannot raise by
-    calling everything toxic. log10_gradient: median over some comments of log10 of |d logit/d s| at
-    the telling word over that at the last step; s is c for an LSTM.
+    with a comment that is not toxic that are in the right order. log10_gradient: median over some
+    comments of log10 of |d logit/d s| at the telling word over that at the end; s is an LSTM's c.
     """
     telling = telling_comments(embedding[0], model.run)
     if telling.empty:

@@ -14,18 +14,15 @@ from rnngrad.study.runs.open_model import Opened
 
 COMMENTS = 2
 STEPS = 100
-LATE = 0.1  # the last tenth of the steps
-MOST = 0.9
 
 
 def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    It is taken of two comments and 100 steps at most. The table has a row per comment: steps (T),
-    late_share (what the last tenth of the steps holds of the summed norms), steps_of_most (the
-    smallest number of last steps that hold 90% of them). The triangle (T, T), loss step x step, is
-    of the first comment: log10 of the norm of each part relative to the largest of its row; NaN
-    above the diagonal.
+    The table has a row for each of two comments: steps (T, 100 at most), late_share (what the last
+    tenth of the steps holds of the summed norms), steps_of_most (the smallest number of last steps
+    that hold 90% of them). The triangle (T, T), loss step x step, is of the first comment: log10 of
+    the norm of each part relative to the largest of its row; NaN above the diagonal.
     """
     module, x, start = model.of(slice(COMMENTS)).problem
     x = x[:, :STEPS]
@@ -42,10 +39,9 @@ def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     table = {
         "comment": range(len(parts)),
         "steps": T,
-        "late_share": from_the_end[:, max(round(LATE * T), 1) - 1],
+        "late_share": from_the_end[:, max(round(T / 10), 1) - 1],
         # a sum may end a rounding error below 1, but it never ends below 0.9
-        "steps_of_most": np.argmax(from_the_end >= MOST, axis=1) + 1,
+        "steps_of_most": np.argmax(from_the_end >= 0.9, axis=1) + 1,
     }
-    triangle = relative[0]
-    triangle[np.triu_indices(T, 1)] = np.nan
+    triangle = np.where(np.tri(T), relative[0], np.nan)
     return pd.DataFrame(table), triangle.astype(np.float32)

@@ -22,8 +22,6 @@ from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.stage import read_output
 from rnngrad.study.runs import Run
 
-SETTLING = 100  # steps of padding after which the initial state has faded
-
 Embedding = tuple[TokenizedSample, NDArray[np.float32]]  # (V + 1, D) word vectors, row 0 zeros
 State = Tensor | tuple[Tensor, Tensor]  # h, or (h, c) of an LSTM, (1, B, H) each
 
@@ -41,17 +39,15 @@ class Inputs(NamedTuple):
 
         Padding is ``settled`` after its first 100 steps, or its first half if it has fewer.
         """
-        padding = []
-        for own, end in zip(self.words, self.lengths.tolist(), strict=True):
-            steps = range(own.start) if own.start else range(own.stop, end)
-            padding.append(steps[min(SETTLING, len(steps) // 2) if settled else 0 :])
+        both = zip(self.words, self.lengths.tolist(), strict=True)
+        padding = [range(own.start) if own.start else range(own.stop, end) for own, end in both]
+        if settled:
+            # by then the initial state has faded
+            padding = [steps[min(100, len(steps) // 2) :] for steps in padding]
         return {"padding": padding, "words": self.words}
 
     def most_of_both(self) -> int:
-        """The example that has the most steps of whichever input it has least of.
-
-        An input that no example has does not count.
-        """
+        """The example that has the most steps of whichever input it has least of, of those read."""
         counts = [[len(steps) for steps in own] for own in self.ranges().values() if any(own)]
         return int(np.argmax(np.min(counts, axis=0)))
 
@@ -96,14 +92,13 @@ def open_model(
 
     Weights that are missing or another model's are an `InputError`.
     """
-    inputs = inputs_of(run, embedding)
+    inputs, head = inputs_of(run, embedding), None
     features = inputs.x.shape[2]
     if file is None or train is None:
         torch.manual_seed(run.seed)
         kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
         how = {"forget_bias": run.forget_bias or 0.0, "longest": run.steps or 0}
         module = initialized(kind, features, run.units or 0, run.initializer, **how)
-        head = None
     else:
         classifier = load_classifier(file, run.cell, features, train)
         module, head = classifier.recurrent, classifier.head
@@ -120,9 +115,8 @@ def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -
         model.load_state_dict(found)
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[:2][-1].strip(" \t.")
-        raise InputError(
-            f"{path}: {reason}: weights of another cell or size; train it again"
-        ) from error
+        mend = "weights of another cell or size; train it again"
+        raise InputError(f"{path}: {reason}: {mend}") from error
     return model.eval()
 
 
@@ -131,10 +125,8 @@ def open_passage(
 ) -> Opened:
     """The same model on as many words of several comments, in the state that the steps before left.
 
-    These are the shortest test comments that have ``steps`` words, of which few have more; 100
-    steps are to be seen from more than one start. Their last words count where padding is in front,
-    the first ones otherwise. Where there are too few, the longest comments count, with the steps of
-    the shortest of them.
+    These are the shortest test comments that have ``steps`` words, else the longest that there are,
+    cut to the shortest of them. Where padding is in front their last words count, else the first.
     """
     sample, run = embedding[0], model.run
     test = sample.indices_of("test")
@@ -159,11 +151,10 @@ def inputs_of(run: Run, embedding: Embedding) -> Inputs:
         found = padded_comments(run, embedding, chosen)
     elif run.input == "stream":
         # from the first comment again where all of them have fewer words
-        streams = (
-            np.resize(np.concatenate([sample.tokens_of(i) for i in rng.permutation(test)]), T)
-            for _ in range(n)
-        )
-        found = _unpadded(torch.from_numpy(vectors[np.stack([*streams])]), range(T))
+        orders = (rng.permutation(test) for _ in range(n))
+        words = (np.concatenate([sample.tokens_of(i) for i in order]) for order in orders)
+        streams = np.stack([np.resize(stream, T) for stream in words])
+        found = _unpadded(torch.from_numpy(vectors[streams]), range(T))
     elif run.input == "random_tokens":
         # Keras' Embedding before training: U(-0.05, 0.05)
         table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
@@ -182,17 +173,15 @@ def padded_comments(run: Run, embedding: Embedding, chosen: NDArray[np.int64]) -
     limit = embedding[0].max_length(run.steps)
     comments = CommentBatches(*embedding, chosen, run.padding, limit)
     batch = comments[list(range(len(chosen)))]
-    first = (batch.starts + batch.shared_prefix).tolist()
-    words = [range(s, s + n) for s, n in zip(first, comments.lengths().tolist(), strict=True)]
+    starts, ends = batch.starts + batch.shared_prefix, batch.lengths + batch.shared_prefix
+    words = [*map(range, starts.tolist(), ends.tolist())]
     x = pad(batch.inputs, (0, 0, batch.shared_prefix, 0))
-    return Inputs(x, words, batch.lengths + batch.shared_prefix, batch.labels)
+    return Inputs(x, words, ends, batch.labels)
 
 
 def initial_state(module: nn.RNNBase, examples: int, kind: str, seed: int = 0) -> State:
-    """The state before the first step: ``zero``, or ``uniform``, U(0, 1) as in the question.
-
-    All examples have the same one: then the probe runs the padding in front of them once.
-    """
+    """The state before the first step: ``zero``, or ``uniform``, U(0, 1) as in the question."""
+    # all examples have the same one: then the probe runs the padding in front of them once
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(2, module.hidden_size, generator=generator) * (kind == "uniform")
     h, c = (part.expand(1, examples, -1).contiguous() for part in draw)
