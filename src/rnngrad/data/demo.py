@@ -6,54 +6,26 @@ counts, a Zipf vocabulary with topics, newlines, quotes and commas, labels that 
 Every word between blanks is exactly one token under the Keras rules.
 """
 
-# ruff: noqa: SIM905  lists of quoted words would take four times the lines
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rnngrad.params import LONGEST, DemoParams
 
-# the most frequent first
-FUNCTION_WORDS = """the of and to in a is that it for this on as was i be with not you by are have
-    from or an at but if has which they there so what all can we he were do my no about one would
-    your more their his been will who when out me some other its any only also just than like how
-    here them use should into see then because these up could her did get think him such even why
-    does new after many first being very where know over same made those our two while most may each
-    before well too both own still make go through now good us much stop between under
-    please""".split()
-SUBJECT_WORDS = """article page talk edit source editor section encyclopedia link user reference
-    name history discussion question information list version title sentence paragraph citation
-    image category template notability opinion fact book author review change comment consensus
-    policy deletion summary footnote archive topic draft guideline redirect translation quote map
-    table chapter journal figure date author's it's don't editor's article's i'm didn't that's can't
-    isn't""".split()
-ADJECTIVES = "silly utter foolish clueless grumpy rotten hopeless pompous lazy ridiculous".split()
-NOUNS = "clown goose nonsense rubbish turnip muppet donkey dunce twaddle humbug".split()
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+WORDS: dict[str, list[str]] = {kind: words.split() for kind, words in _DATA["words"].items()}
+INSULTS = (*WORDS["ADJECTIVE"], *WORDS["NOUN"])
 # these tell the hostile class; nothing else in a comment does
-TELLING_WORDS = frozenset((*ADJECTIVES, *NOUNS, "away"))
-FILLED = {"{adjective}": ADJECTIVES, "{noun}": NOUNS}
-# of hostile comments, to be filled with an adjective and a noun
-PHRASES = [
-    "what a {adjective} {noun}",
-    "you {adjective} {noun}",
-    "go away you {adjective} {noun}",
-    "stop this {adjective} {noun}",
-    "such {noun}",
-    "{adjective} {noun}",
-]
-
-# a small alphabet on purpose: chance syllables then spell no rude word
-_SYLLABLES = [onset + vowel for onset in "b d l m r v br gl kr pl st".split() for vowel in "aeio"]
+TELLING_WORDS = frozenset((*INSULTS, "away"))
+_PHRASES: list[str] = _DATA["phrases"]
+_SYLLABLES = [onset + vowel for onset in WORDS["ONSET"] for vowel in "aeio"]
 _ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 
 VOCABULARY_SIZE, TOPICS = 6000, 20
 TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
-# share of the first 20,000 real comments (Jigsaw train.csv) to their words
-QUANTILES = {
-    0.0: 1, 0.005: 3, 0.02: 4, 0.05: 6, 0.1: 8, 0.25: 17, 0.5: 36, 0.75: 75, 0.9: 149,
-    0.95: 225, 0.975: 352, 0.99: 618, 0.995: 732, 0.999: 856, 1.0: 1402,
-}  # fmt: skip
-WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of them as well
+WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of the real comments
 # a lone telling word in a friendly comment, so that no single word settles the class
 DECOYS = 0.08
 # a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
@@ -81,7 +53,7 @@ def demo_comments(params: DemoParams) -> pd.DataFrame:
 def real_word_counts(size: int) -> np.ndarray:
     """Word counts (int64, ascending) of ``size`` comments at even steps of the real quantiles."""
     shares = (np.arange(size) + 0.5) / size
-    logs = np.interp(shares, list(QUANTILES), np.log(list(QUANTILES.values())))
+    logs = np.interp(shares, _DATA["quantiles"]["shares"], np.log(_DATA["quantiles"]["words"]))
     counts = np.rint(np.exp(logs)).astype(np.int64)
     counts[-1] = LONGEST  # as the longest of those comments
     return counts
@@ -95,7 +67,7 @@ class _Writer:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        words: dict[str, None] = dict.fromkeys((*FUNCTION_WORDS, *SUBJECT_WORDS))
+        words: dict[str, None] = dict.fromkeys(WORDS["FUNCTION"] + WORDS["SUBJECT"])
         while len(words) < VOCABULARY_SIZE:
             syllables = rng.choice(_SYLLABLES, size=3)
             words["".join(syllables) + str(rng.choice(_ENDINGS))] = None
@@ -103,7 +75,7 @@ class _Writer:
         zipf = 1 / (np.arange(VOCABULARY_SIZE) + 2.7)
         # function words belong to no topic
         topics = rng.integers(TOPICS, size=len(zipf))
-        topics[: len(FUNCTION_WORDS)] = -1
+        topics[: len(WORDS["FUNCTION"])] = -1
         laws = zipf * np.where(topics == np.arange(TOPICS)[:, None], TOPIC_BOOST, 1.0)
         self.cumulative = np.cumsum(laws, axis=1) / laws.sum(axis=1, keepdims=True)
 
@@ -117,7 +89,7 @@ class _Writer:
             self._insult(words)
         telling = [place for place, word in enumerate(words) if word in TELLING_WORDS]
         if not hostile and self.rng.random() < DECOYS:
-            words[self.rng.integers(count)] = self.rng.choice((*ADJECTIVES, *NOUNS))
+            words[self.rng.integers(count)] = self.rng.choice(INSULTS)
         return self._punctuated(words), np.array(telling, dtype=np.int32)
 
     def _insult(self, words: list[str]) -> None:
@@ -125,8 +97,8 @@ class _Writer:
         phrases = 1 if self.rng.random() < 0.4 else 1 + min(6, self.rng.poisson(len(words) / 60))
         share = 1.0 if self.rng.random() < ANYWHERE else 0.7
         for _ in range(phrases):
-            parts = PHRASES[self.rng.integers(len(PHRASES))].split()
-            phrase = [str(self.rng.choice(FILLED[p])) if p in FILLED else p for p in parts]
+            parts = _PHRASES[self.rng.integers(len(_PHRASES))].split()
+            phrase = [str(self.rng.choice(WORDS[p])) if p in WORDS else p for p in parts]
             phrase = phrase[-len(words) :]
             start = self.rng.integers(max(int(share * len(words)) - len(phrase), 0) + 1)
             words[start : start + len(phrase)] = phrase
