@@ -25,8 +25,7 @@ SLOWEST = 20_000  # bytes a second, on average from the start: two hours for the
 LARGEST = 1_000_000_000  # bytes of an archive
 PIECE = 2**16
 REASONS = {  # the first that fits
-    requests.Timeout: "no answer in time",
-    ReadTimeoutError: "no answer in time",
+    (requests.Timeout, ReadTimeoutError, TimeoutError): "no answer in time",
     HTTPError: "cut short",
     requests.RequestException: "no connection",
 }
@@ -73,7 +72,7 @@ def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
                 time.sleep(attempt * PAUSE)
                 try:
                     return _from(mirror, folder)
-                except (OSError, ValueError, *REASONS) as error:
+                except (OSError, ValueError, HTTPError) as error:
                     # requests puts addresses, ports and nested causes into its messages
                     plain = (words for kind, words in REASONS.items() if isinstance(error, kind))
                     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -121,11 +120,7 @@ def _sha256(path: Path) -> str:
 def _download(url: str) -> Iterator[bytes]:
     begun, plain = time.monotonic(), {"Accept-Encoding": "identity"}
     ask = partial(requests.get, url, stream=True, timeout=TIMEOUT, headers=plain)
-    try:
-        begins = within(ANSWER, ask)
-    except TimeoutError as error:
-        raise ValueError("no answer in time") from error
-    with begins as answer:
+    with within(ANSWER, ask) as answer:
         if not answer.ok:
             raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None
