@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ from rnngrad.study import trained
 from rnngrad.study.results import Results
 
 Tags = dict[str, str]
+Point = tuple[str, float, int]  # a metric's name, its value and the step
 
 RESULT, PAGES, HOST = "rnngrad.result", "rnngrad.pages", "rnngrad.host"
 LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
@@ -82,21 +84,19 @@ def publish(
     same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
-        known = client.search_runs([experiment], same)
+        runs = partial(client.search_runs, [experiment])
+        known = runs(same)
         whole = len(known) > children and all(run.info.status == "FINISHED" for run in known)
         parents = [run for run in known if run.data.tags.get(PAGES) == shown[PAGES]]
         if whole and any(client.list_artifacts(run.info.run_id) for run in parents):
             return False
         other = f"tags.`{HOST}` != '{result[HOST]}' AND attributes.start_time >= {since}"
-        if client.search_runs([experiment], f"{PUBLISHING} AND {same} AND {other}"):
+        if runs(f"{PUBLISHING} AND {same} AND {other}"):
             return False  # another machine is publishing it
-        ended = f"{PUBLISHING} AND attributes.start_time < {since}"
-        halves = [ended, "attributes.status = 'FAILED'"]
-        left = [
-            run.info.run_id for half in halves for run in client.search_runs([experiment], half)
-        ]
+        halves = [f"{PUBLISHING} AND attributes.start_time < {since}", "status = 'FAILED'"]
+        left = [run.info.run_id for half in halves for run in runs(half)]
         for wanted in (same, *halves, *(f"tags.`{PARENT}` = '{run}'" for run in left)):
-            for run in client.search_runs([experiment], wanted):
+            for run in runs(wanted):
                 client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
         made = _provenance()
@@ -115,7 +115,7 @@ def publish(
             client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
             with suppress(Exception):  # a server that is gone cannot be told
-                for run in client.search_runs([experiment], same):
+                for run in runs(same):
                     client.set_terminated(run.info.run_id, "FAILED")
             raise
     return True
@@ -137,7 +137,9 @@ def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) 
     flat = pd.json_normalize(results.params.model_dump(mode="json")).iloc[0]
     found = pd.json_normalize(dict(metrics)).dropna(axis=1).iloc[0]
     points = [(str(name), value, 0) for name, value in found.items()]
-    _log(client, run, flat.to_dict(), [*points, *_condition_points(results)])
+    curves = results.condition_curves
+    names = curves["condition"] + "_" + curves["cell"] + "_log10"
+    _log(client, run, flat.to_dict(), [*points, *_curve_points(curves, names, "log10")])
 
 
 def _log_models(
@@ -207,16 +209,13 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(below, f"{name}.{key}".removeprefix("."))
 
 
-def _log(client: MlflowClient, run: str, params: Mapping[Any, Any], points: Iterable[Any]) -> None:
-    """Log parameters by name, and points: a metric's name, its value and the step."""
+def _log(client: MlflowClient, run: str, params: Any, points: Iterable[Point]) -> None:
     now = int(time.time() * 1000)
     found = [Metric(name, value, now, step) for name, value, step in points]
     client.log_batch(run, found, [Param(str(key), str(value)) for key, value in params.items()])
 
 
-def _points(
-    results: Results, cell: str, seed: int, weights: str
-) -> Iterator[tuple[str, float, int]]:
+def _points(results: Results, cell: str, seed: int, weights: str) -> Iterator[Point]:
     """Yield those of a trained and its untrained model, by the same names for any padding."""
     own = "cell == @cell and seed == @seed"
     model = f"{own} and weights == @weights"
@@ -227,28 +226,22 @@ def _points(
     for name, value in tests.iloc[0].items():
         yield f"test_{name}", value, 0
     curves = results.curves.query(f"{own} and weights in ('init', @weights)")
-    for _, curve in curves.groupby(["weights", "statistic"], sort=False):
-        for row in _shown(curve, "log10_mean"):
-            when = "init" if row.weights == "init" else "trained"
-            yield f"{when}_{row.statistic}_log10", row.log10_mean, row.step
+    when = curves["weights"].where(curves["weights"] == "init", "trained")
+    yield from _curve_points(curves, when + "_" + curves["statistic"] + "_log10", "log10_mean")
 
 
-def _condition_points(results: Results) -> Iterator[tuple[str, float, int]]:
-    for _, curve in results.condition_curves.groupby(["condition", "cell"], sort=False):
-        for row in _shown(curve, "log10"):
-            yield f"{row.condition}_{row.cell}_log10", row.log10, row.step
-
-
-def _shown(curve: pd.DataFrame, value: str) -> Any:
-    """Pick as many points of a curve as MLflow's page draws, with all steps at either end.
+def _curve_points(curves: pd.DataFrame, names: pd.Series, value: str) -> Iterator[Point]:
+    """Yield as many points of each curve as MLflow's page draws, with all steps at either end.
 
     An exact zero has no logarithm that MLflow could keep: its points are left out.
     """
-    curve = curve[curve[value] == curve[value]]
-    steps, place = curve["step"], np.arange(len(curve))
-    thin = np.ceil(len(curve) / (POINTS - 2 * ENDS))
-    shown = (steps <= ENDS) | (steps > steps.max() - ENDS) | (place % thin == 0)
-    return curve[shown & np.isfinite(curve[value])].itertuples()
+    for name, curve in curves[curves[value].notna()].groupby(names, sort=False):
+        steps, place = curve["step"], np.arange(len(curve))
+        thin = np.ceil(len(curve) / (POINTS - 2 * ENDS))
+        shown = (steps <= ENDS) | (steps > steps.max() - ENDS) | (place % thin == 0)
+        points: Any = curve.loc[shown & np.isfinite(curve[value]), [value, "step"]]
+        for number, step in points.itertuples(index=False):
+            yield str(name), number, step
 
 
 def _provenance() -> dict[str, str]:
