@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rnngrad.data.tokenized import SPLITS
 from rnngrad.params import SampleParams
 from rnngrad.stage import read_output
 
 AT_ONCE = 50_000  # comments
 COLUMNS = {"text", "label", "telling_words", "split", "telling_distance"}  # of either table
-STATISTICS = ("mean", "median", "p90", "p95", "p99")
 
 
 def read_table(path: str, stage: str) -> pd.DataFrame:
@@ -50,9 +48,9 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     Comments have ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
 
     Returns:
-        In random order: ``text`` (replaced), ``label`` (int8), ``split`` (one of `SPLITS`) and
-        ``telling_distance`` (Int32): the number of words after the last telling word that the
-        filler has left; missing where there is none or none is recorded.
+        In random order: ``text`` (replaced), ``label`` (int8), ``split`` (str) and
+        ``telling_distance`` (Int32), the words after the last telling word that the filler has
+        left; missing where there is none or none is recorded.
     """
     rng, fraction = np.random.default_rng(params.seed), params.replace_fraction
     labels = comments["label"].to_numpy(np.int8)
@@ -69,10 +67,11 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     drawn = comments["text"].iloc[places]
     parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
     filled = pd.concat([part.apply(with_filler, args=(fraction, params.filler)) for part in parts])
-    distances: list[int | None] = [None] * len(places)
-    if "telling_words" in comments:
-        told = zip(words[places].tolist(), comments["telling_words"].iloc[places], strict=True)
-        distances = [_telling_distance(*each, fraction) for each in told]
+    distances: list[int | None] = []
+    told = comments.get("telling_words", pd.Series([np.empty(0)] * len(comments))).iloc[places]
+    for count, positions in zip(words[places].tolist(), told, strict=True):
+        left = positions[positions < count - replaced_count(count, fraction)]
+        distances.append(count - 1 - int(left[-1]) if len(left) else None)
     return pd.DataFrame(
         {
             "text": filled,
@@ -105,16 +104,9 @@ def data_card(comments: pd.DataFrame, sample: pd.DataFrame, params: SampleParams
             "words_replaced": int(replaced.sum()),
             "comments_left_whole": int((replaced == 0).sum()),
         },
-        "splits": {
-            split: _class_counts(sample.loc[sample["split"] == split, "label"]) for split in SPLITS
-        },
+        "splits": {split: _class_counts(own) for split, own in sample.groupby("split")["label"]},
         "telling_distance": {"comments": len(distances), **_statistics(distances)},
     }
-
-
-def _telling_distance(count: int, places: np.ndarray, fraction: float) -> int | None:
-    left = places[places < count - replaced_count(count, fraction)]
-    return count - 1 - int(left[-1]) if len(left) else None
 
 
 def _summary(table: pd.DataFrame, words: np.ndarray) -> dict:
@@ -132,6 +124,6 @@ def _class_counts(labels: pd.Series) -> dict[str, int]:
 def _statistics(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
-    found = values.mean(), *np.quantile(values, [0.5, 0.9, 0.95, 0.99])
-    rounded = [round(float(value), 2) for value in found]
-    return {**dict(zip(STATISTICS, rounded, strict=True)), "max": int(values.max())}
+    shares = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+    found = {"mean": values.mean()} | {k: np.quantile(values, v) for k, v in shares.items()}
+    return {k: round(float(v), 2) for k, v in found.items()} | {"max": int(values.max())}
