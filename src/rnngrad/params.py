@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from rnngrad.errors import InputError, check_memory
 
 LONGEST = 1403  # words of a comment, where embed.max_length is null
-MOVED = {"embed.padding": "train.padding, a list such as [pre, none]"}
+MOVED = {"embed.padding": "it is now train.padding, a list such as [pre, none]"}
 
 
 def _must(fit: Callable[[Any], object], message: str) -> AfterValidator:
@@ -232,7 +232,7 @@ class ConditionsParams(_Section):
     def _the_question_is_read_as_it_is(self) -> Self:
         # the answer compares the true values of untrained models with everything else
         read = {"weights": "initial", "arithmetic": "log", "statistic": "column_sum"}
-        for name, value in (read | {"halved_mean": False}).items():
+        for name, value in {**read, "halved_mean": False}.items():
             if getattr(self.question, name) != value:
                 raise ValueError(f"question.{name} is {value}; set another one in a case")
         return self
@@ -240,10 +240,9 @@ class ConditionsParams(_Section):
     def factor_of(self, case: str) -> str:
         """Give the factor that the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
-        if not isinstance(factor, str) or not factor.strip():
-            raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
-        if not re.fullmatch(r"[\w ,.()-]+", factor):
-            raise InputError(f"conditions.cases.{case}.factor: plain words only, got {factor!r}")
+        if not isinstance(factor, str) or not re.fullmatch(r"[\w ,.()-]*\w[\w ,.()-]*", factor):
+            wrong = f"name what the case varies, plain words only, got {factor!r}"
+            raise InputError(f"conditions.cases.{case}.factor: {wrong}")
         return factor
 
     def setting_of(self, case: str) -> Setting:
@@ -345,22 +344,18 @@ def _checked(section: type[T], values: Any, *place: str) -> T:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise InputError(_first_line(error, place)) from error
-
-
-def _first_line(error: ValidationError, place: tuple[str, ...]) -> str:
-    # an unknown key comes first: it explains the missing one beside it
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
-    if key in MOVED:
-        return f"{key}: it is now {MOVED[key]}"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key; remove it or correct its name"
-    message = first["msg"].removeprefix("Value error, ")
-    try:
-        shown = reprlib.repr(first["input"])
-    except ValueError:  # of hexadecimal digits there may be too many for decimal ones
-        shown = "a number of thousands of digits"
-    given = "" if first["type"] in {"missing", "value_error"} else f", got {shown}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
+        # an unknown key comes first: it explains the missing one beside it
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
+        if first["type"] == "extra_forbidden":
+            reason = MOVED.get(key, "unknown key; remove it or correct its name")
+            raise InputError(f"{key}: {reason}") from error
+        message, given = first["msg"].removeprefix("Value error, "), ""
+        if first["type"] not in {"missing", "value_error"}:
+            try:
+                given = f", got {reprlib.repr(first['input'])}"
+            except ValueError:  # of hexadecimal digits there may be too many for decimal ones
+                given = ", got a number of thousands of digits"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        line = f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
+        raise InputError(line) from error
