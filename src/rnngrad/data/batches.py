@@ -24,8 +24,7 @@ class Batch(NamedTuple):
     starts: Tensor  # (B,) int64, the zero steps that come before a comment's first word
     lengths: Tensor  # (B,) int64, the step (counted from 1) after which the state is read
     labels: Tensor  # (B,) float32, 0 or 1
-    # zero steps that come before these T in every comment: nobody needs to compute them B times
-    shared_prefix: int
+    shared_prefix: int  # zero steps before these T in every comment: not computed B times
 
 
 @dataclass(eq=False)
@@ -79,11 +78,10 @@ class CommentBatches(Dataset[Batch]):
 
 @dataclass(eq=False)
 class SimilarLengths(Sampler[list[int]]):
-    """Batches of comments of similar length, in random order, another one each epoch.
+    """Batches of comments whose lengths are similar, to some 5%, in random order.
 
-    Comments are sorted by a length that is jittered by some 5%, cut into batches, and the batches
-    shuffled. A batch then costs its own longest comment, not the longest of the corpus. The order
-    depends on ``seed`` and the epoch alone, so an interrupted training resumes exactly.
+    A batch costs its own longest comment, not that of the corpus. The order depends on ``seed``
+    and the epoch alone, so an interrupted training resumes exactly.
     """
 
     lengths: NDArray[np.int64]
@@ -103,9 +101,7 @@ class SimilarLengths(Sampler[list[int]]):
         order = np.argsort(self.lengths * jitter).tolist()
         batches = [*BatchSampler(order, self.batch_size, drop_last=False)]
         rng.shuffle(batches)
-        # a generator starts at the first batch: resuming, Lightning asks for the iterator before it
-        # tells the epoch
-        yield from batches
+        yield from batches  # resuming, Lightning asks for the iterator before it tells the epoch
 
 
 def load_embedding(folder: Path) -> tuple[TokenizedSample, NDArray[np.float32]]:

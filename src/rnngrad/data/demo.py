@@ -1,9 +1,8 @@
 """The demo corpus: generated comments on the editing of an encyclopedia, friendly and hostile.
 
-It stands in for the real comments where those cannot be had, and unlike them it knows where a
-hostile comment says what makes it hostile. What it shares with them: the distribution of the word
-counts, a Zipf vocabulary with topics, newlines, quotes and commas, labels that are partly wrong.
-Every word between blanks is exactly one token under the Keras rules.
+Unlike the real comments, it knows where a hostile one says what makes it hostile. What it shares
+with them: the distribution of word counts, a Zipf vocabulary with topics, newlines, quotes and
+commas, labels that are partly wrong. Every word is exactly one token under the Keras rules.
 """
 
 import tomllib
@@ -26,10 +25,8 @@ _ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 VOCABULARY_SIZE, TOPICS = 6000, 20
 TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
 WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of the real comments
-# a lone telling word in a friendly comment, so that no single word settles the class
-DECOYS = 0.08
-# a hostile comment whose phrases may stand anywhere, so also where the filler will overwrite them
-ANYWHERE = 0.05
+DECOYS = 0.08  # a lone telling word in a friendly comment: no single word settles the class
+ANYWHERE = 0.05  # a hostile comment whose phrases the filler may overwrite
 
 
 def demo_comments(params: DemoParams) -> pd.DataFrame:
@@ -80,7 +77,6 @@ class _Writer:
         self.cumulative = np.cumsum(laws, axis=1) / laws.sum(axis=1, keepdims=True)
 
     def comment(self, count: int, hostile: bool) -> tuple[str, np.ndarray]:
-        """One comment of ``count`` words and the positions of its telling words."""
         law = self.cumulative[self.rng.integers(TOPICS)]
         # cumulative sums may end just below 1
         ranks = np.minimum(np.searchsorted(law, self.rng.random(count)), len(law) - 1)
@@ -122,5 +118,4 @@ class _Writer:
             for place in chosen if len(chosen) else rng.integers(count - 1, size=1):
                 gaps[place] = "\n\n" if rng.random() < 0.5 else "\n"
         words = [w.capitalize() if first else w for w, first in zip(words, starts, strict=True)]
-        parts = zip(opened, words, marks, closed, gaps, strict=True)
-        return "".join("".join(part) for part in parts)
+        return "".join(map("".join, zip(opened, words, marks, closed, gaps, strict=True)))

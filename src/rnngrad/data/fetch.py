@@ -56,9 +56,9 @@ def cache_folder() -> Path:
 def fetch(mirrors: Sequence[Mirror], attempts: int = ATTEMPTS) -> Path:
     """The file of the first mirror that can give it, from the cache where it is there already.
 
-    A download that is broken, corrupt, too slow or too large is tried again, then the next mirror
-    is. Nothing that is not whole and right stays in the cache, which is the user's alone.
-    Where no mirror works, an InputError says why, and where to put the file by hand.
+    A download that fails, is too slow or too large is tried again, then the next mirror is. The
+    cache is the user's alone. Where no mirror works, an InputError says why, and where to put the
+    file by hand.
     """
     folder, reasons = cache_folder(), {}
     folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -124,9 +124,7 @@ def _download(url: str) -> Iterator[bytes]:
         if not answer.ok:
             raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None
-        with tqdm(
-            desc=url[-40:], total=total, unit="B", unit_scale=True, delay=2, disable=None
-        ) as bar:
+        with tqdm(None, url[-40:], total, unit="B", unit_scale=True, delay=2, disable=None) as bar:
             while piece := answer.raw.read1(PIECE):  # what has come, however little
                 yield piece
                 bar.update(len(piece))

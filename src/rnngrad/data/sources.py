@@ -66,11 +66,10 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     """Read ``columns`` of a CSV file (UTF-8, with a header; .gz is unpacked) as text."""
     table, columns = _parsed(Path(path)), [*dict.fromkeys(columns)]
     header = table.iloc[0].tolist()
-    missing = [column for column in columns if column not in header]
     for column in columns:
         if (count := header.count(column)) > 1:
             raise InputError(f"{path}: {count} columns are named {column}; rename all but one")
-    if missing:
+    if missing := [column for column in columns if column not in header]:
         # without a header, the first comment would stand among the names
         names = [name for name in header if re.fullmatch(r"[\w.-]{1,40}", name)]
         known = f": {', '.join(names)}" if len(missing) < len(columns) else ""
