@@ -42,8 +42,7 @@ def connect(
     """A client of a server or database, and the id of an experiment; both are made where missing.
 
     A new experiment keeps its files at ``artifacts``; None leaves that to MLflow. InputError where
-    that fails, or nobody answers in so many seconds, a minute where a database is to be made:
-    MLflow limits each read alone.
+    that fails, or takes more than so many seconds, a minute where a database is to be made.
     """
     import_module("mlflow")  # it takes seconds, which are not the server's
     for noisy in ("alembic", "mlflow"):  # what they log they raise as well
@@ -137,8 +136,8 @@ def _make_database(path: Path) -> None:
 def make_experiment(folder: Path) -> None:
     """Make what the trainings log to, before they start: several at once get in each other's way.
 
-    Where the server or database cannot be used, now or later, one line says so, and a mark in the
-    trainings' ``folder`` has none of them ask again. Nothing that tracking does stops a training.
+    Where it cannot be used, now or later, one line says so, and a mark in the trainings' ``folder``
+    has none of them ask again. Nothing that tracking does stops a training.
     """
     (folder / MARK).unlink(missing_ok=True)
     if uri := os.environ.get(URI):
@@ -154,9 +153,8 @@ def live_run(
 ) -> Iterator[Callable[[tuple[int, dict[str, float]]], None]]:
     """Give a function that logs an epoch and its metrics, where ``MLFLOW_TRACKING_URI`` is set.
 
-    ``model`` is the digest of all that the model depends on, and tags the run. ``folder`` is the
-    one that `make_experiment` was given.
-    A thread sends them: training neither waits for a server nor ends with it.
+    ``model``, the digest of what it depends on, tags the run. ``folder`` is that of
+    `make_experiment`. A thread sends them: training neither waits for a server nor ends with it.
     """
     epochs: SimpleQueue[Any] = SimpleQueue()
     uri = "" if (folder / MARK).exists() else os.environ.get(URI, "")

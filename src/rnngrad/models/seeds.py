@@ -47,13 +47,12 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
 
 
 def _train(path: Path, unfinished: str, *job: Any) -> None:
-    # torch and Lightning take seconds to import: only the workers need them
-    import torch
+    import torch  # it takes seconds, and Lightning, too: only the workers need them
 
     from rnngrad.models.training import train_model
 
-    # Gradients die on their way through a thousand steps of padding; as denormal numbers they would
-    # make the backward pass some ten times slower, and change no digit of a weight.
+    # Gradients die in a thousand steps of padding. As denormal numbers they would make the backward
+    # pass some ten times slower, and change no digit of a weight.
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
     # with other settings, code or inputs a training starts anew
@@ -62,6 +61,6 @@ def _train(path: Path, unfinished: str, *job: Any) -> None:
     train_model(path, checkpoints, *job)
     if not goes_on:  # else part of its time is not known
         # beside the stage's outputs, which are the same bytes whenever they are made
-        times = Path(unfinished).parents[1] / "times"
-        times.mkdir(exist_ok=True)
-        (times / f"{checkpoints.name}.json").write_text(json.dumps([begun, time.time()]))
+        times = Path(unfinished).parents[1] / "times" / f"{checkpoints.name}.json"
+        times.parent.mkdir(exist_ok=True)
+        times.write_text(json.dumps([begun, time.time()]))

@@ -30,8 +30,7 @@ from rnngrad.params import TrainParams
 from rnngrad.stage import remove
 from rnngrad.workers import worker_number
 
-# Lightning says at every fit which accelerators there are and that data loaders could have workers;
-# batches of frozen vectors are cheap, and the progress bar is what a person wants to see.
+# At every fit Lightning names accelerators and advises workers: batches of frozen vectors are cheap
 for noisy in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 for said in ("does not have many workers", "exists and is not empty", "isinstance.treespec, Leaf"):
@@ -131,9 +130,8 @@ def train_model(
 ) -> None:
     """Train the model of the one seed and padding in ``params``; its results go into ``folder``.
 
-    It learns from the output ``embed`` of that stage, of each comment from the last ``limit`` words
-    or all, and goes on from ``checkpoints/last.ckpt`` where there is one. Whether MLflow is told of
-    its epochs changes no result.
+    It learns from the output ``embed`` of that stage, from the last ``limit`` words of a comment
+    or all. It goes on from ``checkpoints/last.ckpt`` where there is one.
     """
     (seed,), (padding,), turn = params.seeds, params.padding, worker_number()
     who, gpus = f"{cell}, seed {seed}, padding {padding}", torch.cuda.device_count()
@@ -177,12 +175,9 @@ def train_model(
     tables = {"history": [{"seed": seed, **row} for row in history.rows], "predictions": own}
     for name, columns in tables.items():
         pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
-    metrics = {
-        "accuracy": binary_accuracy(probability, label),
-        "auroc": binary_auroc(probability, label),
-        "f1": binary_f1_score(probability, label),
-        "loss": binary_cross_entropy(probability, label.float()),
-    }
+    scores = {"accuracy": binary_accuracy, "auroc": binary_auroc, "f1": binary_f1_score}
+    metrics = {name: score(probability, label) for name, score in scores.items()}
+    metrics["loss"] = binary_cross_entropy(probability, label.float())
     found = {
         "comments": len(test),
         "metrics": {name: round(float(value), 6) for name, value in metrics.items()},
@@ -201,14 +196,12 @@ def _save(classifier: CommentClassifier, path: Path) -> None:
 
 def _resumable(last: Path, who: str) -> Path | None:
     """The checkpoint to go on from; a damaged one is deleted and none."""
-    if not last.exists():
-        return None
-    with suppress(Exception):  # there is no end of what a damaged file may raise
-        # Lightning would run what a pickle says
-        torch.load(last, map_location="cpu", weights_only=True)
-        with ZipFile(last) as parts:  # torch looks at no checksum
+    if last.exists():
+        with suppress(Exception), ZipFile(last) as parts:  # a damaged file may raise anything
+            # Lightning would run what a pickle says, and torch looks at no checksum
+            torch.load(last, map_location="cpu", weights_only=True)
             if not parts.testzip():
                 return last
-    remove(last)
-    tqdm.write(f"{who}: {last} was damaged; training starts from the start")
+        remove(last)
+        tqdm.write(f"{who}: {last} was damaged; training starts from the start")
     return None
