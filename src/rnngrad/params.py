@@ -206,18 +206,16 @@ class Setting(_Section):
 
     def why_ignored(self, key: str) -> str:
         """Tell why another value of ``key`` would change nothing here; empty where it would."""
-        trained, of_training = self.weights == "trained", ("initializer", "forget_bias", "units")
-        reasons = {
-            "trained weights have that of training": trained and key in of_training,
-            "initial weights are not trained": not trained and key == "trained_with",
-            "trained models read all features": trained and key == "sliced_input",
-        }
-        if key == "padding":
-            reasons[f"of input {self.input} nothing is padded"] = self.input != "comments"
-        if key == "forget_bias":
-            reasons[f"initializer {self.initializer} takes none"] = self.initializer != "keras"
-            reasons["it is the LSTM's alone"] = "lstm" not in self.cells
-        return next((why for why, holds in reasons.items() if holds), "")
+        trained, own = self.weights == "trained", self.initializer
+        reasons = (
+            ("initializer forget_bias units", trained, "trained weights have that of training"),
+            ("trained_with", not trained, "initial weights are not trained"),
+            ("sliced_input", trained, "trained models read all features"),
+            ("padding", self.input != "comments", f"of input {self.input} nothing is padded"),
+            ("forget_bias", own != "keras", f"initializer {own} takes none"),
+            ("forget_bias", "lstm" not in self.cells, "it is the LSTM's alone"),
+        )
+        return next((why for keys, holds, why in reasons if holds and key in keys.split()), "")
 
 
 class ConditionsParams(_Section):
