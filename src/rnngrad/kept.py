@@ -30,20 +30,18 @@ def run_kept(
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
-    A folder that was made from the same arguments by the same code is taken as it is, unless
-    somebody has changed its files. Whatever else lies in ``folder`` is deleted. An error, such as
-    one of ``function``'s own, or Ctrl-C leaves the folders that are whole by then.
+    A folder that the same code made from the same arguments is taken as it is, unless its files
+    have changed. Whatever else lies in ``folder`` is deleted. An error, one of ``function``'s own
+    say, or Ctrl-C leaves the folders that are whole by then.
 
     Args:
         function: by its name, such as "rnngrad.study.measures:measure_model": workers alone import
-            it, since torch takes seconds. Where it begins, ``path`` holds nothing but
-            ``digest.txt``: one line that is the same for the same arguments and code. It must write
-            the same bytes whenever that line is the same.
+            it. Where it begins, ``path`` holds nothing but ``digest.txt``: one line, for which it
+            must always write the same bytes.
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
-        doing: what the progress bar says, or a line per job where there is no terminal; nothing
-            without it.
+        doing: what the progress bar says, or where there is no terminal a line per job.
         said: what these lines call jobs, where not by their names.
 
     Raises:

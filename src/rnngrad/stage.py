@@ -20,14 +20,14 @@ from rnngrad.errors import InputError
 
 T = TypeVar("T")
 DIGEST = "digest.txt"
-LONGEST = 600  # seconds that anything works at one place
+LONGEST = 600  # seconds at one place: a stopped process would have others wait for ever
 
 
 def run_stage(main: Callable[..., None], *arguments: str) -> None:
-    """Call ``main(*arguments)``; turn bad input into one line on stderr and exit status 1.
+    """Call ``main(*arguments)``; bad input is one line on stderr and exit status 1, Ctrl-C is 130.
 
-    Ctrl-C exits with status 130, without a traceback; DVC then leaves the stage undone. ``main``
-    imports what takes time, so that this holds meanwhile. A stage ends with the DVC that runs it.
+    ``main`` imports what takes time, so that this holds meanwhile. A stage ends with the DVC that
+    runs it.
     """
     # Arrow's own allocator keeps what it frees: of a million comments half a gigabyte, by chance
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -122,7 +122,6 @@ def alone(place: str) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    # a process that was stopped would have others wait for ever
     return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"), LONGEST)
 
 
@@ -141,8 +140,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # the suffixes stay last: writers choose their format by them
-    unfinished = target.with_name(f".unfinished-{target.name}")
+    unfinished = target.with_name(f".unfinished-{target.name}")  # writers look at the suffix
     remove(unfinished)
     try:
         yield unfinished

@@ -1,8 +1,7 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
-The files are the truth (DVC's), so publishing is idempotent: a result that is already there, by the
-checksum of its numbers, is left alone; one whose pages have changed, or that was published by
-halves, is published anew and takes its place.
+A result that is already there, by the checksum of its numbers, is left alone; one whose pages have
+changed, or that was published by halves, is published anew and takes its place.
 """
 
 import hashlib
@@ -49,8 +48,7 @@ def tracking_uri() -> str:
 
 
 def _root() -> Path:
-    # DVC names the root: stages of an experiment may run in a copy of the repository elsewhere, and
-    # their results belong into the same database
+    # an experiment may run in a copy of the repository: DVC names the one with the database
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
@@ -71,8 +69,7 @@ def publish(
         note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
         artifacts: cards, figures and pages to attach; drawn anew they take the old ones' place.
-        models: the folder of the trained models. One that was logged while it was trained keeps
-            its run, with the times of its training.
+        models: the folder of the trained models. One logged in its training keeps that run.
         uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
     # beside the default database, wherever the stage runs; a server knows its own place

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from rnngrad.errors import InputError
 
-# One thread per worker, whatever the caller's environment says: sums over several are rounded in
-# another order, and MKL takes other kernels: their number would be in the results. And glibc keeps
-# the memory that a step frees instead of asking the kernel for it again at the next, which took a
-# fifth of the time.
+# One thread per worker, whatever the caller's environment says: the number of threads would be in
+# the results, since sums are rounded in another order and MKL takes other kernels. And glibc keeps
+# the memory that a step frees: to ask the kernel for it again took a fifth of the time.
 _LIBRARIES = ("OMP_NUM", "MKL_NUM", "MKL_DOMAIN_NUM", "OPENBLAS_NUM", "VECLIB_MAXIMUM")
 _ENVIRONMENT = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 _ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
@@ -43,8 +42,8 @@ _number = 0
 def start_workers(*modules: str) -> None:
     """Have modules imported for the workers to come, beside whatever the caller does next.
 
-    torch takes seconds to import: a stage calls this first. Without it, or where workers are not
-    forked, each imports what its first job needs. What fails to import fails the jobs alone.
+    torch takes seconds: a stage calls this first. Else, or where workers are not forked, each
+    imports what its first job needs. What fails to import fails the jobs alone.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if METHOD == "forkserver":
@@ -54,14 +53,12 @@ def start_workers(*modules: str) -> None:
 
 
 def pool(jobs: int) -> AbstractContextManager[futures.Executor]:
-    """Give an executor with a worker per core, and no more than the given number of jobs.
+    """Give an executor with a worker per core, and no more than jobs; each has one thread.
 
-    One thread each: no result depends on the number of cores. An error or Ctrl-C inside the block
-    ends the workers in the middle of their jobs.
-
-    Where ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs
-    run on that cluster, and read and write below this folder. Functions are importable by name;
-    arguments and results are picklable and hold no tensors, which torch would share.
+    An error or Ctrl-C inside the block ends the workers in the middle of their jobs. Where
+    ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs run on
+    that cluster, and read and write below this folder. Functions are importable by name; arguments
+    and results are picklable and hold no tensors, which torch would share.
 
     Raises:
         InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
@@ -130,7 +127,7 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
 
 
 async def _scheduler(address: str) -> None:
-    """Ask whether a scheduler answers: a client would wait for ever for one that is none."""
+    """Have a scheduler answer: a client would wait for ever for one that is none."""
     from distributed.core import rpc
 
     async with rpc(address, timeout=SECONDS) as scheduler:
