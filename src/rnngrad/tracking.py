@@ -189,7 +189,7 @@ def _run_name(params: Params, changed: list[str]) -> str:
 
 def _changed_settings(params: Params) -> list[str]:
     """Name those that differ from the last commit, as ``dvc exp run -S`` would set them."""
-    committed = _git("show", "HEAD:./params.yaml")
+    committed = _git("show HEAD:./params.yaml")
     try:
         before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
     except (YAMLError, InputError):
@@ -244,20 +244,17 @@ def _curve_points(curves: pd.DataFrame, names: pd.Series, value: str) -> Iterato
 def _provenance() -> dict[str, str]:
     """Say where the result is from: git, who made it, and DVC's experiment."""
     asked = {
-        "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
-        "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-        "mlflow.user": _git("config", "user.name"),
+        "mlflow.source.git.commit": _git("rev-parse HEAD"),
+        "mlflow.source.git.branch": _git("rev-parse --abbrev-ref HEAD"),
+        "mlflow.user": _git("config user.name"),
         "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
     }
     tags = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
     # DVC runs an experiment on no branch
-    return tags | {k: v.strip() for k, v in asked.items() if v.strip() not in ("", "HEAD")}
+    return tags | {k: v for k, v in asked.items() if v not in ("", "HEAD")}
 
 
-def _git(*command: str) -> str:
+def _git(command: str) -> str:
     """Give a git command's output; nothing where there is no git, or no repository."""
-    try:
-        done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+    status, output = subprocess.getstatusoutput(f"git {command} 2>/dev/null")
+    return "" if status else output
