@@ -8,8 +8,7 @@ context distribution smoothed as in Levy, Goldberg & Dagan (TACL 2015)::
 
 n(w, v) counts how often v stands within ``WINDOW`` words of w. Every vector is then given the mean
 length of GloVe's: an RNN's gradients depend on the scale of its input, and PPMI leaves frequent
-words, the filler above all, with vectors near zero, which GloVe does not (3.8 to 8.0 for the most
-frequent words of glove.6B.100d).
+words with vectors near zero, where GloVe's are 3.8 to 8.0 long.
 """
 
 import numpy as np
@@ -29,9 +28,7 @@ LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
 def corpus_vectors(
     tokens: np.ndarray, lengths: np.ndarray, words: int, dimensions: int
 ) -> np.ndarray:
-    """Train vectors on the tokens (total,) int32, from 1 to ``words``, of n comments.
-
-    ``lengths`` (n,) says how many tokens each comment has.
+    """Train vectors on the tokens (total,) int32, from 1 to ``words``, of comments of ``lengths``.
 
     Returns:
         (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen

@@ -3,8 +3,7 @@
 Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
 
 1. the text is put in lower case;
-2. each of the characters of ``FILTERS``, tab and newline among them, becomes a blank; the
-   apostrophe is not among them, so ``don't`` is one token, while ``e-mail`` is two;
+2. each of the characters of ``FILTERS`` becomes a blank: ``don't`` is one token, ``e-mail`` two;
 3. the text is split at blanks only: other white space, such as a no-break space, stays in a token;
 4. tokens are numbered from 1, the most frequent first, ties in the order of first appearance;
 5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
@@ -32,10 +31,9 @@ _TO_BLANKS = str.maketrans(dict.fromkeys(FILTERS, " "))
 def embed_sample(
     sample: pd.DataFrame, params: EmbedParams
 ) -> tuple[TokenizedSample, np.ndarray, dict]:
-    """Tokenise a sample and give each word of its vocabulary a vector.
+    """Tokenise a sample of text, label, split and telling_distance; give each word a vector.
 
-    With ``vocabulary: train`` only words of the training split are known, and only its comments
-    train ``vectors: corpus``. The sample has text, label, split and telling_distance.
+    With ``vocabulary: train`` the training split alone makes the vocabulary and corpus vectors.
 
     Returns:
         The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)

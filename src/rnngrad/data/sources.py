@@ -47,10 +47,7 @@ def read_comments(params: Params) -> pd.DataFrame:
 def jigsaw_comments(
     label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = MIRRORS
 ) -> pd.DataFrame:
-    """Get all comments of the training set, and of the test set if a class has too few.
-
-    ``per_class`` are wanted of each class of the column ``label``; None takes what there is.
-    """
+    """Get all comments of the training set, and where a class lacks ``per_class`` the test set."""
     train = read_csv_comments(fetch(files["train.csv"]), label)
     rarest = np.bincount(train["label"], minlength=2).min()
     if per_class is None or per_class <= rarest:

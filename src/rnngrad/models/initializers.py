@@ -20,10 +20,9 @@ from rnngrad.errors import InputError
 def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
     """Overwrite the weights with Keras' defaults, drawn from torch's global generator.
 
-    Input kernels are Glorot-uniform and recurrent kernels orthogonal, each over the *stacked*
-    gates, as Keras does it: of an LSTM's recurrent kernel (4H, H) the columns are orthonormal, so
-    one gate's H x H block has a spectral norm near 1/2, not 1. Biases are zero, but for an LSTM's
-    forget gate: of torch's two bias vectors, the first takes ``forget_bias``.
+    Input kernels are Glorot-uniform and recurrent ones orthogonal, over the *stacked* gates: of an
+    LSTM's (4H, H) the columns are orthonormal, so one gate's block has a spectral norm near 1/2.
+    Biases are zero, but an LSTM's forget gate has ``forget_bias``, in torch's first bias vector.
     """
     H = module.hidden_size
     for name, parameter in module.named_parameters():

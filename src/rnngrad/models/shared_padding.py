@@ -14,12 +14,10 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]  # h, and c for an LSTM, each (1, B, H)
 
 STRETCH = 32  # steps between two looks at the state, or at the cotangent
-# A stretch that moves the state by so many units of rounding has not moved it. That is less than
-# half a unit a step, which the module itself would round away.
+# Units of rounding by which a stretch may move a state that rests: less than half a unit a step,
+# which the module itself would round away.
 ROUNDING = 4
-# A cotangent that has fallen to this share of a unit of rounding is dead. The share is for earlier
-# steps, which might let it grow again.
-DEAD = 1e-3
+DEAD = 1e-3  # of such a unit; the cotangent below it might still grow in earlier steps
 
 
 def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> State:
