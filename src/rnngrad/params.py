@@ -50,7 +50,6 @@ Item = TypeVar("Item")
 Cell = Literal["rnn", "lstm", "gru"]
 Padding = Literal["pre", "none"]
 State = Literal["uniform", "zero"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Several = Annotated[list[Item], Field(min_length=1), _distinct]
@@ -58,7 +57,6 @@ Size = Annotated[int, Field(ge=1, lt=2**31)]
 Text = Annotated[str, _plain]
 Number = Annotated[float, _usual]
 Positive = Annotated[Number, Field(gt=0)]
-Name = Annotated[str, _name]
 
 
 class _Section(BaseModel):
@@ -92,7 +90,7 @@ class DataParams(_Section):
 
 class SampleParams(_Section):
     per_class: Size | None
-    replace_fraction: Fraction
+    replace_fraction: Annotated[float, Field(ge=0, lt=1)]
     filler: Annotated[Text, _word]
     validation: Share
     test: Share
@@ -224,7 +222,7 @@ class ConditionsParams(_Section):
     streams: Size
     seed: Seed
     question: Setting
-    cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Annotated[str, _name], dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
