@@ -21,7 +21,7 @@ LARGEST = 1e9
 
 
 def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.ndarray:
-    """Read the vectors of a vocabulary's words, which gives their rows; the file is checked whole.
+    """Read the vectors of a vocabulary, which gives words' rows, from 1; the file is checked whole.
 
     Returns:
         (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
