@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from rnngrad.data.fetch import MIRRORS, Mirror, fetch
-from rnngrad.data.sources import jigsaw_comments
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.fetch import Mirror, fetch
+from rnngrad.data.sources import JIGSAW, jigsaw_comments
+from rnngrad.data.vector_file import GLOVE, read_vectors
 from rnngrad.errors import InputError
 
 NAMES = "toxic,severe_toxic,obscene,threat,insult,identity_hate"
@@ -102,7 +102,7 @@ def glove(server):
         archive.writestr("glove.6B.50d.txt", "the 0\n")
         archive.writestr("glove.6B.100d.txt", text)
     server.files = {"gz": gzip.compress(b"3 100\n" + text), "zip": buffer.getvalue()}
-    first, second = MIRRORS["glove"]
+    first, second = GLOVE
     return rows, (
         Mirror(server.url + "gz", first.name, _sha256(server.files["gz"]), len(server.files["gz"])),
         Mirror(server.url + "zip", second.name, _sha256(text), len(text), second.archive),
@@ -138,7 +138,7 @@ def test_no_mirror_of_glove_works(server, glove, cache):
 
 
 def test_every_file_has_two_mirrors_of_known_content():
-    for mirrors in MIRRORS.values():
+    for mirrors in (*JIGSAW.values(), GLOVE):
         assert len(mirrors) == 2
         for mirror in mirrors:
             assert mirror.url.startswith("https://")

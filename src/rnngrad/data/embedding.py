@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.corpus_vectors import corpus_vectors, frequencies
-from rnngrad.data.fetch import MIRRORS, fetch
+from rnngrad.data.fetch import fetch
 from rnngrad.data.tokenized import SPLITS, TokenizedSample
-from rnngrad.data.vector_file import read_vectors
+from rnngrad.data.vector_file import GLOVE, read_vectors
 from rnngrad.errors import InputError
 from rnngrad.params import EmbedParams
 
@@ -49,7 +49,7 @@ def embed_sample(
             tokens, lengths = tokens[np.repeat(learns, lengths)], lengths[learns]
         vectors = corpus_vectors(tokens, lengths, len(vocabulary), params.dimensions)
     else:
-        path = Path(params.path) if params.path else fetch(MIRRORS["glove"])
+        path = Path(params.path) if params.path else fetch(GLOVE)
         # the name alone: a folder would tell machines apart
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
     has = (vectors != 0).any(axis=1)

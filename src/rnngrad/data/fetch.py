@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,12 +39,6 @@ class Mirror:
     sha256: str
     size: int  # in bytes
     archive: str = ""  # name in the cache of the zip file that the URL serves, if it does
-
-
-_DATA = Path(__file__).with_name("mirrors.toml").read_text(encoding="utf-8")
-MIRRORS = {
-    file: [Mirror(**mirror) for mirror in mirrors] for file, mirrors in tomllib.loads(_DATA).items()
-}
 
 
 def cache_folder() -> Path:

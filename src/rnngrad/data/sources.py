@@ -18,12 +18,28 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.demo import demo_comments
-from rnngrad.data.fetch import MIRRORS, Mirror, fetch
+from rnngrad.data.fetch import Mirror, fetch
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 
 TEXT = "comment_text"
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_NAME = "jigsaw-toxic-comment-classification-challenge"
+_FOLDER = f"https://huggingface.co/datasets/thesofakillers/{_NAME}/resolve/main/"
+_ZIP = f"https://www.kaggle.com/api/v1/datasets/download/julian3833/{_NAME}"
+_FILES = {
+    "train": (68_802_655, "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d"),
+    "test": (60_354_593, "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8"),
+    "test_labels": (4_976_930, "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49"),
+}
+# the first mirror is the first to try
+JIGSAW = {
+    f"{name}.csv": (
+        Mirror(f"{_FOLDER}{name}.csv", f"{name}.csv", sha256, size),
+        Mirror(_ZIP, f"{name}.csv", sha256, size, archive="jigsaw.zip"),
+    )
+    for name, (size, sha256) in _FILES.items()
+}
 
 
 def read_comments(params: Params) -> pd.DataFrame:
@@ -45,7 +61,7 @@ def read_comments(params: Params) -> pd.DataFrame:
 
 
 def jigsaw_comments(
-    label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = MIRRORS
+    label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = JIGSAW
 ) -> pd.DataFrame:
     """Get all comments of the training set, and where a class lacks ``per_class`` the test set."""
     train = read_csv_comments(fetch(files["train.csv"]), label)
