@@ -17,21 +17,19 @@ With pre-activations a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh, one step is
 
 and its derivative needs, per example and step, only a few vectors over the units (the factors):
 
-    RNN    dh = mix W dh                   mix  = phi'(a)
-    GRU    dh = keep dh + sum_g mix_g W_g dh
-                                           keep = z
-                                           mix  = ((1-z) n' q r',  (h_{t-1} - n) z',  (1-z) n' r)
-    LSTM   dc = keep dc + sum_{g in i,f,g} mix_g W_g dh
-           dh = through dc(new) + mix_o W_o dh
-                                           keep = f,  through = o tanh'(c)
-                                           mix  = (g i',  c_{t-1} f',  i g',  tanh(c) o')
+    RNN    dh = mix W dh                                 mix = phi'(a)
+    GRU    dh = keep dh + sum_g mix_g W_g dh             keep = z
+           mix = ((1-z) n' q r',  (h_{t-1} - n) z',  (1-z) n' r)
+    LSTM   dc = keep dc + sum_{g in i,f,g} mix_g W_g dh  keep = f
+           dh = through dc(new) + mix_o W_o dh           through = o tanh'(c)
+           mix = (g i',  c_{t-1} f',  i g',  tanh(c) o')
 
-The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g, before it meets the tangents:
-one (H, H) product instead of one per gate. Transposed, the same vectors push cotangents back; the
-cotangent of the gates, delta = mix * lambda, is what enters the weight gradients.
+The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g: one product per step and not
+one per gate. Transposed, the same vectors push cotangents back; the cotangent of the gates,
+delta = mix * lambda, enters the weight gradients.
 
-Every cell is written twice: `run` in torch, for any device and dtype, and `advance`, which calls a
-loop that numba has compiled. Both give the same numbers up to rounding.
+Every cell is written twice, with the same numbers up to rounding: `run` in torch, for any device
+and dtype, and `advance` by a loop that numba has compiled.
 """
 
 from collections.abc import Callable
@@ -68,9 +66,6 @@ def _tanh(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor]:
 
 class StepMaps(NamedTuple):
     """The one-step derivatives of any cell in the form that the sweeps multiply with.
-
-    With s the last of the cell's states, ds = keep ds + sum_g mix_g W_g dh. Where there are two,
-    the last gate reaches the first alone: dh = through dc(new) + mix_o W_o dh.
 
     mix: (..., G, H). mix_input: the same for the gates' input side; it differs in the GRU only.
     keep: (..., H). through: (..., H), and (..., 0) for a cell with one state.
