@@ -12,9 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Array, Problem, batch_first, check_finite, states_of
-from rnngrad.probe._scaled import ZERO, ScaledRows, exponent_of, times_power
-from rnngrad.probe._steps import check_shape
+from rnngrad.probe._problem import Problem, batch_first, check_finite, check_shape, states_of
+from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds

@@ -18,11 +18,10 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer
+from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer, steps_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
 from rnngrad.probe._statistics import SIZES, STATISTICS, log10_norm_estimate, random_start, wanted
-from rnngrad.probe._steps import steps_of
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
