@@ -29,9 +29,9 @@ _one_at_a_time = threading.RLock()  # much of what is put aside belongs to the p
 class Layer:
     """Keep what one direction of a layer read and returned in calls that go on from one another.
 
-    tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone; W_hr is part of its
-    weight_hh. Steps are in the order in which it reads. start, end: (1, b, units) each.
-    outputs (b, t, units), cells (1, b, units): as all but its own next call see them.
+    tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone, with W_hr in its
+    weight_hh. Steps are in the order in which it reads. start, end, cells: (1, b, units) each.
+    outputs (b, t, units) and cells are as all but its own next call see them.
     """
 
     name: str

@@ -43,8 +43,7 @@ class GradientReach(Callback):
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None: of training's first batch, of (x, y) x, the first 4 along the first axis; packed
-            sequences whole. Where examples stand along another axis, pass a batch.
+            None: of training's first batch, of (x, y) x, the first 4; packed sequences whole.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take. Epochs are left out where one
             more would take more; a warning says so once. The probe before training does not count.
@@ -179,8 +178,8 @@ class LossGradientByDistance(Metric):
 
     `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: those of
     `loss_gradient_curves`, under a mask `np.where(mask, curves.log10_h, np.nan)`, or
-    `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean
-    "log10" of what is not zero, and the share "zero" of those that are exactly zero.
+    `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean "log10" of what is not zero,
+    and the share "zero" of those that are exactly zero.
 
     Examples:
         >>> import torch, rnngrad

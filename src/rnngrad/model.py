@@ -145,8 +145,7 @@ def gradient_reach(
 
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
-        as "encoder.lstm.0.backward". A module's call that starts from the state in which its last
-        one ended goes on with it; any other is "encoder.lstm (call 2)".
+        as "encoder.lstm.0.backward", a call that does not go on from the last as "lstm (call 2)".
 
     The model runs once, in eval mode. It and all random states are left as they were, also when it
     fails; a copy of the weights waits meanwhile. A PackedSequence alone says which steps are real.

@@ -1,9 +1,8 @@
 """Every loop over steps, compiled once by numba.
 
 All compiled functions stand in this file: numba's cache does not see changes in others. They
-release the GIL, so that Python threads run them side by side; `np.dot` is SciPy's BLAS here. The
-letters and the order of the gates are those of `rnngrad.probe.cells`. Arrays are C-contiguous; b is
-the example, t the step of a block, G the number of gates.
+release the GIL; `np.dot` is SciPy's BLAS here. The letters and the order of the gates are those of
+`rnngrad.probe.cells`; t is the step of a block, G the number of gates. Arrays are C-contiguous.
 """
 
 import math

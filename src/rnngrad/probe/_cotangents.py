@@ -1,8 +1,7 @@
 """Backward: cotangents of the states of all layers, of many losses at once, one step at a time.
 
-The same sweep serves the curves of one loss, the parts of the weight gradients of all losses, and
-autograd's own result, which is rounded to its dtype and has no scales. Otherwise every loss has a
-power of two of its own in every layer.
+The sweep serves the curves of one loss, the parts of the weight gradients of all, where every loss
+has a power of two of its own in every layer, and autograd's own result, which has no scales.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,7 @@ from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_po
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
-# A cotangent this small beside others of its loss, which are of order 1, needs a scale of its own:
-# the square of a smaller one, in a norm, would lose digits.
-TOO_SMALL = 2.0**-500
+TOO_SMALL = 2.0**-500  # beside others of a loss, of order 1: in a norm its square loses digits
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:

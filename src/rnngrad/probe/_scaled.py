@@ -50,7 +50,6 @@ class ScaledRows(NamedTuple):
 
     @classmethod
     def join(cls, *parts: "ScaledRows") -> "ScaledRows":
-        """The rows of all parts, one after the other."""
         mantissa = np.concatenate([part.mantissa for part in parts], axis=-2)
         return cls(mantissa, np.concatenate([part.exponent for part in parts], axis=-1))
 

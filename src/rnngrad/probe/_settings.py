@@ -40,8 +40,8 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 def exact_products() -> Iterator[int]:
     """Let products take one thread each and no bfloat16; yield the user's number of threads.
 
-    These settings belong to the process. The first of overlapping calls notes what it finds, and
-    the last one out restores it; torch's number of threads belongs to a thread as well.
+    They are the process's: the first of overlapping calls notes what it finds, and the last one out
+    restores it. torch's number of threads belongs to a thread as well.
     """
     one_dnn: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:

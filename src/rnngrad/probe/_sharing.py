@@ -14,10 +14,8 @@ from torch import Tensor
 
 from rnngrad.probe._problem import Problem
 
-# A group that shares less of its steps runs apart: a start token is not worth another order.
-LEAST_SHARE = 0.1
-# Examples branch off at multiples of these: a few steps too early cost less than a cut for each,
-# and of the leader's tangents only so many copies are kept.
+LEAST_SHARE = 0.1  # a group that shares less of its steps runs apart
+# Examples branch off at multiples of these: each cut costs time, and a copy of the tangents.
 MIN_STEPS, MAX_CUTS = 8, 128
 
 
@@ -51,8 +49,7 @@ def shared(problem: Problem, examples: np.ndarray) -> Sharing:
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
     """Write the group's leader, and for how long it runs for each of the others.
 
-    The leader is the one that repeats its first input longest: behind padding, the shortest
-    comment; a prompt that all begin with is everybody's.
+    The leader is the one that repeats its first input longest: of padding that is the most.
     """
     inputs, lengths = problem.inputs, problem.lengths.numpy()
     repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]

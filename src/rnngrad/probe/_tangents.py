@@ -268,8 +268,7 @@ def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], A
 class _DeviceRun:
     """Some examples at once, with one power of two each; nothing waits for the device.
 
-    All rows of J take their steps together, J = V dh + keep ds, with s the last of the cell's
-    states: the rows of h are those of c times `through`, and what comes through the output gate.
+    All rows of J take their steps together, J = V dh + keep ds, with s the last of the states.
     """
 
     def __init__(self, problem: Problem, plan: Plan, examples: slice) -> None:

@@ -77,7 +77,6 @@ class StepMaps(NamedTuple):
     through: Any
 
     def each(self, function: Callable[[Any], Any]) -> "StepMaps":
-        """All of them through a function."""
         return StepMaps(*map(function, self))
 
     def matrix(self, W: Array) -> Array:
@@ -153,7 +152,6 @@ class _Layer:
     factors: ClassVar[Any]
 
     def to(self, target: torch.dtype | str) -> Self:
-        """The same cell in another dtype or on another device."""
         return replace(self, **{name: getattr(self, name).to(target) for name in WEIGHTS})
 
     @property

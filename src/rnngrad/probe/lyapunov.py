@@ -23,8 +23,7 @@ linalg: Any = scipy.linalg  # its types are those of all options together
 _qr = partial(linalg.qr, mode="economic", check_finite=False)  # NumPy's takes longer
 
 LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
-# A column whose new part is this small beside it has ten digits of that part left.
-LARGEST_LOSS = 1e6
+LARGEST_LOSS = 1e6  # of a column beside its new part: ten digits of that part are left
 
 
 @probing
@@ -154,10 +153,9 @@ class _Spectrum:
 def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Return Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
-    Householder QR would lose rows 16 decades below the largest (saturated units): its errors are
-    relative to columns, those of elimination to rows. So A = P L U first, and P L = Q R' gives
-    R = R' U. size (n,): the terms that were summed up in each row; a pivot that is lost in their
-    rounding errors is unknown (NaN), and so are those after it.
+    Householder QR would lose rows 16 decades below the largest: its errors are relative to columns,
+    those of elimination to rows. So A = P L U first, and P L = Q R' gives R = R' U. size (n,): the
+    terms summed up in each row; a pivot lost in their rounding errors, and those after, are NaN.
     """
     P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
