@@ -156,14 +156,13 @@ def scaled_back(
     Returns the whole dL/d(states), what arrives at the layer below, and dL/d(states before).
     """
     h, *c = states
-    if c:
-        c = [c[0] + h.times(maps.through)]
-    sides = []
-    for mix in (maps.mix, maps.mix_input):
-        of_states = [*(c or [h]) * (len(mix) - 1), h]
-        sides.append(ScaledRows.join(*(s.times(m) for s, m in zip(of_states, mix, strict=True))))
-    before = sides[0].multiplied_by(cell.weight_hh.numpy().T)
-    below = sides[1].multiplied_by(cell.weight_ih.numpy().T)
-    if c:
-        return [h, *c], below, [before, c[0].times(maps.keep)]
-    return [h], below, [before + h.times(maps.keep)]
+    c = [own + h.times(maps.through) for own in c]
+    last = [h, *c][-1]
+
+    def pushed(weight: Tensor, mix: Array) -> ScaledRows:
+        parts = (*(last.times(factor) for factor in mix[:-1]), h.times(mix[-1]))
+        return ScaledRows.join(*parts).multiplied_by(weight.numpy().T)
+
+    before, kept = pushed(cell.weight_hh, maps.mix), last.times(maps.keep)
+    below = pushed(cell.weight_ih, maps.mix_input)
+    return [h, *c], below, [before, kept] if c else [before + kept]

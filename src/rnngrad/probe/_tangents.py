@@ -236,16 +236,14 @@ def _side_by_side(parts: Sequence[Array], scales: Array) -> Array:
 
 def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
     """One step with a scale per row; maps without an axis of steps."""
-    H, lstm = len(maps.keep), len(maps.through) > 0
-    dh, last = J.read(slice(0, H)), J.read(slice(H, 2 * H) if lstm else slice(0, H))
-    if not lstm:
-        return last.times(maps.keep) + dh.mixed_by(maps.mix, W)
+    H = len(maps.keep)
+    dh, *dc = (J.read(slice(row, row + H)) for row in range(0, len(J.exponent), H))
+    if not dc:
+        return dh.times(maps.keep) + dh.mixed_by(maps.mix, W)
     reached = dh.mixed_by(maps.mix[:-1], W[:-1])
-    last = last.times(maps.keep) + reached
-    parts = [last.times(maps.through) + dh.mixed_by(maps.mix[-1:], W[-1:]), last]
-    if len(J.exponent) > 2 * H:
-        parts.append(J.read(slice(2 * H, None)).times(maps.keep) + reached)
-    return ScaledRows.join(*parts)
+    dc = [own.times(maps.keep) + reached for own in dc]  # the second is less the cell path
+    dh = dc[0].times(maps.through) + dh.mixed_by(maps.mix[-1:], W[-1:])
+    return ScaledRows.join(dh, *dc)
 
 
 def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:

@@ -134,11 +134,10 @@ def jacobian_curves(
     )
     size = problem.hidden * len(problem.initial)
     columns = problem.batch * count or rows.stop - rows.start
-    mend = 'use method="sketch", or fewer examples'
     weights = sum(cell.weight_hh.numel() for cell in problem.cells)
     # measured: each thread holds ten matrices of a Jacobian's size, weights are there three times
     needed = 10 * min(problem.batch, get_num_threads()) * size * columns + 3 * weights
-    check_memory(8 * needed, "Jacobians and weights need", mend)
+    check_memory(8 * needed, "Jacobians and weights need", 'use method="sketch", or fewer examples')
     if count:
         names = ("frobenius", "frobenius_error")
         start = random_start(size, rows, problem.batch, count, seed)

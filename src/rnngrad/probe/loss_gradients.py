@@ -124,8 +124,7 @@ class _Sweep:
 
     def _scaled(self, example: int) -> None:
         """One example again, with a scale per unit."""
-        runs = self.problem.whole([example])[self.layer :]
-        every = [maps.each(itemgetter(0)) for *_, maps in runs]
+        every = [run[2].each(itemgetter(0)) for run in self.problem.whole([example])[self.layer :]]
         final = self.arriving.final[self.layer :, :, example, :, None]
         states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
@@ -135,8 +134,7 @@ class _Sweep:
                 total, arriving, states[layer] = scaled_back(
                     self.cells[layer], maps, [h + arriving, *c]
                 )
-            for found, part in zip(self.found, total, strict=True):
-                found[example, t + 1] = part.log10_norm()
+            self.found[:, example, t + 1] = [part.log10_norm() for part in total]
         self.found[:, example, 0] = [part.log10_norm() for part in states[0]]
 
 
