@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Problem, batch_first, check_finite, check_shape, states_of
+from rnngrad.probe._problem import Problem, batch_first, check_shape, states_of
 from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -46,8 +46,7 @@ class Arriving(NamedTuple):
         given = batch_first(output, axes, problem.batch_first, name).detach().cpu()
         shape = *counts.real.shape, problem.hidden
         check_shape(given, name, shape, " (batch, time, hidden), like the module's output")
-        real = counts.cleared(given)
-        check_finite(real, name, ("example", "step", "unit"))
+        real = counts.cleared(given, name, "unit")
         lost = given.flatten(1).any(dim=1) & ~real.flatten(1).any(dim=1)
         for b in lost.nonzero().flatten().tolist() if final is None else ():
             raise InputError(

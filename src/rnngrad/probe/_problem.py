@@ -50,11 +50,12 @@ class Steps:
         """The number of steps that count, (b,)."""
         return self.real.sum(dim=1)
 
-    def cleared(self, x: Tensor) -> Tensor:
-        """x (b, time, ...) with zeros where anything may stand."""
-        if self.real.all():
-            return x
-        return x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
+    def cleared(self, x: Tensor, name: str, entry: str) -> Tensor:
+        """x (b, time, ...) with zeros where anything may stand; the rest must be finite."""
+        if not self.real.all():
+            x = x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
+        check_finite(x, name, ("example", "step", entry))
+        return x
 
     def counted(self, x: Tensor) -> Tensor:
         """The steps of x (b, time, d) that count, one after another."""
@@ -187,9 +188,7 @@ def problem_of(
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     counts = steps_of(lengths, mask, *x.shape[:2])
-    x = counts.cleared(x.detach())
-    check_finite(x, "inputs", ("example", "step", "feature"))
-    x = counts.counted(x)
+    x = counts.counted(counts.cleared(x.detach(), "inputs", "feature"))
     shape = 1 + isinstance(rnn, nn.LSTM), rnn.num_layers, len(x), rnn.hidden_size
     of_kind = f"initial_state of a {type(rnn).__name__}"
     initial = states_of(initial_state, of_kind, shape, batched, "h_0", "c_0")

@@ -175,8 +175,7 @@ class _FlatStep:
         self.batch, self.steps = inputs.shape[:2]
         with torch.device("cpu"):
             self.counts = steps_of(lengths, mask, self.batch, self.steps)
-        inputs = self.counts.cleared(inputs)
-        check_finite(inputs, "inputs", ("example", "step", "feature"))
+        inputs = self.counts.cleared(inputs, "inputs", "feature")
         self.step, self.real = step, self.counts.real.to(inputs.device)
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         leaves, self.spec = pytree.tree_flatten(initial_state)
