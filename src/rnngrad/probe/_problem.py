@@ -369,7 +369,15 @@ def states_of(
 
 def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
     """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
-    ends = torch.full((batch,), time) if lengths is None else _ends(lengths, batch, time)
+    ends = torch.full((batch,), time)
+    if lengths is not None:
+        ends = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
+        if ends.is_floating_point() or ends.is_complex() or ends.dtype == torch.bool:
+            raise TypeError(f"lengths must be integers, got {ends.dtype}")
+        check_shape(ends, "lengths", (batch,))
+        ends = ends.long()
+        for b in ((ends < 1) | (ends > time)).nonzero().flatten().tolist():
+            raise InputError(f"lengths[{b}] = {int(ends[b])}: must lie in 1..{time}")
     real = torch.arange(time) < ends[:, None]
     if mask is None:
         return Steps(real, ends, masked=False)
@@ -381,17 +389,6 @@ def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
     for b in (~real.any(dim=1)).nonzero().flatten().tolist():
         raise InputError(f"mask counts no step of example {b}: leave the example out")
     return Steps(real, ends, masked=True)
-
-
-def _ends(lengths: Any, batch: int, time: int) -> Tensor:
-    tensor = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"lengths must be integers, got {tensor.dtype}")
-    check_shape(tensor, "lengths", (batch,))
-    tensor = tensor.long()
-    for b in ((tensor < 1) | (tensor > time)).nonzero().flatten().tolist():
-        raise InputError(f"lengths[{b}] = {int(tensor[b])}: must lie in 1..{time}")
-    return tensor
 
 
 def _tensor(values: Any, expected: str) -> Tensor:
