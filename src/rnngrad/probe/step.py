@@ -282,9 +282,8 @@ class _FlatStep:
         extra = torch.einsum("bik,nbk->nbi", V, weights)
         directions = torch.cat([V.permute(2, 0, 1), extra]).to(s)
 
-        def directional(ds: Tensor) -> tuple[Tensor, Tensor]:
-            new, tangent, *_ = torch.func.jvp(lambda flat: self(flat, x, t), (s,), (ds,))
-            return new, tangent
+        def directional(ds: Tensor) -> Any:
+            return torch.func.jvp(lambda flat: self(flat, x, t), (s,), (ds,))
 
         with warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used
