@@ -90,11 +90,6 @@ class ScaledRows(NamedTuple):
         top = self.exponent.max(axis=-1, initial=ZERO)
         return self.down_to(top[..., None]), top
 
-    def spread(self) -> int:
-        """Powers of two between the largest and the smallest row of a matrix, but for zeros."""
-        there = self.exponent[self.exponent > ZERO // 2]
-        return int(np.ptp(there)) if len(there) else 0
-
     def log10_norm(self) -> Array:
         """log10 of the Frobenius norm, (...)."""
         J, exponent = self.aligned()

@@ -22,7 +22,7 @@ from torch import Tensor, linalg
 from rnngrad.errors import check_memory
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Array, Problem, States
-from rnngrad.probe._scaled import LOG10_2, ScaledRows, log10_of, times_power
+from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import threads
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
@@ -169,7 +169,8 @@ class Tangents:
 
     def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
         """Take steps by the compiled loop; None, and nothing done, if one needs scales per row."""
-        if self.J.spread() > MAX_SPREAD:
+        there = self.J.exponent[self.J.exponent > ZERO // 2]
+        if len(there) and np.ptp(there) > MAX_SPREAD:
             return None
         J, exponent = self.J.aligned()
         rows, count = self.plan.rows, 1

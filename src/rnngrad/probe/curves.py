@@ -140,13 +140,8 @@ def jacobian_curves(
         start = random_start(size, rows, problem.batch, count, seed)
     else:  # the hidden path is zero at the start
         start = np.eye(size + problem.hidden * (HIDDEN_PATH in names), size)[:, rows]
-    plan = Plan(
-        layer=problem.layer_index(layer),
-        rows=rows,
-        names={*names, "cell_path"} if state == "c" else {*names},
-        start=start,
-        spectral_at=problem.counts.counted_at(chosen),
-    )
+    names = {*names, "cell_path"} if state == "c" else {*names}
+    plan = Plan(problem.layer_index(layer), rows, names, start, problem.counts.counted_at(chosen))
     norm = 0.5 * math.log10(rows.stop - rows.start)
     at_start = {"frobenius": norm, "cell_path": norm, HIDDEN_PATH: -math.inf}
     found = {
