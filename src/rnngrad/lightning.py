@@ -43,7 +43,8 @@ class GradientReach(Callback):
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None: of training's first batch, of (x, y) x, the first 4; packed sequences whole.
+            None: of training's first batch, of (x, y) x, the first 4; packed sequences whole. Where
+            examples stand along another axis than the first, pass a batch.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take. Epochs are left out where one
             more would take more; a warning says so once. The probe before training does not count.
