@@ -171,6 +171,17 @@ def _some(x: Any) -> Any:
     return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
 
 
+def _by_distance(values: Tensor, distances: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum log10 norms (batch, time) by distance; count what is not zero, and the zeros."""
+    if values.dim() != 2:
+        raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
+    last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+    t = last - torch.arange(distances, device=values.device)
+    values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+    zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
+    return values.where(other, 0).sum(dim=0), other.sum(dim=0), zero.sum(dim=0)
+
+
 class LossGradientByDistance(Metric):
     """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
@@ -206,16 +217,10 @@ class LossGradientByDistance(Metric):
 
     def update(self, log10_norms: Tensor | np.ndarray) -> None:
         values = torch.as_tensor(log10_norms, device=self.total.device).double()
-        if values.dim() != 2:
-            raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
-        last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
-        t = last - torch.arange(self.distances, device=values.device)
-        values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
-        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
+        total, count, zeros = _by_distance(values, self.distances)
         # out of place: whoever holds an old state keeps it
-        self.total = self.total + values.where(other, 0).sum(dim=0)
-        self.count = self.count + other.sum(dim=0)
-        self.zeros = self.zeros + zero.sum(dim=0)
+        self.total, self.count = self.total + total, self.count + count
+        self.zeros = self.zeros + zeros
 
     def compute(self) -> dict[str, Tensor]:
         every = self.count + self.zeros
