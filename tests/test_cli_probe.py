@@ -241,15 +241,21 @@ def test_each_direction_of_a_layer(module: Any, run: Run, saved: Save, inputs: P
     for number, layer in enumerate(rnngrad.gradient_reach(module, packed).layers.values()):
         status, out, err = run(*asked, number)
         assert (status, err.count("\n")) == (0, 1)
-        assert f" {layer.name};" in err
+        assert f" {layer.name}" in err
         assert out.startswith(f"{layer.diagnosis}\n")
     status, _, err = run(*asked, 9)
     assert (status, err.count("\n")) == (1, 1)
-    assert f"use one of 0 {'lstm' if module.mode == 'LSTM' else 'gru'}" in err
+    assert "--layer 9: each direction counts, use 0.." in err
     np.save(lengths, [12, 13])
     status, _, err = run(*asked, 0)
     assert (status, err.count("\n")) == (1, 1)
     assert "lengths" in err
+    np.save(inputs, X[0].numpy())
+    alone = rnngrad.gradient_reach(module, X[:1].double()).layers.values()
+    for number, layer in enumerate(alone):
+        status, out, _ = run("probe", path, "--inputs", inputs, "--layer", number)
+        assert status == 0
+        assert out.startswith(f"{layer.diagnosis}\n")
 
 
 def test_arrays_that_hold_no_inputs(run: Run, saved: Save, tmp_path: Path):

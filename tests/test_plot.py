@@ -203,7 +203,7 @@ def test_losses_triangle_and_gates():
 def test_a_model_is_three_panels_given_a_loss_and_one_without():
     gru, x = nn.GRU(3, 4, num_layers=2, batch_first=True), batch()
     reach = rnngrad.gradient_reach(gru, x, loss=lambda output: output[0].sum())
-    states, losses, weights = reach.plot()
+    states, losses, weights = np.ravel(np.asarray(reach.plot()))
     layer = reach.layers["gru.1"]
     assert layer.loss_gradients is not None
     for ax, values in (

@@ -1,7 +1,7 @@
 """How far back do gradients reach in recurrent networks?
 
-The public names below live in `probe`, `model`, `lightning`, `keras` and `plot`. They are resolved
-on first use (PEP 562), so that `import rnngrad` and the rooms without torch are quick to import.
+The public names below live in `probe`, `whole_model`, `lightning`, `keras` and `plot`. They are
+resolved on first use (PEP 562): `import rnngrad` and the rooms without torch are quick to import.
 """
 
 from importlib import import_module
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     __version__: str
     from rnngrad.keras import from_keras
     from rnngrad.lightning import GradientReach, LossGradientByDistance
-    from rnngrad.model import LayerReach, ModelReach, gradient_reach
     from rnngrad.plot import compare
+    from rnngrad.whole_model import LayerReach, ModelReach, gradient_reach
 
     from .probe import *  # noqa: F403  the names below alone are public
 
@@ -27,7 +27,7 @@ __all__ = [  # noqa: F405
 ]  # fmt: skip
 
 HOMES = {"compare": "plot", "from_keras": "keras"}  # of the others `probe`
-HOMES |= dict.fromkeys(("LayerReach", "ModelReach", "gradient_reach"), "model")
+HOMES |= dict.fromkeys(("LayerReach", "ModelReach", "gradient_reach"), "whole_model")
 HOMES |= dict.fromkeys(("GradientReach", "LossGradientByDistance"), "lightning")
 
 

@@ -127,6 +127,9 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         raise InputError("the model has lazy modules: run it once before")
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     with ExitStack() as back, torch.random.fork_rng(devices=sorted(gpus)):
+        # threads of a busy machine wait for each other: many small steps took 5 s in place of 0.02
+        back.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         back.callback(random.setstate, random.getstate())
         back.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         for module in model.modules():

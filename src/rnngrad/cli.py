@@ -1,6 +1,7 @@
 """The command `rnngrad`. What is heavy is imported late, so that help comes at once."""
 
 import argparse
+import inspect
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import shtab
 
-from rnngrad.errors import InputError, printable
+from rnngrad.errors import InputError, check_memory, printable
 
 EXIT = "exit status: 0 done, 1 bad input (one line on stderr), 2 wrong usage, 130 Ctrl-C"
 UNSET = "state", "png", "lengths", "module", "nonlinearity"
@@ -96,6 +97,8 @@ def _diagnose(options: argparse.Namespace) -> int:
         raise InputError("--forget-bias is a number that float32 holds, such as 1")
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")
+    # ten Jacobians of (h, c), and the inputs
+    check_memory(160 * H * H + 4 * T * D, "--units, --steps and --features take", "ask for less")
     torch.manual_seed(options.seed)
     kind, how = getattr(torch.nn, options.cell.upper()), {"forget_bias": options.forget_bias}
     module = initialized(kind, D, H, options.init, longest=T, **how)
@@ -132,31 +135,31 @@ def _probe(options: argparse.Namespace) -> int:
     lengths = _array(options.lengths) if options.lengths else None
     inputs = torch.from_numpy(_array(options.inputs))
     if module.bidirectional or module.proj_size:
-        own = _direction(options, module.double(), inputs, lengths)
-        return _answer(options, own.module, own.inputs, own.initial_state, lengths=own.lengths)
+        *own, ends = _direction(options, module.double(), inputs, lengths)
+        return _answer(options, *own, lengths=ends)
     return _answer(options, module, inputs, lengths=lengths, layer=options.layer)
 
 
 def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: Any) -> Any:
-    """Give the `LayerReach` of one direction of one layer."""
+    """Give one direction of one layer as a module of its own, what it reads, and its lengths."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence
 
     import rnngrad
+    from rnngrad._recording import record
 
+    count = module.num_layers * (1 + module.bidirectional)
+    if not -count <= options.layer < count:
+        raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
     # refuses inputs and lengths that do not fit
-    rnngrad.trajectory(
-        torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths
-    )
+    rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths)
+    inputs = (inputs if inputs.dim() == 3 else inputs[None]).double()
     ends = [inputs.shape[1]] * len(inputs) if lengths is None else lengths
-    packed = pack_padded_sequence(inputs.double(), ends, batch_first=True, enforce_sorted=False)
-    layers = [*rnngrad.gradient_reach(module, packed).layers.values()]
-    if not -len(layers) <= options.layer < len(layers):
-        known = ", ".join(f"{number} {layer.name}" for number, layer in enumerate(layers))
-        raise InputError(f"--layer {options.layer}: use one of {known}")
-    own = layers[options.layer]
-    print(f"rnngrad: this is {own.name}; --layer takes another", file=sys.stderr)
-    return own
+    packed = pack_padded_sequence(inputs, ends, batch_first=True, enforce_sorted=False)
+    own = record(module, (packed,), {}, None)[0][options.layer]
+    others = f"; --layer takes another of {count}" if count > 1 else ""
+    print(f"rnngrad: this is {own.name}{others}", file=sys.stderr)
+    return own.module, torch.cat(own.read, dim=1), own.lengths
 
 
 def _array(path: str) -> Any:
@@ -221,6 +224,7 @@ def _doctor(_: argparse.Namespace) -> int:
 def _checks() -> Iterator[tuple[bool | None, str, str]]:
     """Tell of each thing whether it is well (None: optional, not there), its name, and more."""
     yield True, "python", f"{sys.version.split()[0]} on {sys.platform}"
+    yield True, "rnngrad", metadata.version("rnngrad")
     extras: dict[str, str] = {}
     for text in metadata.requires("rnngrad") or []:
         name, extra = re.split(r"[^\w.-]", text)[0], re.search(r"extra == .(\w+)", text)
@@ -239,7 +243,7 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
         from rnngrad.probe import compile_loops
 
         compile_loops()
-        folder = numba.njit(cache=True)(compile_loops).stats.cache_path
+        folder = numba.njit(cache=True)(inspect.unwrap(compile_loops)).stats.cache_path
         yield True, loops, f"ready in {time.perf_counter() - begun:.1f} s, kept in {folder}"
     except Exception as error:  # whatever is wrong is told
         yield False, loops, f"{error}: NUMBA_CACHE_DIR may name a folder for them"

@@ -15,6 +15,14 @@ class InputError(ValueError):
     """Say in one line what the user gave that is unusable, where (file, row or key), what to do.
 
     Pipeline stages print it to stderr without a traceback and exit with status 1.
+
+    Examples:
+        >>> import torch, rnngrad
+        >>> try:
+        ...     rnngrad.jacobian_curves(torch.nn.GRU(3, 4), torch.zeros(5, 2, 7))
+        ... except rnngrad.InputError as error:
+        ...     print(error)
+        inputs have 7 features, the module expects 3
     """
 
     def __init__(self, message: str) -> None:

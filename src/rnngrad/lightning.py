@@ -14,9 +14,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError
-from rnngrad.model import gradient_reach
 from rnngrad.plot import draw_epochs
 from rnngrad.probe import compile_loops
+from rnngrad.whole_model import gradient_reach
 
 try:
     from pytorch_lightning import Callback

@@ -9,7 +9,7 @@ import html
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -40,8 +40,6 @@ OF_ANY = "|d state_t / d state_0|"
 class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
-    plot: Any
-
     def __repr__(self) -> str:
         own = self if isinstance(self, Mapping) else vars(self)
         known = ", ".join(f"{name}={_short(v)}" for name, v in own.items() if v is not None)
@@ -62,7 +60,7 @@ class Pictured:
 
         png = io.BytesIO()
         with plt.ioff():
-            figure = np.ravel(self.plot())[0].figure
+            figure = np.ravel(cast("Any", self).plot())[0].figure
             figure.savefig(png, format="png", dpi=100)
             plt.close(figure)
         picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
@@ -72,8 +70,13 @@ class Pictured:
 class PicturedArray(np.ndarray):
     """An array (batch, n) with `plot`; what is computed from it is a plain one."""
 
-    plot: Any
     _repr_html_ = Pictured._repr_html_
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_short(self)})"
+
+    def __str__(self) -> str:
+        return np.array2string(np.asarray(self), threshold=TABLE_ROWS)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else np.asarray(array)
@@ -258,6 +261,8 @@ def draw_epochs(callback: Any) -> "Figure":
     from matplotlib.figure import Figure
 
     curves = callback.curves
+    if not curves:
+        raise InputError("the callback has no curves yet: hand it to a Trainer and call fit")
     figure = Figure((WIDTH, 0.4 + 0.8 * HEIGHT * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
     for ax, (name, by_epoch) in zip(axes, curves.items(), strict=True):

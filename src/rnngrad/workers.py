@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 
 # One thread per worker, whatever the caller's environment says: the number of threads would be in
 # the results, since sums are rounded in another order and MKL takes other kernels. And glibc keeps
@@ -93,6 +93,7 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
 
 @contextmanager
 def _cluster(place: str) -> Iterator[futures.Executor]:
+    needs("cluster", "distributed")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
     with ExitStack() as stack:
         try:

@@ -6,8 +6,8 @@ from importlib import import_module
 import pytest
 
 MODULES = (
+    "errors",
     "lightning",
-    "model",
     "plot",
     "probe.cells",
     "probe.curves",
@@ -17,6 +17,7 @@ MODULES = (
     "probe.step",
     "probe.trajectory",
     "probe.weight_gradients",
+    "whole_model",
 )
 
 

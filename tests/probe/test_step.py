@@ -201,6 +201,33 @@ def test_names_what_fails_in_a_step():
         assert "\n" not in str(error.value)
 
 
+class WithoutSetup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.tanh()
+
+
+class WithoutRule(torch.autograd.Function):
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.tanh()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+
+class WithoutJvp(WithoutRule):
+    generate_vmap_rule = True
+
+
+@pytest.mark.parametrize("function", [WithoutSetup, WithoutRule, WithoutJvp])
+def test_a_custom_function_is_told_of_all_that_it_needs(function: Any):
+    x, s = torch.zeros(2, 3, 4), torch.ones(2, 4)
+    with pytest.raises(rnngrad.InputError, match="setup_context, generate_vmap_rule = True and"):
+        rnngrad.jacobian_curves_of_step(lambda s, x: function.apply(s + x), x, s)
+
+
 def test_a_step_without_a_derivative_is_not_taken_for_a_zero():
     cell = nn.GRUCell(3, 4)
     x, zero = torch.randn(2, 5, 3), torch.zeros(2, 4)

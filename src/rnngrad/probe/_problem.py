@@ -246,7 +246,8 @@ def _instead(module: object) -> str:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
-    if "quantized" in type(module).__module__:
+    every = module.modules() if isinstance(module, nn.Module) else [module]
+    if any("quantized" in type(part).__module__ for part in every):
         return "pass the module that was quantised"
     return f"for any other step function use {OF_STEP}"
 

@@ -11,7 +11,7 @@ little about nu: the log would be off by up to 0.26, 0.12 and 0.08 decades. They
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
@@ -19,7 +19,8 @@ from scipy import special
 from rnngrad.errors import InputError
 from rnngrad.probe._problem import Array, check_integer
 
-HIDDEN_PATH = "hidden_path"  # of an LSTM's cell state, and only where asked for
+Statistic = Literal["frobenius", "column_sum", "spectral", "hidden_path"]
+HIDDEN_PATH: Statistic = "hidden_path"  # of an LSTM's cell state, and only where asked for
 MIN_DIRECTIONS, MAX_DIRECTIONS = 4, 10_000
 
 
@@ -35,7 +36,7 @@ SIZES: dict[str, Callable[[Array], Array]] = {
     "column_sum": lambda J: np.abs(J.sum(axis=1)).mean(axis=1),
     "spectral": spectral_norm,
 }
-STATISTICS = tuple(SIZES)
+STATISTICS: tuple[Statistic, ...] = ("frobenius", "column_sum", "spectral")
 
 
 def chosen_steps(steps: Any, time: int, name: str) -> Array:

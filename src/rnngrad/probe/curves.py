@@ -12,7 +12,7 @@ from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import probing
-from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, random_start, wanted
+from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, Statistic, random_start, wanted
 from rnngrad.probe._tangents import Plan, curves
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def jacobian_curves(
     lengths: Sequence[int] | np.ndarray | Tensor | None = None,
     mask: np.ndarray | Tensor | None = None,
     method: Literal["exact", "sketch"] = "exact",
-    statistics: Sequence[str] = STATISTICS,
+    statistics: Statistic | Sequence[Statistic] = STATISTICS,
     spectral_steps: Sequence[int] | np.ndarray | None = None,
     directions: int = 8,
     seed: int = 0,

@@ -21,7 +21,14 @@ from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer, steps_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
-from rnngrad.probe._statistics import SIZES, STATISTICS, log10_norm_estimate, random_start, wanted
+from rnngrad.probe._statistics import (
+    SIZES,
+    STATISTICS,
+    Statistic,
+    log10_norm_estimate,
+    random_start,
+    wanted,
+)
 from rnngrad.probe.curves import JacobianCurves
 
 Step = Callable[[Any, Tensor], Any]
@@ -30,6 +37,10 @@ LARGE = 1000  # entries of a state whose exact steps take seconds or minutes eac
 CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
+
+# what torch says of a function that somebody wrote, of one missing part at a time
+CUSTOM = re.compile(r"autograd\.Function|vmap support")
+CUSTOM_NEEDS = "an autograd.Function needs setup_context, generate_vmap_rule = True and jvp"
 
 NOT_FINITE = "step returns NaN or inf, in the state or its derivative, at step {}"
 TRIANGLE = "torch.linalg.cholesky reads one triangle: have the step make its state symmetric first"
@@ -53,7 +64,7 @@ def jacobian_curves_of_step(
     mask: Array | Tensor | None = None,
     state: int | str | None = None,
     method: Literal["exact", "sketch"] = "exact",
-    statistics: Sequence[str] = STATISTICS,
+    statistics: Statistic | Sequence[Statistic] = STATISTICS,
     spectral_steps: Sequence[int] | Array | None = None,
     directions: int = 8,
     seed: int = 0,
@@ -357,6 +368,7 @@ def _failure_named(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = CUSTOM_NEEDS if CUSTOM.search(reason) else reason
         raise InputError(f"{what}: {reason}") from error
 
 
@@ -366,8 +378,8 @@ def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
     if not torch.allclose(found, before, rtol=part, atol=part * float(before.abs().max())):
         raise InputError(
             "step has a memory of its own (a counter, a cache), or is random: called again with "
-            f"the same state and input, it gives another state at step {t + 1}; let what it "
-            "remembers be part of the state or the inputs"
+            f"the same state and input, it gives another state at step {t + 1}; call eval(), or "
+            "let what it remembers or draws (masks of dropout) be part of the state or the inputs"
         )
 
 

@@ -47,7 +47,7 @@ class LayerReach(Pictured):
     final_state_gradient: tuple[Tensor, Tensor] | None
     module: nn.RNNBase
     inputs: Tensor
-    initial_state: Any
+    initial_state: Tensor | tuple[Tensor, Tensor]
     lengths: Tensor
 
     plot = draw_layers
