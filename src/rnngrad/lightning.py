@@ -36,9 +36,10 @@ OVER_BUDGET = (
 class GradientReach(Callback):
     """Ask `rnngrad.gradient_reach` about a LightningModule before training and after epochs.
 
-    All loggers get finite medians over the examples as "reach/<layer>/decades_per_step",
-    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learns_back". At the end
-    they get a heat map of step against epoch, as a figure or as a file in their folder.
+    All loggers of the trainer get medians over the examples as "reach/<layer>/decades_per_step",
+    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learns_back"; not where
+    they are infinite. At the end they get a heat map of step against epoch, as a figure if they
+    take one (TensorBoard, MLflow), else as a file in their folder.
 
     Args:
         every_n_epochs: how many epochs lie between two probes.

@@ -23,13 +23,16 @@ class LayerReach(Pictured):
     """Tell what one layer, or one direction of it, does to gradients; steps in its own order.
 
     curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
-    weight_gradients: by torch's flat name, log10 of the norm of what step t adds to a weight's
-        gradient, (batch, time); -inf for nothing, NaN beyond the length.
-    module, inputs, initial_state, lengths: the layer as a float64 module, and what it read.
-    loss_gradients: dL/dh_t and dL/dc_t. output_gradient: dL/dh_t less what comes from the layer's
-        own later steps. final_state_gradient: of an LSTM (0, dL/dc_n). None without a loss.
+    loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
+    weight_gradients: which steps a weight's gradient comes from. By torch's flat name, log10 of the
+        norm of what step t adds to it, (batch, time); -inf for nothing, NaN beyond the length.
+    module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
+        read, for further questions.
+    output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.
+    final_state_gradient: of an LSTM (0, dL/dc_n); None without a loss.
 
-    With a projection h is what W_hr projects, and weight_hh is W_hh W_hr.
+    With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
+    weight_hh is W_hh W_hr.
 
     Examples:
         >>> import torch, rnngrad
@@ -147,11 +150,13 @@ def gradient_reach(
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
         as "encoder.lstm.0.backward", a call that does not go on from the last as "lstm (call 2)".
 
-    The model runs once, in eval mode. It and all random states are left as they were, also when it
-    fails; a copy of the weights waits meanwhile. A PackedSequence alone says which steps are real.
+    The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
+    random states are left as they were, also when it fails; a copy of the weights waits meanwhile.
+    Every step of padded inputs counts; only a PackedSequence says how many are real.
 
     What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
-    through another module of many steps it may have underflowed: try model.double().
+    through another module of many steps it may have underflowed: try model.double(). Inside of a
+    layer no number is too small; between the layers of a module it is autograd's float64.
 
     Raises:
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,

@@ -1,9 +1,10 @@
 """Examples that go the same way for a while: who runs for whom, and until when.
 
-Examples with equal initial states and first inputs (padding in front, a prompt) have the same
-states and Jacobians until their inputs first differ. One of them, the *leader*, runs for all. Where
-its inputs first differ an example *branches off*: it takes over what the leader holds. An example
-that equals its leader over its whole length never runs.
+Examples with equal initial states and equal first inputs (padding in front, a start token, a
+prompt) have the same states and the same Jacobians until their inputs first differ. One of them,
+the *leader*, runs for all. At the step where its inputs first differ an example *branches off*: it
+takes over what the leader holds, and runs on by itself. An example that equals its leader over its
+whole length never runs.
 """
 
 from typing import NamedTuple

@@ -1,12 +1,16 @@
 """The statistics of a Jacobian: Frobenius norm, column sum, spectral norm, as log10.
 
-A *sketch* estimates the Frobenius norm: for v ~ N(0, 1) the mean of ||J v||^2 is ||J||_F^2. The
-mean over k directions is distributed about as ||J||_F^2 chi^2_n / n with n = k nu, where
-nu = (tr G)^2 / tr(G^2), G = J^T J, is the number of singular directions that matter: nearly H at
-t = 1, 1 once J has become rank one. Its log is biased by psi(n / 2) - log(n / 2) and has variance
-psi'(n / 2); both are exact for equal singular values and for rank one. tr(G^2) is estimated from
-the same directions, as the mean of (J v_a . J v_b)^2 over pairs. Up to three directions say too
-little about nu: the log would be off by up to 0.26, 0.12 and 0.08 decades. They are refused.
+A *sketch* estimates the Frobenius norm from a few random directions. For v ~ N(0, 1) the mean of
+||J v||^2 is ||J||_F^2. The mean over k directions is unbiased; it is distributed about as
+||J||_F^2 chi^2_n / n with n = k nu degrees of freedom, where
+
+    nu = (tr G)^2 / tr(G^2),  G = J^T J,
+
+is the number of singular directions that matter: nearly H at t = 1, 1 once J has become rank one.
+The log of it is biased by psi(n / 2) - log(n / 2) and has variance psi'(n / 2); both are exact for
+equal singular values and for rank one. tr(G^2) is estimated from the same directions, as the
+mean of (J v_a . J v_b)^2 over pairs. Up to three directions say too little about nu: whatever is
+assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
 """
 
 import math

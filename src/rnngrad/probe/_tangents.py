@@ -1,8 +1,10 @@
 """Forward: J_t = d s_t / d s_0 of every example at every t, and what is read off it.
 
 An example's steps are taken in blocks: states and factors of a block, then the tangents, then a
-look at the rank. Within a block one compiled loop has one power of two for the whole matrix. A
-block in which a row could underflow beside others is taken with a scale per row, in NumPy.
+look at the rank. Between blocks every row of J (state unit) has a power of two of its own. Within
+a block the quick way has one for the whole matrix and is one compiled loop. It is exact to float64
+as long as no row could underflow beside the others. A block in which one could is taken with a
+scale per row, in NumPy.
 
 Examples and the columns of J are independent: Python threads share them. How they are cut depends
 on the problem alone, so that the bits are the same whatever the number of threads.

@@ -32,8 +32,10 @@ class JacobianCurves(Pictured):
     log10_spectral: largest singular value of J_t.
     log10_column_sum: mean over j of |sum_i J_ij|, what `autograd.grad(s_t.sum(), s_0)` followed by
         `.abs().mean()` measures. Signs cancel in it; it is not a norm.
-    log10_cell_path: of an LSTM's state="c" the Frobenius norm of diag(prod_t f_t), the part that
-        never passes through h. log10_hidden_path: of all the rest, where asked for; -inf at t = 1.
+    log10_cell_path: LSTM with state="c" only: Frobenius norm of diag(prod_t f_t), the part of
+        d c_t / d c_0 that never passes through h.
+    log10_hidden_path: where asked for, LSTM with state="c" only: Frobenius norm of
+        J_t - diag(prod_t f_t), the part that passes through h at least once; -inf at t = 1.
     log10_frobenius_error: method="sketch" only: standard error of log10_frobenius, in decades.
 
     Examples:
@@ -98,9 +100,10 @@ def jacobian_curves(
         layer: whose state, with respect to the same layer's initial state.
         lengths: real steps per example, (batch,) integers; curves are NaN beyond, inputs anything.
         mask: (batch, time) bool, True where a step counts. Elsewhere the state is kept, and inputs
-            may hold anything.
+            may hold anything; with lengths both must hold.
         method: "exact", or "sketch": estimates of the Frobenius norm alone.
-        statistics: "frobenius", "column_sum", "spectral"; of an LSTM's state="c" "hidden_path".
+        statistics: some of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
+            state="c".
         spectral_steps: steps (from 1) at which the costly spectral norm is taken; None means all.
         directions, seed: of the sketch: how many random directions (4 to 10,000), and which.
 
@@ -109,12 +112,16 @@ def jacobian_curves(
     that nothing underflows or overflows: -inf means exactly zero, given the values of the gates. In
     a GRU whose h and n saturate to the same +-1 the factor h - n has no digits left.
 
-    Examples share the steps over which their initial states and inputs are equal. The bits do not
-    depend on the number of threads. Memory: some (H, H) matrices per thread, and up to 128 more.
+    Examples share the steps over which their initial states and inputs are equal. Directions on
+    which no row of J_t depends any more are dropped. The bits do not depend on the number of
+    threads, torch.get_num_threads().
+
+    Memory: some (H, H) matrices per thread, and up to 128 more where examples branch off.
     Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.
 
     Raises:
-        InputError (a ValueError): wrong shapes, names or lengths, NaN or inf, too large a Jacobian.
+        InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights,
+            or sizes beyond this machine's memory.
         TypeError: another kind of module, integer inputs, a PackedSequence.
 
     Examples:

@@ -70,8 +70,11 @@ def loss_gradient_curves(
         final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
             states after an example's last step as well; shaped as the module returns these.
 
-    Computed in float64 on the CPU with scales kept apart, where need be per unit. Memory: 64 MiB
-    per thread. Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
+    Everything is float64 with scales kept apart, per unit where units differ by more than 150
+    decades. Computed on the CPU, wherever the module is.
+
+    Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
+    Memory: the float64 trajectory of a few examples (64 MiB per thread) and (batch, H) cotangents.
 
     Raises:
         InputError: a gradient that does not fit the output, and whatever `jacobian_curves` refuses.

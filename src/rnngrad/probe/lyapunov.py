@@ -50,10 +50,13 @@ def lyapunov_exponents(
         An array (batch, count) with `plot`, float64, nats per step, largest first; -inf where a
         unit is dead or unread. All together sum to the mean of log|det M_t| over the counted steps.
         NaN, at the end, where an exponent would be made of rounding errors: the weight matrix is
-        (nearly) singular, or closed gates of several units meet.
+        (nearly) singular in another way, or in an LSTM a unit's closed input and forget gates meet
+        closed gates of others. With weights in the tens, exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
-    Wolf and Abbott (2023). On the CPU; memory: a few (S, S) matrices per thread.
+    Wolf and Abbott (2023). The singular values of J_t are another thing, see `jacobian_curves`. A
+    QR is taken as seldom as ten digits of every exponent allow, on the CPU.
+    Memory: some steps of the trajectory and a few (S, S) matrices per thread.
 
     Raises:
         InputError: count or warmup out of range, and whatever `jacobian_curves` refuses.

@@ -84,21 +84,25 @@ def jacobian_curves_of_step(
         method, statistics, spectral_steps, directions, seed: as in `jacobian_curves`. The sketch
             is for states of thousands of entries S: it needs no S x S matrix.
 
-    torch.func.jvp gives each one-step Jacobian; the product is float64 with one scale per row.
-    Memory: for S entries S copies of the step's intermediate values and a few (batch, S, S) arrays.
+    torch.func.jvp gives each one-step Jacobian, over all directions at once; the product is float64
+    with one scale per row. Memory: for a state of S entries, S copies of the step's intermediate
+    values, a few (batch, S, S) matrices and all states.
 
-    Saturation: the derivatives are torch's own, 1 - tanh^2 and s (1 - s). In float64 they are 1e-7
-    off from pre-activations of about 11 (tanh) and 21 (sigmoid) and exactly zero from about 19 and
-    37, in float32 from 9 and 17: curves may then be -inf though the Jacobian is not zero.
+    Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
+    float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
+    side) and exactly zero from about 19 and 37, in float32 from 9 and 17: curves may then be -inf
+    though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
     Stopped gradients: at the first, the middle and the last step the derivative is compared with a
-    central difference and with autograd's, but for numbers of 16 bits. A warning tells where it is
-    more than 1 % off: `.detach()`, TorchScript and torch.no_grad may lose a part.
+    central difference (`.detach()` and TorchScript may lose a part) and with autograd's
+    (torch.no_grad stops autograd alone). A warning tells where it is more than 1 % off. Numbers of
+    16 bits are not compared, nor is autograd where it stops for all of the step.
 
     Raises:
-        InputError: shapes that do not fit; a step that fails, takes its arguments in the other
-            order, writes to them, changes the state's structure or dtype, mixes examples, has a
-            memory, is random, or returns NaN or inf; Jacobians beyond this machine's memory.
+        InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
+            takes its arguments in the other order, changes them, changes the state's structure or
+            dtype, mixes examples, has a memory, is random, or returns NaN or inf; Jacobians beyond
+            this machine's memory.
         TypeError: integer inputs or states.
 
     Examples:

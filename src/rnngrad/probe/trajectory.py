@@ -22,9 +22,11 @@ class Trajectory(Pictured):
 
     h: (batch, time + 1, H), from the initial state on, NaN beyond an example's length; c likewise,
     None without a cell state.
-    gates: activations (batch, time, H) by torch's letters: i, f, g, o of an LSTM; r, z, n of a GRU.
+    gates: activations (batch, time, H) by torch's letters: i, f, g, o of an LSTM; r, z, n of a GRU;
+    none of an RNN.
     factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
-    real: (batch, time) bool, the steps that count; elsewhere gates and factors mean nothing.
+    real: (batch, time) bool, the steps that count; elsewhere gates and factors mean nothing, and
+    the one-step Jacobian is the identity.
 
     Examples:
         >>> import torch, rnngrad

@@ -72,13 +72,15 @@ def weight_gradient_parts(
 
     Returns:
         A dict: for each weight a float64 array (batch, T_loss, T_step), followed by the weight's
-        shape for "none"; of "curve" (batch, T_step), NaN beyond the lengths. It is zero above the
-        diagonal (T_step > T_loss) and where steps do not count. The sum over both step axes is
-        autograd's gradient of sum_T L_T, of a parametrized module by the effective weight. Its
+        shape for "none". It is zero above the diagonal (T_step > T_loss) and where steps do not
+        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T; of a
+        parametrized module (weight_norm, orthogonal) that with respect to the effective weight,
+        `module.weight_hh_l0`. Of "curve" (batch, T_step), NaN beyond the lengths. Its
         `.plot(ax=None, weight="weight_hh_l0")` draws it.
 
-    Memory: what is returned. Cost: time^2 / 2 products of a vector with W_hh per example and layer,
-    on the CPU, with a scale per loss and layer, whose units may be 300 decades apart.
+    Memory: what is returned; each thread holds the float64 trajectory of one example.
+    Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
+    have a scale per loss and layer, whose units may be 300 decades apart.
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
