@@ -58,9 +58,10 @@ docs: .docs-venv ## the pages about the library, in site/
 	@NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build --quiet --strict
 	@echo "docs: file://$(abspath site/index.html)"
 
-.docs-venv: docs/requirements.txt
+.docs-venv: pyproject.toml
 	@$(PYTHON) -m venv $@
-	@$@/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@$@/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $@/extra.txt
+	@$@/bin/$(PIP_INSTALL) -r $@/extra.txt
 	@touch $@
 
 lint: $(INSTALLED) ## ruff, pyright and the rule which room may import which

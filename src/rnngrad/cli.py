@@ -152,7 +152,9 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: A
     if not -count <= options.layer < count:
         raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
     # refuses inputs and lengths that do not fit
-    rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths)
+    rnngrad.trajectory(
+        torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths
+    )
     inputs = (inputs if inputs.dim() == 3 else inputs[None]).double()
     ends = [inputs.shape[1]] * len(inputs) if lengths is None else lengths
     packed = pack_padded_sequence(inputs, ends, batch_first=True, enforce_sorted=False)
@@ -231,7 +233,7 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
         extras.setdefault(name, f"[{extra[1]}]" if extra else "")
     for name, extra in extras.items():
         try:
-            if extra != "[dev]":
+            if extra not in ("[dev]", "[docs]"):
                 yield True, name, metadata.version(name)
         except metadata.PackageNotFoundError:
             says = f"not installed: pip install 'rnngrad{extra}'"

@@ -41,7 +41,7 @@ def run_kept(
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
-        doing: what the progress bar says, or where there is no terminal a line per job.
+        doing: what the progress bar says, or where there is no terminal a line per job; or None.
         said: what these lines call jobs, where not by their names.
 
     Raises:

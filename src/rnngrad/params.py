@@ -236,9 +236,10 @@ class ConditionsParams(_Section):
     def factor_of(self, case: str) -> str:
         """Give the factor that the case varies, as its block names it."""
         factor = self.cases[case].get("factor")
-        if not isinstance(factor, str) or not re.fullmatch(r"[\w ,.()-]*\w[\w ,.()-]*", factor):
-            wrong = f"name what the case varies, plain words only, got {factor!r}"
-            raise InputError(f"conditions.cases.{case}.factor: {wrong}")
+        if not isinstance(factor, str) or not factor.strip():
+            raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
+        if not re.fullmatch(r"[\w ,.()-]+", factor):
+            raise InputError(f"conditions.cases.{case}.factor: plain words only, got {factor!r}")
         return factor
 
     def setting_of(self, case: str) -> Setting:

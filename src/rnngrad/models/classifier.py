@@ -11,7 +11,7 @@ from rnngrad.models.shared_padding import run_layer, state_after_padding
 from rnngrad.params import TrainParams
 
 RECURRENT = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-# A comment runs with one that is longer by so many steps: they cost about as much as one more call
+# A comment runs with one that is longer by so many steps at most, which cost about one more call.
 STEPS_APART = 16
 
 

@@ -17,7 +17,7 @@ STRETCH = 32  # steps between two looks at the state, or at the cotangent
 # Units of rounding by which a stretch may move a state that rests: less than half a unit a step,
 # which the module itself would round away.
 ROUNDING = 4
-DEAD = 1e-3  # of such a unit; the cotangent below it might still grow in earlier steps
+DEAD = 1e-3  # of such a unit: a cotangent below is dead, even if earlier steps let it grow
 
 
 def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> State:

@@ -50,7 +50,7 @@ def shared(problem: Problem, examples: np.ndarray) -> Sharing:
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
     """Write the group's leader, and for how long it runs for each of the others.
 
-    The leader is the one that repeats its first input longest: of padding that is the most.
+    The leader is the one that repeats its first input longest: of comments the shortest.
     """
     inputs, lengths = problem.inputs, problem.lengths.numpy()
     repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]

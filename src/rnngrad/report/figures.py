@@ -281,7 +281,7 @@ def triangle(results: Results) -> Figure:
 
 
 def paths(results: Results) -> Figure | None:
-    """Total, cell path and hidden path of d c_t/d c_0, all steps above the first; None without."""
+    """Total, cell path and hidden path of d c_t/d c_0, above its first steps; None without LSTM."""
     lstm = results.curves.query("cell == 'lstm' and statistic in @PATHS")
     if lstm.empty:
         return None

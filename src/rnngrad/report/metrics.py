@@ -65,9 +65,9 @@ def cause_table(results: Results) -> pd.DataFrame:
     cases = results.params.conditions
     question = cases.question.model_dump(exclude={"cells"})
     known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
+    # what changes nothing is no cause, nor is training that starts from other models
     same = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) == question]
     causes = [name for name in CAUSES if name not in same]
-    # nor is training a cause that starts from other models
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
         causes.remove("trained")
     ends = results.conditions.pivot_table("log10_at_end", "condition", "cell")

@@ -21,7 +21,6 @@ from rnngrad.study.results import Results
 Verdict = Literal["holds", "holds only if", "does not hold"]
 Ruling = tuple[object, object, str]  # does it hold, does it under a condition only, and under which
 
-
 QUESTION, TUTORIAL_1, TUTORIAL_2, TUTORIAL_3 = "question", "tutorial 1", "tutorial 2", "tutorial 3"
 CASE = ["weights", "input"]
 
@@ -267,9 +266,11 @@ def _biases(results: Results) -> list[str]:
 
 
 def forget_bias(seeds: pd.DataFrame, gates: pd.DataFrame, biases: list[str]) -> Claim | None:
-    """Claim 9: is vanishing slower but still there unless all forget gates are 1?"""
+    """Claim 9: is vanishing slower but still there unless all forget gates are 1?
+
+    biases: conditions, the smallest forget bias first.
+    """
     lstm = seeds[seeds["cell"] == "lstm"]
-    # of conditions, the smallest forget bias first
     pairs = [(lstm, "log10_at_end", more, less, "condition") for less, more in pairwise(biases)]
     steps = [_difference(*pair) for pair in pairs]
     if not steps or None in steps:

@@ -22,7 +22,7 @@ SMALLEST = {"log": -math.inf, "float64": F64, "float32": F32, "float32_flushed":
 
 
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The numbers of all conditions, a row per seed, and their curves; ``folder`` has the runs'."""
+    """Give all conditions' numbers, a row per seed, and their curves, from the folder of runs."""
     rows, curves = [], []
     for name, factor, run, reading in conditions:
         found = read_arrays(folder / job_name(run, reading.arithmetic) / "log10.npz")

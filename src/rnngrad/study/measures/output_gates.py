@@ -27,13 +27,14 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 
 
 def output_gates(model: Opened) -> pd.DataFrame:
-    """Measure how fast that path grows, with W_o as it is and times 2, 4, ... until it does.
+    """Measure how fast that path grows, with W_o times 1, 2, 4, ... until it does, or 256.
 
     A row per factor, of two comments and 50 steps at most, in float64. path_rate, bound_rate,
     ceiling_rate: log10 of the norms above per step, means over comments. In the first and last row
-    alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0);
-    gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after clipping to the norm 1, and
-    between the two); log10_early_to_late (of dL/dW_hh, the first half of the steps over the other).
+    alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0, from
+    eight random directions); gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after
+    clipping to the norm 1, and between the two); log10_early_to_late (of dL/dW_hh, the first half
+    of the steps over the other).
     """
     H, model, rows = model.module.hidden_size, model.of(slice(COMMENTS)), []
     x = model.inputs.x[:, :STEPS]
