@@ -70,6 +70,8 @@ def test_column_sums_are_an_array_with_a_picture():
     np.testing.assert_array_equal(drawn[:, 1], np.median(np.log10(sums), axis=0))
     assert len(sums[0].plot().lines[0].get_xydata()) == STEPS
     assert "data:image/png;base64," in sums._repr_html_()
+    assert repr(sums) == f"ColumnSums({len(sums)}x{STEPS})"
+    assert len(str(sums)) < 1000
     assert type(sums.mean(axis=0)) is np.ndarray
 
 

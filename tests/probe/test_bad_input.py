@@ -283,6 +283,10 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         "module is a torch.ao.nn.quantized.dynamic.modules.rnn.LSTM, not nn.RNN, nn.LSTM or "
         "nn.GRU; pass the module that was quantised",
     ),
+    "quantised inside": (
+        lambda: rnngrad.jacobian_curves(nn.Sequential(quantised()), X),  # pyright: ignore[reportArgumentType]
+        "nn.GRU; pass the module that was quantised",
+    ),
     "layer of Keras": (
         lambda: rnngrad.jacobian_curves(keras_layer(), X),
         "module is a keras.src.layers.rnn.lstm.LSTM, not nn.RNN, nn.LSTM or nn.GRU; "
