@@ -185,14 +185,20 @@ def test_refuses_what_it_cannot_do():
         rnngrad.jacobian_curves_of_step(lambda s, x: s.double(), x, s)
 
 
+def energy_step(s: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        return torch.autograd.grad((s**4).sum(), s)[0]
+
+
 def test_names_what_fails_in_a_step():
     x, s = torch.zeros(2, 3, 4), torch.ones(2, 4)
     steps: dict[str, Any] = {
         "step fails at step 1: RuntimeError: ": lambda s, x: s @ x,
         "step fails at step 1: TypeError: 'int' object is not callable": 5,
-        "step cannot go through torch.func.vmap and jvp: ": lambda s, x: torch.from_numpy(
-            np.tanh(s.numpy())
+        "step cannot go through torch.func.vmap and jvp: write it in torch, without NumPy": (
+            lambda s, x: torch.from_numpy(np.tanh(s.numpy()))
         ),
+        "torch.func.grad works inside a step, autograd.grad does not": energy_step,
     }
     for expected, step in steps.items():
         with pytest.raises(rnngrad.InputError) as error:

@@ -247,8 +247,9 @@ def _instead(module: object) -> str:
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
     every = module.modules() if isinstance(module, nn.Module) else [module]
-    if any("quantized" in type(part).__module__ for part in every):
-        return "pass the module that was quantised"
+    made = torch.jit.ScriptModule
+    if any("quantized" in type(part).__module__ or isinstance(part, made) for part in every):
+        return "pass the module that was quantised or scripted"
     return f"for any other step function use {OF_STEP}"
 
 

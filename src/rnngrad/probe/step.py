@@ -38,9 +38,12 @@ CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of roun
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
 
-# what torch says of a function that somebody wrote, of one missing part at a time
-CUSTOM = re.compile(r"autograd\.Function|vmap support")
-CUSTOM_NEEDS = "an autograd.Function needs setup_context, generate_vmap_rule = True and jvp"
+CURES = {  # by what torch says, of a custom function one missing part at a time
+    r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
+    "generate_vmap_rule = True and jvp",
+    r"data pointer|numpy\(\)": "write it in torch, without NumPy",
+    r"does not require grad|requires_grad_\(\)": "torch.func.grad works inside a step, autograd.grad does not",
+}
 
 NOT_FINITE = "step returns NaN or inf, in the state or its derivative, at step {}"
 TRIANGLE = "torch.linalg.cholesky reads one triangle: have the step make its state symmetric first"
@@ -372,7 +375,8 @@ def _failure_named(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        reason = CUSTOM_NEEDS if CUSTOM.search(reason) else reason
+        cures = (cure for said, cure in CURES.items() if re.search(said, reason))
+        reason = next(cures, reason)
         raise InputError(f"{what}: {reason}") from error
 
 
