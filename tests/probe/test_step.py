@@ -198,7 +198,7 @@ def test_names_what_fails_in_a_step():
         "step cannot go through torch.func.vmap and jvp: write it in torch, without NumPy": (
             lambda s, x: torch.from_numpy(np.tanh(s.numpy()))
         ),
-        "torch.func.grad works inside a step, autograd.grad does not": energy_step,
+        "use torch.func.grad in place of autograd.grad": energy_step,
     }
     for expected, step in steps.items():
         with pytest.raises(rnngrad.InputError) as error:

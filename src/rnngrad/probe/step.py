@@ -42,7 +42,7 @@ CURES = {  # by what torch says, of a custom function one missing part at a time
     r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
     "generate_vmap_rule = True and jvp",
     r"data pointer|numpy\(\)": "write it in torch, without NumPy",
-    r"does not require grad|requires_grad_\(\)": "torch.func.grad works inside a step, autograd.grad does not",
+    r"does not require grad|requires_grad_\(\)": "use torch.func.grad in place of autograd.grad",
 }
 
 NOT_FINITE = "step returns NaN or inf, in the state or its derivative, at step {}"
