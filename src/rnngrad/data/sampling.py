@@ -67,11 +67,11 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     drawn = comments["text"].iloc[places]
     parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
     filled = pd.concat([part.apply(with_filler, args=(fraction, params.filler)) for part in parts])
-    distances: list[int | None] = []
-    told = comments.get("telling_words", pd.Series([np.empty(0)] * len(comments))).iloc[places]
-    for count, positions in zip(words[places].tolist(), told, strict=True):
+    distances: list[int | None] = [None] * len(places)
+    told = comments["telling_words"].iloc[places] if "telling_words" in comments else ()
+    for row, (count, positions) in enumerate(zip(words[places].tolist(), told, strict=False)):
         left = positions[positions < count - replaced_count(count, fraction)]
-        distances.append(count - 1 - int(left[-1]) if len(left) else None)
+        distances[row] = count - 1 - int(left[-1]) if len(left) else None
     return pd.DataFrame(
         {
             "text": filled,
