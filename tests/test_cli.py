@@ -126,19 +126,23 @@ def test_the_doctor_finds_nothing_wrong_here(run: Run):
         assert re.search(rf"^(ok|--) +{name} ", out, re.MULTILINE)
 
 
-def test_the_doctor_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_the_doctor_says_what_is_missing_and_what_is_too_old(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
     version = importlib.metadata.version
 
     def without(name: str) -> str:
         if name in ("torch", "mlflow"):
             raise importlib.metadata.PackageNotFoundError(name)
-        return version(name)
+        return "2.9" if name == "pydantic" else version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", without)
     status, out, _ = run("doctor")
     assert status == 1
     assert re.search(r"^BAD +torch +not installed: pip install 'rnngrad'$", out, re.MULTILINE)
     assert re.search(r"^-- +mlflow +.* 'rnngrad\[study\]'$", out, re.MULTILINE)
+    old = r"^BAD +pydantic +2\.9, and not >=2\.11: pip install 'rnngrad\[study\]'$"
+    assert re.search(old, out, re.MULTILINE)
 
 
 def test_completion_knows_the_options(run: Run):

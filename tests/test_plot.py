@@ -2,6 +2,8 @@
 
 import base64
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -243,12 +245,39 @@ def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
     assert repr(parts).startswith("WeightGradientParts(weight_ih_l0=2x9x9, ")
     for result in (curves, losses, parts, rnngrad.trajectory(gru, x), rnngrad.diagnose(gru, x)):
         assert len(repr(result)) < 500
+        assert 5 < str(result).count("\n") < 20
         assert len(str(result)) < 1000
         assert "<pre>" in result._repr_html_()
     last = str(curves).splitlines()[-1].split()
     assert last == ["1000", f"{np.median(curves.log10_frobenius[:, -1]):+.2f}"]
     values = str(losses).splitlines()[-1].split()
     assert float(values[1]) == pytest.approx(np.median(losses.log10_h[:, -1]), abs=0.005)
+
+
+@pytest.mark.parametrize("reduce", ["norm", "log10_norm", "none", "curve"])
+def test_the_table_of_weights_tells_what_each_step_adds_to_the_last_loss(reduce: Any):
+    rnn, x, lengths = nn.RNN(3, 4, batch_first=True), torch.randn(3, 9, 3), [4, 9, 6]
+    parts = partial(rnngrad.weight_gradient_parts, rnn, x, torch.ones(3, 9, 4), lengths=lengths)
+    rows = [line.split() for line in str(parts(reduce=reduce)).splitlines()[3:]]
+    assert rows[0] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    found = {int(step): [float(value) for value in values] for step, *values in rows[2:]}
+    own = parts(reduce="log10_norm" if reduce != "curve" else "curve")
+    for n, name in enumerate(rows[0]):
+        of_last = own[name]
+        if reduce != "curve":
+            of_last = of_last[range(3), [n - 1 for n in lengths]]
+        assert found[9][n] == pytest.approx(of_last[1, 8], abs=0.006)
+        assert found[3][n] == pytest.approx(np.median(of_last[:, 2]), abs=0.006)
+
+
+def test_the_table_of_a_trajectory_tells_the_gates():
+    lstm, x = nn.LSTM(3, 4), torch.randn(9, 2, 3)
+    path = rnngrad.trajectory(lstm, x, lengths=[5, 9])
+    _, _, title, names, *_, last = str(path).splitlines()
+    assert title == "activations, medians over units and examples"
+    assert names.split() == ["i", "f", "g", "o"]
+    medians = [np.median(gate[1, 8]) for gate in path.gates.values()]
+    assert [float(value) for value in last.split()[1:]] == pytest.approx(medians, abs=0.006)
 
 
 def test_curves_of_no_step_have_an_empty_picture():

@@ -11,6 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
+STUDY = (
+    "data.sampling", "kept", "models.training", "params", "report.render", "study.claims",
+    "tracking",
+)  # fmt: skip
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -66,10 +71,14 @@ def test_the_command_answers_and_the_doctor_names_the_extras(installed: Path, tm
 @pytest.mark.parametrize(
     ("code", "extra"),
     [
-        ("rnngrad.from_keras('model.keras')", "keras"),
-        ("import rnngrad.data.sampling", "study"),
-        ("import rnngrad.study.claims", "study"),
-        ("import rnngrad.report.render", "study"),
+        ("open('it.h5', 'w').close(); rnngrad.from_keras('it.h5')", "keras"),
+        ("rnngrad.GradientReach()", "lightning"),
+        (
+            "import os; os.environ['RNNGRAD_SCHEDULER'] = 'tcp://here:1'\n"
+            "from rnngrad.workers import pool\nwith pool(1): pass",
+            "cluster",
+        ),
+        *((f"import rnngrad.{room}", "study") for room in STUDY),
     ],
 )
 def test_what_is_missing_names_its_extra(code: str, extra: str, installed: Path, tmp_path: Path):

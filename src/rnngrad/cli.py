@@ -225,19 +225,25 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _checks() -> Iterator[tuple[bool | None, str, str]]:
     """Tell of each thing whether it is well (None: optional, not there), its name, and more."""
+    from packaging.requirements import Requirement
+
     yield True, "python", f"{sys.version.split()[0]} on {sys.platform}"
     yield True, "rnngrad", metadata.version("rnngrad")
-    extras: dict[str, str] = {}
-    for text in metadata.requires("rnngrad") or []:
-        name, extra = re.split(r"[^\w.-]", text)[0], re.search(r"extra == .(\w+)", text)
-        extras.setdefault(name, f"[{extra[1]}]" if extra else "")
-    for name, extra in extras.items():
+    names = set[str]()
+    for needed in map(Requirement, metadata.requires("rnngrad") or []):
+        extra = re.sub(r'extra == "(\w+)"', r"[\1]", str(needed.marker or ""))
+        if extra in ("[dev]", "[docs]") or needed.name in names:
+            continue
+        names.add(needed.name)
+        cure = f"pip install 'rnngrad{extra}'"
         try:
-            if extra not in ("[dev]", "[docs]"):
-                yield True, name, metadata.version(name)
+            version = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
-            says = f"not installed: pip install 'rnngrad{extra}'"
-            yield None if extra else False, name, says
+            yield None if extra else False, needed.name, f"not installed: {cure}"
+            continue
+        fits = needed.specifier.contains(version, prereleases=True)
+        says = "" if fits else f", and not {needed.specifier}: {cure}"
+        yield fits, needed.name, version + says
     begun, loops = time.perf_counter(), "compiled loops"
     try:
         import numba

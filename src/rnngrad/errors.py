@@ -1,7 +1,11 @@
 """The one exception that stands for bad input, and text that fits on one line."""
 
+import math
 import os
-from importlib.util import find_spec
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 
 LONGEST = 280  # characters of a message, whatever was given; with the stage it stays below 300
 
@@ -32,22 +36,44 @@ class InputError(ValueError):
         super().__init__(line)
 
 
-def needs(extra: str, *modules: str) -> None:
-    """Raise InputError unless the modules that an extra of the package brings are there."""
-    for module in modules:
-        if find_spec(module) is None:
-            raise InputError(f"{module} is not installed: pip install 'rnngrad[{extra}]'")
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Name the extra of this package that brings what is imported here and is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        line = f"{error.name} is not installed: pip install 'rnngrad[{extra}]'"
+        raise InputError(line) from error
 
 
 def check_memory(needed: float, what: str, mend: str, available: float | None = None) -> None:
-    """Raise InputError where something needs more bytes than are available: this machine's.
+    """Raise InputError where something needs more bytes than are available to this process.
 
     A system promises memory that it lacks and ends the process later, so no MemoryError would tell.
     """
-    if available is None and hasattr(os, "sysconf"):  # Windows has none
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if available is not None and needed > available:
+    limit = _memory() if available is None else available
+    if needed > limit:
         raise InputError(
-            f"{what} about {needed / 1e9:,.0f} GB of memory, and this machine has "
-            f"{available / 1e9:,.0f} GB; {mend}"
+            f"{what} about {needed / 1e9:,.0f} GB of memory, and this process has "
+            f"{limit / 1e9:,.0f} GB; {mend}"
         )
+
+
+@cache
+def _memory() -> float:
+    """The bytes of memory of this machine or, where Linux limits it, of the container or job."""
+    limits = [math.inf]
+    if hasattr(os, "sysconf"):  # Windows has none
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            old = "memory" in controllers.split(",")
+            if not (old or not controllers):
+                continue
+            group = Path("/sys/fs/cgroup", "memory" if old else "", name[1:])
+            for folder in (group, *group.parents):  # those above limit as well
+                with suppress(OSError, ValueError):  # "max" is no limit
+                    limit = "memory.limit_in_bytes" if old else "memory.max"
+                    limits.append(int((folder / limit).read_text()))
+    return min(limits)

@@ -9,12 +9,15 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from pydantic_core import to_json
 from tqdm import tqdm
 
 import rnngrad
+from rnngrad.errors import needs
 from rnngrad.stage import DIGEST, read_output, remove, seal, seals, whole
 from rnngrad.workers import pool
+
+with needs("study"):
+    from pydantic_core import to_json
 
 SEALED = re.compile(r"^[0-9a-f]{64}  ([^/\n]+)$", re.MULTILINE)
 

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import zipfile
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,6 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
 
 def _layers_of_file(path: str) -> dict[str, Layer]:
     """Find the recurrent layers by their names; a second one of a name by its place in the file."""
-    needs("keras", "h5py")
     known, found, file = dict[str, Any](), dict[str, Layer](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +93,9 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
             with zipfile.ZipFile(path) as archive:
                 json.loads(archive.read("config.json"), object_hook=note)
                 file = io.BytesIO(archive.read("model.weights.h5"))
-        with import_module("h5py").File(file) as opened:
+        with needs("keras"):
+            import h5py
+        with h5py.File(file) as opened:
             opened.visititems(look)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None

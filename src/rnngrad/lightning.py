@@ -13,16 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 from rnngrad.plot import draw_epochs
 from rnngrad.probe import compile_loops
 from rnngrad.whole_model import gradient_reach
 
-try:
+with needs("lightning"):
     from pytorch_lightning import Callback
     from torchmetrics import Metric
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f'{error}: run pip install "rnngrad[lightning]"') from error
 
 EXAMPLES = 4  # a probe's time grows with them
 STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # whose norms are logged
@@ -69,15 +67,16 @@ class GradientReach(Callback):
         loss: Callable[[Any], Tensor] | None = None,
         budget: float = 0.05,
     ) -> None:
-        if not (isinstance(every_n_epochs, int) and every_n_epochs > 0):
+        if type(every_n_epochs) is not int or every_n_epochs < 1:
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
-        if not (isinstance(budget, int | float) and budget >= 0):
+        if type(budget) not in (int, float) or not budget >= 0:
             raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
         self.every_n_epochs, self.batch = every_n_epochs, batch
         self.loss, self.budget = loss, budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
-        self._begun = self._spent = self._last = 0.0  # seconds; of all probes, of the last one
+        # seconds: when training began, what all probes took, and the longest
+        self._begun = self._spent = self._longest = 0.0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._inputs = None
@@ -106,21 +105,22 @@ class GradientReach(Callback):
         if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
             self._probe(trainer, pl_module, trainer.current_epoch)
         self._begun, self._spent = time.perf_counter(), 0.0
-        self._last = self._begun - now
+        self._longest = self._begun - now
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch, now = trainer.current_epoch + 1, time.perf_counter()
         if not trainer.is_global_zero or epoch % self.every_n_epochs:
             return
-        if self._spent + self._last > self.budget * (now - self._begun - self._spent):
+        if self._spent + self._longest > self.budget * (now - self._begun - self._spent):
             warnings.warn(OVER_BUDGET.format(self.budget), stacklevel=2)
             return
         try:
             self._probe(trainer, pl_module, epoch)
         except InputError as error:  # weights that are no longer finite, say, end no training
             warnings.warn(f"after {epoch} epochs: {error}", stacklevel=2)
-        self._last = time.perf_counter() - now
-        self._spent += self._last
+        spent = time.perf_counter() - now
+        self._spent += spent
+        self._longest = max(self._longest, spent)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.curves or not trainer.is_global_zero:

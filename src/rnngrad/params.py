@@ -7,10 +7,18 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
+from rnngrad.errors import InputError, check_memory, needs
 
-from rnngrad.errors import InputError, check_memory
+with needs("study"):
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        ConfigDict,
+        Field,
+        ValidationError,
+        model_validator,
+    )
+    from ruamel.yaml import YAML
 
 LONGEST = 1403  # words of a comment, where embed.max_length is null
 MOVED = {"embed.padding": "it is now train.padding, a list such as [pre, none]"}

@@ -8,8 +8,9 @@ import base64
 import html
 import io
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -40,20 +41,29 @@ OF_ANY = "|d state_t / d state_0|"
 class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
+    _title: ClassVar = "log10, medians over examples"
+
     def __repr__(self) -> str:
         own = self if isinstance(self, Mapping) else vars(self)
         known = ", ".join(f"{name}={_short(v)}" for name, v in own.items() if v is not None)
         return f"{type(self).__name__}({known})"
 
+    def _columns(self) -> dict[str, np.ndarray]:
+        """Give what the table holds, by its columns' names: rows (n, time), NaN where unknown."""
+        return {}
+
     def __str__(self) -> str:
-        """Give the repr and, of curves, their medians over examples at some steps."""
-        to_frame = getattr(self, "to_frame", None)
-        if to_frame is None or (frame := to_frame()).empty:
+        """Give the repr and a table, the medians at some steps."""
+        import pandas as pd
+
+        columns = {name: _median(rows) for name, rows in self._columns().items()}
+        table = pd.DataFrame(columns).rename(index=lambda t: t + 1).rename_axis("step")
+        table = table.dropna(how="all").dropna(axis=1, how="all")
+        if table.empty:
             return repr(self)
-        table = frame.pivot_table("log10", "step", frame.columns[2], "median")
         some = np.unique(np.geomspace(1, len(table), TABLE_ROWS).round().astype(int)) - 1
         text = table.iloc[some].to_string(float_format="{:+.2f}".format)
-        return f"{self!r}\n\nlog10, medians over examples\n{text}"
+        return f"{self!r}\n\n{self._title}\n{text}"
 
     def _repr_html_(self) -> str:
         import matplotlib.pyplot as plt
@@ -202,10 +212,7 @@ def draw_losses(curves: Any, ax: "Axes | None" = None) -> "Axes":
 
 def draw_trajectory(trajectory: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the gates, or h of a cell without any; bands over units and examples."""
-    gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
-    shown = {n: np.where(trajectory.real[..., None], v, np.nan) for n, v in gates.items()}
-    rows = {n: np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for n, v in shown.items()}
-    return _draw(ax, rows, "activation")
+    return _draw(ax, trajectory._columns(), "activation")
 
 
 def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0") -> "Axes":
@@ -217,13 +224,7 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
         return _draw(ax, parts, "log10 of what step t adds")
     if weight not in parts:
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
-    axes, found = _axes(ax), parts[weight]
-    if parts.reduce == "none":
-        found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
-    if parts.reduce != "log10_norm":
-        with np.errstate(divide="ignore"):
-            found = np.log10(found)
-    found = np.median(found, axis=0)
+    axes, found = _axes(ax), np.median(parts._log10_norms(weight), axis=0)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
@@ -326,15 +327,22 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     return ax
 
 
+def _median(rows: np.ndarray) -> np.ndarray:
+    """Take the median of rows (n, time) at every step, NaN where all are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice")
+        # no mean of two of them, of which one is -inf: then the larger is the median
+        middle = np.nanmedian(rows, axis=0)
+        return np.where(middle > -np.inf, middle, np.nanquantile(rows, 0.5, 0, method="higher"))
+
+
 def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     if not len(steps):
         return
     known = values[:, steps]
-    # no mean of two of them, of which one is -inf: then the larger is the median
-    middle = np.nanmedian(known, axis=0)
-    middle = np.where(middle > -np.inf, middle, np.nanquantile(known, 0.5, 0, method="higher"))
+    middle = _median(known)
     low, high = np.nanquantile(known, BAND, axis=0, method="nearest")
     zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
     if zeros:

@@ -19,16 +19,18 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
-from ruamel.yaml import YAML, YAMLError
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained
 from rnngrad.study.results import Results
+
+with needs("study"):
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+    from ruamel.yaml import YAML, YAMLError
 
 Tags = dict[str, str]
 Point = tuple[str, float, int]  # a metric's name, its value and the step

@@ -93,12 +93,11 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
 
 @contextmanager
 def _cluster(place: str) -> Iterator[futures.Executor]:
-    needs("cluster", "distributed")
+    with needs("cluster"):
+        from distributed import Client, KilledWorker
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
     with ExitStack() as stack:
         try:
-            from distributed import Client, KilledWorker
-
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
             asyncio.run(asyncio.wait_for(_scheduler(address), SECONDS))
             client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))

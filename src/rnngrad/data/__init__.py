@@ -5,4 +5,5 @@ Whatever is wrong with what a person or an earlier stage gave is an InputError.
 
 from rnngrad.errors import needs
 
-needs("study", "pydantic", "pyarrow")
+with needs("study"):
+    import pydantic  # noqa: F401  it is there where the others are

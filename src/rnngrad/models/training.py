@@ -11,24 +11,30 @@ from typing import Any
 from zipfile import ZipFile
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import BinaryAccuracy
-from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
 from tqdm import tqdm
 
 from rnngrad.data.batches import Batch, CommentBatches, load_embedding
 from rnngrad.data.tokenized import SPLITS
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
 from rnngrad.stage import remove
 from rnngrad.workers import worker_number
+
+with needs("study"):
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+    from torchmetrics import MeanMetric, MetricCollection
+    from torchmetrics.classification import BinaryAccuracy
+    from torchmetrics.functional.classification import (
+        binary_accuracy,
+        binary_auroc,
+        binary_f1_score,
+    )
 
 # At every fit Lightning names accelerators and advises workers: batches of frozen vectors are cheap
 for noisy in ("pytorch_lightning", "lightning_fabric"):

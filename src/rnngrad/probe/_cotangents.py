@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Problem, batch_first, check_shape, states_of
+from rnngrad.probe._batch import batch_first, check_shape, states_of
+from rnngrad.probe._problem import Problem
 from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 

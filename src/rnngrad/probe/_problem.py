@@ -1,12 +1,9 @@
 """The user's module and batch, checked and brought into one form.
 
 Everything downstream sees batches (b, t, d), float64 weights, one cell per layer and lengths.
-Weights and initial states are copied to float64 here; inputs are converted block by block. Below
-nobody knows a mask: the steps that count stand one after another, and what was found at them is
-put back to where they were.
+Weights and initial states are copied to float64 here; inputs are converted block by block.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,14 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.probe import _compiled
+from rnngrad.probe._batch import (
+    Array,
+    Steps,
+    batch_first,
+    check_finite,
+    check_floating,
+    check_integer,
+    check_shape,
+    states_of,
+    steps_of,
+)
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
-Array = np.ndarray
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
 LayerRun = tuple[Array, Array, StepMaps]  # what a layer reads (b, t, d), its h (b, t, H), its maps
@@ -32,64 +38,6 @@ CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
 RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The steps of a batch, (b, time) as given.
-
-    real: (b, time) bool, those that count. ends: (b,) lengths as given. masked: is there a mask?
-    """
-
-    real: Tensor
-    ends: Tensor
-    masked: bool
-
-    @property
-    def lengths(self) -> Tensor:
-        """The number of steps that count, (b,)."""
-        return self.real.sum(dim=1)
-
-    def cleared(self, x: Tensor, name: str, entry: str) -> Tensor:
-        """x (b, time, ...) with zeros where anything may stand; the rest must be finite."""
-        if not self.real.all():
-            x = x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
-        check_finite(x, name, ("example", "step", entry))
-        return x
-
-    def counted(self, x: Tensor) -> Tensor:
-        """The steps of x (b, time, d) that count, one after another."""
-        if not self.masked:
-            return x
-        order = torch.argsort(~self.real, dim=1, stable=True)[:, : int(self.lengths.max())]
-        return x[torch.arange(len(x))[:, None], order]
-
-    def counted_at(self, chosen: Array) -> Array:
-        """The steps that count at which the state is that of steps chosen (time,): (t,) bool."""
-        if not self.masked:
-            return chosen
-        return np.isin(np.arange(int(self.lengths.max())), self._last()[:, chosen])
-
-    def over_time(self, values: Array, start: Any) -> Array:
-        """Spread (b, t, ...) of the steps that count over (b, time, ...), all steps.
-
-        A value stays where the state is kept. `start`, a number or (b, ...), stands before the
-        first step that counts, NaN beyond the ends.
-        """
-        if self.masked:
-            first, last = np.broadcast_to(start, values[:, 0].shape)[:, None], self._last()
-            values = np.concatenate((first, values), axis=1)
-            values = values[np.arange(len(last))[:, None], last + 1]
-        return self.ended(values)
-
-    def ended(self, values: Array) -> Array:
-        """The same values (b, time, ...), NaN beyond the ends now."""
-        values[np.arange(values.shape[1]) >= self.ends.numpy()[:, None]] = np.nan
-        return values
-
-    def _last(self) -> Array:
-        """The last of the steps that count at every step (b, time), from 0; -1 before them."""
-        return self.real.numpy().cumsum(axis=1) - 1
 
 
 @dataclass(frozen=True)
@@ -179,6 +127,8 @@ def problem_of(
     rnn = _supported(module)
     with _unchanged(rnn):
         weights = _weights(rnn)
+    copies = 24 * sum(weight.numel() for weight in weights.values())  # float64, three of each
+    check_memory(copies, "copies of the weights need", "use a module with fewer units")
     device = weights["weight_hh_l0"].device
     x, batched = batch_first(inputs, (2, 3), rnn.batch_first, "inputs"), inputs.dim() == 3
     if not all(x.shape[:2]):
@@ -330,113 +280,3 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
             )
         check_finite(weight, name, ("row", "column"))
     return weights
-
-
-def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -> Tensor:
-    """(b, t, d) from what module.forward takes or returns, which may have `dims` axes."""
-    if isinstance(tensor, PackedSequence):
-        raise TypeError(
-            f"{name} is a PackedSequence: unpack it with torch.nn.utils.rnn.pad_packed_sequence "
-            "and pass lengths="
-        )
-    check_floating(tensor, name)
-    if tensor.dim() not in dims:
-        raise InputError(
-            f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
-            "(time, batch, features) or unbatched (time, features), like the module"
-        )
-    if tensor.dim() == 2:
-        return tensor.unsqueeze(0)
-    return tensor if first else tensor.transpose(0, 1)
-
-
-def states_of(
-    given: Any, what: str, shape: tuple[int, ...], batched: bool, *names: str
-) -> list[Tensor]:
-    """(layer, b, H) each from states as the module takes and returns them; zeros for None."""
-    count, *each = shape
-    if given is None:
-        return [torch.zeros(each, dtype=torch.float64)] * count
-    parts = given if isinstance(given, tuple | list) else [given]
-    if (parts is given) != (count == 2) or len(parts) != count:
-        wanted = f"a pair ({', '.join(names)})" if count == 2 else f"one tensor {names[0]}"
-        raise TypeError(f"{what} is {wanted}")
-    axes = ("layer", "example", "unit") if batched else ("layer", "unit")
-    for part, name in zip(parts, names, strict=False):
-        check_floating(part, name)
-        check_shape(part, name, tuple(each) if batched else (each[0], each[2]))
-        check_finite(part, name, axes)
-    return [part.detach().reshape(each) for part in parts]
-
-
-def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
-    """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
-    ends = torch.full((batch,), time)
-    if lengths is not None:
-        ends = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
-        if ends.is_floating_point() or ends.is_complex() or ends.dtype == torch.bool:
-            raise TypeError(f"lengths must be integers, got {ends.dtype}")
-        check_shape(ends, "lengths", (batch,))
-        ends = ends.long()
-        for b in ((ends < 1) | (ends > time)).nonzero().flatten().tolist():
-            raise InputError(f"lengths[{b}] = {int(ends[b])}: must lie in 1..{time}")
-    real = torch.arange(time) < ends[:, None]
-    if mask is None:
-        return Steps(real, ends, masked=False)
-    given = _tensor(mask, "mask must be bool, (batch, time)")
-    if given.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, True where a step counts, got {given.dtype}")
-    check_shape(given, "mask", (batch, time))
-    real &= given
-    for b in (~real.any(dim=1)).nonzero().flatten().tolist():
-        raise InputError(f"mask counts no step of example {b}: leave the example out")
-    return Steps(real, ends, masked=True)
-
-
-def _tensor(values: Any, expected: str) -> Tensor:
-    try:  # torch takes no negative strides, NumPy no tensors of a GPU
-        return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values)).cpu()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise TypeError(f"{expected}, and not {type(values).__name__}") from None
-
-
-def check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str = "") -> None:
-    if tensor.shape != expected:
-        raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
-
-
-def check_integer(value: object, name: str) -> None:
-    """Raise a TypeError unless the value is an integer; a bool is none, nor is one of 65 bits."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if not -(2**63) <= value < 2**63:
-        raise InputError(f"{name} is beyond 64 bits")
-
-
-def check_floating(tensor: Tensor, name: str) -> None:
-    """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if tensor.is_nested:
-        raise TypeError(f"{name} is a nested tensor: make it dense, and pass lengths= if need be")
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} is a sparse tensor: make it dense")
-    if not tensor.is_floating_point() or tensor.itemsize < 2:
-        cure = "pass torch.view_as_real" if tensor.is_complex() else "embed or convert it first"
-        must = "must be floating point of 16 bits or more"
-        raise TypeError(f"{name} {must}, got {tensor.dtype}: {cure}")
-
-
-def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
-    """Raise at the first NaN or inf; axes are the names of its indices."""
-    tensor = tensor.detach()
-    if tensor.is_meta:
-        raise InputError(f"{name} is on the meta device, which holds no numbers")
-    with np.errstate(all="ignore"):
-        # torch's threads spin after a sum, which takes longer than it
-        numpy = tensor.device.type == "cpu" and tensor.itemsize >= 4
-        if math.isfinite(tensor.numpy().sum() if numpy else tensor.sum()):
-            return  # one inf or NaN would be left in the sum
-    for where in (~torch.isfinite(tensor)).nonzero()[:1].tolist():
-        place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
-        raise InputError(f"{name} contains {tensor[tuple(where)]} at {place}; clean it first")

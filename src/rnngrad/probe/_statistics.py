@@ -21,7 +21,7 @@ import numpy as np
 from scipy import special
 
 from rnngrad.errors import InputError
-from rnngrad.probe._problem import Array, check_integer
+from rnngrad.probe._batch import Array, check_integer
 
 Statistic = Literal["frobenius", "column_sum", "spectral", "hidden_path"]
 HIDDEN_PATH: Statistic = "hidden_path"  # of an LSTM's cell state, and only where asked for

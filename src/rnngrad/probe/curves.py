@@ -56,18 +56,22 @@ class JacobianCurves(Pictured):
 
     plot = draw_curves
 
+    def _columns(self) -> dict[str, np.ndarray]:
+        """By statistic, the curves that were asked for."""
+        names = (*STATISTICS, "cell_path", HIDDEN_PATH)
+        found = {name: getattr(self, f"log10_{name}") for name in names}
+        return {name: values for name, values in found.items() if values is not None}
+
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), statistic, log10; only where there is a value."""
-        names = (*STATISTICS, "cell_path", HIDDEN_PATH)
-        return long_form("statistic", {name: getattr(self, f"log10_{name}") for name in names})
+        return long_form("statistic", self._columns())
 
 
-def long_form(label: str, curves: dict[str, np.ndarray | MaybeNone]) -> "pd.DataFrame":
-    """Columns example, step (from 1), `label` and log10 of curves (batch, time) that are there."""
+def long_form(label: str, curves: dict[str, np.ndarray]) -> "pd.DataFrame":
+    """Columns example, step (from 1), `label` and log10 of curves (batch, time)."""
     import pandas as pd
 
-    there = {name: values for name, values in curves.items() if values is not None}
-    values, names = np.stack(list(there.values())), np.array(list(there), dtype=object)
+    values, names = np.stack(list(curves.values())), np.array(list(curves), dtype=object)
     n, b, t = found = np.nonzero(~np.isnan(values))
     return pd.DataFrame({"example": b, "step": t + 1, label: names[n], "log10": values[found]})
 

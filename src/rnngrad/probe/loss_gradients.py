@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses
+from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
-from rnngrad.probe._problem import Array, Problem, problem_of
+from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe.curves import MaybeNone, long_form
@@ -43,9 +44,12 @@ class LossGradientCurves(Pictured):
 
     plot = draw_losses
 
+    def _columns(self) -> dict[str, Array]:
+        return {"h": self.log10_h} | ({} if self.log10_c is None else {"c": self.log10_c})
+
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), state, log10; only where there is a value."""
-        return long_form("state", {"h": self.log10_h, "c": self.log10_c})
+        return long_form("state", self._columns())
 
 
 @probing

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
-from rnngrad.probe._problem import Array, check_integer, problem_of
+from rnngrad.probe._batch import Array, check_integer
+from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import in_threads, probing
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps

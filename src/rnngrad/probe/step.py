@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._problem import Array, check_finite, check_floating, check_integer, steps_of
+from rnngrad.probe._batch import Array, check_finite, check_floating, check_integer, steps_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
 from rnngrad.probe._statistics import (

@@ -2,4 +2,5 @@
 
 from rnngrad.errors import needs
 
-needs("study", "jinja2", "plotly")
+with needs("study"):
+    import plotly  # noqa: F401  it is there where the others are

@@ -1,10 +1,6 @@
 """The study: runs of models, measures of them, and what the claims are worth."""
 
-from rnngrad.errors import needs
-
-needs("study", "pydantic", "pyarrow")
-
-from rnngrad.params import Padding, Params  # noqa: E402  it needs them
+from rnngrad.params import Padding, Params
 
 # the weights of trained models, by how comments are padded in their training
 TRAINED: dict[Padding, str] = {"pre": "trained", "none": "trained_without_padding"}
