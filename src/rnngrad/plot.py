@@ -48,7 +48,7 @@ class Pictured:
         known = ", ".join(f"{name}={_short(v)}" for name, v in own.items() if v is not None)
         return f"{type(self).__name__}({known})"
 
-    def _columns(self) -> dict[str, np.ndarray]:
+    def _columns(self, /) -> dict[str, np.ndarray]:
         """Give what the table holds, by its columns' names: rows (n, time), NaN where unknown."""
         return {}
 
@@ -212,7 +212,14 @@ def draw_losses(curves: Any, ax: "Axes | None" = None) -> "Axes":
 
 def draw_trajectory(trajectory: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the gates, or h of a cell without any; bands over units and examples."""
-    return _draw(ax, trajectory._columns(), "activation")
+    return _draw(ax, columns_of_trajectory(trajectory), "activation")
+
+
+def columns_of_trajectory(trajectory: Any) -> dict[str, np.ndarray]:
+    """Give the gates, or h of a cell without any; a row for each unit of each example."""
+    gates = trajectory.gates or {"h": trajectory.h[:, 1:]}
+    shown = {n: np.where(trajectory.real[..., None], v, np.nan) for n, v in gates.items()}
+    return {n: np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for n, v in shown.items()}
 
 
 def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0") -> "Axes":
@@ -224,7 +231,7 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
         return _draw(ax, parts, "log10 of what step t adds")
     if weight not in parts:
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
-    axes, found = _axes(ax), np.median(parts._log10_norms(weight), axis=0)
+    axes, found = _axes(ax), np.median(_log10_of_parts(parts, weight), axis=0)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
@@ -233,6 +240,28 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
     axes.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
     axes.figure.colorbar(picture, ax=axes, extend="min", label="log10, beside the row's largest")
     return axes
+
+
+def columns_of_parts(parts: Any) -> dict[str, np.ndarray]:
+    """Give by weight what each step adds, to the last of many losses' gradient."""
+    columns = {name: _log10_of_parts(parts, name) for name in parts}
+    for name, triangle in () if parts.reduce == "curve" else columns.items():
+        steps = np.arange(triangle.shape[1])
+        last = (steps * (triangle > -np.inf).any(axis=2)).max(axis=1)
+        of_last = triangle[np.arange(len(last)), last]
+        columns[name] = np.where(steps <= last[:, None], of_last, np.nan)
+    return columns
+
+
+def _log10_of_parts(parts: Any, weight: str) -> np.ndarray:
+    """Give log10 of the norms of one weight's parts, whatever they were reduced to."""
+    found = parts[weight]
+    if parts.reduce == "none":
+        found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
+    if parts.reduce in ("none", "norm"):
+        with np.errstate(divide="ignore"):
+            found = np.log10(found)
+    return found
 
 
 def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":

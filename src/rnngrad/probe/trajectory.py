@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import check_memory
-from rnngrad.plot import Pictured, draw_trajectory
+from rnngrad.plot import Pictured, columns_of_trajectory, draw_trajectory
 from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import exact_products, probing
@@ -45,13 +45,7 @@ class Trajectory(Pictured):
     real: Array
 
     _title = "activations, medians over units and examples"
-    plot = draw_trajectory
-
-    def _columns(self) -> dict[str, Array]:
-        """The gates, or h of a cell without any; a row for each unit of each example."""
-        gates = self.gates or {"h": self.h[:, 1:]}
-        shown = {n: np.where(self.real[..., None], v, np.nan) for n, v in gates.items()}
-        return {n: np.moveaxis(v, 2, 1).reshape(-1, v.shape[1]) for n, v in shown.items()}
+    plot, _columns = draw_trajectory, columns_of_trajectory
 
     def jacobians(self, example: int | None = None) -> Iterator[Array]:
         """d s_t / d s_(t-1) for t = 1, 2, ...: (batch, S, S), or (S, S) of one example.

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.plot import Pictured, draw_parts
+from rnngrad.plot import Pictured, columns_of_parts, draw_parts
 from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Problem, problem_of
@@ -46,29 +46,7 @@ class WeightGradientParts(Pictured, dict[str, Array]):
         self.reduce = reduce
 
     _title = "log10 of what a step adds to the (last) loss's gradient, medians over examples"
-    plot = draw_parts
-
-    def _log10_norms(self, weight: str) -> Array:
-        """Give log10 of the norms of one weight's parts, as "log10_norm" has them."""
-        found = self[weight]
-        if self.reduce == "none":
-            found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
-        if self.reduce in ("none", "norm"):
-            with np.errstate(divide="ignore"):
-                found = np.log10(found)
-        return found
-
-    def _columns(self) -> dict[str, Array]:
-        """By weight, what each step adds; to the gradient of the last loss, of all of them."""
-        columns = {name: self._log10_norms(name) for name in self}
-        if self.reduce == "curve":
-            return columns
-        for name, triangle in columns.items():
-            steps = np.arange(triangle.shape[1])
-            last = (steps * (triangle > -np.inf).any(axis=2)).max(axis=1)
-            of_last = triangle[np.arange(len(last)), last]
-            columns[name] = np.where(steps <= last[:, None], of_last, np.nan)
-        return columns
+    plot, _columns = draw_parts, columns_of_parts
 
 
 @probing
