@@ -40,10 +40,7 @@ def influences(model: Opened) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(model.run.inputs_seed)
     v = normalize(torch.randn(s_k.shape, generator=generator, dtype=torch.float64), dim=1)
     size = s_k.norm(dim=1)
-    with torch.no_grad():
-        moved = {
-            eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)
-        }
+    moved = {eps: _run(module, x, state, s_k + eps * size[:, None] * v) for eps in (SMALL, LARGE)}
     path = _run(module, x, state, s_k.requires_grad_())
     gates = x.new_full((x.shape[1], len(x)), torch.nan)  # an RNN has none
     if not isinstance(module, nn.RNN):
