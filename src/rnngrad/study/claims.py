@@ -333,16 +333,11 @@ def _claim(
     return Claim(number, source, verdict, only, _numbers(measured), interval)
 
 
-def _numbers(measured: Mapping[str, Any], above: str = "") -> dict[str, float]:
+def _numbers(measured: dict[str, Any]) -> dict[str, float]:
     """Nested numbers by the paths of their names; what is missing or infinite is left out."""
-    found: dict[str, float] = {}
-    for name, value in measured.items():
-        if isinstance(value, Mapping):
-            found |= _numbers(value, f"{above}{name}/")
-        elif value is not None and math.isfinite(value):
-            whole = isinstance(value, int | np.integer | np.bool_)
-            found[above + name] = int(value) if whole else float(f"{value:.6g}")
-    return found
+    (flat,) = pd.json_normalize(measured, sep="/").to_dict("records")
+    known = {str(k): v for k, v in flat.items() if v is not None and math.isfinite(v)}
+    return {k: int(v) if isinstance(v, int) else float(f"{v:.6g}") for k, v in known.items()}
 
 
 def _rows(table: pd.DataFrame) -> dict[Any, Any]:
