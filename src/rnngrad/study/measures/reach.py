@@ -24,8 +24,6 @@ def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
 
 def reach(model: Opened) -> pd.DataFrame:
     """A row per state and distance (steps to the last one): the median over comments, log10."""
-    tables = [
-        pd.DataFrame({"state": state, "log10": np.median(log10[:, ::-1], axis=0)})
-        for state, log10 in loss_gradients(model).items()
-    ]
-    return pd.concat(tables).rename_axis("distance").reset_index()
+    medians = {s: np.median(log10[:, ::-1], axis=0) for s, log10 in loss_gradients(model).items()}
+    table = pd.DataFrame(medians).rename_axis("distance")
+    return table.melt(var_name="state", value_name="log10", ignore_index=False).reset_index()
