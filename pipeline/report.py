@@ -7,7 +7,6 @@ claims.json, conditions.csv, metrics.json, curves.csv, plots/*.csv, figures/*.sv
 import quiet  # noqa: F401  # isort: skip
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,10 +51,6 @@ def main() -> None:
         folder.mkdir()
         for name, table in plot_tables(results).items():
             table.to_csv(folder / f"{name}.csv", float_format="%.4f")
-    with whole(REPORTS / "conditions.csv") as path:
-        shutil.copyfile(BUILD / "conditions" / "conditions.csv", path)
-    with whole(REPORTS / "curves.csv") as path:
-        results.curves.to_csv(path, index=False)
     markdown = render.render_markdown(results, claims, svgs, times, others)
     judged = [asdict(claim) for claim in claims]
     summary = metrics_summary(results, claims)
@@ -66,12 +61,13 @@ def main() -> None:
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
         "metrics.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
+        "conditions.csv": (BUILD / "conditions" / "conditions.csv").read_text(),
+        "curves.csv": results.curves.to_csv(index=False),
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:
             path.write_text(text)
-    pages = [REPORTS / name for name in (*texts, "conditions.csv", "curves.csv")]
-    (REPORTS / DIGEST).write_text(seals(pages))
+    (REPORTS / DIGEST).write_text(seals(REPORTS / name for name in texts))
 
 
 if __name__ == "__main__":
