@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,18 +49,16 @@ def compare(before: Path, again: Path) -> str:
     """Say how far apart the numbers of two files, or of two folders' files, are."""
     if not before.exists():  # a fresh clone's cache is empty
         return UNKNOWN
-    gap = max((_gap(*pair) for pair in _pairs(before, again)), default=float("inf"))
+    names = {
+        path.relative_to(folder)
+        for folder in (before, again)
+        for path in (folder, *folder.rglob("*"))
+        if path.is_file() and path.name != DIGEST
+    }
+    gap = max((_gap(before / name, again / name) for name in names), default=float("inf"))
     if gap > TOLERANCE:
         return "different"
     return f"within {gap:.0e}" if gap else "the same numbers"
-
-
-def _pairs(before: Path, again: Path) -> Iterator[tuple[Path, Path]]:
-    found = [p for folder in (before, again) for p in (folder, *folder.rglob("*")) if p.is_file()]
-    for path in found:
-        if path.name != DIGEST:
-            root = before if path.is_relative_to(before) else again
-            yield before / path.relative_to(root), again / path.relative_to(root)
 
 
 def _gap(before: Path, again: Path) -> float:
@@ -78,9 +75,9 @@ def _gap(before: Path, again: Path) -> float:
         finite = np.isfinite(a)
         if not np.array_equal(np.where(finite, 0, a), np.where(np.isfinite(b), 0, b), True):
             return float("inf")
-        if finite.any():
-            size = max(np.abs(a[finite]).max(), np.abs(b[finite]).max())
-            gap = max(gap, np.abs(a - b)[finite].max() / size) if size else gap
+        size = np.abs([a[finite], b[finite]]).max(initial=0)
+        if size:
+            gap = max(gap, np.abs(a - b)[finite].max() / size)
     return gap
 
 
