@@ -29,12 +29,7 @@ with needs("study"):
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
     from torchmetrics import MeanMetric, MetricCollection
-    from torchmetrics.classification import BinaryAccuracy
-    from torchmetrics.functional.classification import (
-        binary_accuracy,
-        binary_auroc,
-        binary_f1_score,
-    )
+    from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score
 
 # At every fit Lightning names accelerators and advises workers: batches of frozen vectors are cheap
 for noisy in ("pytorch_lightning", "lightning_fabric"):
@@ -181,8 +176,8 @@ def train_model(
     tables = {"history": [{"seed": seed, **row} for row in history.rows], "predictions": own}
     for name, columns in tables.items():
         pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
-    scores = {"accuracy": binary_accuracy, "auroc": binary_auroc, "f1": binary_f1_score}
-    metrics = {name: score(probability, label) for name, score in scores.items()}
+    scores: Any = {"accuracy": BinaryAccuracy(), "auroc": BinaryAUROC(), "f1": BinaryF1Score()}
+    metrics = MetricCollection(scores)(probability, label)
     metrics["loss"] = binary_cross_entropy(probability, label.float())
     found = {
         "comments": len(test),
