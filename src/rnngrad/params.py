@@ -71,8 +71,27 @@ class _Section(BaseModel):
     # strict: a number in quotes is a slip, not a number
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-
-T = TypeVar("T", bound=_Section)
+    @classmethod
+    def checked(cls, values: Any, *place: str) -> Self:
+        """Make a section of what stands at this place of params.yaml."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            # an unknown key comes first: it explains the missing one beside it
+            first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+            key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
+            if first["type"] == "extra_forbidden":
+                reason = MOVED.get(key, "unknown key; remove it or correct its name")
+                raise InputError(f"{key}: {reason}") from error
+            message, given = first["msg"].removeprefix("Value error, "), ""
+            if first["type"] not in {"missing", "value_error"}:
+                try:
+                    given = f", got {reprlib.repr(first['input'])}"
+                except ValueError:  # of hexadecimal digits there may be too many for decimal ones
+                    given = ", got a number of thousands of digits"
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            line = f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
+            raise InputError(line) from error
 
 
 class DemoParams(_Section):
@@ -253,8 +272,7 @@ class ConditionsParams(_Section):
     def setting_of(self, case: str) -> Setting:
         """Give the question's setting with the case's own block on top."""
         changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
-        values = self.question.model_dump() | changes
-        setting = _checked(Setting, values, "conditions", "cases", case)
+        setting = Setting.checked(self.question.model_dump() | changes, "conditions", "cases", case)
         for key in changes:
             if why := setting.why_ignored(key):
                 raise InputError(f"conditions.cases.{case}.{key}: {why}; remove it")
@@ -283,7 +301,7 @@ class Params(_Section):
             raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
         if "padding" in block:
             raise InputError(f"cells.{cell}.padding: all cells have train.padding; remove it")
-        settings = _checked(TrainParams, self.train.model_dump() | block, "cells", cell)
+        settings = TrainParams.checked(self.train.model_dump() | block, "cells", cell)
         own = settings.initializer
         if "forget_bias" in block and own != "keras":
             raise InputError(f"cells.{cell}.forget_bias: initializer {own} takes none; remove it")
@@ -308,7 +326,7 @@ def check_params(content: Any, path: str | Path) -> Params:
     An InputError names the file ``path`` and the key that is unknown, missing or ill-typed.
     """
     try:
-        params = _checked(Params, content)
+        params = Params.checked(content)
         if params.data.source == "demo":
             own = params.data.demo.comments_per_class
             params.sample.split_sizes((own, own))
@@ -342,25 +360,3 @@ def check_sizes(params: Params, available: float | None = None) -> None:
         sizes["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
     name, needed = max(sizes.items(), key=itemgetter(1))
     check_memory(needed, f"params.yaml: {name}:", "set smaller sizes", available)
-
-
-def _checked(section: type[T], values: Any, *place: str) -> T:
-    """Make a section of what stands at this place of params.yaml."""
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        # an unknown key comes first: it explains the missing one beside it
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
-        if first["type"] == "extra_forbidden":
-            reason = MOVED.get(key, "unknown key; remove it or correct its name")
-            raise InputError(f"{key}: {reason}") from error
-        message, given = first["msg"].removeprefix("Value error, "), ""
-        if first["type"] not in {"missing", "value_error"}:
-            try:
-                given = f", got {reprlib.repr(first['input'])}"
-            except ValueError:  # of hexadecimal digits there may be too many for decimal ones
-                given = ", got a number of thousands of digits"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        line = f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
-        raise InputError(line) from error
