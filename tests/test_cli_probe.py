@@ -140,6 +140,24 @@ def test_lengths_end_the_examples(run: Run, saved: Save, inputs: Path, tmp_path:
     assert run("probe", *arguments)[1].startswith(f"{wanted}\n")
 
 
+def test_a_mask_says_which_steps_count(run: Run, saved: Save, inputs: Path, tmp_path: Path):
+    module, mask = (
+        nn.LSTM(5, 4, batch_first=True),
+        np.random.default_rng(0).random(X.shape[:2]) < 0.5,
+    )
+    np.save(tmp_path / "m.npy", mask)
+    asked = ("--inputs", inputs, "--mask", tmp_path / "m.npy")
+    wanted = rnngrad.diagnose(module, X, state="c", mask=mask)
+    assert run("probe", saved(module), *asked)[1].startswith(f"{wanted}\n")
+    status, _, err = run("probe", saved(nn.LSTM(5, 4, bidirectional=True)), *asked)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "take --lengths alone" in err
+    np.save(tmp_path / "m.npy", mask.astype(float))
+    status, _, err = run("probe", saved(module), *asked)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no single array of bool" in err
+
+
 def test_weights_that_layers_share_belong_to_each(run: Run, saved: Save, inputs: Path):
     module = nn.LSTM(5, 5, num_layers=2, batch_first=True)
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):

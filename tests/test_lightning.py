@@ -110,6 +110,20 @@ def test_curves_are_those_of_gradient_reach_and_every_nth_epoch_counts():
         np.testing.assert_array_equal(callback.curves[name][4], expected)
 
 
+class DictModel(Model):
+    """Its batches are dicts that hold labels as well."""
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        return (self(batch["tokens"]) - batch["labels"]).square().mean()
+
+
+def test_of_a_dict_forward_gets_what_it_takes():
+    rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback], DictModel(), DataLoader(rows, 4), max_epochs=1)
+    assert [*callback.curves["lstm.0"]] == [0, 1]
+
+
 def board(folder: str) -> list[tuple[str, int, Any]]:
     """Read what TensorBoard shows: (tag, step, value), from records of length, CRC, event, CRC."""
     (path,) = Path(folder).glob("events.*")

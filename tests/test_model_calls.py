@@ -169,7 +169,11 @@ class OwnForward(nn.LSTM):
 @pytest.mark.parametrize(
     ("model", "loss", "message"),
     [
-        (nn.Linear(3, 3), None, "Linear holds no nn.RNN, nn.LSTM or nn.GRU"),
+        (
+            nn.Linear(3, 3),
+            None,
+            r"^torch\.nn\.modules\.linear\.Linear holds no nn\.RNN, nn\.LSTM or",
+        ),
         (Reader(nn.LSTM(3, 4)).embedding, None, "Embedding holds no"),
         (OwnForward(3, 4), None, "OwnForward has a forward of its own"),
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
@@ -191,6 +195,13 @@ def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: s
     )
     with pytest.raises(rnngrad.InputError, match=message):
         rnngrad.gradient_reach(model, x, loss=loss)
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(
+        rnngrad.InputError, match=r"^lstm reads a numpy\.ndarray, and no torch tensor"
+    ):
+        rnngrad.gradient_reach(nn.LSTM(3, 4), np.zeros((5, 2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,14 @@ def test_the_snippets_of_the_readme_run(installed: Path, tmp_path: Path):
     assert "verdict" in run(installed / "python", "-c", snippet, cwd=tmp_path)
 
 
+def test_all_that_is_there_is_imported_and_explained(installed: Path, tmp_path: Path):
+    code = "from rnngrad import *\nimport rnngrad\nprint(diagnose.__name__)\nhelp(rnngrad)"
+    said = run(installed / "python", "-c", code, cwd=tmp_path)
+    assert said.startswith("diagnose\n")
+    assert "gradient_reach" in said
+    assert "GradientReach" not in said
+
+
 def test_the_command_answers_and_the_doctor_names_the_extras(installed: Path, tmp_path: Path):
     small = ("--units", "8", "--steps", "50")
     assert "memory horizon" in run(installed / "rnngrad", "diagnose", *small, cwd=tmp_path)

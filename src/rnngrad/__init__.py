@@ -5,6 +5,7 @@ resolved on first use (PEP 562): `import rnngrad` and the rooms without torch ar
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rnngrad.errors import InputError
@@ -32,13 +33,15 @@ HOMES |= dict.fromkeys(("GradientReach", "LossGradientByDistance"), "lightning")
 
 
 if not TYPE_CHECKING:  # a type checker would take it for any name
+    if find_spec("pytorch_lightning") is None:  # help() and `import *` ask for all of these
+        __all__ = [name for name in __all__ if HOMES.get(name) != "lightning"]
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
             from importlib import metadata
 
             return metadata.version("rnngrad")
-        if name in __all__:
+        if name in HOMES or name in __all__:
             return getattr(import_module(f"rnngrad.{HOMES.get(name, 'probe')}"), name)
         raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
 

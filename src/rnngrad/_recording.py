@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, full_name
 from rnngrad.saved import KINDS, module_of
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -102,7 +102,7 @@ def record(
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         if not modules:
             raise InputError(
-                f"{type(model).__name__} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
+                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
                 "exported or quantised model does not: hand over what it was made of); for any "
                 "other step function use rnngrad.jacobian_curves_of_step"
             )
@@ -164,6 +164,8 @@ def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]
                 "mode; write it as a step and use rnngrad.jacobian_curves_of_step"
             )
         packed = isinstance(input, PackedSequence)
+        if not packed and not isinstance(input, Tensor):
+            raise InputError(f"{name} reads a {full_name(input)}, and no torch tensor")
         flat = not packed and input.dim() == 2
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")

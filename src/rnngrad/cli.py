@@ -15,8 +15,11 @@ import shtab
 
 from rnngrad.errors import InputError, check_memory, printable
 
-EXIT = "exit status: 0 done, 1 bad input (one line on stderr), 2 wrong usage, 130 Ctrl-C"
-UNSET = "state", "png", "lengths", "module", "nonlinearity"
+EXIT = (
+    "exit status: 0 done, 1 bad input (one line on stderr) or nobody reads on, 2 wrong usage, "
+    "130 Ctrl-C"
+)
+UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity"
 SIZE = 78, 20  # of a picture as text
 MARKERS = {"braille": "⠒", "+": "+", ".": "."}  # of its curves, and how they look
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
@@ -74,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     read("file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5")
     read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
     read("--lengths", metavar="N.npy", help="the real steps of each example")
+    read("--mask", metavar="M.npy", help="bool (batch, time): where a step counts")
     read("--module", metavar="NAME", help="which of the file's recurrent modules")
     read("--layer", type=int, default=-1, help="which, from 0; of two directions each counts")
     read("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (tanh)")
@@ -133,11 +137,14 @@ def _probe(options: argparse.Namespace) -> int:
         if options.nonlinearity and not isinstance(module, torch.nn.RNN):
             raise InputError(f"--nonlinearity is an nn.RNN's: {options.file} holds a {module}")
     lengths = _array(options.lengths) if options.lengths else None
+    mask = _array(options.mask, "b") if options.mask else None
     inputs = torch.from_numpy(_array(options.inputs))
     if module.bidirectional or module.proj_size:
+        if mask is not None:
+            raise InputError("--mask: two directions and projections take --lengths alone")
         *own, ends = _direction(options, module.double(), inputs, lengths)
         return _answer(options, *own, lengths=ends)
-    return _answer(options, module, inputs, lengths=lengths, layer=options.layer)
+    return _answer(options, module, inputs, lengths=lengths, mask=mask, layer=options.layer)
 
 
 def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: Any) -> Any:
@@ -164,7 +171,7 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: A
     return own.module, torch.cat(own.read, dim=1), own.lengths
 
 
-def _array(path: str) -> Any:
+def _array(path: str, kinds: str = "fiu") -> Any:
     import numpy as np
 
     with open(path, "rb") as file:
@@ -172,8 +179,9 @@ def _array(path: str) -> Any:
             array = np.lib.format.read_array(file)
         except Exception as error:  # a damaged file may raise anything
             raise InputError(f"{path}: {error}; write it with numpy.save") from None
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: holds no single array of numbers: write it with numpy.save")
+    if array.dtype.kind not in kinds:
+        what = "numbers" if "f" in kinds else "bool"
+        raise InputError(f"{path}: holds no single array of {what}: write it with numpy.save")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 

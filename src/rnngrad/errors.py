@@ -15,6 +15,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def full_name(thing: object) -> str:
+    """Give the name of an object's class, or of a class that was handed over, with its module."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 class InputError(ValueError):
     """Say in one line what the user gave that is unusable, where (file, row or key), what to do.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rnngrad.errors import InputError, needs
+from rnngrad.errors import InputError, full_name, needs
 from rnngrad.saved import chosen, module_of
 
 # weights, class and settings; a file of weights alone says neither of the latter
@@ -61,7 +61,7 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         return _module(f"{path}: {name}", *layers[name])
     layer: Any = layer_or_file
     if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):
-        raise TypeError(f"from_keras takes a Keras layer or a path, got {type(layer).__name__}")
+        raise TypeError(f"from_keras takes a Keras layer or a path, got {full_name(layer)}")
     if not (weights := [np.asarray(weight) for weight in layer.get_weights()]):
         raise InputError("the layer has no weights yet: call it once, or layer.build(shape)")
     return _module("the layer", weights, type(layer).__name__, layer.get_config())

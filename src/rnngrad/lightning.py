@@ -1,5 +1,6 @@
 """How far back gradients reach while a LightningModule is trained: a callback, and a metric."""
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable
@@ -42,8 +43,9 @@ class GradientReach(Callback):
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None: of training's first batch, of (x, y) x, the first 4; packed sequences whole. Where
-            examples stand along another axis than the first, pass a batch.
+            None: of training's first batch, of (x, y) x, of a dict what forward takes, the first 4;
+            packed sequences whole. Where examples stand along another axis than the first, pass a
+            batch.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take. Epochs are left out where one
             more would take more; a warning says so once. The probe before training does not count.
@@ -93,6 +95,11 @@ class GradientReach(Callback):
             return
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
+            if isinstance(first, dict):  # which may hold labels
+                taken = inspect.signature(pl_module.forward).parameters.values()
+                every = any(each.kind == each.VAR_KEYWORD for each in taken)
+                names = {*first} if every else {each.name for each in taken}
+                first = {name: value for name, value in first.items() if name in names}
             self._inputs = pytree.tree_map(
                 _some, first, is_leaf=lambda x: isinstance(x, PackedSequence)
             )

@@ -83,6 +83,10 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),
         "step is a module that takes all steps: use rnngrad.jacobian_curves",
     ),
+    "model as a step": (
+        lambda: rnngrad.jacobian_curves_of_step(nn.Sequential(nn.Linear(3, 3), gru()), X, X[:, 0]),
+        "step takes (state, x), and this model input alone: it has .1: pass that, or use",
+    ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),
         "step changes its arguments in place: let it make new tensors",
@@ -201,7 +205,17 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(
             lambda s, x: 0.5 * s + x, torch.zeros(1, 2, 1), torch.zeros(1, 10**7)
         ),
-        'use method="sketch", or fewer examples',
+        'use method="sketch"',
+    ),
+    "a sketch beyond all memory": (
+        lambda: rnngrad.jacobian_curves_of_step(
+            lambda s, x: 0.5 * s + x,
+            torch.zeros(1, 2, 1),
+            torch.zeros(1, 10**6),
+            method="sketch",
+            directions=10_000,
+        ),
+        "Jacobians and states need about 1,280 GB of memory",
     ),
     "a seed beyond 64 bits": (
         lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=2**63),
@@ -277,6 +291,10 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(nn.DataParallel(lstm()), X),
         "module is a torch.nn.parallel.data_parallel.DataParallel, not nn.RNN, nn.LSTM or nn.GRU; "
         "it has .module: pass that",
+    ),
+    "a class": (
+        lambda: rnngrad.jacobian_curves(nn.LSTM, X),  # pyright: ignore[reportArgumentType]
+        "module is the class torch.nn.modules.rnn.LSTM: hand over one made of it",
     ),
     "quantised": (
         lambda: rnngrad.jacobian_curves(quantised(), X),

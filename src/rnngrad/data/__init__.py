@@ -2,8 +2,3 @@
 
 Whatever is wrong with what a person or an earlier stage gave is an InputError.
 """
-
-from rnngrad.errors import needs
-
-with needs("study"):
-    import pydantic  # noqa: F401  it is there where the others are

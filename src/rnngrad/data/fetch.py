@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import requests
-from platformdirs import user_cache_path
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, needs
 from rnngrad.stage import alone, whole, within
+
+with needs("study"):
+    import requests
+    from platformdirs import user_cache_path
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before the second attempt
 TIMEOUT = 30  # seconds to connect, and between two pieces

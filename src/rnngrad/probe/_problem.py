@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError, check_memory
+from rnngrad.errors import InputError, check_memory, full_name
 from rnngrad.probe import _compiled
 from rnngrad.probe._batch import (
     Array,
@@ -163,8 +163,10 @@ def problem_of(
 def _supported(given: nn.Module) -> nn.RNNBase:
     module = getattr(given, "_orig_mod", given)  # of torch.compile
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
-        name = f"{type(module).__module__}.{type(module).__qualname__}"
-        raise TypeError(f"module is a {name}, not nn.RNN, nn.LSTM or nn.GRU; {_instead(module)}")
+        if isinstance(module, type):
+            raise TypeError(f"module is the class {full_name(module)}: hand over one made of it")
+        name = full_name(module)
+        raise TypeError(f"module is a {name}, not nn.RNN, nn.LSTM or nn.GRU; {instead(module)}")
     kind = type(module)
     # torch.compile writes a forward to the module that it returns, and marks it
     replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
@@ -190,7 +192,8 @@ def _supported(given: nn.Module) -> nn.RNNBase:
     return module
 
 
-def _instead(module: object) -> str:
+def instead(module: object) -> str:
+    """Say what to do with something that is no module of torch's own."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
     if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
         return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"

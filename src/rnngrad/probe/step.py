@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._batch import Array, check_finite, check_floating, check_integer, steps_of
+from rnngrad.probe._problem import CELLS, instead
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
 from rnngrad.probe._statistics import (
@@ -123,10 +124,12 @@ def jacobian_curves_of_step(
             statistics, method, spectral_steps, directions, seed, flat.steps
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
+        # measured: 16 matrices of the size of M V wait at a time
+        needed = 8 * flat.batch * flat.size * (16 * (count or flat.size) + flat.steps)
+        mend = "use fewer examples or directions" if count else 'use method="sketch"'
+        check_memory(needed, "Jacobians and states need", mend)
         if count:
             return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
-        needed = 8 * 3 * flat.batch * flat.size**2
-        check_memory(needed, "the Jacobians need", 'use method="sketch", or fewer examples')
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
         J = ScaledRows.of(np.tile(np.eye(flat.size)[:, rows], (flat.batch, 1, 1)))
         for t, M in enumerate(flat.jacobians()):
@@ -165,7 +168,7 @@ def _sizes(Y: Tensor) -> Tensor:
 def _check_order(step: Step) -> None:
     """A cell takes (input, state); where both have one size, (state, input) fits as well."""
     step = getattr(step, "_orig_mod", step)  # of torch.compile
-    if isinstance(step, torch.nn.RNN | torch.nn.LSTM | torch.nn.GRU):
+    if isinstance(step, tuple(CELLS)):
         raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
     function = getattr(step, "forward", step)
     schema = getattr(function, "schema", None)  # of TorchScript
@@ -174,6 +177,9 @@ def _check_order(step: Step) -> None:
     except (TypeError, ValueError):
         return
     first, second, *_ = (*(argument.name.lower() for argument in taken), "", "")
+    inside = step.modules() if isinstance(step, torch.nn.Module) and not second else ()
+    if first != "args" and any(isinstance(module, tuple(CELLS)) for module in inside):
+        raise InputError(f"step takes (state, x), and this model {first} alone: {instead(step)}")
     if INPUT_NAME.fullmatch(first) and STATE_NAME.fullmatch(second):
         raise InputError(
             f"step takes ({first}, {second}), and is called with (state, x): hand over "
