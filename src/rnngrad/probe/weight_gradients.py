@@ -45,7 +45,7 @@ class WeightGradientParts(Pictured, dict[str, Array]):
         super().__init__(parts)
         self.reduce = reduce
 
-    _title = "log10 of what a step adds to the (last) loss's gradient, medians over examples"
+    _title = "log10 of what a step adds to the gradient (of the last loss), medians over examples"
     plot, _columns = draw_parts, columns_of_parts
 
 
