@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,11 +174,16 @@ def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
 def test_the_heat_map_shows_steps_against_epochs():
     callback = rnngrad.GradientReach(budget=ALWAYS)
     fit([callback])
-    axes = callback.plot().axes[:2]
+    axes = callback.plot()
     assert [ax.get_title() for ax in axes] == ["lstm.0", "lstm.1"]
     shown = axes[1].collections[0].get_array()
     np.testing.assert_array_equal(shown, np.stack([*callback.curves["lstm.1"].values()], axis=1))
     assert axes[1].get_xlim() == (0, EPOCHS + 1)
+    _, own = plt.subplots(2)
+    assert (callback.plot(own) == own).all()
+    with pytest.raises(rnngrad.InputError, match="ax holds 1 axes: one for each"):
+        callback.plot(own[0])
+    plt.close("all")
 
 
 @pytest.mark.filterwarnings("default:GradientReach leaves out")
@@ -186,7 +192,7 @@ def test_epochs_are_left_out_where_the_budget_is_spent():
     with pytest.warns(UserWarning, match="probes take 2% of training's time"):
         fit([callback], model, max_epochs=12)
     assert [*callback.curves["lstm.0"]] == [0]  # one more would take more than that of them all
-    slow, callback = Model(), rnngrad.GradientReach(budget=0.5)
+    slow, callback = Model(), rnngrad.GradientReach(budget=2)
     slow.seconds = 0.3
     fit([callback], slow)
     assert [*callback.curves["lstm.0"]] == [0, 1, 2, 3]
@@ -324,6 +330,17 @@ def test_the_metric_is_the_mean_by_distance():
     near = rnngrad.LossGradientByDistance(1)
     near.update(NORMS)
     assert near.compute()["log10"] == -0.5
+
+
+def test_the_metric_is_drawn_by_distance():
+    metric = rnngrad.LossGradientByDistance(3)
+    metric.update(NORMS)
+    axes = metric.plot()
+    beside = axes.figure.axes[1]
+    assert metric.plot(metric.compute(), axes) is axes
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), MEANS)
+    np.testing.assert_array_equal(beside.lines[0].get_ydata(), ZEROS)
+    plt.close("all")
 
 
 def test_the_metric_reads_autograd_as_it_reads_the_probe():

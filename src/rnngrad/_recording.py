@@ -3,6 +3,7 @@
 During the pass their forwards are replaced by the same ones layer by layer, in float64 on the CPU.
 """
 
+import inspect
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError, full_name
+from rnngrad.probe import steps_of
 from rnngrad.saved import KINDS, module_of
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -46,9 +48,13 @@ class Layer:
     outputs: list[Tensor] = field(default_factory=list)
     cells: list[Tensor] = field(default_factory=list)
 
-    def advance(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Go on through x (b, t, d) and give the output."""
-        x = self._turned(x, lengths)
+    def advance(self, x: Tensor, real: Tensor) -> Tensor:
+        """Go on through the real steps (b, t) of x (b, t, d), and give the output at all."""
+        back, before = self.tail.endswith("_reverse"), self.end[0][0][:, None]
+        x, real = (x.flip(1), real.flip(1)) if back else (x, real)
+        lengths = real.sum(dim=1)
+        order = torch.argsort(~real, dim=1, stable=True)[:, : int(lengths.max())]
+        x = x.take_along_dim(order[:, :, None], dim=1)
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
@@ -59,23 +65,22 @@ class Layer:
         self.read.append(x.detach())
         self.outputs.append(output)
         self.cells += cells
+        # where a step does not count, the state is kept
+        output = torch.cat((before, output), dim=1)
+        output = output.take_along_dim(real.cumsum(dim=1)[:, :, None], dim=1)
         if self.W_hr is not None:
             output = output @ self.W_hr.T
-        self.returned = (output[None, range(len(x)), lengths - 1], *cells)
-        return self._turned(output, lengths)
-
-    def _turned(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Turn the steps of (b, t, d) into the order in which the direction reads, or back."""
-        t = torch.arange(x.shape[1], device="cpu")
-        back = lengths[:, None] - 1 - t
-        order = torch.where(back >= 0, back, t)[:, :, None]
-        return x.take_along_dim(order, dim=1) if self.tail.endswith("_reverse") else x
+        self.returned = (output[None, :, -1], *cells)
+        return output.flip(1) if back else output
 
 
 def record(
-    model: Any, inputs: tuple[Any, ...], options: Any, loss: Any
+    model: Any, inputs: tuple[Any, ...], options: Any, loss: Any, counting: dict[str, Any]
 ) -> tuple[list[Layer], dict[Tensor, Tensor]]:
-    """Run the model once; give its layers and the loss's gradients by their outputs and cells."""
+    """Run the model once; give its layers and the loss's gradients by their outputs and cells.
+
+    counting: lengths and mask by name, of forward if it takes them and else of all layers.
+    """
     if not isinstance(model, nn.Module):
         made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
         name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -106,10 +111,14 @@ def record(
                 "exported or quantised model does not: hand over what it was made of); for any "
                 "other step function use rnngrad.jacobian_curves_of_step"
             )
+        if counting:
+            taken = counting.keys() & inspect.signature(model.forward).parameters
+            options = options | {name: counting[name] for name in taken}
+            counting = {name: counting[name] for name in counting.keys() - taken}
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             name = name or type(module).__name__.lower()
-            vars(module)["forward"] = _recorded(name, module, layers)
+            vars(module)["forward"] = _recorded(name, module, layers, counting)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
         if not layers:
@@ -151,7 +160,9 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
             tensor.detach().copy_(value)
 
 
-def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]:
+def _recorded(
+    name: str, module: Any, layers: list[Layer], counting: dict[str, Any]
+) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
     known = [kind.forward for kind in KINDS.values()]
     own = "forward" in vars(module) or type(module).forward not in known
@@ -171,12 +182,19 @@ def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
         with torch.no_grad():
             _, end = type(module).forward(module, input, hx)  # refuses what does not fit
+        if packed and counting:
+            raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")
+        own_steps = dict(counting)
         if packed:
-            x, lengths = pad_packed_sequence(input, batch_first=True)
+            x, own_steps["lengths"] = pad_packed_sequence(input, batch_first=True)
         else:
             x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
-            lengths = torch.full((len(x),), x.shape[1], device="cpu")
-        run = None if packed else ended.pop(states_of(hx), None)
+        try:
+            with torch.device("cpu"):
+                counts = steps_of(len(x), x.shape[1], **own_steps)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        run = None if own_steps else ended.pop(states_of(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
         loss = torch.is_grad_enabled()
         if run is None or any(s._version or (loss and not s.requires_grad) for s in states_of(hx)):
@@ -186,13 +204,13 @@ def _recorded(name: str, module: Any, layers: list[Layer]) -> Callable[..., Any]
             layers.extend(run)
         x = _wide(x)
         for n in range(0, len(run), ways):
-            x = torch.cat([layer.advance(x, lengths) for layer in run[n : n + ways]], dim=2)
+            x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
         states = tuple(torch.cat(parts).to(**like) for parts in ends)
         if packed:
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
-            data = pack_padded_sequence(x[order], lengths[order], batch_first=True).data
+            data = pack_padded_sequence(x[order], counts.ends[order], batch_first=True).data
             return input._replace(data=data.to(**like)), given(states)
         output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
         states = tuple(s[:, 0] for s in states) if flat else states

@@ -136,21 +136,18 @@ def _probe(options: argparse.Namespace) -> int:
             print(f"rnngrad: the nn.RNN's nonlinearity is {said}", file=sys.stderr)
         if options.nonlinearity and not isinstance(module, torch.nn.RNN):
             raise InputError(f"--nonlinearity is an nn.RNN's: {options.file} holds a {module}")
-    lengths = _array(options.lengths) if options.lengths else None
-    mask = _array(options.mask, "b") if options.mask else None
+    steps = {"lengths": _array(options.lengths)} if options.lengths else {}
+    steps |= {"mask": _array(options.mask, "b")} if options.mask else {}
     inputs = torch.from_numpy(_array(options.inputs))
     if module.bidirectional or module.proj_size:
-        if mask is not None:
-            raise InputError("--mask: two directions and projections take --lengths alone")
-        *own, ends = _direction(options, module.double(), inputs, lengths)
+        *own, ends = _direction(options, module.double(), inputs, steps)
         return _answer(options, *own, lengths=ends)
-    return _answer(options, module, inputs, lengths=lengths, mask=mask, layer=options.layer)
+    return _answer(options, module, inputs, layer=options.layer, **steps)
 
 
-def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: Any) -> Any:
+def _direction(options: argparse.Namespace, module: Any, inputs: Any, steps: Any) -> Any:
     """Give one direction of one layer as a module of its own, what it reads, and its lengths."""
     import torch
-    from torch.nn.utils.rnn import pack_padded_sequence
 
     import rnngrad
     from rnngrad._recording import record
@@ -158,14 +155,9 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, lengths: A
     count = module.num_layers * (1 + module.bidirectional)
     if not -count <= options.layer < count:
         raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
-    # refuses inputs and lengths that do not fit
-    rnngrad.trajectory(
-        torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, lengths=lengths
-    )
-    inputs = (inputs if inputs.dim() == 3 else inputs[None]).double()
-    ends = [inputs.shape[1]] * len(inputs) if lengths is None else lengths
-    packed = pack_padded_sequence(inputs, ends, batch_first=True, enforce_sorted=False)
-    own = record(module, (packed,), {}, None)[0][options.layer]
+    # refuses inputs that do not fit
+    rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, **steps)
+    own = record(module, (inputs.double(),), {}, None, steps)[0][options.layer]
     others = f"; --layer takes another of {count}" if count > 1 else ""
     print(f"rnngrad: this is {own.name}{others}", file=sys.stderr)
     return own.module, torch.cat(own.read, dim=1), own.lengths

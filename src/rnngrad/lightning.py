@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError, needs
-from rnngrad.plot import draw_epochs
+from rnngrad.plot import draw_distances, draw_epochs
 from rnngrad.probe import compile_loops
 from rnngrad.whole_model import gradient_reach
 
 with needs("lightning"):
     from pytorch_lightning import Callback
     from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EXAMPLES = 4  # a probe's time grows with them
 STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # whose norms are logged
@@ -47,9 +50,10 @@ class GradientReach(Callback):
             packed sequences whole. Where examples stand along another axis than the first, pass a
             batch.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take. Epochs are left out where one
-            more would take more; a warning says so once. The probe before training does not count.
+        budget: the part of training's time that probes may take, that of the untrained model with
+            them. Epochs are left out where one more would take more; a warning says so once.
 
+    plot: draws the heat map; `ax` takes one axes for each layer.
     curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
         Another training begins anew; one that is resumed goes on.
 
@@ -65,8 +69,8 @@ class GradientReach(Callback):
     def __init__(
         self,
         every_n_epochs: int = 1,
-        batch: Any = None,
-        loss: Callable[[Any], Tensor] | None = None,
+        batch: object = None,
+        loss: Callable[..., Tensor] | None = None,
         budget: float = 0.05,
     ) -> None:
         if type(every_n_epochs) is not int or every_n_epochs < 1:
@@ -107,12 +111,11 @@ class GradientReach(Callback):
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
         compile_loops()  # else the first probe would seem to take as long as it does
-        now = time.perf_counter()
+        self._begun = time.perf_counter()
         # what is resumed within an epoch has its own curve for that number of epochs
         if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
             self._probe(trainer, pl_module, trainer.current_epoch)
-        self._begun, self._spent = time.perf_counter(), 0.0
-        self._longest = self._begun - now
+        self._spent = self._longest = time.perf_counter() - self._begun
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch, now = trainer.current_epoch + 1, time.perf_counter()
@@ -132,7 +135,7 @@ class GradientReach(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.curves or not trainer.is_global_zero:
             return
-        figure = self.plot()
+        figure = self.plot()[0].figure
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_figure"):
                 logger.experiment.add_figure("reach", figure, trainer.global_step)
@@ -233,3 +236,7 @@ class LossGradientByDistance(Metric):
     def compute(self) -> dict[str, Tensor]:
         every = self.count + self.zeros
         return {"log10": self.total / self.count, "zero": self.zeros / every}
+
+    def plot(self, val: dict[str, Tensor] | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draw what compute gives, or `val`, against the distance; on axes, which it returns."""
+        return draw_distances(self.compute() if val is None else val, ax)

@@ -1,6 +1,6 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,9 @@ LITTLE = -2.0  # log10: less than 1 % of the largest
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerReach(Pictured):
-    """Tell what one layer, or one direction of it, does to gradients; steps in its own order.
+    """Tell what one layer, or one direction of it, does to gradients.
+
+    Steps are those that count alone, in the order in which it reads them.
 
     curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
     loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
@@ -135,7 +137,12 @@ class ModelReach(Pictured):
 
 
 def gradient_reach(
-    model: nn.Module, *inputs: Any, loss: Callable[[Any], Tensor] | None = None, **kwargs: Any
+    model: nn.Module,
+    *inputs: object,
+    loss: Callable[..., Tensor] | None = None,
+    lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    mask: np.ndarray | Tensor | None = None,
+    **kwargs: object,
 ) -> ModelReach:
     """How far back does every recurrent layer of a model remember, and learn? Print the result.
 
@@ -145,6 +152,8 @@ def gradient_reach(
             projections and packed inputs work.
         inputs, kwargs: as model.forward takes them. A few examples do: time grows with them.
         loss: makes a scalar of the model's output. None: nothing about losses.
+        lengths, mask: which steps count, as in `jacobian_curves`. Every layer skips the others and
+            keeps its state there. Where model.forward takes a word of that name, it is forward's.
 
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
@@ -152,7 +161,7 @@ def gradient_reach(
 
     The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
     random states are left as they were, also when it fails; a copy of the weights waits meanwhile.
-    Every step of padded inputs counts; only a PackedSequence says how many are real.
+    Without lengths, mask or a PackedSequence, every step of padded inputs counts.
 
     What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
     through another module of many steps it may have underflowed: try model.double(). Inside of a
@@ -169,7 +178,9 @@ def gradient_reach(
         >>> reach.layers["lstm.0"].loss_gradients.log10_c.shape
         (2, 5)
     """
-    layers, gradients = record(model, inputs, kwargs, loss)
+    steps = {"lengths": lengths, "mask": mask}
+    counting = {name: value for name, value in steps.items() if value is not None}
+    layers, gradients = record(model, inputs, kwargs, loss, counting)
     progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         reaches = {layer.name: _reach(layer, gradients) for layer in progress}

@@ -85,7 +85,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "model as a step": (
         lambda: rnngrad.jacobian_curves_of_step(nn.Sequential(nn.Linear(3, 3), gru()), X, X[:, 0]),
-        "step takes (state, x), and this model input alone: it has .1: pass that, or use",
+        "step takes (state, x), this model input alone: it has .1: pass that, or use",
     ),
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),

@@ -2,6 +2,7 @@
 
 import torch
 
+from rnngrad.probe._batch import steps_of
 from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 from rnngrad.probe.diagnosis import Diagnosis, autograd_column_sums, diagnose
 from rnngrad.probe.loss_gradients import LossGradientCurves, loss_gradient_curves
@@ -13,8 +14,8 @@ from rnngrad.probe.weight_gradients import WeightGradientParts, weight_gradient_
 __all__ = [
     "Diagnosis", "JacobianCurves", "LossGradientCurves", "Trajectory", "WeightGradientParts",
     "autograd_column_sums", "compile_loops", "diagnose", "jacobian_curves",
-    "jacobian_curves_of_step", "loss_gradient_curves", "lyapunov_exponents", "trajectory",
-    "weight_gradient_parts",
+    "jacobian_curves_of_step", "loss_gradient_curves", "lyapunov_exponents", "steps_of",
+    "trajectory", "weight_gradient_parts",
 ]  # fmt: skip
 
 

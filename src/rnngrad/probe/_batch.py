@@ -113,7 +113,7 @@ def states_of(
     return [part.detach().reshape(each) for part in parts]
 
 
-def steps_of(lengths: Any, mask: Any, batch: int, time: int) -> Steps:
+def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> Steps:
     """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
     ends = torch.full((batch,), time)
     if lengths is not None:

@@ -137,7 +137,7 @@ def problem_of(
         raise InputError(f"inputs have {x.shape[2]} features, the module expects {rnn.input_size}")
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
-    counts = steps_of(lengths, mask, *x.shape[:2])
+    counts = steps_of(len(x), x.shape[1], lengths, mask)
     x = counts.counted(counts.cleared(x.detach(), "inputs", "feature"))
     shape = 1 + isinstance(rnn, nn.LSTM), rnn.num_layers, len(x), rnn.hidden_size
     of_kind = f"initial_state of a {type(rnn).__name__}"

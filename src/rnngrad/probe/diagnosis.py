@@ -32,7 +32,8 @@ CANCELLATION = 5
 FAR_DECADES, FAR_STRIDE = 10, 16
 PARTS = 4  # of the batch, where it has as many examples, for as many threads
 
-MEANINGS = {
+Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
+MEANINGS: dict[Verdict, str] = {
     "structural": "exactly zero, whatever the arithmetic",
     "saturated": "gate derivatives round to exactly 0 in {dtype}",
     "underflow": "autograd's sum too small for {dtype}: 0, or a plateau near {smallest:.1e}",
@@ -79,7 +80,7 @@ class Diagnosis(Pictured):
 
     plot = draw_diagnosis
 
-    def first_steps(self, verdict: str) -> Array:
+    def first_steps(self, verdict: Verdict) -> Array:
         """(batch,) the first step with this verdict (InputError if unknown); NaN if none."""
         if verdict not in MEANINGS:
             raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")

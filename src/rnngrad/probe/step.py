@@ -179,7 +179,7 @@ def _check_order(step: Step) -> None:
     first, second, *_ = (*(argument.name.lower() for argument in taken), "", "")
     inside = step.modules() if isinstance(step, torch.nn.Module) and not second else ()
     if first != "args" and any(isinstance(module, tuple(CELLS)) for module in inside):
-        raise InputError(f"step takes (state, x), and this model {first} alone: {instead(step)}")
+        raise InputError(f"step takes (state, x), this model {first} alone: {instead(step)}")
     if INPUT_NAME.fullmatch(first) and STATE_NAME.fullmatch(second):
         raise InputError(
             f"step takes ({first}, {second}), and is called with (state, x): hand over "
@@ -198,7 +198,7 @@ class _FlatStep:
             raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         self.batch, self.steps = inputs.shape[:2]
         with torch.device("cpu"):
-            self.counts = steps_of(lengths, mask, self.batch, self.steps)
+            self.counts = steps_of(self.batch, self.steps, lengths, mask)
         inputs = self.counts.cleared(inputs, "inputs", "feature")
         self.step, self.real = step, self.counts.real.to(inputs.device)
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
