@@ -179,9 +179,11 @@ def test_the_heat_map_shows_steps_against_epochs():
     shown = axes[1].collections[0].get_array()
     np.testing.assert_array_equal(shown, np.stack([*callback.curves["lstm.1"].values()], axis=1))
     assert axes[1].get_xlim() == (0, EPOCHS + 1)
-    _, own = plt.subplots(2)
+    assert axes[0].figure.number in plt.get_fignums()  # a notebook shows it
+    _, own = plt.subplots(1, 2)
     assert (callback.plot(own) == own).all()
-    with pytest.raises(rnngrad.InputError, match="ax holds 1 axes: one for each"):
+    assert [ax.get_ylabel() for ax in own] == ["step t", "step t"]
+    with pytest.raises(rnngrad.InputError, match=r"ax holds 1 axes for 2 layer\(s\)"):
         callback.plot(own[0])
     plt.close("all")
 
@@ -192,10 +194,36 @@ def test_epochs_are_left_out_where_the_budget_is_spent():
     with pytest.warns(UserWarning, match="probes take 2% of training's time"):
         fit([callback], model, max_epochs=12)
     assert [*callback.curves["lstm.0"]] == [0]  # one more would take more than that of them all
-    slow, callback = Model(), rnngrad.GradientReach(budget=2)
+    slow, callback = Model(), rnngrad.GradientReach(budget=3)
     slow.seconds = 0.3
     fit([callback], slow)
     assert [*callback.curves["lstm.0"]] == [0, 1, 2, 3]
+
+
+class SlowToProbe(Model):
+    """Takes half a second for each probe."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        time.sleep(0.0 if self.training else 0.5)
+        return super().forward(tokens)
+
+
+@pytest.mark.filterwarnings("ignore:GradientReach leaves out")
+def test_the_probe_of_the_untrained_model_counts():
+    model, callback = SlowToProbe(), rnngrad.GradientReach(budget=1)
+    model.seconds = 0.2  # of three batches
+    fit([callback], model, max_epochs=1)
+    assert [*callback.curves["lstm.0"]] == [0]
+
+
+@pytest.mark.filterwarnings("ignore:GradientReach leaves out")
+def test_a_resumed_training_knows_what_a_probe_takes(tmp_path: Path):
+    model, callbacks = SlowToProbe(), [rnngrad.GradientReach(budget=b) for b in (ALWAYS, 1)]
+    trainer, _ = fit(callbacks[:1], model, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    asked = {"ckpt_path": tmp_path / "first.ckpt", "weights_only": True}
+    fit(callbacks[1:], model, max_epochs=2, fitting=asked)
+    assert [*callbacks[1].curves["lstm.0"]] == [0, 1]
 
 
 def test_a_resumed_training_keeps_its_curves(tmp_path: Path):
@@ -335,11 +363,12 @@ def test_the_metric_is_the_mean_by_distance():
 def test_the_metric_is_drawn_by_distance():
     metric = rnngrad.LossGradientByDistance(3)
     metric.update(NORMS)
-    axes = metric.plot()
-    beside = axes.figure.axes[1]
-    assert metric.plot(metric.compute(), axes) is axes
-    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), MEANS)
-    np.testing.assert_array_equal(beside.lines[0].get_ydata(), ZEROS)
+    figure, axes = metric.plot()
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), MEANS)
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), ZEROS)
+    _, own = plt.subplots()
+    assert metric.plot([metric.compute()] * 2, own)[1] is own
+    assert len(own.lines) == 2
     plt.close("all")
 
 

@@ -52,7 +52,10 @@ def test_steps_that_do_not_count_might_as_well_not_be_there(kind: str, by: str):
     x[~mask] = torch.nan  # which nobody reads
     x = x if module.batch_first else x.transpose(0, 1)
     reach = rnngrad.gradient_reach(module, x, loss=last_states, **given)
-    close(reach, rnngrad.gradient_reach(module, packed, loss=last_states))
+    by_hand = rnngrad.gradient_reach(module, packed, loss=last_states)
+    close(reach, by_hand)
+    for name, layer in reach.layers.items():
+        torch.testing.assert_close(layer.inputs, by_hand.layers[name].inputs)
 
 
 def test_the_state_is_kept_where_a_step_does_not_count():
@@ -94,13 +97,22 @@ class Masked(nn.Module):
         return self.lstm(x * mask[:, :, None])[0]
 
 
-def test_a_word_of_forward_is_forwards():
-    model, mask = Masked(), a_mask()
+class Anything(Masked):
+    """Its forward takes any words."""
+
+    def forward(self, *given: Tensor, **words: Tensor) -> Tensor:
+        return super().forward(*given, **words)
+
+
+@pytest.mark.parametrize("kind", [Masked, Anything])
+def test_a_word_of_forward_is_forwards(kind: type[Masked]):
+    model, mask = kind(), a_mask()
     x = torch.randn(BATCH, STEPS, 3)
     by_word = rnngrad.gradient_reach(model, x, mask=mask, loss=torch.sum)
     close(by_word, rnngrad.gradient_reach(model, x, mask, loss=torch.sum))
-    both = rnngrad.gradient_reach(model, x, mask=mask, lengths=LENGTHS, loss=torch.sum)
-    assert both.layers["lstm"].lengths.tolist() == LENGTHS
+    if kind is Masked:
+        both = rnngrad.gradient_reach(model, x, mask=mask, lengths=LENGTHS, loss=torch.sum)
+        assert both.layers["lstm"].lengths.tolist() == LENGTHS
 
 
 @pytest.mark.parametrize(

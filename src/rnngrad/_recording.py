@@ -49,7 +49,7 @@ class Layer:
     cells: list[Tensor] = field(default_factory=list)
 
     def advance(self, x: Tensor, real: Tensor) -> Tensor:
-        """Go on through the real steps (b, t) of x (b, t, d), and give the output at all."""
+        """Go on through the real steps (b, t) of x (b, t, d); give the output (b, t, units)."""
         back, before = self.tail.endswith("_reverse"), self.end[0][0][:, None]
         x, real = (x.flip(1), real.flip(1)) if back else (x, real)
         lengths = real.sum(dim=1)
@@ -62,7 +62,7 @@ class Layer:
         # copies, since what comes back through the next call counts as the layer's own
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.lengths = self.lengths + lengths
-        self.read.append(x.detach())
+        self.read.append(pad_packed_sequence(packed, batch_first=True)[0].detach())
         self.outputs.append(output)
         self.cells += cells
         # where a step does not count, the state is kept
@@ -111,10 +111,9 @@ def record(
                 "exported or quantised model does not: hand over what it was made of); for any "
                 "other step function use rnngrad.jacobian_curves_of_step"
             )
-        if counting:
-            taken = counting.keys() & inspect.signature(model.forward).parameters
-            options = options | {name: counting[name] for name in taken}
-            counting = {name: counting[name] for name in counting.keys() - taken}
+        for name in [*counting]:
+            if takes(model.forward, name):
+                options[name] = counting.pop(name)
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             name = name or type(module).__name__.lower()
@@ -177,24 +176,24 @@ def _recorded(
         packed = isinstance(input, PackedSequence)
         if not packed and not isinstance(input, Tensor):
             raise InputError(f"{name} reads a {full_name(input)}, and no torch tensor")
+        if packed and counting:
+            raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")
         flat = not packed and input.dim() == 2
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
         with torch.no_grad():
             _, end = type(module).forward(module, input, hx)  # refuses what does not fit
-        if packed and counting:
-            raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")
-        own_steps = dict(counting)
         if packed:
-            x, own_steps["lengths"] = pad_packed_sequence(input, batch_first=True)
+            x, lengths = pad_packed_sequence(input, batch_first=True)
+            steps = {"lengths": lengths}
         else:
             x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
+            steps = counting
         try:
-            with torch.device("cpu"):
-                counts = steps_of(len(x), x.shape[1], **own_steps)
+            counts = steps_of(len(x), x.shape[1], **steps)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        run = None if own_steps else ended.pop(states_of(hx), None)
+        run = None if steps else ended.pop(states_of(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
         loss = torch.is_grad_enabled()
         if run is None or any(s._version or (loss and not s.requires_grad) for s in states_of(hx)):
@@ -257,6 +256,15 @@ def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
             "stopped on the way, by detach() or torch.no_grad()"
         )
     return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Say whether a function may be called with an argument of that name."""
+    for own in inspect.signature(function).parameters.values():
+        named = own.kind in (own.POSITIONAL_OR_KEYWORD, own.KEYWORD_ONLY) and own.name == name
+        if named or own.kind == own.VAR_KEYWORD:
+            return True
+    return False
 
 
 def given(states: States) -> Any:

@@ -156,11 +156,11 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, steps: Any
     if not -count <= options.layer < count:
         raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
     # refuses inputs that do not fit
-    rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs, **steps)
+    rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs)
     own = record(module, (inputs.double(),), {}, None, steps)[0][options.layer]
     others = f"; --layer takes another of {count}" if count > 1 else ""
     print(f"rnngrad: this is {own.name}{others}", file=sys.stderr)
-    return own.module, torch.cat(own.read, dim=1), own.lengths
+    return own.module, own.read[0], own.lengths
 
 
 def _array(path: str, kinds: str = "fiu") -> Any:

@@ -1,9 +1,8 @@
 """How far back gradients reach while a LightningModule is trained: a callback, and a metric."""
 
-import inspect
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
+from rnngrad._recording import takes
 from rnngrad.errors import InputError, needs
 from rnngrad.plot import draw_distances, draw_epochs
 from rnngrad.probe import compile_loops
@@ -25,7 +25,9 @@ with needs("lightning"):
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+Result = dict[str, Tensor]
 EXAMPLES = 4  # a probe's time grows with them
 STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # whose norms are logged
 PICTURE = "gradient_reach.png"
@@ -89,7 +91,7 @@ class GradientReach(Callback):
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
         if not trainer.global_step:
-            self.curves = {}
+            self.curves, self._longest = {}, 0.0
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -100,10 +102,7 @@ class GradientReach(Callback):
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
             if isinstance(first, dict):  # which may hold labels
-                taken = inspect.signature(pl_module.forward).parameters.values()
-                every = any(each.kind == each.VAR_KEYWORD for each in taken)
-                names = {*first} if every else {each.name for each in taken}
-                first = {name: value for name, value in first.items() if name in names}
+                first = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
             self._inputs = pytree.tree_map(
                 _some, first, is_leaf=lambda x: isinstance(x, PackedSequence)
             )
@@ -115,7 +114,8 @@ class GradientReach(Callback):
         # what is resumed within an epoch has its own curve for that number of epochs
         if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
             self._probe(trainer, pl_module, trainer.current_epoch)
-        self._spent = self._longest = time.perf_counter() - self._begun
+        self._spent = time.perf_counter() - self._begun
+        self._longest = max(self._longest, self._spent)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch, now = trainer.current_epoch + 1, time.perf_counter()
@@ -135,7 +135,10 @@ class GradientReach(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.curves or not trainer.is_global_zero:
             return
-        figure = self.plot()[0].figure
+        from matplotlib.figure import Figure
+
+        figure = Figure((6.4, 0.4 + 2.6 * len(self.curves)), layout="constrained")
+        self.plot(figure.subplots(len(self.curves)))
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_figure"):
                 logger.experiment.add_figure("reach", figure, trainer.global_step)
@@ -147,10 +150,12 @@ class GradientReach(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the curves as lists: a checkpoint is read without running code."""
-        return {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
+        curves = {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
+        return {"curves": curves, "longest": self._longest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curves = {n: {e: np.array(c) for e, c in v.items()} for n, v in state_dict.items()}
+        given, self._longest = state_dict["curves"], state_dict["longest"]
+        self.curves = {n: {e: np.array(c) for e, c in each.items()} for n, each in given.items()}
 
     def _probe(self, trainer: Any, model: Any, epoch: int) -> None:
         named = self._inputs if isinstance(self._inputs, dict) else {}
@@ -233,10 +238,15 @@ class LossGradientByDistance(Metric):
         self.total, self.count = self.total + total, self.count + count
         self.zeros = self.zeros + zeros
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> Result:
         every = self.count + self.zeros
         return {"log10": self.total / self.count, "zero": self.zeros / every}
 
-    def plot(self, val: dict[str, Tensor] | None = None, ax: "Axes | None" = None) -> "Axes":
-        """Draw what compute gives, or `val`, against the distance; on axes, which it returns."""
-        return draw_distances(self.compute() if val is None else val, ax)
+    def plot(
+        self, val: Result | Sequence[Result] | None = None, ax: "Axes | None" = None
+    ) -> "tuple[Figure, Axes]":
+        """Draw what compute gave, once or several times, as torchmetrics has it; None: now."""
+        found = self.compute() if val is None else val
+        axes = draw_distances([found] if isinstance(found, dict) else found, ax)
+        figure: Any = axes.figure
+        return figure, axes

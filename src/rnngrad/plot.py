@@ -287,39 +287,36 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.ndarray:
     """Draw the heat map, step against epoch, of each layer; give the axes, one for each."""
     import pandas as pd
-    from matplotlib.figure import Figure
 
     curves = callback.curves
     if not curves:
         raise InputError("the callback has no curves yet: hand it to a Trainer and call fit")
-    if ax is None:
-        figure = Figure((WIDTH, 0.4 + 0.8 * HEIGHT * len(curves)), layout="constrained")
-        ax = figure.subplots(len(curves), sharex=True)
-    axes = np.ravel(np.array(ax, dtype=object))
+    axes = np.ravel(np.array(_axes(ax, len(curves)), dtype=object))
     if len(axes) != len(curves):
-        raise InputError(f"ax holds {len(axes)} axes: one for each of {', '.join(curves)}")
+        raise InputError(f"ax holds {len(axes)} axes for {len(curves)} layer(s)")
     for own, (name, by_epoch) in zip(axes, curves.items(), strict=True):
         table = pd.DataFrame({epoch: pd.Series(curve) for epoch, curve in by_epoch.items()})
         shown = table.where(np.isfinite(table)).to_numpy()
         edges = [*by_epoch, max(by_epoch) + 1]
         picture = own.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
-        own.set(title=name, ylabel="step t", xlabel="epochs trained")
-        own.label_outer()
+        own.set(title=name, ylabel="step t")
         own.xaxis.get_major_locator().set_params(integer=True)
         own.figure.colorbar(picture, ax=own, label=f"log10 of {OF_ANY}")
+    axes[-1].set_xlabel("epochs trained")
     return axes
 
 
-def draw_distances(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
-    """Draw a loss gradient's "log10" by distance and, where some are zero, the share "zero"."""
-    axes, (log10, zero) = _axes(ax), (found[name].cpu().numpy() for name in ("log10", "zero"))
-    axes.plot(log10, color=STYLES[0][0])
+def draw_distances(results: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
+    """Draw loss gradients' "log10" by distance; where some are zero, dashed the share "zero"."""
+    axes, beside = _axes(ax), None
+    for found, colour in zip(results, itertools.cycle(COLOURS), strict=False):
+        axes.plot(found["log10"].cpu(), color=colour, lw=1.7)
+        if (found["zero"] > 0).any():
+            beside = beside or axes.twinx()
+            beside.plot(found["zero"].cpu(), color=colour, ls="--", lw=0.9)
+            beside.set(ylabel="share that is exactly 0 (dashed)", ylim=(0, 1.05))
     axes.set(xlabel="steps before the last", ylabel="mean log10 of |dL/dh|")
     axes.grid(color=GRID, lw=0.5)
-    if (zero > 0).any():
-        beside = axes.twinx()
-        beside.plot(zero, color=STYLES[1][0], ls=STYLES[1][1])
-        beside.set(ylabel="share that is exactly 0 (dashed)", ylim=(0, 1))
     return axes
 
 

@@ -152,12 +152,14 @@ def gradient_reach(
             projections and packed inputs work.
         inputs, kwargs: as model.forward takes them. A few examples do: time grows with them.
         loss: makes a scalar of the model's output. None: nothing about losses.
-        lengths, mask: which steps count, as in `jacobian_curves`. Every layer skips the others and
-            keeps its state there. Where model.forward takes a word of that name, it is forward's.
+        lengths, mask: which steps count, given as in `jacobian_curves`. Every layer skips the
+            others and keeps its state there: its curves have a column for each step that counts.
+            Where model.forward takes arguments of these names, or any, they are forward's.
 
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
-        as "encoder.lstm.0.backward", a call that does not go on from the last as "lstm (call 2)".
+        as "encoder.lstm.0.backward", a call that does not go on from the last, and under a mask
+        or lengths any other, as "lstm (call 2)".
 
     The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
     random states are left as they were, also when it fails; a copy of the weights waits meanwhile.

@@ -115,7 +115,7 @@ def states_of(
 
 def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> Steps:
     """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
-    ends = torch.full((batch,), time)
+    ends = torch.full((batch,), time, device="cpu")
     if lengths is not None:
         ends = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")
         if ends.is_floating_point() or ends.is_complex() or ends.dtype == torch.bool:
@@ -124,7 +124,7 @@ def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> St
         ends = ends.long()
         for b in ((ends < 1) | (ends > time)).nonzero().flatten().tolist():
             raise InputError(f"lengths[{b}] = {int(ends[b])}: must lie in 1..{time}")
-    real = torch.arange(time) < ends[:, None]
+    real = torch.arange(time, device="cpu") < ends[:, None]
     if mask is None:
         return Steps(real, ends, masked=False)
     given = _tensor(mask, "mask must be bool, (batch, time)")
@@ -139,7 +139,8 @@ def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> St
 
 def _tensor(values: Any, expected: str) -> Tensor:
     try:  # torch takes no negative strides, NumPy no tensors of a GPU
-        return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values)).cpu()
+        given = values if isinstance(values, Tensor) else np.array(values)
+        return torch.as_tensor(given, device="cpu").to_dense()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"{expected}, and not {type(values).__name__}") from None
 

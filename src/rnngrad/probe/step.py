@@ -197,8 +197,7 @@ class _FlatStep:
         if inputs.dim() < 2 or not all(inputs.shape[:2]):
             raise InputError(f"inputs {(*inputs.shape,)}: expected (batch, time, ...), not empty")
         self.batch, self.steps = inputs.shape[:2]
-        with torch.device("cpu"):
-            self.counts = steps_of(self.batch, self.steps, lengths, mask)
+        self.counts = steps_of(self.batch, self.steps, lengths, mask)
         inputs = self.counts.cleared(inputs, "inputs", "feature")
         self.step, self.real = step, self.counts.real.to(inputs.device)
         self.inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
