@@ -21,6 +21,21 @@ from torch.nn.functional import layer_norm, softplus
 import rnngrad
 
 STEPS, BATCH, D, H = 200, 1, 8, 24
+HEAD = """Cells that torch has no module for, and what their curves teach. Each is a step, a
+function of a state and an input; `curves(min_gru(bias=2))` asks
+`rnngrad.jacobian_curves_of_step` about it. What they share stands at the end. `make gallery`
+writes this page from [gallery.py](../gallery.py)."""
+IMPORTS = """import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, softplus
+
+import rnngrad
+
+STEPS, BATCH, D, H = 200, 1, 8, 24"""
 FOLDER = Path(__file__).with_suffix("")
 
 
@@ -64,8 +79,8 @@ def lstm(scale: float = 1.0, peephole: float = 0.0, squash: Any = torch.tanh) ->
 def layer_norm_lstm(scale: float = 1.0) -> Cell:
     """Layer normalisation takes the size of the recurrent weights out of the curve.
 
-    With weights ten times as large the plain LSTM is another network; this one is the same.
-    Ba, Kiros and Hinton (2016).
+    With weights ten times as large the plain LSTM is another network; this one is the same, and
+    it forgets far less. Ba, Kiros and Hinton (2016).
     """
     W_x, W_h = weights(4 * H, scale)
 
@@ -79,13 +94,13 @@ def layer_norm_lstm(scale: float = 1.0) -> Cell:
     return Cell(step, two_states(), state=1)
 
 
-def peephole_lstm(size: float) -> Cell:
+def peephole_lstm(size: float, scale: float = 1.0) -> Cell:
     """Gates that see c open a way from c to c that is neither the forget gate nor h.
 
-    The rate is no longer that of the forget gate, not even where W_h is zero.
-    Gers and Schmidhuber (2000).
+    Where W_h is zero, the forget gates alone would set the rate; with peepholes they do not.
+    Large ones hold the norm up in either case. Gers and Schmidhuber (2000).
     """
-    return lstm(peephole=size)
+    return lstm(scale, peephole=size)
 
 
 def sigmoid_state_lstm() -> Cell:
@@ -111,10 +126,10 @@ def min_gru(bias: float = 0.0) -> Cell:
 
 
 def slstm(input_scale: float = 1.0) -> Cell:
-    """An exponential input gate overwrites: one large i shrinks all that c held before.
+    """An exponential input gate lets one step outweigh all that came before.
 
-    The larger the inputs, the more the curve falls in jumps. c is in units of exp(m), which keep
-    exp in range and cancel in h = o c / n. The state is (h, c, n, m). Beck et al. (2024), xLSTM.
+    The larger the inputs, the less evenly the curve falls. It shows h = o c / n, since c and n are
+    in units of exp(m), which keep exp in range. The state is (h, c, n, m). Beck et al. (2024).
     """
     W_x, W_h = weights(4 * H, 0.5)
 
@@ -128,7 +143,7 @@ def slstm(input_scale: float = 1.0) -> Cell:
         return o.sigmoid() * c / n, c, n, new_m
 
     h, c = two_states()
-    return Cell(step, (h, c, torch.ones_like(c), torch.zeros_like(c)), state=1)
+    return Cell(step, (h, c, torch.ones_like(c), torch.zeros_like(c)), state=0)
 
 
 def lru(slowest: float = 0.99) -> Cell:
@@ -150,7 +165,7 @@ def lru(slowest: float = 0.99) -> Cell:
 
 
 def cornn(dt: float = 0.05, gamma: float = 2.0, epsilon: float = 1.0, scale: float = 1.0) -> Cell:
-    """Damped, coupled oscillators: a small step of time keeps every one-step Jacobian near 1.
+    """Damped, coupled oscillators: small steps of time keep the one-step Jacobians near identity.
 
     At dt = 0.05 two hundred steps take less than a decade off the norm, at dt = 0.5 ten decades.
     The state is (y, z = y'). Rusch and Mishra (2021).
@@ -171,7 +186,7 @@ def echo_state(radius: float = 0.9, leak: float = 1.0, input_scale: float = 0.5)
     """A reservoir forgets its start if its largest Lyapunov exponent is negative.
 
     A spectral radius below 1 is not needed, nor is its log the rate: inputs saturate tanh, and with
-    them even a radius of 1.2 forgets. Jaeger (2001).
+    them even a radius of 1.2 forgets, and one of 2 hardly. Jaeger (2001).
     """
     W_x, W = weights(H)
     W = W * radius / torch.linalg.eigvals(W).abs().max()
@@ -195,7 +210,13 @@ GALLERY: dict[str, tuple[Callable[..., Cell], dict[str, Cell]]] = {
     ),
     "Peephole LSTM": (
         peephole_lstm,
-        {"no peepholes": lstm(), "peepholes": peephole_lstm(1), "x 3": peephole_lstm(3)},
+        {
+            "no peepholes": lstm(),
+            "peepholes": peephole_lstm(1),
+            "peepholes x 3": peephole_lstm(3),
+            "no peepholes, W_h = 0": lstm(0),
+            "peepholes x 3, W_h = 0": peephole_lstm(3, scale=0),
+        },
     ),
     "The tutorials' LSTM": (
         sigmoid_state_lstm,
@@ -227,14 +248,14 @@ def figure_name(title: str) -> str:
 
 def page() -> str:
     """Write what each figure teaches, in the words of the docstrings, and the cell's own lines."""
-    head = "Made by `make gallery` from [gallery.py](../gallery.py), with what these lines call."
-    parts = [f"# Gallery\n\n{head}\n"]
+    parts = [f"# Gallery\n\n{HEAD}\n"]
     for title, (function, _) in GALLERY.items():
         words, alt = " ".join((function.__doc__ or "").split()), f"log10 norms over {STEPS} steps"
         parts.append(f"## {title}\n\n{words}\n\n![{title}: {alt}]({figure_name(title)})\n")
         code = re.sub(r'\n    """.*?"""', "", inspect.getsource(function), count=1, flags=re.DOTALL)
         parts.append(f"```python\n{code}```\n")
-    return "\n".join(parts)
+    shared = "\n\n".join(map(inspect.getsource, (Cell, normal, weights, two_states, lstm, curves)))
+    return "\n".join((*parts, f"## What they share\n\n```python\n{IMPORTS}\n\n\n{shared}```\n"))
 
 
 def main() -> None:

@@ -84,7 +84,9 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
     [
         (("--init", "chrono", "--cell", "gru"), "the chrono initialiser is made for an nn.LSTM"),
         (("--init", "identity"), "the identity initialiser is made for an nn.RNN"),
-        (("--state", "c", "--cell", "rnn"), 'state="c": a RNN has no cell state'),
+        (("--state", "c", "--cell", "rnn"), 'state="c": the RNN has no cell state'),
+        (("--cell", "gru", "--forget-bias", "5"), "--forget-bias is of --cell lstm --init keras"),
+        (("--init", "torch", "--forget-bias", "1"), "--forget-bias is of --cell lstm"),
         (("--steps", "0"), "--units, --features, --steps, --words: whole numbers from 1"),
         (("--steps", "4" * 12), "whole numbers from 1 to 2**31 - 1"),
         (("--forget-bias", "1e300"), "--forget-bias is a number that float32 holds"),
@@ -145,8 +147,9 @@ def test_the_doctor_says_what_is_missing_and_what_is_too_old(
     assert re.search(old, out, re.MULTILINE)
 
 
-def test_completion_knows_the_options(run: Run):
+def test_completion_knows_the_options_and_files(run: Run):
     status, out, _ = run("--print-completion", "bash")
+    assert "_shtab_rnngrad_probe___inputs_COMPGEN=_shtab_compgen_files" in out
     assert status == 0
     assert "--forget-bias" in out
 
@@ -163,9 +166,7 @@ except SystemExit as end:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 set()"
     text = " ".join(done.stdout.split())
-    assert (
-        "exit status: 0 done, 1 bad input (one line on stderr) or nobody reads on, 2 wrong" in text
-    )
+    assert "exit status: 0 done, 1 bad input (one line on stderr), doctor found something" in text
 
 
 def in_a_process(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:

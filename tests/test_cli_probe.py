@@ -94,6 +94,10 @@ def test_a_nonlinearity_that_no_file_tells_is_said(run: Run, saved: Save, inputs
     path = saved(nn.RNN(5, 4, nonlinearity="relu").state_dict())
     assert "nonlinearity is tanh" in run("probe", path, "--inputs", inputs)[2]
     assert not run("probe", path, "--inputs", inputs, "--nonlinearity", "relu")[2]
+    whole = saved(nn.RNN(5, 4, nonlinearity="relu"))
+    status, _, err = run("probe", whole, "--inputs", inputs, "--nonlinearity", "tanh")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "the nn.RNN's nonlinearity is relu, and not tanh" in err
     path = saved(nn.LSTM(5, 4).state_dict())
     status, _, err = run("probe", path, "--inputs", inputs, "--nonlinearity", "relu")
     assert (status, err.count("\n")) == (1, 1)
@@ -123,7 +127,9 @@ def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, 
     assert out.startswith(f"{wanted}\n")
     assert "of LSTM(4), layer 0 of 0 to 1, 2 example(s)" in out
     alone = saved(model.encoder.state_dict())
-    assert run("probe", alone, "--inputs", inputs, "--module", "nix")[2].endswith(": name none\n")
+    assert run("probe", alone, "--inputs", inputs, "--module", "nix")[2].endswith(
+        ": it is one: give no name\n"
+    )
 
 
 def test_modules_inside_torch_s_own_containers_are_found(run: Run, saved: Save, inputs: Path):
@@ -179,7 +185,7 @@ def test_a_file_of_keras(run: Run, tmp_path: Path):
     status, _, err = run("probe", weights, "--inputs", tmp_path / "x.npy")
     assert (status, err) == (
         0,
-        "rnngrad: a file of weights has no settings, Keras' defaults hold\n",
+        "rnngrad: weights alone hold no settings; Keras' defaults are assumed\n",
     )
 
 
@@ -198,7 +204,7 @@ def test_a_class_that_is_not_torch_s_is_refused_by_name(
 ):
     path = tmp_path / "model.pt"
     torch.save(Model(), path, _use_new_zipfile_serialization=zipped)
-    assert "it holds test_cli_probe.Model, no module of torch's own" in (refused(run, path, inputs))
+    assert "it holds test_cli_probe.Model, not known to be safe" in (refused(run, path, inputs))
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -209,7 +215,9 @@ def test_a_malicious_file_runs_nothing(plain: bool, run: Run, tmp_path: Path, in
         path.write_bytes(pickle.dumps(harm, protocol=2))
     else:
         torch.save(harm, path)
-    assert f"it holds {os.system.__module__}.system, no module" in refused(run, path, inputs)
+    assert f"it holds {os.system.__module__}.system, not known to be safe" in refused(
+        run, path, inputs
+    )
     assert not trace.exists()
     pickle.loads(pickle.dumps(harm))
     assert trace.exists()  # it would have done harm
@@ -232,7 +240,8 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
         (weights | {"weight_ih_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
     ):
         assert says in refused(run, saved(thing), inputs)
-    for text in (b"", b"nothing"):
+    whole = saved(nn.LSTM(50, 40)).read_bytes()
+    for text in (b"", b"nothing", whole[: len(whole) // 2], whole[:-100]):
         (tmp_path / "it.pt").write_bytes(text)
         assert "cannot read it" in refused(run, tmp_path / "it.pt", inputs)
 

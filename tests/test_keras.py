@@ -130,6 +130,20 @@ def test_a_file_that_is_none(name: str, tmp_path: Path):
         rnngrad.from_keras(tmp_path / name)
 
 
+def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path):
+    whole, path = bytearray((FIXTURES / "model.keras").read_bytes()), tmp_path / "it.keras"
+    refused = 0
+    for at in range(0, len(whole), len(whole) // 40):
+        part = whole.copy()
+        part[at : at + 4] = b"oops"
+        path.write_bytes(part)
+        try:
+            rnngrad.from_keras(path, "encoder")
+        except rnngrad.InputError as error:
+            refused += "not a .keras or .weights.h5 file" in str(error)
+    assert refused > 5
+
+
 def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(rnngrad.InputError, match=r"pip install 'rnngrad\[keras\]'"):

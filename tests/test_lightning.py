@@ -156,7 +156,7 @@ def test_every_logger_gets_metrics_and_the_heat_map(tmp_path: Path):
     np.testing.assert_allclose(rows["reach/lstm.1/log10_norm_step_10"], curves[:, 9])
     assert "reach/lstm.1/log10_norm_step_30" not in frame
     assert (rows["reach/lstm.0/horizon"].between(1, STEPS)).all()
-    assert (rows["reach/lstm.0/learns_back"].between(0, STEPS)).all()
+    assert (rows["reach/lstm.0/learning_span"].between(0, STEPS)).all()
     assert (Path(csv.log_dir) / "gradient_reach.png").stat().st_size > 5000
     history = mlflow.experiment.get_metric_history(mlflow.run_id, "reach/lstm.1/log10_norm_step_10")
     np.testing.assert_allclose([m.value for m in history], curves[:, 9])

@@ -112,7 +112,7 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
     hx = tuple(state) if kind == "lstm" else state[0]
     reach = rnngrad.gradient_reach(module, given, hx, loss=everything)
     assert len(reach.layers) == rows
-    assert "learns back" in str(reach)
+    assert "learning span" in str(reach)
     for b, length in enumerate(lengths):
         log: dict[str, list[list[Tensor]]] = {}
         h, finals = unrolled(module, x[b], [s[:, b] for s in state], length, log)
@@ -248,9 +248,9 @@ def test_the_table_answers_both_questions():
     assert title == "Reader: 2 recurrent layer(s), 2 example(s)"
     assert [row.split()[0] for row in rows] == list(reach.layers)
     assert "underflow" in rows[0]
-    assert header.split("  ")[-1].strip() == "learns back"
-    assert "learns back" not in str(rnngrad.gradient_reach(model, words[:, :5]))
-    assert (reach.layers["encoder.core.1"].learns_back < 60).all()
+    assert header.split("  ")[-1].strip() == "learning span"
+    assert "learning span" not in str(rnngrad.gradient_reach(model, words[:, :5]))
+    assert (reach.layers["encoder.core.1"].learning_span < 60).all()
     assert len(repr(reach)) < 200
 
 
@@ -273,7 +273,7 @@ def test_an_encoder_learns_through_the_state_that_it_hands_to_a_decoder() -> Non
     assert found is not None
     assert found.log10_h[0, -1] == pytest.approx(expected[0, 0].norm().log10().item(), abs=1e-9)
     # the loss does not look at the second example
-    assert np.isnan(layers["encoder"].learns_back[1])
+    assert np.isnan(layers["encoder"].learning_span[1])
     assert "(1 of 2: never)" in str(layers["encoder"])
 
 
@@ -281,12 +281,25 @@ def test_learning_is_counted_back_from_where_the_loss_looks() -> None:
     """A backward direction reads the last word first; a loss may look before the padding."""
     module, x = nn.LSTM(3, 4, batch_first=True, bidirectional=True), torch.randn(2, 50, 3)
     last = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, -1].sum()).layers
-    assert (last["lstm.backward"].learns_back == 0).all()
-    assert (last["lstm.forward"].learns_back > 0).all()
+    assert (last["lstm.backward"].learning_span == 0).all()
+    assert (last["lstm.forward"].learning_span > 0).all()
     early = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, 9].sum()).layers
     short = rnngrad.gradient_reach(module, x[:, :10], loss=lambda output: output[0][:, -1].sum())
     found, expected = early["lstm.forward"], short.layers["lstm.forward"]
-    np.testing.assert_array_equal(found.learns_back, expected.learns_back)
+    np.testing.assert_array_equal(found.learning_span, expected.learning_span)
+
+
+def test_what_adds_next_to_nothing_does_not_count_as_learnt() -> None:
+    module, x = nn.LSTM(3, 4, batch_first=True).double(), torch.randn(2, 50, 3).double()
+    spans = [
+        rnngrad.gradient_reach(
+            module, x, loss=lambda out, n=n, w=w: out[0][:, n].sum() + w * out[0][:, -1].sum()
+        ).layers["lstm"].learning_span
+        for n, w in ((0, 1e-30), (24, 0), (24, 1e-30), (0, 1))
+    ]  # fmt: skip
+    assert (spans[0] == 0).all()
+    np.testing.assert_array_equal(spans[1], spans[2])
+    assert (spans[3] == 49).all()  # the loss looks at both ends
 
 
 def test_without_a_loss_nothing_is_known_of_learning() -> None:

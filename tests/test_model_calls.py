@@ -175,6 +175,11 @@ class OwnForward(nn.LSTM):
             r"^torch\.nn\.modules\.linear\.Linear holds no nn\.RNN, nn\.LSTM or",
         ),
         (Reader(nn.LSTM(3, 4)).embedding, None, "Embedding holds no"),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.GRUCell(3, 3)),
+            None,
+            r"holds no module that takes all steps, but \.1: write the step around it",
+        ),
         (OwnForward(3, 4), None, "OwnForward has a forward of its own"),
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
         (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
@@ -185,7 +190,7 @@ class OwnForward(nn.LSTM):
             "^gru: output_gradient contains",
         ),
     ],
-    ids=["linear", "embedding", "own", "vector", "detached", "elsewhere", "explodes"],
+    ids=["linear", "embedding", "cell", "own", "vector", "detached", "elsewhere", "explodes"],
 )
 def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: str):
     x = (
@@ -345,7 +350,7 @@ def test_no_loss_passes_where_autograd_is_stopped_between_two_calls(how: str) ->
     first, second = reach.layers["gru"], reach.layers["gru (call 2)"]
     assert first.loss_gradients is not None
     assert np.isneginf(first.loss_gradients.log10_h).all()
-    assert second.learns_back == [2]
+    assert second.learning_span == [2]
 
 
 def test_a_frozen_module_that_is_read_step_by_step_is_one_recurrence() -> None:

@@ -123,9 +123,21 @@ def test_models_are_compared_by_their_layers():
 def test_what_has_no_norm_is_not_compared_and_a_path_alone_is_drawn():
     path = rnngrad.jacobian_curves(nn.LSTM(3, 4), batch(), state="c", statistics="hidden_path")
     assert set(lines(path.plot())) == {"cell path: forget gates alone", "hidden path: through h"}
-    for results in ({}, {"path": path}, {"states": rnngrad.trajectory(nn.LSTM(3, 4), batch())}):
-        with pytest.raises(rnngrad.InputError, match="compare draws curves of a norm"):
+    states = rnngrad.trajectory(nn.LSTM(3, 4), batch())
+    for results, says in (
+        ({}, "compare draws curves of a norm"),
+        ({"path": path}, "path, a JacobianCurves, has no curve of a norm"),
+        ({"states": states}, "states, a Trajectory, has no curve of a norm"),
+    ):
+        with pytest.raises(rnngrad.InputError, match=says):
             rnngrad.compare(results)
+
+
+class First(nn.Module):
+    """Gives the output of a recurrent module alone."""
+
+    def forward(self, found: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return found[0]
 
 
 def test_a_diagnosis_shows_the_truth_what_autograd_finds_and_the_verdicts():
@@ -197,6 +209,13 @@ def test_losses_triangle_and_gates():
     added = np.median(curve["bias_hh_l0"], axis=0)
     np.testing.assert_array_equal(lines(curve.plot())["bias_hh_l0"][:, 1], added)
 
+    last = torch.zeros(5, STEPS, 4)
+    last[:, -1] = 1  # of a single loss the triangle would be one row
+    single = rnngrad.weight_gradient_parts(lstm, x, last).plot()
+    curve = rnngrad.weight_gradient_parts(lstm, x, last, reduce="curve").plot()
+    for name, drawn in lines(curve).items():
+        np.testing.assert_allclose(lines(single)[name], drawn, atol=1e-9)
+
     path = rnngrad.trajectory(lstm, x)
     drawn = lines(path.plot())
     assert list(drawn) == ["i", "f", "g", "o"]
@@ -221,6 +240,25 @@ def test_a_model_is_three_panels_given_a_loss_and_one_without():
     assert reach.plot(given) is given
     assert list(lines(given)) == ["gru.0", "gru.1"]
     assert list(lines(rnngrad.gradient_reach(gru, x).layers["gru.0"].plot())) == ["gru.0"]
+
+
+def test_the_legend_of_a_model_names_each_layer_once():
+    model = nn.Sequential(nn.GRU(3, 4, batch_first=True), First(), nn.LSTM(4, 4, num_layers=2))
+    reach = rnngrad.gradient_reach(model, batch(), loss=lambda output: output[0].sum())
+    ax = np.ravel(np.asarray(reach.plot()))[0]
+    assert all(panel.get_legend() is None for panel in ax.figure.axes)
+    (legend,) = ax.figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:4] == ["dotted: forget gates alone", "0", "2.0", "2.1"]
+    assert len(ax.lines) >= 5
+
+
+def test_what_is_zero_throughout_is_drawn_over_its_steps():
+    rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        for weight in rnn.parameters():
+            weight.zero_()
+    assert rnngrad.diagnose(rnn, batch()).plot().get_xlim() == (0, STEPS)
 
 
 def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():

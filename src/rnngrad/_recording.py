@@ -106,8 +106,14 @@ def record(
     ):
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         if not modules:
+            kind, inside = full_name(model), model.named_modules()
+            if cells := [f".{n}" for n, m in inside if isinstance(m, nn.RNNCellBase)]:
+                raise InputError(
+                    f"{kind} holds no module that takes all steps, but {', '.join(cells)}: write "
+                    "the step around it and use rnngrad.jacobian_curves_of_step"
+                )
             raise InputError(
-                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
+                f"{kind} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
                 "exported or quantised model does not: hand over what it was made of); for any "
                 "other step function use rnngrad.jacobian_curves_of_step"
             )

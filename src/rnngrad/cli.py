@@ -16,12 +16,12 @@ import shtab
 from rnngrad.errors import InputError, check_memory, printable
 
 EXIT = (
-    "exit status: 0 done, 1 bad input (one line on stderr) or nobody reads on, 2 wrong usage, "
-    "130 Ctrl-C"
+    "exit status: 0 done, 1 bad input (one line on stderr), doctor found something BAD, or nobody "
+    "reads on, 2 wrong usage, 130 Ctrl-C"
 )
-UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity"
+UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity", "forget_bias"
 SIZE = 78, 20  # of a picture as text
-MARKERS = {"braille": "⠒", "+": "+", ".": "."}  # of its curves, and how they look
+MARKERS = {".": ".", "+": "+", "braille": "⠒"}  # of its curves, and how they look
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add = command("diagnose", _diagnose, "the question: why is an untrained cell's gradient zero?")
     add("--cell", choices=("rnn", "lstm", "gru"), default="lstm", help="kind of cell")
     add("--init", choices=("keras", "torch", "chrono", "identity"), default="keras", help="weights")
-    add("--forget-bias", type=float, default=1.0, metavar="B", help="of an LSTM by --init keras")
+    add("--forget-bias", type=float, metavar="B", help="of an LSTM by --init keras (1)")
     add("--units", type=int, default=200, metavar="H", help="units of the cell")
     add("--features", type=int, default=100, metavar="D", help="numbers per word")
     add("--steps", type=int, default=1403, metavar="T", help="steps, padding included")
@@ -74,17 +74,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", choices=("uniform", "zero"), default="uniform", help="h_0, c_0: U(0, 1) or 0")
     add("--seed", type=int, default=1, help="of weights, words and start")
     read = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
-    read("file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5")
-    read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)")
-    read("--lengths", metavar="N.npy", help="the real steps of each example")
-    read("--mask", metavar="M.npy", help="bool (batch, time): where a step counts")
+    file = read(
+        "file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5"
+    )
+    arrays = [
+        read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)"),
+        read("--lengths", metavar="N.npy", help="the real steps of each example"),
+        read("--mask", metavar="M.npy", help="bool (batch, time): where a step counts"),
+    ]
     read("--module", metavar="NAME", help="which of the file's recurrent modules")
     read("--layer", type=int, default=-1, help="which, from 0; of two directions each counts")
     read("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (tanh)")
     for both in (add, read):
         both("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
         both("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
-        both("--png", metavar="FILE", help="draw into a file, not as text")
+        arrays.append(both("--png", metavar="FILE", help="draw into a file, not as text"))
+    for path in (file, *arrays):
+        path.complete = shtab.FILE  # type: ignore[attr-defined]
     command("doctor", _doctor, "check versions, compiled loops, cores, GPU, packages, data")
     return parser
 
@@ -97,15 +103,18 @@ def _diagnose(options: argparse.Namespace) -> int:
     H, D, T = options.units, options.features, options.steps
     if not 1 <= min(H, D, T, options.words) <= max(H, D, T, options.words) < 2**31:
         raise InputError("--units, --features, --steps, --words: whole numbers from 1 to 2**31 - 1")
-    if not abs(options.forget_bias) < 3e38:
+    bias = options.forget_bias
+    if bias is not None and (options.cell, options.init) != ("lstm", "keras"):
+        raise InputError("--forget-bias is of --cell lstm --init keras: leave it out")
+    if not abs(bias or 0) < 3e38:
         raise InputError("--forget-bias is a number that float32 holds, such as 1")
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")
     # ten Jacobians of (h, c), and the inputs
     check_memory(160 * H * H + 4 * T * D, "--units, --steps and --features take", "ask for less")
     torch.manual_seed(options.seed)
-    kind, how = getattr(torch.nn, options.cell.upper()), {"forget_bias": options.forget_bias}
-    module = initialized(kind, D, H, options.init, longest=T, **how)
+    kind, bias = getattr(torch.nn, options.cell.upper()), 1.0 if bias is None else bias
+    module = initialized(kind, D, H, options.init, longest=T, forget_bias=bias)
     words = T if options.padding == "none" else min(options.words, T)
     first = T - words if options.padding == "pre" else 0
     inputs = torch.zeros(1, T, D)
@@ -126,11 +135,10 @@ def _probe(options: argparse.Namespace) -> int:
             raise InputError("--nonlinearity is of torch's state dicts: save Keras' whole model")
         module = from_keras(options.file, options.module)
         if options.file.endswith(".h5"):
-            print(
-                "rnngrad: a file of weights has no settings, Keras' defaults hold", file=sys.stderr
-            )
+            said = "weights alone hold no settings; Keras' defaults are assumed"
+            print(f"rnngrad: {said}", file=sys.stderr)
     else:
-        module = recurrent_module(options.file, options.module, options.nonlinearity or "tanh")
+        module = recurrent_module(options.file, options.module, options.nonlinearity)
         if not options.nonlinearity and isinstance(module, torch.nn.RNN):
             said = f"{module.nonlinearity}; of a state dict, --nonlinearity says which it is"
             print(f"rnngrad: the nn.RNN's nonlinearity is {said}", file=sys.stderr)
@@ -170,7 +178,7 @@ def _array(path: str, kinds: str = "fiu") -> Any:
         try:
             array = np.lib.format.read_array(file)
         except Exception as error:  # a damaged file may raise anything
-            raise InputError(f"{path}: {error}; write it with numpy.save") from None
+            raise InputError(f"{path}: no array that numpy.save wrote: {error}") from None
     if array.dtype.kind not in kinds:
         what = "numbers" if "f" in kinds else "bool"
         raise InputError(f"{path}: holds no single array of {what}: write it with numpy.save")
@@ -200,8 +208,9 @@ def _as_text(ax: Any, steps: int) -> str:
     import numpy as np
     import plotext
 
-    picture, key, markers = plotext.figure.clear(), [], iter(MARKERS.items())
-    for line, label in zip(*ax.get_legend_handles_labels(), strict=True):
+    picture, key, markers = plotext.figure.clear(), list[str](), iter(MARKERS.items())
+    # what is drawn last covers the others: the true norm
+    for line, label in [*zip(*ax.get_legend_handles_labels(), strict=True)][::-1]:
         x, y = line.get_xydata()[np.isfinite(line.get_ydata())].T.tolist()
         if x[:1] == [0]:  # from edge to edge: steps begin at 1
             picture.line(y[0])
@@ -212,7 +221,7 @@ def _as_text(ax: Any, steps: int) -> str:
             key.append(f"{looks} {label}")
     picture.label(ax.get_xlabel(), axis="x").title(ax.get_ylabel()).plot_size(*SIZE)
     picture.ruler("x").ticks(np.linspace(1, steps, 5).astype(int).tolist())
-    return "\n".join([picture.build().string(colorless=not sys.stdout.isatty()), *key])
+    return "\n".join([picture.build().string(colorless=not sys.stdout.isatty()), *key[::-1]])
 
 
 def _doctor(_: argparse.Namespace) -> int:

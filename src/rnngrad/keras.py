@@ -101,7 +101,7 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
         raise InputError(f"{path}: there is no such file") from None
     except InputError:
         raise
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise InputError(f"{path}: not a .keras or .weights.h5 file: {error}") from None
     return found
 

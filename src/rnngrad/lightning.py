@@ -41,9 +41,9 @@ class GradientReach(Callback):
     """Ask `rnngrad.gradient_reach` about a LightningModule before training and after epochs.
 
     All loggers of the trainer get medians over the examples as "reach/<layer>/decades_per_step",
-    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learns_back"; not where
-    they are infinite. At the end they get a heat map of step against epoch, as a figure if they
-    take one (TensorBoard, MLflow), else as a file in their folder.
+    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learning_span"; not
+    where they are infinite. At the end they get a heat map of step against epoch, as a figure
+    if they take one (TensorBoard, MLflow), else as a file in their folder.
 
     Args:
         every_n_epochs: how many epochs lie between two probes.
@@ -177,7 +177,7 @@ class GradientReach(Callback):
             # never is later than any step
             found["horizon"] = np.median(np.nan_to_num(layer.diagnosis.horizon, nan=np.inf))
             if self.loss is not None:
-                found["learns_back"] = np.median(layer.learns_back)
+                found["learning_span"] = np.median(layer.learning_span)
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)

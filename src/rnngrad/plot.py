@@ -33,6 +33,7 @@ END = "smallest normal float32"
 NEAR = 12  # decades above the end of float32 from which on it is drawn
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
 TABLE_ROWS = 8
+LETTER = 0.018  # its width, as a part of the picture's
 OF_STATE = {"h": "|d h_t / d h_0|", "c": "|d c_t / d c_0|", None: "|dL/dh_t|"}
 OF_ANY = "|d state_t / d state_0|"
 
@@ -154,8 +155,11 @@ def compare(results: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
         raise TypeError("results must be a dict from names, str, to results")
     results = dict(_by_layer(results))
     kinds = {name: _main(result)[0] for name, result in results.items()}
-    if not kinds or not all(kinds.values()):
-        raise InputError("compare draws curves of a norm: hand over one result or more with one")
+    if not kinds:
+        raise InputError("compare draws curves of a norm: hand over one result or more")
+    for name, kind in kinds.items():
+        if not kind:
+            raise InputError(f"{name}, a {type(results[name]).__name__}, has no curve of a norm")
     if len({*kinds.values()}) > 1:
         found = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
         raise InputError(f"compare draws one statistic: {found}")
@@ -191,14 +195,16 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
     shown = {"true norm": diagnosis.log10_frobenius, f"autograd, {dtype}: column sum": naive}
     shown["the same, flushed to zero"] = flushed
-    axes, last = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), ""
+    axes, last, room = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), "", 0.0
     for t, column in enumerate(diagnosis.verdict.T, start=1):
         names, counts = np.unique(column[column != ""], return_counts=True)
         verdict = str(names[counts.argmax()]) if len(names) else last
         if verdict != last:
             axes.axvline(t, color=GRID, lw=1.2)
             place = axes.get_xaxis_transform()
-            axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
+            if t >= room:  # names would cover each other
+                axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
+                room = t + LETTER * len(verdict) * diagnosis.verdict.shape[1]
         last = verdict
     return axes
 
@@ -222,15 +228,17 @@ def columns_of_trajectory(trajectory: Any) -> dict[str, np.ndarray]:
 
 
 def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0") -> "Axes":
-    """Draw one weight's triangle, each row beside its largest part, or the curves of all weights.
+    """Draw one weight's triangle, each row beside its largest part.
 
-    Of several examples the medians are drawn.
+    Of a single loss, or where its losses are summed, draw the curves of all weights. Of several
+    examples the medians are drawn.
     """
-    if parts.reduce == "curve":
-        return _draw(ax, parts, "log10 of what step t adds")
-    if weight not in parts:
+    if weight not in parts and parts.reduce != "curve":
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
-    axes, found = _axes(ax), np.median(_log10_of_parts(parts, weight), axis=0)
+    triangles = None if parts.reduce == "curve" else _log10_of_parts(parts, weight)
+    if triangles is None or (triangles > -np.inf).any(axis=(0, 2)).sum() < 2:
+        return _draw(ax, columns_of_parts(parts), "log10 of what step t adds")
+    axes, found = _axes(ax), np.median(triangles, axis=0)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
@@ -268,19 +276,32 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
     On given axes the states alone.
     """
-    layers, styles = list(reach.layers.values()), _styles(reach.layers)
+    layers = list(reach.layers.values())
+    styles = dict(zip(reach.layers, _styles(reach.layers), strict=True))
     with_loss = ax is None and layers[0].loss_gradients is not None
     axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
-    states = {f"{v.name}, forget gates alone": v.curves.log10_cell_path for v in layers}
+    gated = [v for v in layers if v.curves.log10_cell_path is not None]
+    # a legend leaves names out that begin with _
+    names = ["dotted: forget gates alone", *(f"_{v.name}" for v in gated[1:])]
+    states = dict(zip(names, (v.curves.log10_cell_path for v in gated), strict=False))
     states |= {v.name: _main(v.curves)[1] for v in layers}
-    styles = [*((colour, ":") for colour, _ in styles), *styles]
-    _draw(axes[0], states, f"log10 of\n{OF_ANY}", styles).label_outer()
+    looks = [*((styles[v.name][0], ":") for v in gated), *styles.values()]
+    _draw(axes[0], states, f"log10 of\n{OF_ANY}", looks)
     if not with_loss:
+        axes[0].set_xlabel("step t, in the order in which a layer reads")
         return axes[0]
     losses = {v.name: v.loss_gradients.log10_h for v in layers}
     weights = {v.name: v.learned_at for v in layers}
-    _draw(axes[1], losses, "log10 of\n|dL/dh_t|").label_outer()
-    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW").label_outer()
+    _draw(axes[1], losses, "log10 of\n|dL/dh_t|")
+    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW")
+    shown = {}
+    for own in axes:
+        shown |= dict(zip(*own.get_legend_handles_labels()[::-1], strict=True))
+        own.get_legend().remove()
+        own.label_outer()
+    axes[-1].set_xlabel("step t, in the order in which a layer reads")
+    place = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": "small"}
+    axes[0].figure.legend(shown.values(), shown.keys(), **place)
     return axes
 
 
@@ -361,6 +382,8 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     known = ax.get_legend_handles_labels()[1]
     if drawn[np.isfinite(drawn)].min() < FLOAT32 + NEAR and END not in known:
         ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label=END)
+    if ax.lines and not np.isfinite(drawn[1:]).any():
+        ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)), yticks=[])
     ax.set(xlabel="step t", ylabel=label)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)

@@ -14,10 +14,10 @@ KINDS: dict[int, Any] = {1: nn.RNN, 3: nn.GRU, 4: nn.LSTM}  # by the number of g
 CURE = "save model.state_dict() and pass that"
 
 
-def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBase:
+def recurrent_module(path: str, name: str | None, nonlinearity: str | None) -> nn.RNNBase:
     """Make the module of a state dict, a checkpoint, or a module of torch's own classes.
 
-    A name says which one; the state dict of an nn.RNN does not tell its nonlinearity.
+    A name says which one; the state dict of an nn.RNN does not tell its nonlinearity (tanh).
     """
     weights, modes = _load(path)
     if any(".parametrizations." in key for key in weights):
@@ -29,9 +29,10 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str) -> nn.RNNBa
     name = chosen(name, names, path)
     pattern = re.compile(re.escape(f".{name}." if name else ".") + r"((weight|bias)_[hir]+_l\w+)")
     own = {at[1]: weight for key, weight in weights.items() if (at := pattern.fullmatch(key))}
-    if modes.get(name) in ("RNN_RELU", "RNN_TANH"):
-        nonlinearity = modes[name].removeprefix("RNN_").lower()
-    return module_of(own, nonlinearity, f"{path}: {name or 'the module'}")
+    known = {"RNN_RELU": "relu", "RNN_TANH": "tanh"}.get(modes.get(name, ""))
+    if known and nonlinearity not in (known, None):
+        raise InputError(f"{path}: the nn.RNN's nonlinearity is {known}, and not {nonlinearity}")
+    return module_of(own, known or nonlinearity or "tanh", f"{path}: {name or 'the module'}")
 
 
 def chosen(name: str | None, names: Iterable[str], path: str) -> str:
@@ -42,7 +43,11 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
         return names[0]
     if name not in names:
         wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
-        of = f"name one (--module, name=) of {', '.join(names)}" if any(names) else "name none"
+        of = (
+            f"name one (--module, name=) of {', '.join(names)}"
+            if any(names)
+            else "it is one: give no name"
+        )
         raise InputError(f"{path}: {wrong}: {of}")
     return name
 
@@ -84,12 +89,14 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
             found = dict(found.named_parameters(remove_duplicate=False))
         return dict(_tensors(found, "")), modes
-    except OSError:
-        raise
     except Exception as error:  # anything may come of a file that somebody made
+        if isinstance(error, OSError) and error.filename:  # it cannot be opened
+            raise
         what = f"torch.load(weights_only=True) cannot read it: {CURE}"
         if named := re.search(r"GLOBAL (\S+)", str(error)):
-            what = f"it holds {named[1]}, no module of torch's own; nothing of it was run: {CURE}"
+            what = f"it holds {named[1]}, not known to be safe; nothing of it was run: {CURE}"
+            if re.search("quantized|ScriptObject", named[1]):
+                what += ", of the model before it was quantised or scripted"
         raise InputError(f"{path}: {what}") from None
 
 

@@ -74,16 +74,16 @@ class LayerReach(Pictured):
         return torch.from_numpy(parts).logsumexp(dim=0).numpy() / 2 / np.log(10)
 
     @property
-    def learns_back(self) -> np.ndarray:
-        """(batch,) how many steps back from the last that adds anything the layer learns from.
+    def learning_span(self) -> np.ndarray:
+        """(batch,) steps from the first to the last that add 1 % of what the largest adds, or more.
 
-        Down to the first step that adds 1 % of what the largest adds; NaN if none adds anything.
+        NaN if none adds anything. A loss at every step makes it the whole length, whatever the
+        layer remembers: ask with a loss at one step how far back it learns.
         """
         parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
-        adds = parts > -np.inf
-        seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & adds
-        last = adds.shape[1] - 1 - adds[:, ::-1].argmax(axis=1)
-        return np.where(adds.any(axis=1), last - seen.argmax(axis=1), np.nan)
+        seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
+        last = seen.shape[1] - 1 - seen[:, ::-1].argmax(axis=1)
+        return np.where(seen.any(axis=1), last - seen.argmax(axis=1), np.nan)
 
     @property
     def layers(self) -> dict[str, "LayerReach"]:
@@ -111,7 +111,7 @@ class LayerReach(Pictured):
         }
         if self.loss_gradients is not None:
             row["log10 |dL/dh_1|"] = shown(self.loss_gradients.log10_h[:, 0], "+.1f")
-            row["learns back"] = shown(self.learns_back, ".0f")
+            row["learning span"] = shown(self.learning_span, ".0f")
         return row
 
 

@@ -1,6 +1,7 @@
 """Each cell of the gallery beside a closed form or autograd, and the page beside the cells."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,12 @@ def test_the_page_says_what_the_cells_say_and_shows_each_figure():
     for name, cells in labels.items():
         text = (folder / gallery.figure_name(name)).read_text(encoding="utf-8")
         assert all(label in text for label in cells)
+
+
+def test_the_pages_code_runs_by_itself():
+    blocks = re.findall(r"```python\n(.*?)```", gallery.page(), flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "pasted"}
+    for block in (blocks[-1], *blocks[:-1]):
+        exec(block, names)
+    pasted = names["curves"](names["min_gru"](bias=2)).log10_frobenius
+    np.testing.assert_array_equal(pasted, gallery.curves(gallery.min_gru(2)).log10_frobenius)

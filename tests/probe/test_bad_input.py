@@ -75,6 +75,10 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
         "step returns a state of another structure or shape than it was given: (2, 4), not (2, 1)",
     ),
+    "step without a result": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: None, X, X[:, 0]),
+        "step returns None: return the new state",
+    ),
     "step of another structure": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: (s["h"], 1.0), X, {"h": X[:, 0]}),
         "than it was given: ((2, 3), ('?',)), not {'h': (2, 3)}",
@@ -149,7 +153,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "cell state of a GRU": (
         lambda: rnngrad.jacobian_curves(gru(), X, state="c"),
-        'state="c": a GRU has no cell state; use state="h"',
+        'state="c": the GRU has no cell state; use state="h"',
     ),
     "unknown state": (lambda: rnngrad.jacobian_curves(gru(), X, state="x"), "state='x': use"),
     "an array for a method": (

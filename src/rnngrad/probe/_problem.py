@@ -112,7 +112,7 @@ class Problem:
         if str(state) not in rows:
             raise InputError(f'state={state!r}: use "h", "c" (LSTM) or "full"')
         if state == "c" and len(self.initial) == 1:
-            raise InputError(f'state="c": a {kind} has no cell state; use state="h"')
+            raise InputError(f'state="c": the {kind} has no cell state; use state="h"')
         return rows[state]
 
 
@@ -196,7 +196,8 @@ def instead(module: object) -> str:
     """Say what to do with something that is no module of torch's own."""
     inside = module.named_modules() if isinstance(module, nn.Module) else ()
     if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
-        return f"it has {', '.join(names)}: pass that, or use {OF_MODEL}"
+        which = "that" if len(names) == 1 else "one of them"
+        return f"it has {', '.join(names)}: pass {which}, or use {OF_MODEL}"
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
     every = module.modules() if isinstance(module, nn.Module) else [module]

@@ -34,7 +34,7 @@ PARTS = 4  # of the batch, where it has as many examples, for as many threads
 
 Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
 MEANINGS: dict[Verdict, str] = {
-    "structural": "exactly zero, whatever the arithmetic",
+    "structural": "exactly zero in float64, too: a dead relu, or a gate that is 0",
     "saturated": "gate derivatives round to exactly 0 in {dtype}",
     "underflow": "autograd's sum too small for {dtype}: 0, or a plateau near {smallest:.1e}",
     "decayed": "below 1e-7 of the start, still a normal number",
@@ -116,7 +116,7 @@ def diagnose(
 
     Print the result. The verdicts per example and step, in this precedence:
 
-    structural: d s_t / d s_0 is exactly zero (a dead relu, a gate that is 0 in float64).
+    structural: d s_t / d s_0 is exactly zero (a dead relu, or a gate that is 0 in float64).
     saturated: it is not, but the derivative factors as autograd writes them (1 - tanh^2, s (1 - s))
         are so often exactly zero in `dtype` that their product is.
     underflow: autograd's column sum in `dtype` has passed the smallest normal number: zero under
@@ -356,10 +356,10 @@ def _summary_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     horizon = span(diagnosis.horizon, ".0f", "step {}", "never within these steps")
     flushed = span(zero, ".0f", "0 from step {}", "never 0")
     gradual = span(diagnosis.naive[at_end], ".2g", absent="NaN")
-    naive = f"flush-to-zero: {flushed}; gradual underflow: {gradual} at the end"
+    naive = f"flush-to-zero: {flushed}; without it {gradual} at the end"
     return [
         ("rate", f"{span(diagnosis.decades_per_step, '+.4f')} decades per step"),
-        ("memory horizon", f"{horizon}; the norm falls to 1/10 of its start"),
+        ("memory horizon", f"norm at 1/10 of its start: {horizon}"),
         ("at the end", f"true log10 |J| = {span(diagnosis.log10_frobenius[at_end], '+.1f')}"),
         (f"naive {_short(diagnosis.dtype)}", naive),
     ]

@@ -240,7 +240,8 @@ class _FlatStep:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)
         own = [part.reshape(shape).to(dtype) for part, shape, dtype in parts]
         tree = pytree.tree_unflatten(own, self.spec)
-        new = self.step(tree, x)
+        if (new := self.step(tree, x)) is None:
+            raise InputError("step returns None: return the new state")
         leaves, spec = pytree.tree_flatten(new)
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in leaves] != self.shapes:
             what = "step returns a state of another structure or shape than it was given"
