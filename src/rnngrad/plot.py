@@ -286,7 +286,7 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     states = dict(zip(names, (v.curves.log10_cell_path for v in gated), strict=False))
     states |= {v.name: _main(v.curves)[1] for v in layers}
     looks = [*((styles[v.name][0], ":") for v in gated), *styles.values()]
-    _draw(axes[0], states, f"log10 of\n{OF_ANY}", looks)
+    _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", looks)
     if not with_loss:
         axes[0].set_xlabel("step t, in the order in which a layer reads")
         return axes[0]

@@ -113,7 +113,7 @@ def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
     fewer = Results(**{**vars(results), "history": history})
     assert "Medians over 2 to 3 seeds, but for" in of_training(fewer)
     said = answer(fewer, CLAIMS[:1])
-    assert said[-1].startswith("0 of the 1 claims of the question and of three tutorials that were")
+    assert said[-1].startswith("Of the 1 claims of the question and of three tutorials that were")
 
 
 def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:
@@ -222,7 +222,7 @@ def test_a_study_with_one_way_of_training_has_a_report(padding: Padding, results
     words = page.split("## Does training open the gates?")[1].split("## The data")[0]
     assert f"| {other} |" not in words
     assert any(
-        line.startswith(f"Trained {'with' if padding == 'pre' else 'without'} padding, the")
+        line.startswith(f"Trained {'with' if padding == 'pre' else 'without'} padding,")
         for line in answer(one, CLAIMS)
     )
     assert list(metrics.metrics_summary(one, CLAIMS)["rnn"]) == list(one.weights)[1:]

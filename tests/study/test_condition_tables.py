@@ -37,6 +37,13 @@ def test_a_horizon_between_recorded_steps_is_the_first_one_beyond_a_tenth() -> N
         assert numbers["horizon"] == horizon
 
 
+def test_a_halved_mean_has_the_horizon_of_the_whole_one() -> None:
+    log10 = np.linspace(-0.1, -2, 20)[None]
+    readings = TRUE, Setting.model_construct(arithmetic="log", halved_mean=True)
+    whole, half = (curve_numbers(log10, [range(10)], 0.0, each)[1] for each in readings)
+    assert whole["horizon"] == half["horizon"] == 10
+
+
 def test_rates_stop_where_the_arithmetic_ends() -> None:
     line = np.maximum(-1.0 * np.arange(1, 101), -45.0)[None]
     reading = Setting.model_construct(arithmetic="float32", halved_mean=True)

@@ -58,7 +58,8 @@ def curve_numbers(
     for name, ranges in (("padding", padding), ("tokens", words)):
         held = [_held(row, own, smallest) for row, own in zip(log10, ranges, strict=True)]
         numbers[f"decades_per_step_{name}"] = change_per_step(from_start, held)
-    numbers["horizon"] = _horizon(curve, start)
+    # a mean that is halved is so at step 0 as well
+    numbers["horizon"] = _horizon(curve, start - (np.log10(2) if reading.halved_mean else 0.0))
     return curve, numbers
 
 
