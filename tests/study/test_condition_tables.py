@@ -38,7 +38,7 @@ def test_a_horizon_between_recorded_steps_is_the_first_one_beyond_a_tenth() -> N
 
 
 def test_a_halved_mean_has_the_horizon_of_the_whole_one() -> None:
-    log10 = np.linspace(-0.1, -2, 20)[None]
+    log10 = -0.11 * np.arange(1, 21)[None]
     readings = TRUE, Setting.model_construct(arithmetic="log", halved_mean=True)
     whole, half = (curve_numbers(log10, [range(10)], 0.0, each)[1] for each in readings)
     assert whole["horizon"] == half["horizon"] == 10
