@@ -33,7 +33,8 @@ class Layer:
 
     tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone, with W_hr in its
     weight_hh. Steps are in the order in which it reads. start, end, cells: (1, b, units) each.
-    outputs (b, t, units) and cells are as all but its own next call see them.
+    Other modules read outputs (b, t, units) and cells. The next call reads others, so that their
+    gradients hold nothing of the layer's own later steps.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Layer:
         output, end = self.module(packed, given(self.end))
         self.end = states_of(end)
         output = pad_packed_sequence(output, batch_first=True)[0].requires_grad_()
-        # copies, since what comes back through the next call counts as the layer's own
+        # copies, whose gradients hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.lengths = self.lengths + lengths
         self.read.append(pad_packed_sequence(packed, batch_first=True)[0].detach())
@@ -201,8 +202,10 @@ def _recorded(
             raise InputError(f"{name}: {error}") from error
         run = None if steps else ended.pop(states_of(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
-        loss = torch.is_grad_enabled()
-        if run is None or any(s._version or (loss and not s.requires_grad) for s in states_of(hx)):
+        with_loss = torch.is_grad_enabled()
+        if run is None or any(
+            s._version or (with_loss and not s.requires_grad) for s in states_of(hx)
+        ):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
             start = [torch.zeros_like(s) for s in states_of(end)] if hx is None else states_of(hx)
             run = _layers(titles[-1], module, start)

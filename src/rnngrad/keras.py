@@ -2,7 +2,7 @@
 
 Keras keeps kernels as (features, gates * H), torch as (gates * H, features). The gates of an LSTM
 stand in the same order, i, f, c, o; those of a GRU are z, r, h in Keras and r, z, n in torch. torch
-adds two biases where Keras has one, but for the GRU.
+adds two biases where Keras has one, except in a GRU with reset_after.
 """
 
 import io

@@ -61,6 +61,9 @@ class GradientReach(Callback):
 
     Weights are identical with and without the callback. In ddp the first process alone probes.
 
+    Raises:
+        InputError: wrong arguments; weights in parts over processes; a forward or loss that fails.
+
     Examples:
         >>> import pytorch_lightning as pl, rnngrad
         >>> trainer = pl.Trainer(callbacks=[rnngrad.GradientReach(every_n_epochs=2)], logger=False)
@@ -102,7 +105,9 @@ class GradientReach(Callback):
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
             if isinstance(first, dict):  # which may hold labels
-                first = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
+                # one that forward takes as a whole stays one
+                taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
+                first = taken or (first,)
             self._inputs = pytree.tree_map(
                 _some, first, is_leaf=lambda x: isinstance(x, PackedSequence)
             )
@@ -209,6 +214,9 @@ class LossGradientByDistance(Metric):
     `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean "log10" of what is not zero,
     and the share "zero" of those that are exactly zero.
 
+    Raises:
+        InputError: distances is no integer from 1, or norms are not (batch, time).
+
     Examples:
         >>> import torch, rnngrad
         >>> metric = rnngrad.LossGradientByDistance(3)
@@ -224,8 +232,8 @@ class LossGradientByDistance(Metric):
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if distances < 1:
-            raise ValueError(f"distances={distances}: at least 1")
+        if type(distances) is not int or distances < 1:
+            raise InputError(f"distances={distances!r}: use an integer from 1")
         self.distances = distances
         self.add_state("total", torch.zeros(distances).double(), "sum")
         self.add_state("count", torch.zeros(distances).long(), "sum")

@@ -396,7 +396,7 @@ def _median(rows: np.ndarray) -> np.ndarray:
     """Take the median of rows (n, time) at every step, NaN where all are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice")
-        # no mean of two of them, of which one is -inf: then the larger is the median
+        # nanmedian averages the middle two; where one is -inf, the larger is taken
         middle = np.nanmedian(rows, axis=0)
         return np.where(middle > -np.inf, middle, np.nanquantile(rows, 0.5, 0, method="higher"))
 

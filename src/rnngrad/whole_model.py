@@ -24,10 +24,12 @@ class LayerReach(Pictured):
 
     Steps are those that count alone, in the order in which it reads them.
 
+    name: of the layer in the model, with its direction.
     curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
     loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
-    weight_gradients: which steps a weight's gradient comes from. By torch's flat name, log10 of the
-        norm of what step t adds to it, (batch, time); -inf for nothing, NaN beyond the length.
+    weight_gradients: which steps a weight's gradient comes from; {} without a loss. By torch's flat
+        name, log10 of the norm of what step t adds to it, (batch, time); -inf for nothing, NaN
+        beyond the length.
     module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
         read, for further questions.
     output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.

@@ -44,7 +44,7 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_untold = threading.Lock()  # for good taken by the one loop that tells it
+_untold = threading.Lock()  # the loop that tells it keeps it for good
 
 
 def _tell(folder: str | None) -> None:
@@ -93,9 +93,9 @@ def steps(cell, a, W_T, bias, h, c):
     Returns every h (b, t, H) and the factors: mix (b, t, G, H), keep and other (b, t, H), which is
     `through` of an LSTM and `new` of a GRU.
     """
-    B, T, G = a.shape
+    B, T, GH = a.shape
     H = W_T.shape[0]
-    w, path, mix = np.empty((B, G)), np.empty((B, T, H)), np.empty((B, T, G // H, H))
+    w, path, mix = np.empty((B, GH)), np.empty((B, T, H)), np.empty((B, T, GH // H, H))
     keep, other = np.zeros((B, T, H)), np.zeros((B, T, H))
     for t in range(T):
         np.dot(h, W_T, w)

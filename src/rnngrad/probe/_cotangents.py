@@ -17,7 +17,7 @@ from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_po
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
-TOO_SMALL = 2.0**-500  # beside others of a loss, of order 1: in a norm its square loses digits
+TOO_SMALL = 2.0**-500  # beside numbers of order 1: its square loses digits in a norm
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
@@ -97,7 +97,7 @@ class Cotangents:
         values, exponent = self.by_layer[layer], self.exponent[layer]
         arriving, size = np.full(len(exponent), ZERO), exponent_of(np.abs(part).max(axis=(0, 2)))
         arriving[losses] = np.where(size == ZERO, ZERO, size + power)
-        # all losses are put to order 1 before, where need be
+        # a loss far from order 1 is put there before anything is added
         size = exponent_of(np.abs(values).max(axis=2).max(axis=0))
         begins = size == ZERO
         exponent[begins] = arriving[begins].clip(-(2**30))

@@ -46,7 +46,7 @@ class Problem:
     inputs: Tensor  # (b, t, d)
     initial: tuple[Tensor, ...]  # h, and c of an LSTM: (layer, b, H) float64 each
     counts: Steps  # which of the steps as given count
-    lengths: Tensor  # how many of each example do
+    lengths: Tensor  # (b,) numbers of steps that count
     weight_shapes: dict[str, tuple[int, ...]]  # by torch's flat names
     batched: bool
     batch_first: bool

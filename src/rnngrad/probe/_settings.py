@@ -29,7 +29,7 @@ def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         # a parametrized module computes its weights once: they may be random, or change when read
-        elsewhere = torch.empty(0).device.type != "cpu"  # what torch 2.6 calls default may be not
+        elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.6 names another default
         with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)
 

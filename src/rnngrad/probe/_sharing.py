@@ -16,7 +16,7 @@ from torch import Tensor
 from rnngrad.probe._problem import Problem
 
 LEAST_SHARE = 0.1  # a group that shares less of its steps runs apart
-# Examples branch off at multiples of these: each cut costs time, and a copy of the tangents.
+# Of a group examples branch off at so many steps at most: each costs time and a copy of J.
 MIN_STEPS, MAX_CUTS = 8, 128
 
 
@@ -56,7 +56,7 @@ def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
     repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]
     longest = max(repeats)
     first = group[repeats.index(longest)]
-    every = max(MIN_STEPS, problem.steps // MAX_CUTS)
+    every = max(MIN_STEPS, -(-problem.steps // MAX_CUTS))
     common = np.zeros_like(group)
     for k, (e, same) in enumerate(zip(group, repeats, strict=True)):
         if same == longest:

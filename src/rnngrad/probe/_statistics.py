@@ -47,7 +47,9 @@ def chosen_steps(steps: Any, time: int, name: str) -> Array:
     """The steps (time,) bool that `steps` holds, counted from 1; all of them for None."""
     every = np.arange(1, time + 1)
     chosen = every if steps is None else np.asarray(steps)
-    if chosen.size and (chosen.dtype.kind not in "iuO" or chosen.ndim != 1):  # O: beyond 64 bits
+    if chosen.size and (
+        chosen.dtype.kind not in "iuO" or chosen.ndim != 1
+    ):  # O: too large for 64 bits
         raise TypeError(f"{name} must be a sequence of integers")
     if not np.isin(chosen, every).all():
         raise InputError(f"{name} must lie in 1..{time}")
@@ -75,7 +77,7 @@ def wanted(
         raise InputError(f'method={method!r}: use "exact" or "sketch"')
     if method == "exact":
         return names, spectral_at, 0
-    if "frobenius" not in names:
+    if "frobenius" not in names or HIDDEN_PATH in names:
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
     check_integer(directions, "directions")
     check_integer(seed, "seed")

@@ -35,11 +35,11 @@ Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
 MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
 BLOCK_STEPS = 32  # between two looks at the rank at least
-FEW_LEADERS = 3  # up to so many run one after the other, with the columns of J in parts
-PART_COLUMNS = 64  # at least so many columns in a part
+PART_COLUMNS = 64  # at least so many columns in a part, 1.2 to 1.3 times as fast on two cores
 SPECTRAL_PARTS = 4  # of a block's matrices
-LOG10_DROPPED = -10  # of a row: so much of it may be missing where directions are dropped
-WORTH_DROPPING = 0.8  # the rank is looked at when no more of the directions should be left
+LOG10_DROPPED = -10  # so small a part of each row may go with the directions that are dropped
+FEW_ENOUGH = 0.95  # directions are dropped where no larger part of them remains
+WORTH_LOOKING = 0.8  # the next look at the rank comes when so large a part should remain
 DEVICE_BYTES = 2**30  # of tangents, on other devices
 MAX_SPREAD = 400  # powers of two between rows: their squares could underflow
 
@@ -48,8 +48,8 @@ class Plan(NamedTuple):
     """The curves that are wanted.
 
     layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.
-    start: d [h; c; ...]_0 / d (directions), (rows, k), or (batch, rows, k) for directions that
-    differ. spectral_at: (time,) bool.
+    start: d [h; c; ...]_0 / d (directions), (S, k), or (batch, S, k) for directions that differ.
+    spectral_at: (time,) bool.
     """
 
     layer: int
@@ -66,13 +66,12 @@ class Plan(NamedTuple):
 
 def curves(problem: Problem, plan: Plan) -> dict[str, Array]:
     """log10 by statistic, (batch, time); beyond an example's length it means nothing."""
-    everyone = np.arange(problem.batch)
     if problem.inputs.device.type == "cpu" or plan.sketches:
-        return _Sweep(problem.on_cpu(), plan, everyone).curves()
-    found, left = _curves_on_device(problem, plan)
-    if len(left):
-        for name, values in _Sweep(problem.on_cpu(), plan, left).curves().items():
-            found[name][left] = values[left]
+        return _Sweep(problem.on_cpu(), plan, np.arange(problem.batch)).curves()
+    found, lost = _curves_on_device(problem, plan)
+    if len(lost):
+        for name, values in _Sweep(problem.on_cpu(), plan, lost).curves().items():
+            found[name][lost] = values[lost]
     return found
 
 
@@ -83,23 +82,22 @@ class _Sweep:
         self.problem, self.plan, self.examples = problem, plan, examples
         self.found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
         self.sharing = shared(problem, examples[:0] if plan.sketches else examples)
-        # what an example that branches off takes over: the states of all layers, and the tangents
-        self.left: dict[int, tuple[States, Tangents]] = {}
+        self.waiting: dict[int, tuple[States, Tangents]] = {}  # for examples that branch off
         entries = (plan.rows.stop - plan.rows.start) * plan.start.shape[-1]
-        # a power of two, so that a block ends where the rank is to be looked at
-        self.block = 2 ** int(math.log2(max(1, min(MAX_ENTRIES // entries, MAX_STEPS))))
+        self.block = max(1, min(MAX_ENTRIES // entries, MAX_STEPS))
 
     def curves(self) -> dict[str, Array]:
         """log10 by statistic, (batch, time): leaders run first."""
         leader, branch = (each[self.examples] for each in self.sharing)
         leads, own = leader == self.examples, self.problem.lengths.numpy()[self.examples] - branch
-        waiting = 8 * np.unique(branch[~leads]).size * self.plan.start.size
+        copies = np.stack((leader, branch))[:, ~leads & (own > 0)]
+        waiting = 8 * np.unique(copies, axis=1).shape[1] * self.plan.start.size
         check_memory(waiting, "Jacobians where examples branch off need", "use fewer examples")
         leaders, others = self.examples[leads].tolist(), self.examples[~leads & (own > 0)].tolist()
-        few = len(leaders) <= FEW_LEADERS
+        alone = len(leaders) == 1  # then threads share its columns
         with threads(int(own.sum()), "Jacobians", "step") as (pool, self.progress):
-            over = repeat(pool.map if few else map)
-            list((map if few else pool.map)(self.run, leaders, over))
+            over = repeat(pool.map if alone else map)
+            list((map if alone else pool.map)(self.run, leaders, over))
             list(pool.map(self.run, others))
         for values in self.found.values():
             self.sharing.fill(values)
@@ -108,11 +106,12 @@ class _Sweep:
     def run(self, example: int, over: Map = map) -> None:
         """The steps that an example runs itself; `over` maps a function over parts of the work."""
         problem, (leader, branch) = self.problem, self.sharing
-        states, tangents = self.left.pop(example, None) or (
+        states, tangents = self.waiting.pop(example, None) or (
             problem.start([example], self.plan.layer + 1),
             Tangents(problem.cells[self.plan.layer], self.plan, example),
         )
-        length, followers = int(problem.lengths[example]), np.flatnonzero(leader == example)
+        follow = (leader == example) & (branch < problem.lengths.numpy())  # others never run
+        length, followers = int(problem.lengths[example]), np.flatnonzero(follow)
         cuts = {int(branch[example]), *branch[followers].tolist(), length}
         for start, stop in pairwise(sorted(cuts)):
             for block in range(start, stop, self.block):
@@ -123,7 +122,7 @@ class _Sweep:
                 tangents.advance(maps.each(itemgetter(0)), out, at, length - steps.stop, over)
                 self.progress(steps.stop - block)
             for follower in followers[branch[followers] == stop].tolist():
-                self.left[follower] = deepcopy(states), copy(tangents)
+                self.waiting[follower] = deepcopy(states), copy(tangents)
 
 
 class Tangents:
@@ -224,12 +223,12 @@ class Tangents:
         missing = np.cumsum(singular[::-1] ** 2)[::-1]
         log10 = 0.5 * np.log10(missing + 1e-200)
         left = max(1, int((log10 > LOG10_DROPPED).sum()))
-        if left <= 0.95 * V.shape[1]:
+        if left <= FEW_ENOUGH * V.shape[1]:
             Q = V[:left].T
             self.basis = Q if self.basis is None else self.basis @ Q
             self.J = ScaledRows.of(self.J.mantissa @ Q, self.J.exponent)
         # singular values fall by so many decades per step: when will enough be too small?
-        fallen = -log10[min(int(WORTH_DROPPING * left), len(log10) - 1)]
+        fallen = -log10[min(int(WORTH_LOOKING * left), len(log10) - 1)]
         ahead = self.steps * (-LOG10_DROPPED / max(fallen, 1e-3) - 1)
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
 

@@ -28,6 +28,7 @@ class JacobianCurves(Pictured):
 
     NaN beyond an example's length, -inf where J_t is exactly zero, None where not asked for.
 
+    state, layer: whose Jacobian it is; None is the layer of a step function.
     log10_frobenius: sqrt(sum_ij J_ij^2); the identity's is log10(H) / 2.
     log10_spectral: largest singular value of J_t.
     log10_column_sum: mean over j of |sum_i J_ij|, what `autograd.grad(s_t.sum(), s_0)` followed by
@@ -120,7 +121,7 @@ def jacobian_curves(
     which no row of J_t depends any more are dropped. The bits do not depend on the number of
     threads, torch.get_num_threads().
 
-    Memory: some (H, H) matrices per thread, and up to 128 more where examples branch off.
+    Memory: some (H, H) matrices per thread, and up to 128 more per group that begins alike.
     Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.
 
     Raises:
@@ -141,11 +142,12 @@ def jacobian_curves(
         statistics, method, spectral_steps, directions, seed, time, paths=state == "c"
     )
     size = problem.hidden * len(problem.initial)
-    columns = problem.batch * count or rows.stop - rows.start
     weights = sum(cell.weight_hh.numel() for cell in problem.cells)
     # measured: each thread holds ten matrices of a Jacobian's size, weights are there three times
-    needed = 10 * min(problem.batch, get_num_threads()) * size * columns + 3 * weights
-    check_memory(8 * needed, "Jacobians and weights need", 'use method="sketch", or fewer examples')
+    at_once = 10 * min(problem.batch, get_num_threads()) * (count or rows.stop - rows.start)
+    needed = size * (at_once + problem.batch * count) + 3 * weights
+    cure = "use fewer directions" if count else 'use method="sketch"'
+    check_memory(8 * needed, "Jacobians and weights need", f"{cure}, or fewer examples")
     if count:
         names = ("frobenius", "frobenius_error")
         start = random_start(size, rows, problem.batch, count, seed)

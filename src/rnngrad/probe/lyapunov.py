@@ -23,8 +23,8 @@ from rnngrad.probe.cells import Cell, StepMaps
 linalg: Any = scipy.linalg  # its types are those of all options together
 _qr = partial(linalg.qr, mode="economic", check_finite=False)  # NumPy's takes longer
 
-LOST = 1e-12  # of the terms it is a sum of: four digits of a pivot are left
-LARGEST_LOSS = 1e6  # of a column beside its new part: ten digits of that part are left
+LOST = 1e-12  # a pivot that is smaller beside its terms has lost all but four digits
+LARGEST_LOSS = 1e6  # a column so large beside its new part leaves it ten digits
 
 
 @probing
