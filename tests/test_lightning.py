@@ -118,10 +118,27 @@ class DictModel(Model):
         return (self(batch["tokens"]) - batch["labels"]).square().mean()
 
 
+class WholeDictModel(Model):
+    """Its forward reads a batch as it is."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(batch["tokens"])
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
+        return (self(batch) - batch["labels"]).square().mean()
+
+
 def test_of_a_dict_forward_gets_what_it_takes():
     rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
     callback = rnngrad.GradientReach(budget=ALWAYS)
     fit([callback], DictModel(), DataLoader(rows, 4), max_epochs=1)
+    assert [*callback.curves["lstm.0"]] == [0, 1]
+
+
+def test_a_dict_that_forward_takes_as_a_whole_stays_one():
+    rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback], WholeDictModel(), DataLoader(rows, 4), max_epochs=1)
     assert [*callback.curves["lstm.0"]] == [0, 1]
 
 
@@ -355,6 +372,9 @@ def test_the_metric_is_the_mean_by_distance():
     assert before.tolist() == [0.0, 0.0, -4.0]
     with pytest.raises(rnngrad.InputError, match=r"must be \(batch, time\), got \(3,\)"):
         metric.update(NORMS[0])
+    for wrong in (0, 2.5, True):
+        with pytest.raises(rnngrad.InputError, match="use an integer from 1"):
+            rnngrad.LossGradientByDistance(wrong)  # type: ignore[arg-type]
     near = rnngrad.LossGradientByDistance(1)
     near.update(NORMS)
     assert near.compute()["log10"] == -0.5

@@ -221,6 +221,18 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "Jacobians and states need about 1,280 GB of memory",
     ),
+    "a sketch of a statistic that it lacks": (
+        lambda: rnngrad.jacobian_curves(
+            nn.LSTM(3, 4), X, state="c", method="sketch", statistics=("frobenius", "hidden_path")
+        ),
+        'method="sketch" estimates "frobenius" only',
+    ),
+    "a sketch of a batch beyond all memory": (
+        lambda: rnngrad.jacobian_curves(
+            nn.RNN(1, 50), torch.zeros(1, 10**5, 1), method="sketch", directions=10_000
+        ),
+        "use fewer directions, or fewer examples",
+    ),
     "a seed beyond 64 bits": (
         lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", seed=2**63),
         "seed is beyond 64 bits",
