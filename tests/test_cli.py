@@ -76,7 +76,7 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     status, _, err = run(*SMALL, "--png", "no/such/folder.png")
     assert (status, err.count("\n")) == (1, 1)
-    assert "No such file or directory: 'no/such/folder.png'" in err
+    assert "--png no/such/folder.png: there is no such folder" in err
 
 
 @pytest.mark.parametrize(

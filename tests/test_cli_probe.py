@@ -231,8 +231,9 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
     weights = nn.LSTM(5, 4).state_dict()
     for thing, says in (
         (cyclic, "torch.load(weights_only=True) cannot read it: save model.state_dict()"),
-        (nn.Linear(2, 2), "holds no recurrent module of torch or Keras"),
-        (3, "holds no recurrent module of torch or Keras"),
+        (nn.Linear(2, 2), "no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it"),
+        (nn.LSTMCell(5, 4).state_dict(), "in it; of an nn.LSTMCell or the like, add _l0"),
+        (3, "no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it"),
         ({"weight_hh_l0": torch.zeros(7, 3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(0, 0)}, "has not the weights of an nn.RNN"),

@@ -188,8 +188,10 @@ def _recorded(
         flat = not packed and input.dim() == 2
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
-        with torch.no_grad():
-            _, end = type(module).forward(module, input, hx)  # refuses what does not fit
+        time = int(module.batch_first and not flat)
+        with torch.no_grad():  # refuses what does not fit, by the first step
+            some = input if packed else input.narrow(time, 0, 1)
+            _, end = type(module).forward(module, some, hx)
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
             steps = {"lengths": lengths}

@@ -88,10 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     for both in (add, read):
         both("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
         both("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
-        arrays.append(both("--png", metavar="FILE", help="draw into a file, not as text"))
+        arrays.append(both("--png", metavar="FILE", help="draw a PNG into a file, not as text"))
     for path in (file, *arrays):
         path.complete = shtab.FILE  # type: ignore[attr-defined]
-    command("doctor", _doctor, "check versions, compiled loops, cores, GPU, packages, data")
+    command("doctor", _doctor, "check versions, compiled loops, cores, BLAS, GPU, packages, data")
     return parser
 
 
@@ -191,6 +191,8 @@ def _answer(options: argparse.Namespace, module: Any, *given: Any, **more: Any) 
 
     import rnngrad
 
+    if options.png and not os.path.isdir(os.path.dirname(options.png) or "."):
+        raise InputError(f"--png {options.png}: there is no such folder")
     state = options.state or ("c" if isinstance(module, torch.nn.LSTM) else "h")
     dtype = getattr(torch, options.dtype)
     found = rnngrad.diagnose(module, *given, state=state, dtype=dtype, **more)
@@ -268,6 +270,11 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
         import torch
 
         yield True, "cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"
+        from threadpoolctl import threadpool_info
+
+        libraries = [each for each in threadpool_info() if each["user_api"] == "blas"]
+        kinds = (f"{v['internal_api']} {v['version']}, {v.get('architecture')}" for v in libraries)
+        yield True, "matrix products", "; ".join(kinds)
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         yield True if names else None, "GPU", ", ".join(names) or "none: all runs on the CPU"
         from rnngrad.data.fetch import cache_folder

@@ -38,7 +38,8 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str | None) -> n
 def chosen(name: str | None, names: Iterable[str], path: str) -> str:
     """Give the name, or the only one there is; InputError where that is none."""
     if not (names := list(names)):
-        raise InputError(f"{path}: holds no recurrent module of torch or Keras")
+        cure = "of an nn.LSTMCell or the like, add _l0 to the names of the weights"
+        raise InputError(f"{path}: no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it; {cure}")
     if name is None and len(names) == 1:
         return names[0]
     if name not in names:

@@ -283,6 +283,7 @@ def growing_relu() -> tuple[nn.RNN, torch.Tensor, torch.Tensor]:
 
 PROBES: dict[str, Callable[..., object]] = {
     "jacobian_curves": rnngrad.jacobian_curves,
+    "trajectory": rnngrad.trajectory,
     "lyapunov_exponents": rnngrad.lyapunov_exponents,
     "diagnose": rnngrad.diagnose,
     "loss_gradient_curves": lambda m, x, h: rnngrad.loss_gradient_curves(

@@ -221,6 +221,14 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "Jacobians and states need about 1,280 GB of memory",
     ),
+    "steps beyond all memory": (
+        lambda: rnngrad.jacobian_curves(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
+        "curves of all steps need about 320 GB of memory",
+    ),
+    "a model's steps beyond all memory": (
+        lambda: rnngrad.gradient_reach(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
+        "curves of all steps need about 320 GB of memory",
+    ),
     "a sketch of a statistic that it lacks": (
         lambda: rnngrad.jacobian_curves(
             nn.LSTM(3, 4), X, state="c", method="sketch", statistics=("frobenius", "hidden_path")

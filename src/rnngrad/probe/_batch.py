@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 
 Array = np.ndarray
 
@@ -115,6 +115,7 @@ def states_of(
 
 def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> Steps:
     """The steps that `lengths` (b,) and `mask` (b, time) let count; all of them for None."""
+    check_memory(32 * batch * time, "curves of all steps need", "pass fewer examples or steps")
     ends = torch.full((batch,), time, device="cpu")
     if lengths is not None:
         ends = _tensor(lengths, "lengths must be integers up to 64 bits, one per example")

@@ -222,8 +222,7 @@ def autograd_column_sums(
         (2, 5)
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
-    naive = _Naive(problem, problem.layer_index(layer), state, dtype)
-    counts = problem.counts
+    counts, naive = problem.counts, _Naive(problem, problem.layer_index(layer), state, dtype)
     wanted = chosen_steps(steps, counts.real.shape[1], "steps")
     at = np.flatnonzero(counts.counted_at(wanted))
     (found,) = naive.run(lambda example, maps: (naive.sums(example, maps, at, flush),), 1)

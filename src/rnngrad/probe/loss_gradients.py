@@ -14,7 +14,7 @@ from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, s
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, probing
-from rnngrad.probe.curves import MaybeNone, long_form
+from rnngrad.probe.curves import ABSENT, long_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class LossGradientCurves(Pictured):
 
     layer: int
     log10_h: Array
-    log10_c: Array | MaybeNone = None
+    log10_c: Array = ABSENT
 
     plot = draw_losses
 

@@ -14,7 +14,7 @@ from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import exact_products, probing
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
-from rnngrad.probe.curves import MaybeNone
+from rnngrad.probe.curves import ABSENT
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +38,7 @@ class Trajectory(Pictured):
 
     layer: int
     h: Array
-    c: Array | MaybeNone
+    c: Array
     gates: dict[str, Array]
     factors: RNNFactors | GRUFactors | LSTMFactors
     weight_hh: Array  # (G, H, H)
@@ -89,13 +89,15 @@ def trajectory(
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
-    cell, states = problem.cells[index], problem.start(everyone, index + 1)
+    cell, steps = problem.cells[index], slice(0, problem.steps)
     needed = 8 * problem.batch * problem.steps * (2 * cell.gates + 6) * cell.hidden
     check_memory(needed, "the trajectory needs", "pass fewer examples or steps")
     with exact_products():
-        # the compiled loop makes what the layer reads, and refuses what overflows
-        *_, (x, _, _) = problem.run(everyone, slice(0, problem.steps), states)
-        path = cell.run(torch.from_numpy(x).transpose(0, 1), *(s[index] for s in problem.initial))
+        below = [h for _, h, _ in problem.run(everyone, steps, problem.start(everyone, index))]
+        x = torch.from_numpy(below[-1]) if below else problem.inputs.double()
+        path = cell.run(x.transpose(0, 1), *(s[index] for s in problem.initial))
+        if not all(part.isfinite().all() for part in (*path.states, *path.factors)):
+            list(problem.run(everyone, steps, problem.start(everyone, index + 1)))  # says where
 
     def over_time(x: Tensor, start: Any = 0.0) -> Array:
         values = np.ascontiguousarray(x.transpose(0, 1).numpy())
@@ -105,4 +107,4 @@ def trajectory(
     gates = {name: over_time(gate) for name, gate in path.gates.items()}
     factors: Any = type(path.factors)(*map(over_time, path.factors))
     real = problem.counts.real.numpy()
-    return Trajectory(index, h, c[0] if c else None, gates, factors, cell.W.copy(), real)
+    return Trajectory(index, h, c[0] if c else ABSENT, gates, factors, cell.W.copy(), real)
