@@ -2,8 +2,7 @@
 
 The zeros take every comment through the same states. They run in stretches of equally many steps.
 A stretch that ends in the state where it began stands for all that follow. On the way back, the
-cotangent passes stretch after stretch until nothing is left of it. Then one run of all the
-stretches it met, as one batch, gives the gradient of the weights.
+cotangent passes stretch after stretch until nothing is left of it.
 """
 
 from typing import Any
@@ -45,46 +44,39 @@ class _Stretches(torch.autograd.Function):
     def forward(ctx: Any, module: nn.RNNBase, count: int, parts: int, *tensors: Tensor) -> State:
         state: State = tensors[:parts]
         ctx.save_for_backward(*tensors[parts:])
-        ctx.module, ctx.count, ctx.runs = module, count, []
+        ctx.count, ctx.runs = count, []
+        unit = ROUNDING * torch.finfo(state[0].dtype).eps
         for _ in range(count):
             with torch.enable_grad():
                 before = tuple(part.detach().requires_grad_() for part in state)
                 state = _run_zeros(module, STRETCH, before)
             ctx.runs.append((before, state))
-            if _at_rest(before, state):
+            pairs = zip(before, state, strict=True)
+            if all(torch.allclose(old, new, rtol=unit, atol=unit) for old, new in pairs):
                 break
         return tuple(part.detach() for part in state)
 
     @staticmethod
     def backward(ctx: Any, *cotangent: Tensor) -> tuple[Tensor | None, ...]:
         weights = ctx.saved_tensors  # raises an error if a weight has changed since
-        dead = DEAD * torch.finfo(weights[0].dtype).eps
-        met: list[tuple[State, State]] = []
-        largest = max(float(part.abs().max()) for part in cotangent)
+        dead, largest = DEAD * torch.finfo(weights[0].dtype).eps, _size(cotangent)
+        gradients = [torch.zeros_like(weight) for weight in weights]
         for k in reversed(range(ctx.count)):
             before, after = ctx.runs[min(k, len(ctx.runs) - 1)]
-            met.append((before, cotangent))
-            cotangent = torch.autograd.grad(after, before, cotangent, retain_graph=True)
-            size = max(float(part.abs().max()) for part in cotangent)
+            found = torch.autograd.grad(after, before + weights, cotangent, retain_graph=True)
+            cotangent = found[: len(before)]
+            for gradient, part in zip(gradients, found[len(before) :], strict=True):
+                gradient += part
+            largest = max(size := _size(cotangent), largest)
             if size <= dead * largest:
                 cotangent = tuple(torch.zeros_like(part) for part in cotangent)
                 break
-            largest = max(size, largest)
-        states, cotangents = (
-            tuple(torch.cat(part, dim=1) for part in zip(*one, strict=True))
-            for one in zip(*met, strict=True)
-        )
-        with torch.enable_grad():
-            ends = _run_zeros(ctx.module, STRETCH, states)
-        return None, None, None, *cotangent, *torch.autograd.grad(ends, weights, cotangents)
+        return None, None, None, *cotangent, *gradients
+
+
+def _size(state: State) -> float:
+    return max(float(part.abs().max()) for part in state)
 
 
 def _run_zeros(module: nn.RNNBase, steps: int, state: State) -> State:
-    zeros = state[0].new_zeros(state[0].shape[1], steps, module.input_size)
-    return run_layer(module, zeros, state)[1]
-
-
-def _at_rest(before: State, after: State) -> bool:
-    unit = ROUNDING * torch.finfo(after[0].dtype).eps
-    pairs = zip(before, after, strict=True)
-    return all(bool(((b - a).abs() <= unit * b.abs().clamp(min=1)).all()) for a, b in pairs)
+    return run_layer(module, state[0].new_zeros(1, steps, module.input_size), state)[1]
