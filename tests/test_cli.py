@@ -41,7 +41,7 @@ def test_the_question_is_answered(run: Run):
         ((), "d c_t / d c_0 of LSTM(8), 1 example(s), 50 steps, judged for float32"),
         (("--cell", "gru", "--dtype", "float64"), "d h_t / d h_0 of GRU(8), 1 example(s), 50"),
         (("--cell", "rnn", "--init", "identity", "--start", "zero"), "d h_t / d h_0 of RNN(8)"),
-        (("--init", "chrono", "--state", "full"), "d s_t / d s_0 of LSTM(8)"),
+        (("--init", "chrono", "--state", "full"), "d state_t / d state_0 of LSTM(8)"),
         (("--init", "torch", "--padding", "post", "--state", "h"), "d h_t / d h_0 of LSTM(8)"),
     ],
 )

@@ -57,8 +57,8 @@ class Layer:
         order = torch.argsort(~real, dim=1, stable=True)[:, : int(lengths.max())]
         x = x.take_along_dim(order[:, :, None], dim=1)
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        output, end = self.module(packed, given(self.end))
-        self.end = states_of(end)
+        output, end = self.module(packed, hx_of(self.end))
+        self.end = states_of_hx(end)
         output = pad_packed_sequence(output, batch_first=True)[0].requires_grad_()
         # copies, whose gradients hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
@@ -202,14 +202,16 @@ def _recorded(
             counts = steps_of(len(x), x.shape[1], **steps)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        run = None if steps else ended.pop(states_of(hx), None)
+        run = None if steps else ended.pop(states_of_hx(hx), None)
         # a state that was written to begins a call, and for a loss one that autograd does not know
         with_loss = torch.is_grad_enabled()
         if run is None or any(
-            s._version or (with_loss and not s.requires_grad) for s in states_of(hx)
+            s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
         ):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
-            start = [torch.zeros_like(s) for s in states_of(end)] if hx is None else states_of(hx)
+            start = (
+                [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else states_of_hx(hx)
+            )
             run = _layers(titles[-1], module, start)
             layers.extend(run)
         x = _wide(x)
@@ -221,12 +223,12 @@ def _recorded(
         if packed:
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], counts.ends[order], batch_first=True).data
-            return input._replace(data=data.to(**like)), given(states)
+            return input._replace(data=data.to(**like)), hx_of(states)
         output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
         states = tuple(s[:, 0] for s in states) if flat else states
         if not module.bidirectional:
             ended[states] = run
-        return output, given(states)
+        return output, hx_of(states)
 
     return forward
 
@@ -278,13 +280,13 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     return False
 
 
-def given(states: States) -> Any:
+def hx_of(states: States) -> Any:
     """Give h, or (h, c), as a module takes them."""
     first, *others = states
     return states if others else first
 
 
-def states_of(state: Any) -> States:
+def states_of_hx(state: Any) -> States:
     """Give h, or (h, c), as a tuple in any case."""
     return tuple(state) if isinstance(state, tuple | list) else (state,)
 

@@ -34,8 +34,7 @@ NEAR = 12  # decades above the end of float32 from which on it is drawn
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
 TABLE_ROWS = 8
 LETTER = 0.018  # its width, as a part of the picture's
-OF_STATE = {"h": "|d h_t / d h_0|", "c": "|d c_t / d c_0|", None: "|dL/dh_t|"}
-OF_ANY = "|d state_t / d state_0|"
+DERIVATIVES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d state_t / d state_0"}
 
 
 class Pictured:
@@ -322,7 +321,7 @@ def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.
         picture = own.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
         own.set(title=name, ylabel="step t")
         own.xaxis.get_major_locator().set_params(integer=True)
-        own.figure.colorbar(picture, ax=own, label=f"log10 of {OF_ANY}")
+        own.figure.colorbar(picture, ax=own, label=f"log10 of |{DERIVATIVES['full']}|")
     axes[-1].set_xlabel("epochs trained")
     return axes
 
@@ -359,10 +358,11 @@ def _styles(names: Iterable[str]) -> list[Style]:
 
 def _name(*results: Any) -> str:
     """Name what the curves of all results are of."""
-    names = {OF_STATE.get(getattr(result, "state", None), OF_ANY) for result in results}
-    name = names.pop() if len(names) == 1 else OF_ANY
+    known = DERIVATIVES | {"losses": "dL/dh_t"}
+    names = {known.get(getattr(v, "state", "losses"), known["full"]) for v in results}
+    name = names.pop() if len(names) == 1 else known["full"]
     # which is no norm
-    return name if _main(results[0])[0] != "log10_column_sum" else f"column sum of {name[1:-1]}"
+    return f"|{name}|" if _main(results[0])[0] != "log10_column_sum" else f"column sum of {name}"
 
 
 def _main(result: Any) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import Layer, given, record
+from rnngrad._recording import Layer, hx_of, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
@@ -197,7 +197,7 @@ def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
         raise InputError(f"the loss looks at c between two calls of {layer.name}: use h alone")
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
-    asked["initial_state"] = given(tuple(s.detach() for s in layer.start))
+    asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
     losses, parts, sent, final = None, {}, None, None
     try:

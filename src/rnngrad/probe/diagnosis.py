@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.errors import InputError
-from rnngrad.plot import ColumnSums, Pictured, draw_diagnosis, span, text_table
+from rnngrad.plot import DERIVATIVES, ColumnSums, Pictured, draw_diagnosis, span, text_table
 from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
@@ -43,7 +43,6 @@ MEANINGS: dict[Verdict, str] = {
     "alive": "within 1e-7 .. 1e+7 of the start",
 }
 HEADER = ("verdict", "first at step", "of all steps", "log10 norm there", "meaning")
-TITLES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d s_t / d s_0"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,7 +176,7 @@ def diagnose(
         decades_per_step=_rates(change, counts.real.numpy()),
         horizon=_first_step(change <= -1),
         curves=curves,
-        title=f"{TITLES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
+        title=f"{DERIVATIVES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
         + (f"layer {naive.layer} of 0 to {last}, " if last else "")
         + f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
     )

@@ -115,7 +115,7 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values())) / 2**30
     if reduce == "none" and size * 2**30 > PARTS_LIMIT:
         raise InputError(f'reduce="none" would need {size:.0f} GiB; use reduce="norm"')
-    check_memory(size * 2**30, "the norms need", "pass fewer examples or steps at a time")
+    check_memory(size * 2**30, "the parts need", "pass fewer examples or steps at a time")
     fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
 
