@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import rnngrad
 
@@ -106,9 +107,11 @@ def test_a_nonlinearity_that_no_file_tells_is_said(run: Run, saved: Save, inputs
 
 def test_parametrized_weights_are_to_be_computed_first(run: Run, saved: Save, inputs: Path):
     module = torch.nn.utils.parametrizations.weight_norm(nn.GRU(5, 4), "weight_hh_l0")
-    status, _, err = run("probe", saved(module.state_dict()), "--inputs", inputs)
-    assert (status, err.count("\n")) == (1, 1)
-    assert "remove_parametrizations" in err
+    pruned = prune.identity(nn.GRU(5, 4), "weight_hh_l0")
+    for weights in (module.state_dict(), pruned.state_dict()):
+        status, _, err = run("probe", saved(weights), "--inputs", inputs)
+        assert (status, err.count("\n")) == (1, 1)
+        assert "remove_parametrizations" in err
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -223,6 +226,7 @@ def test_a_malicious_file_runs_nothing(plain: bool, run: Run, tmp_path: Path, in
     assert trace.exists()  # it would have done harm
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path: Path):
     assert "No such file" in refused(run, tmp_path / "nix.pt", inputs)
     assert "Is a directory" in refused(run, tmp_path, inputs)
@@ -241,6 +245,9 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
         (weights | {"weight_ih_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
     ):
         assert says in refused(run, saved(thing), inputs)
+    scripted = tmp_path / "scripted.pt"
+    torch.jit.script(nn.LSTM(5, 4)).save(scripted)
+    assert "it is a TorchScript archive: save model.state_dict()" in refused(run, scripted, inputs)
     whole = saved(nn.LSTM(50, 40)).read_bytes()
     for text in (b"", b"nothing", whole[: len(whole) // 2], whole[:-100]):
         (tmp_path / "it.pt").write_bytes(text)

@@ -121,6 +121,14 @@ def test_layers_of_one_name_are_told_apart_by_their_places(tmp_path: Path):
     assert (module.hidden_size, module.weight_hh_l0.dtype) == (3, torch.float64)
 
 
+def test_a_file_of_keras_2_says_how_to_go_on(tmp_path: Path):
+    path = str(tmp_path / "it.h5")
+    with import_module("h5py").File(path, "w") as file:
+        file["model_weights/lstm/lstm/lstm_cell/recurrent_kernel:0"] = np.zeros((2, 8))
+    with pytest.raises(rnngrad.InputError, match="Keras 2 wrote it: save it with Keras 3, or pass"):
+        rnngrad.from_keras(path)
+
+
 @pytest.mark.parametrize("name", ["it.keras", "it.weights.h5"])
 def test_a_file_that_is_none(name: str, tmp_path: Path):
     with pytest.raises(rnngrad.InputError, match=r"it\..*: there is no such file"):

@@ -315,6 +315,8 @@ def test_what_fails_at_once_is_said_in_a_line():
     assert "\n" not in str(raised.value)
     with pytest.raises(rnngrad.InputError, match="every_n_epochs=0"):
         rnngrad.GradientReach(every_n_epochs=0)
+    with pytest.raises(rnngrad.InputError, match="loss must be a function of what forward returns"):
+        rnngrad.GradientReach(loss=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(rnngrad.InputError, match="no curves yet"):
         rnngrad.GradientReach().plot()
     for budget in ("5%", float("nan"), -1, None):
@@ -398,7 +400,7 @@ def test_the_metric_reads_autograd_as_it_reads_the_probe():
     gradient = torch.zeros(5, 7, 4).double()
     gradient[:, -1] = 1
     probe, autograd = (rnngrad.LossGradientByDistance(7) for _ in range(2))
-    probe.update(rnngrad.loss_gradient_curves(lstm, x, gradient).log10_h)
+    probe.update(rnngrad.loss_gradient_curves(lstm, x, gradient))
     state, hs = None, []
     for t in range(7):
         state = lstm(x[:, t : t + 1], state)[1]

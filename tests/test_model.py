@@ -234,11 +234,46 @@ def test_numbers_far_below_float64():
         if "weight_hh" in name:
             weight.data.mul_(1e-20)
     x = torch.randn(1, 60, 3).double()
-    reach = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, -1, 0].sum())
+    with pytest.warns(UserWarning, match="torch.float64: .*; hand over fewer steps") as said:
+        reach = rnngrad.gradient_reach(module, x, loss=lambda output: output[0][:, -1, 0].sum())
+    assert [str(each.message).split(": ")[0] for each in said] == [
+        "rnn.0.forward",
+        "rnn.0.backward",
+    ]
     forward = reach.layers["rnn.1.forward"]
     assert forward.loss_gradients is not None
     assert -1300 < forward.loss_gradients.log10_h[0, 0] < -1100
     assert (np.diff(forward.learned_at[0, 1:]) > 19).all()
+
+
+class Sequence(nn.Module):
+    """Two LSTMs, of which the upper one remembers; a cell and a layer that stand idle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower, self.upper = (nn.LSTM(4, 4, batch_first=True) for _ in range(2))
+        self.cell, self.idle = nn.LSTMCell(4, 4), nn.GRU(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.upper(self.lower(x)[0])[0][:, -1]
+
+
+def test_a_loss_that_underflows_between_two_modules_is_told():
+    model, x = Sequence(), torch.randn(2, 400, 4)
+    with pytest.warns(UserWarning, match=r"^lower: .* torch\.float32: .*; try model\.double\(\)$"):
+        single = rnngrad.gradient_reach(model, x, loss=torch.sum).layers["lower"]
+    double = rnngrad.gradient_reach(model.double(), x.double(), loss=torch.sum).layers["lower"]
+    assert single.loss_gradients is not None
+    assert double.loss_gradients is not None
+    lost = double.loss_gradients.log10_h - single.loss_gradients.log10_h
+    assert (lost[:, 0] > 3).all()
+    np.testing.assert_allclose(lost[:, -50:], 0, atol=1e-4)
+
+
+def test_what_was_not_asked_is_named():
+    title = str(rnngrad.gradient_reach(Sequence(), torch.randn(2, 5, 4))).splitlines()[0]
+    others = ".cell, a torch.nn.modules.rnn.LSTMCell; .idle, which did not run"
+    assert title == f"Sequence: 2 recurrent layer(s), 2 example(s); not asked: {others}"
 
 
 def test_the_table_answers_both_questions():

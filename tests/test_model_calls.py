@@ -178,7 +178,7 @@ class OwnForward(nn.LSTM):
         (
             nn.Sequential(nn.Linear(3, 3), nn.GRUCell(3, 3)),
             None,
-            r"holds no module that takes all steps, but \.1: write the step around it",
+            r"nn.GRU, but \.1, a torch.nn.modules.rnn.GRUCell: hand over",
         ),
         (OwnForward(3, 4), None, "OwnForward has a forward of its own"),
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
-from rnngrad.errors import InputError, full_name
+from rnngrad.errors import InputError, check_memory, full_name
 from rnngrad.probe import steps_of
 from rnngrad.saved import KINDS, module_of
 
@@ -32,14 +33,16 @@ class Layer:
     """Keep what one direction of a layer read and returned in calls that go on from one another.
 
     tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone, with W_hr in its
-    weight_hh. Steps are in the order in which it reads. start, end, cells: (1, b, units) each.
-    Other modules read outputs (b, t, units) and cells. The next call reads others, so that their
-    gradients hold nothing of the layer's own later steps.
+    weight_hh. dtype: in which autograd brings gradients to it. Steps are in the order in which it
+    reads. start, end, cells: (1, b, units) each. Other modules read outputs (b, t, units) and
+    cells. The next call reads others, so that their gradients hold nothing of the layer's own later
+    steps.
     """
 
     name: str
     tail: str
     module: nn.RNNBase
+    dtype: torch.dtype
     W_hr: Tensor | None
     start: States
     end: States
@@ -55,15 +58,20 @@ class Layer:
         x, real = (x.flip(1), real.flip(1)) if back else (x, real)
         lengths = real.sum(dim=1)
         order = torch.argsort(~real, dim=1, stable=True)[:, : int(lengths.max())]
-        x = x.take_along_dim(order[:, :, None], dim=1)
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        output, end = self.module(packed, hx_of(self.end))
-        self.end = states_of_hx(end)
-        output = pad_packed_sequence(output, batch_first=True)[0].requires_grad_()
+        x, outputs = x.take_along_dim(order[:, :, None], dim=1), list[Tensor]()
+        # packed, 1,403 steps would take a hundred times as long on their way back
+        for first, last in pairwise([0, *lengths.unique().tolist()]):
+            rows = (lengths > first).nonzero().flatten()
+            h, end = self.module(x[rows, first:last], hx_of(tuple(s[:, rows] for s in self.end)))
+            outputs.append(h.new_zeros(len(x), *h.shape[1:]).index_copy(0, rows, h))
+            both = zip(self.end, states_of_hx(end), strict=True)
+            self.end = tuple(s.index_copy(1, rows, new) for s, new in both)
+        output = torch.cat(outputs, dim=1).requires_grad_()
         # copies, whose gradients hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.lengths = self.lengths + lengths
-        self.read.append(pad_packed_sequence(packed, batch_first=True)[0].detach())
+        beyond = torch.arange(x.shape[1]) >= lengths[:, None]
+        self.read.append(x.detach().masked_fill(beyond[:, :, None], 0.0))
         self.outputs.append(output)
         self.cells += cells
         # where a step does not count, the state is kept
@@ -77,15 +85,17 @@ class Layer:
 
 def record(
     model: Any, inputs: tuple[Any, ...], options: Any, loss: Any, counting: dict[str, Any]
-) -> tuple[list[Layer], dict[Tensor, Tensor]]:
+) -> tuple[list[Layer], dict[Tensor, Tensor], list[str]]:
     """Run the model once; give its layers and the loss's gradients by their outputs and cells.
 
+    The last are the recurrent modules that were not asked: other kinds, and those that did not run.
     counting: lengths and mask by name, of forward if it takes them and else of all layers.
     """
     if not isinstance(model, nn.Module):
         made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
-        name = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise TypeError(f"model must be an nn.Module{made}, got {name.removeprefix('builtins.')}")
+        what = "the class " if isinstance(model, type) else ""
+        name = full_name(model).removeprefix("builtins.")
+        raise TypeError(f"model must be an nn.Module{made}, got {what}{name}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, layers = None, list[Layer]()
@@ -106,32 +116,37 @@ def record(
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
     ):
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+        others = [f".{n}, a {full_name(m)}" for n, m in model.named_modules() if n and _like_one(m)]
         if not modules:
-            kind, inside = full_name(model), model.named_modules()
-            if cells := [f".{n}" for n, m in inside if isinstance(m, nn.RNNCellBase)]:
-                raise InputError(
-                    f"{kind} holds no module that takes all steps, but {', '.join(cells)}: write "
-                    "the step around it and use rnngrad.jacobian_curves_of_step"
-                )
             raise InputError(
-                f"{kind} holds no nn.RNN, nn.LSTM or nn.GRU (a traced, "
-                "exported or quantised model does not: hand over what it was made of); for any "
-                "other step function use rnngrad.jacobian_curves_of_step"
+                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU"
+                f"{', but ' * bool(others)}{' and '.join(others)}: hand over what a quantised, "
+                "traced or exported model was made of; of a cell or any other step write a "
+                "function and use rnngrad.jacobian_curves_of_step"
             )
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
+        calls: dict[str, list[str]] = {}
         for name, module in modules.items():
             name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
             name = name or type(module).__name__.lower()
-            vars(module)["forward"] = _recorded(name, module, layers, counting)
+            calls[name] = []
+            vars(module)["forward"] = _recorded(name, module, layers, counting, calls[name])
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
         if not layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
         # a checkpoint runs its part of the model again on the way back: that is no other call
         found = [replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in layers]
-        return found, {} if loss is None else _gradients(found, loss(output))
+        others += [f".{name}, which did not run" for name, titles in calls.items() if not titles]
+        return found, {} if loss is None else _gradients(found, loss(output)), others
+
+
+def _like_one(module: nn.Module) -> bool:
+    """Say whether it is a recurrent module of torch's that takes a step, or was quantised."""
+    quantised = "quantized" in type(module).__module__ and hasattr(module, "hidden_size")
+    return quantised or isinstance(module, nn.RNNCellBase)
 
 
 @contextmanager
@@ -167,12 +182,13 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
 
 
 def _recorded(
-    name: str, module: Any, layers: list[Layer], counting: dict[str, Any]
+    name: str, module: Any, layers: list[Layer], counting: dict[str, Any], titles: list[str]
 ) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
     known = [kind.forward for kind in KINDS.values()]
     own = "forward" in vars(module) or type(module).forward not in known
-    ways, ended, titles = 1 + module.bidirectional, dict[States, list[Layer]](), list[str]()
+    ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
+    units = module.hidden_size * ways * module.num_layers
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
         if own or (module.training and module.dropout):
@@ -200,6 +216,9 @@ def _recorded(
             steps = counting
         try:
             counts = steps_of(len(x), x.shape[1], **steps)
+            # measured: up to 14 arrays of a layer's size
+            needed = 8 * x.shape[0] * x.shape[1] * (3 * x.shape[2] + 14 * units)
+            check_memory(needed, "what it reads and returns takes", "use fewer examples or steps")
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         run = None if steps else ended.pop(states_of_hx(hx), None)
@@ -230,6 +249,7 @@ def _recorded(
             ended[states] = run
         return output, hx_of(states)
 
+    forward.__qualname__ = f"{type(module).__name__}.forward"  # which Python's own errors name
     return forward
 
 
@@ -254,7 +274,9 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
                 )
         alone = module_of(own, kind, name).requires_grad_(False).eval()
-        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c)))
+        last = n == module.num_layers - 1  # those below are read by float64 alone
+        dtype = module.weight_hh_l0.dtype if last else torch.float64
+        layers.append(Layer(name, tail, alone, dtype, W_hr, (h, *c), (h, *c)))
     return layers
 
 
@@ -266,7 +288,7 @@ def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
     if all(gradient is None for gradient in found):
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
-            "stopped on the way, by detach() or torch.no_grad()"
+            "stopped on the way, by detach(), torch.no_grad() or checkpoint(use_reentrant=True)"
         )
     return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from rnngrad._recording import takes
 from rnngrad.errors import InputError, needs
 from rnngrad.plot import draw_distances, draw_epochs
-from rnngrad.probe import compile_loops
+from rnngrad.probe import LossGradientCurves, compile_loops
 from rnngrad.whole_model import gradient_reach
 
 with needs("lightning"):
@@ -82,6 +82,8 @@ class GradientReach(Callback):
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
         if type(budget) not in (int, float) or not budget >= 0:
             raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
+        if not (loss is None or callable(loss)):
+            raise InputError("loss must be a function of what forward returns, such as torch.mean")
         self.every_n_epochs, self.batch = every_n_epochs, batch
         self.loss, self.budget = loss, budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
@@ -209,8 +211,8 @@ class LossGradientByDistance(Metric):
     Args:
         distances: how many are told apart, from 0; steps further away are left out.
 
-    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: those of
-    `loss_gradient_curves`, under a mask `np.where(mask, curves.log10_h, np.nan)`, or
+    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: what
+    `loss_gradient_curves` returns, under a mask `np.where(mask, curves.log10_h, np.nan)`, or
     `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean "log10" of what is not zero,
     and the share "zero" of those that are exactly zero.
 
@@ -239,8 +241,9 @@ class LossGradientByDistance(Metric):
         self.add_state("count", torch.zeros(distances).long(), "sum")
         self.add_state("zeros", torch.zeros(distances).long(), "sum")
 
-    def update(self, log10_norms: Tensor | np.ndarray) -> None:
-        values = torch.as_tensor(log10_norms, device=self.total.device).double()
+    def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
+        norms = getattr(log10_norms, "log10_h", log10_norms)
+        values = torch.as_tensor(norms, device=self.total.device).double()
         total, count, zeros = _by_distance(values, self.distances)
         # out of place: whoever holds an old state keeps it
         self.total, self.count = self.total + total, self.count + count

@@ -134,7 +134,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def compare(results: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
+def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes":
     """Draw curves of several networks in one picture, by the names that the legend shall have.
 
     Args:

@@ -20,9 +20,10 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str | None) -> n
     A name says which one; the state dict of an nn.RNN does not tell its nonlinearity (tanh).
     """
     weights, modes = _load(path)
-    if any(".parametrizations." in key for key in weights):
+    if any(re.search(r"\.parametrizations\.|_l\d+\w*_(g|v|orig)$", key) for key in weights):
         raise InputError(
-            f"{path}: weights are parametrized: remove_parametrizations, then save the state dict"
+            f"{path}: weights are parametrized: remove_parametrizations (or remove_weight_norm, "
+            "prune.remove), then save the state dict"
         )
     ends = [key for key in weights if key.endswith(".weight_hh_l0")]
     names = [key.removesuffix(".weight_hh_l0").removeprefix(".") for key in ends]
@@ -94,6 +95,8 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(error, OSError) and error.filename:  # it cannot be opened
             raise
         what = f"torch.load(weights_only=True) cannot read it: {CURE}"
+        if "TorchScript" in str(error):
+            what = f"it is a TorchScript archive: {CURE}, of what was scripted"
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             what = f"it holds {named[1]}, not known to be safe; nothing of it was run: {CURE}"
             if re.search("quantized|ScriptObject", named[1]):

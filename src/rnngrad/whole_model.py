@@ -1,5 +1,6 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
 LITTLE = -2.0  # log10: less than 1 % of the largest
+NEAR_ZERO = 1e4  # times the smallest normal number: what is smaller may have lost digits
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,11 +167,13 @@ def gradient_reach(
 
     The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
     random states are left as they were, also when it fails; a copy of the weights waits meanwhile.
+    Lists, dicts and generators that forward itself changes are not put back. The title names
+    recurrent modules that were not asked: cells, quantised ones, and those that did not run.
     Without lengths, mask or a PackedSequence, every step of padded inputs counts.
 
-    What a loss sends into a module comes from autograd in the model's own dtype. Where that passed
-    through another module of many steps it may have underflowed: try model.double(). Inside of a
-    layer no number is too small; between the layers of a module it is autograd's float64.
+    What a loss sends into a module comes from autograd in the model's own dtype, between the layers
+    of a module in float64. Where that has passed through many steps it may underflow: a warning
+    says so. Inside of a layer no number is too small.
 
     Raises:
         InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
@@ -184,12 +188,31 @@ def gradient_reach(
     """
     steps = {"lengths": lengths, "mask": mask}
     counting = {name: value for name, value in steps.items() if value is not None}
-    layers, gradients = record(model, inputs, kwargs, loss, counting)
+    layers, gradients, others = record(model, inputs, kwargs, loss, counting)
     progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         reaches = {layer.name: _reach(layer, gradients) for layer in progress}
+    for line in filter(None, (_underflow(layer, gradients) for layer in layers)):
+        warnings.warn(line, stacklevel=2)
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
-    return ModelReach(f"{title}{len(layers[0].lengths)} example(s)", reaches)
+    title += f"{len(layers[0].lengths)} example(s)"
+    title += f"; not asked: {'; '.join(others)}" if others else ""
+    return ModelReach(title, reaches)
+
+
+def _underflow(layer: Layer, gradients: dict[Tensor, Tensor]) -> str:
+    """Say from where on autograd's dtype may have been too small for what a loss sends."""
+    if not gradients:
+        return ""
+    sizes = torch.cat([gradients[h] for h in layer.outputs], dim=1).abs().amax(dim=(0, 2))
+    steps = ((sizes > 0) & (sizes < NEAR_ZERO * torch.finfo(layer.dtype).smallest_normal)).nonzero()
+    if not len(steps):
+        return ""
+    cure = "hand over fewer steps" if layer.dtype == torch.float64 else "try model.double()"
+    return (
+        f"{layer.name}: what the loss sends to steps before {int(steps[-1]) + 2} is too small for "
+        f"autograd's {layer.dtype}: sizes there may be larger than they seem; {cure}"
+    )
 
 
 def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:

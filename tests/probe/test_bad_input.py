@@ -80,8 +80,8 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         "step returns None: return the new state",
     ),
     "step of another structure": (
-        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: (s["h"], 1.0), X, {"h": X[:, 0]}),
-        "than it was given: ((2, 3), ('?',)), not {'h': (2, 3)}",
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: [*s, 1.0], X, {"h": X[:, 0]}),
+        "than it was given: [('?',), ('?',)], not {'h': (2, 3)}",
     ),
     "module as a step": (
         lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),

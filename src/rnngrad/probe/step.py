@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from rnngrad.probe._statistics import (
 )
 from rnngrad.probe.curves import JacobianCurves
 
+State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
 LARGE = 1000  # entries of a state whose exact steps take seconds or minutes each
@@ -60,9 +61,9 @@ UNLIKE_AUTOGRAD = (
 
 
 def jacobian_curves_of_step(
-    step: Step,
+    step: Callable[[State, Tensor], State],
     inputs: Tensor,
-    initial_state: Any,
+    initial_state: State,
     *,
     lengths: Sequence[int] | Array | Tensor | None = None,
     mask: Array | Tensor | None = None,
