@@ -295,10 +295,9 @@ def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
 
 def takes(function: Callable[..., Any], name: str) -> bool:
     """Say whether a function may be called with an argument of that name."""
-    for own in inspect.signature(function).parameters.values():
-        named = own.kind in (own.POSITIONAL_OR_KEYWORD, own.KEYWORD_ONLY) and own.name == name
-        if named or own.kind == own.VAR_KEYWORD:
-            return True
+    with suppress(TypeError):
+        inspect.signature(function).bind_partial(**{name: None})
+        return True
     return False
 
 

@@ -20,7 +20,6 @@ EXIT = (
     "reads on, 2 wrong usage, 130 Ctrl-C"
 )
 UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity", "forget_bias"
-SIZE = 78, 20  # of a picture as text
 MARKERS = {".": ".", "+": "+", "braille": "⠒"}  # of its curves, and how they look
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
@@ -221,7 +220,7 @@ def _as_text(ax: Any, steps: int) -> str:
             marker, looks = next(markers)
             picture.draw(picture.signal(x, y, marker=marker).lines(True))
             key.append(f"{looks} {label}")
-    picture.label(ax.get_xlabel(), axis="x").title(ax.get_ylabel()).plot_size(*SIZE)
+    picture.label(ax.get_xlabel(), axis="x").title(ax.get_ylabel()).plot_size(78, 20)
     picture.ruler("x").ticks(np.linspace(1, steps, 5).astype(int).tolist())
     return "\n".join([picture.build().string(colorless=not sys.stdout.isatty()), *key[::-1]])
 

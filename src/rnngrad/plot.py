@@ -41,15 +41,12 @@ class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
     _title: ClassVar = "log10, medians over examples"
+    _columns: Any  # what the table holds, by its columns' names: rows (n, time), NaN where unknown
 
     def __repr__(self) -> str:
         own = self if isinstance(self, Mapping) else vars(self)
         known = ", ".join(f"{name}={_short(v)}" for name, v in own.items() if v is not None)
         return f"{type(self).__name__}({known})"
-
-    def _columns(self, /) -> dict[str, np.ndarray]:
-        """Give what the table holds, by its columns' names: rows (n, time), NaN where unknown."""
-        return {}
 
     def __str__(self) -> str:
         """Give the repr and a table, the medians at some steps."""

@@ -185,9 +185,9 @@ def padded(x: Tensor) -> Tensor:
 
 
 def far_apart(module: nn.RNNBase) -> nn.RNNBase:
-    """Half of the units hear the others by 1e-30 only: later steps need scales of their own."""
+    """Half of the units hear the others by 1e-150 only: their rows need scales of their own."""
     with torch.no_grad():
-        module.get_parameter("weight_hh_l1")[: module.hidden_size // 2] *= 1e-30
+        module.get_parameter("weight_hh_l1")[: module.hidden_size // 2] *= 1e-150
     return module
 
 

@@ -83,6 +83,14 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: [*s, 1.0], X, {"h": X[:, 0]}),
         "than it was given: [('?',), ('?',)], not {'h': (2, 3)}",
     ),
+    "step that is not a number": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s * torch.nan, X, X[:, 0]),
+        "step returns NaN or inf, in the state or its derivative, at step 1",
+    ),
+    "step without inputs": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s, X[:, :0], X[:, 0]),
+        "inputs (2, 0, 3): expected (batch, time, ...), not empty",
+    ),
     "module as a step": (
         lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),
         "step is a module that takes all steps: use rnngrad.jacobian_curves",
@@ -295,6 +303,10 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
+    "steps that are no integers": (
+        lambda: rnngrad.jacobian_curves(gru(), X, spectral_steps="ab"),
+        "spectral_steps must be a sequence of integers",
+    ),
     "integer inputs": (
         lambda: rnngrad.jacobian_curves(lstm(), X.long()),
         "inputs must be floating point of 16 bits or more, got torch.int64: embed or convert it",

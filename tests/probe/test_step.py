@@ -271,3 +271,15 @@ def test_a_sketch_of_a_small_state_beside_a_large_one():
     )
     np.testing.assert_allclose(sketch.log10_frobenius, exact.log10_frobenius, rtol=0, atol=0.4)
     assert exact.log10_frobenius[0, -1] < -200
+
+
+def test_the_spectral_norm_of_a_step_where_it_is_wanted():
+    x, start = torch.randn(2, 6, 3).double(), torch.randn(2, 3).double()
+    every, some = (
+        rnngrad.jacobian_curves_of_step(
+            lambda s, x: torch.tanh(s + x), x, start, spectral_steps=at
+        ).log10_spectral
+        for at in (None, [2, 5])
+    )
+    np.testing.assert_array_equal(some[:, [1, 4]], every[:, [1, 4]])
+    assert np.isnan(some[:, [0, 2, 3, 5]]).all()

@@ -47,9 +47,8 @@ def chosen_steps(steps: Any, time: int, name: str) -> Array:
     """The steps (time,) bool that `steps` holds, counted from 1; all of them for None."""
     every = np.arange(1, time + 1)
     chosen = every if steps is None else np.asarray(steps)
-    if chosen.size and (
-        chosen.dtype.kind not in "iuO" or chosen.ndim != 1
-    ):  # O: too large for 64 bits
+    # O: too large for 64 bits
+    if chosen.size and (chosen.dtype.kind not in "iuO" or chosen.ndim != 1):
         raise TypeError(f"{name} must be a sequence of integers")
     if not np.isin(chosen, every).all():
         raise InputError(f"{name} must lie in 1..{time}")
