@@ -267,9 +267,11 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
         yield False, loops, f"{error}: NUMBA_CACHE_DIR may name a folder for them"
     with suppress(ImportError, InputError):  # which ones are missing is said
         import torch
-
-        yield True, "cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"
         from threadpoolctl import threadpool_info
+
+        from rnngrad.workers import cores
+
+        yield True, "cores", f"{cores()}, of which torch uses {torch.get_num_threads()}"
 
         libraries = [each for each in threadpool_info() if each["user_api"] == "blas"]
         kinds = (f"{v['internal_api']} {v['version']}, {v.get('architecture')}" for v in libraries)

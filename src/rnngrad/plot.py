@@ -28,7 +28,7 @@ STYLES: list[Style] = [(COLOURS[n % 6], DASHES[(n + n // 6) % 6]) for n in range
 CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
-FLOAT32 = float(np.log10(np.finfo(np.float32).smallest_normal))
+FLOAT32_NORMAL = float(np.log10(np.finfo(np.float32).smallest_normal))
 END = "smallest normal float32"
 NEAR = 12  # decades above the end of float32 from which on it is drawn
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
@@ -377,8 +377,8 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
             _band(ax, values, name, style)
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
     known = ax.get_legend_handles_labels()[1]
-    if drawn[np.isfinite(drawn)].min() < FLOAT32 + NEAR and END not in known:
-        ax.axhline(FLOAT32, color=INK, lw=0.9, ls=(0, (3, 3)), label=END)
+    if drawn[np.isfinite(drawn)].min() < FLOAT32_NORMAL + NEAR and END not in known:
+        ax.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls=(0, (3, 3)), label=END)
     if ax.lines and not np.isfinite(drawn[1:]).any():
         ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)), yticks=[])
     ax.set(xlabel="step t", ylabel=label)

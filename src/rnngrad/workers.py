@@ -179,7 +179,8 @@ class _Processes(futures.ProcessPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         with _ctrl_c_waits():  # this may start a worker
             future = super().submit(fn, *args, **kwargs)
-            # woken before the worker had started, the thread that sees to them would miss its end
+            # Woken before the worker had started, the thread that sees to them would miss its end.
+            # These names are CPython's private ones, the same in 3.11 to 3.13.
             self._executor_manager_thread_wakeup.wakeup()
             return future
 

@@ -94,7 +94,7 @@ def test_another_setting_or_line_of_code_trains_all(
     assert train(*models, hidden=7) == {*models}
     np.save(tmp_path / "embed" / "vectors.npy", np.load(tmp_path / "embed" / "vectors.npy") * 2)
     assert train(*models, hidden=7) == {*models}
-    with (package / "report" / "tables.py").open("a") as file:
+    with (package / "report" / "render.py").open("a") as file:
         file.write("# what a training does not depend on")
     assert train(*models, hidden=7) == set()
     for code in ("models/shared_padding.py", "data/batches.py"):

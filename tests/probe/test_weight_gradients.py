@@ -213,7 +213,7 @@ def test_parts_of_losses_far_ahead(cell: str, radius: float):
 
 def test_parts_that_would_not_fit():
     module = nn.LSTM(3, 64)
-    x, G = torch.randn(200, 1, 3), torch.randn(200, 1, 64)
+    x, G = torch.randn(2000, 1, 3), torch.randn(2000, 1, 64)
     with pytest.raises(ValueError, match='use reduce="norm"'):
         rnngrad.weight_gradient_parts(module, x, G, reduce="none")
     with pytest.raises(ValueError, match="reduce='sum'"):

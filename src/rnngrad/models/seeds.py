@@ -11,10 +11,10 @@ from typing import Any
 from rnngrad.kept import run_kept
 from rnngrad.models.live import make_experiment
 from rnngrad.params import TrainParams
-from rnngrad.stage import DIGEST, seal
+from rnngrad.stage import DIGEST, seal, whole
 from rnngrad.workers import SCHEDULER
 
-CODE = ("models", "data")
+CODE = ("models", "data/batches.py", "data/tokenized.py")
 
 
 def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Path) -> None:
@@ -41,7 +41,8 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
         "settings": params.model_dump(),
         "test_comments": found["comments"],
     }
-    (folder / "model_card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    with whole(folder / "model_card.json") as path:
+        path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
     seal(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
 

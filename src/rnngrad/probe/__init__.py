@@ -1,4 +1,4 @@
-"""Exact Jacobian curves and gradient measures; knows torch, NumPy, SciPy and numba only."""
+"""Exact Jacobian curves and gradient measures. The probe knows no package of the study's."""
 
 import torch
 

@@ -162,7 +162,7 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
     V, P = np.empty((last + H, H)), np.empty((last + H, k))
     now, new = J.copy(), np.empty_like(J)
     exponents, squares, beyond = np.zeros(T, dtype=np.int64), np.zeros(T), np.zeros(T)
-    sums, kept = np.zeros((T, k)), np.empty((at.sum(), hi - lo, k))
+    sums, copies = np.zeros((T, k)), np.empty((at.sum(), hi - lo, k))
     copied, top = 0, 1.0
     for t in range(T):
         if top > RESCALE_ABOVE or 0 < top < RESCALE_BELOW:
@@ -197,7 +197,7 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
                 for q in range(k):
                     sums[t, q] += new[i, q]
                 for q in range(k if at[t] else 0):
-                    kept[copied, i - lo, q] = new[i, q]
+                    copies[copied, i - lo, q] = new[i, q]
             if i >= 2 * H:
                 beyond[t] += size
             top = max(top, size)
@@ -206,11 +206,11 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
             elif not lost:
                 lost = not _truly_zero(mix[t], keep[t, i % H], through[t], now, i, own)
         if lost or not (top < LARGEST_SQUARE and low > SMALLEST_SQUARE * max(top, 1.0)):
-            return t, now, exponents, squares, sums, kept, beyond
+            return t, now, exponents, squares, sums, copies, beyond
         exponents[t] = exponent
         copied += at[t]
         now, new = new, now
-    return T, now, exponents, squares, sums, kept, beyond
+    return T, now, exponents, squares, sums, copies, beyond
 
 
 @_compiled

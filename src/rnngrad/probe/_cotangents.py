@@ -23,7 +23,7 @@ TOO_SMALL = 2.0**-500  # beside numbers of order 1: its square loses digits in a
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
     """The examples, similar lengths together, in at least so many parts that fit into memory."""
     cell = problem.cells[0]
-    bytes_each = 8 * problem.steps * layers * ((2 * cell.gates + 3) * problem.hidden)
+    bytes_each = 8 * problem.steps * layers * ((2 * cell.gate_count + 3) * problem.hidden)
     check_memory(bytes_each, "the states of an example need", "pass fewer steps")
     order = np.argsort(-problem.lengths.numpy(), kind="stable")
     size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // parts)))
@@ -40,16 +40,16 @@ class Arriving(NamedTuple):
     @classmethod
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
         """Take gradients shaped as torch returns output and final states, and check them."""
-        shape = len(problem.initial), *problem.initial[0].shape
+        of_states = len(problem.initial), *problem.initial[0].shape
         of_kind = f"final_state_gradient of a {type(problem.cells[0]).__name__}"
-        at_end = states_of(final, of_kind, shape, problem.batched, "dL/dh_n", "dL/dc_n")
+        at_end = states_of(final, of_kind, of_states, problem.batched, "dL/dh_n", "dL/dc_n")
         counts, axes = problem.counts, (2 + problem.batched,)
         given = batch_first(output, axes, problem.batch_first, name).detach().cpu()
         shape = *counts.real.shape, problem.hidden
         check_shape(given, name, shape, " (batch, time, hidden), like the module's output")
         real = counts.cleared(given, name, "unit")
-        lost = given.flatten(1).any(dim=1) & ~real.flatten(1).any(dim=1)
-        for b in lost.nonzero().flatten().tolist() if final is None else ():
+        unseen = given.flatten(1).any(dim=1) & ~real.flatten(1).any(dim=1)
+        for b in unseen.nonzero().flatten().tolist() if final is None else ():
             raise InputError(
                 f"{name} of example {b} is zero at every step that counts: does the loss look at "
                 "padding? Take the output at the last step that counts, or final_state_gradient"
@@ -78,14 +78,14 @@ class Cotangents:
         self, cells: Sequence[Cell], maps: list[StepMaps], count: int, smallest: float = 0.0
     ) -> None:
         self.cells, self.maps, dtype = cells, maps, maps[0].keep.dtype
-        H, gates, states = cells[0].hidden, cells[0].gates, 1 + (maps[0].through.shape[-1] > 0)
+        H, G, states = cells[0].hidden, cells[0].gate_count, 1 + (maps[0].through.shape[-1] > 0)
         self.by_layer = np.zeros((len(cells), states, count, H), dtype=dtype)
         self.exponent = np.zeros((len(cells), count), dtype=np.int64)
         self.lost = np.zeros(count, dtype=bool)
         self.smallest = dtype.type(smallest)
         self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
         # the sides of the gates differ in the GRU only
-        self.deltas = np.empty((2 if gates == 3 else 1, count, gates * H), dtype=dtype)
+        self.deltas = np.empty((2 if G == 3 else 1, count, G * H), dtype=dtype)
 
     def add(self, gradient: Array, losses: slice) -> None:
         """Add what joins at a step, (layers, states, r, H), to some losses, which it may begin."""
@@ -95,14 +95,14 @@ class Cotangents:
     def _join(self, layer: int, part: Array, power: Array, losses: slice) -> None:
         """Add part (states, r, H) times 2**power (r,) to a layer's own."""
         values, exponent = self.by_layer[layer], self.exponent[layer]
-        arriving, size = np.full(len(exponent), ZERO), exponent_of(np.abs(part).max(axis=(0, 2)))
-        arriving[losses] = np.where(size == ZERO, ZERO, size + power)
+        arriving, new = np.full(len(exponent), ZERO), exponent_of(np.abs(part).max(axis=(0, 2)))
+        arriving[losses] = np.where(new == ZERO, ZERO, new + power)
         # a loss far from order 1 is put there before anything is added
-        size = exponent_of(np.abs(values).max(axis=2).max(axis=0))
-        begins = size == ZERO
+        held = exponent_of(np.abs(values).max(axis=2).max(axis=0))
+        begins = held == ZERO
         exponent[begins] = arriving[begins].clip(-(2**30))
-        shift = np.maximum(size, arriving - exponent)
-        moved = ~begins & ((np.abs(size) > 100) | (arriving > exponent + 100))
+        shift = np.maximum(held, arriving - exponent)
+        moved = ~begins & ((np.abs(held) > 100) | (arriving > exponent + 100))
         if moved.any():
             exponent[moved] += shift[moved]
             values[:, moved] = self._times_power(values[:, moved], -shift[moved], moved)

@@ -260,7 +260,7 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
 
     The parameters are something else in a parametrized module (weight_norm).
     """
-    kind, gates = next((k, cell.gates) for k, cell in CELLS.items() if isinstance(rnn, k))
+    kind, gates = next((k, cell.gate_count) for k, cell in CELLS.items() if isinstance(rnn, k))
     d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
     expected: dict[str, tuple[int, ...]] = {}
     for n in range(rnn.num_layers):

@@ -23,7 +23,7 @@ _lock = threading.Lock()
 _calls: list[tuple[Any, bool, int]] = []
 
 
-def probing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def prepared(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Prepare torch for a function that users call: tensors are on the CPU where none is named."""
 
     @wraps(function)

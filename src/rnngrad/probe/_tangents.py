@@ -136,11 +136,11 @@ class Tangents:
         self.steps, self.look_at = 0, BLOCK_STEPS
 
     def advance(
-        self, maps: StepMaps, out: dict[str, Array], spectral_at: Array, left: int, over: Map
+        self, maps: StepMaps, out: dict[str, Array], spectral_at: Array, remaining: int, over: Map
     ) -> None:
         """The steps of a block: write the statistics into `out`, (t,) each, and look at the rank.
 
-        left: steps that follow. over: what maps a function over parts of the columns; by the
+        remaining: steps that follow. over: what maps a function over parts of the columns; by the
         builtin `map` they stay together.
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
@@ -166,7 +166,7 @@ class Tangents:
             estimate, out["frobenius_error"][:] = log10_norm_estimate(J)
             out["frobenius"][:] = estimate + exponents * LOG10_2
         self.steps += len(at)
-        if self.steps >= self.look_at and left >= BLOCK_STEPS and not self.plan.sketches:
+        if self.steps >= self.look_at and remaining >= BLOCK_STEPS and not self.plan.sketches:
             self._drop()
 
     def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
@@ -205,9 +205,12 @@ class Tangents:
         found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
             self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
-            own, path = self.J.read(self.plan.rows), self.J.read(slice(2 * self.cell.hidden, None))
+            own, beyond = (
+                self.J.read(self.plan.rows),
+                self.J.read(slice(2 * self.cell.hidden, None)),
+            )
             J, exponent = own.aligned()
-            found.append((own.log10_norm(), path.log10_norm(), J.sum(axis=0), J, exponent))
+            found.append((own.log10_norm(), beyond.log10_norm(), J.sum(axis=0), J, exponent))
         norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
         return norm, hidden_norm, sums, kept[at], exponents
 

@@ -182,7 +182,7 @@ class _Layer:
 class RNN(_Layer):
     """Elman RNN: h = phi(W_ih x + b_ih + W_hh h + b_hh)."""
 
-    gates: ClassVar[int] = 1
+    gate_count: ClassVar[int] = 1
     factors: ClassVar[Any] = RNNFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -202,7 +202,7 @@ class RNN(_Layer):
 class GRU(_Layer):
     """Gated recurrent unit as torch has it: the reset gate acts after the recurrent product."""
 
-    gates: ClassVar[int] = 3
+    gate_count: ClassVar[int] = 3
     factors: ClassVar[Any] = GRUFactors
 
     def run(self, x: Tensor, h: Tensor, *, autograd: bool = False) -> Path:
@@ -230,7 +230,7 @@ class GRU(_Layer):
 class LSTM(_Layer):
     """Long short-term memory without peepholes or projection; h = o sigmoid(c) in one kind."""
 
-    gates: ClassVar[int] = 4
+    gate_count: ClassVar[int] = 4
     factors: ClassVar[Any] = LSTMFactors
 
     def run(self, x: Tensor, h: Tensor, c: Tensor, *, autograd: bool = False) -> Path:

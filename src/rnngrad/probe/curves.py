@@ -11,7 +11,7 @@ from torch import Tensor, get_num_threads, nn
 from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, draw_curves
 from rnngrad.probe._problem import problem_of
-from rnngrad.probe._settings import probing
+from rnngrad.probe._settings import prepared
 from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, Statistic, random_start, wanted
 from rnngrad.probe._tangents import Plan, curves
 
@@ -77,7 +77,7 @@ def long_form(label: str, curves: dict[str, np.ndarray]) -> "pd.DataFrame":
     return pd.DataFrame({"example": b, "step": t + 1, label: names[n], "log10": values[found]})
 
 
-@probing
+@prepared
 def jacobian_curves(
     module: nn.Module,
     inputs: Tensor,

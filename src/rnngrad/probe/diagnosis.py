@@ -15,7 +15,7 @@ from rnngrad.plot import DERIVATIVES, ColumnSums, Pictured, draw_diagnosis, span
 from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import chosen_steps
 from rnngrad.probe._tangents import BLOCK_STEPS
@@ -97,11 +97,11 @@ class Diagnosis(Pictured):
         return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
-        tables = text_table(_verdict_rows(self)), text_table(_summary_rows(self))
+        tables = text_table(_verdict_lines(self)), text_table(_summary_lines(self))
         return "\n\n".join((self.title, *tables))
 
 
-@probing
+@prepared
 def diagnose(
     module: nn.Module,
     inputs: Tensor,
@@ -182,7 +182,7 @@ def diagnose(
     )
 
 
-@probing
+@prepared
 def autograd_column_sums(
     module: nn.Module,
     inputs: Tensor,
@@ -333,7 +333,7 @@ def _first_step(mask: Array) -> Array:
     return np.where(mask.any(axis=1), mask.argmax(axis=1) + 1.0, np.nan)
 
 
-def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
+def _verdict_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
     """The verdicts in the order in which they appear."""
     limits, rows = torch.finfo(diagnosis.dtype), []
     words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}
@@ -349,7 +349,7 @@ def _verdict_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
     return [HEADER, *(row for _, *row in sorted(rows))]
 
 
-def _summary_rows(diagnosis: Diagnosis) -> list[Sequence[str]]:
+def _summary_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
     real = diagnosis.verdict != ""
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     horizon = span(diagnosis.horizon, ".0f", "step {}", "never within these steps")

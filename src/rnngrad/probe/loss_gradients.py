@@ -13,7 +13,7 @@ from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of
-from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe.curves import ABSENT, long_form
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class LossGradientCurves(Pictured):
         return long_form("state", self._columns())
 
 
-@probing
+@prepared
 def loss_gradient_curves(
     module: nn.Module,
     inputs: Tensor,

@@ -16,7 +16,7 @@ from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
 from rnngrad.probe._batch import Array, check_integer
 from rnngrad.probe._problem import problem_of
-from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -24,10 +24,10 @@ linalg: Any = scipy.linalg  # its types are those of all options together
 _qr = partial(linalg.qr, mode="economic", check_finite=False)  # NumPy's takes longer
 
 LOST = 1e-12  # a pivot that is smaller beside its terms has lost all but four digits
-LARGEST_LOSS = 1e6  # a column so large beside its new part leaves it ten digits
+MAX_CANCELLATION = 1e6  # a column so large beside its new part leaves it ten digits
 
 
-@probing
+@prepared
 def lyapunov_exponents(
     module: nn.Module,
     inputs: Tensor,
@@ -125,10 +125,10 @@ class _Spectrum:
         )
         Q, R = _qr(J)
         parts, sizes = np.abs(R.diagonal()), np.linalg.norm(R, axis=0)
-        if taken < steps or not (parts * LARGEST_LOSS > sizes).all():
+        if taken < steps or not (parts * MAX_CANCELLATION > sizes).all():
             return False
         self._take(Q, np.log(parts) + exponents[-1] * math.log(2))
-        if (parts * math.sqrt(LARGEST_LOSS) > sizes).all():
+        if (parts * math.sqrt(MAX_CANCELLATION) > sizes).all():
             self.stride = min(2 * self.stride, BLOCK_STEPS)
         return True
 

@@ -12,7 +12,7 @@ from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, columns_of_trajectory, draw_trajectory
 from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
-from rnngrad.probe._settings import exact_products, probing
+from rnngrad.probe._settings import exact_products, prepared
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import ABSENT
 
@@ -60,7 +60,7 @@ class Trajectory(Pictured):
             yield M if example is None else M[0]
 
 
-@probing
+@prepared
 def trajectory(
     module: nn.Module,
     inputs: Tensor,
@@ -90,7 +90,7 @@ def trajectory(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     cell, steps = problem.cells[index], slice(0, problem.steps)
-    needed = 8 * problem.batch * problem.steps * (8 * cell.gates + 6) * cell.hidden
+    needed = 8 * problem.batch * problem.steps * (8 * cell.gate_count + 6) * cell.hidden
     check_memory(needed, "the trajectory needs", "pass fewer examples or steps")
     with exact_products():
         below = [h for _, h, _ in problem.run(everyone, steps, problem.start(everyone, index))]

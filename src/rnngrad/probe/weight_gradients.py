@@ -20,12 +20,11 @@ from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import in_threads, probing
+from rnngrad.probe._settings import in_threads, prepared
 
 REDUCTIONS = ("norm", "log10_norm", "none", "curve")
 # Of one example two threads take 0.6 of the time of one, where this many steps * H^2 are swept.
 PARTS, MIN_WORK = 4, 2**22
-PARTS_LIMIT = 4 * 2**30  # bytes of reduce="none"
 SIDES = {"ih": -1, "hh": 0}  # of the gates: where the cotangents of each stand
 Span = tuple[int, int, int]  # an example, the first of its losses, and their end
 ONE = ScaledRows.of(np.ones((1, 1)))
@@ -49,7 +48,7 @@ class WeightGradientParts(Pictured, dict[str, Array]):
     plot, _columns = draw_parts, columns_of_parts
 
 
-@probing
+@prepared
 def weight_gradient_parts(
     module: nn.Module,
     inputs: Tensor,
@@ -86,8 +85,8 @@ def weight_gradient_parts(
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
-        InputError: an unknown reduction, gradients that do not fit the output, parts beyond 4 GiB,
-            norms beyond the memory, and whatever `jacobian_curves` refuses.
+        InputError: an unknown reduction, gradients that do not fit the output, parts beyond the
+            memory, and whatever `jacobian_curves` refuses.
 
     Examples:
         >>> import torch, rnngrad
@@ -102,7 +101,7 @@ def weight_gradient_parts(
     arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
     out = _empty(problem, reduce)
     fill = partial(_fill, out, problem, arriving, reduce)
-    in_threads(fill, _parts(problem, reduce), "weight gradients")
+    in_threads(fill, _spans(problem, reduce), "weight gradients")
     if reduce == "curve":
         out = {name: problem.counts.ended(array[:, 0]) for name, array in out.items()}
     return WeightGradientParts(out, reduce)
@@ -112,15 +111,14 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     time = problem.counts.real.shape[1]
     triangle = (problem.batch, 1 if reduce == "curve" else time, time)
     shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
-    size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values())) / 2**30
-    if reduce == "none" and size * 2**30 > PARTS_LIMIT:
-        raise InputError(f'reduce="none" would need {size:.0f} GiB; use reduce="norm"')
-    check_memory(size * 2**30, "the parts need", "pass fewer examples or steps at a time")
+    size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values()))
+    mend = 'use reduce="norm"' if reduce == "none" else "pass fewer examples or steps at a time"
+    check_memory(size, "the parts need", mend)
     fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
 
 
-def _parts(problem: Problem, reduce: str) -> list[Span]:
+def _spans(problem: Problem, reduce: str) -> list[Span]:
     """Cut the losses of every example into spans of about equal work."""
     whole = reduce == "curve" or problem.steps * problem.hidden**2 < MIN_WORK
     count = 1 if whole else -(-PARTS // problem.batch)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.intervals import Interval, mean_interval
-from rnngrad.report.style import FLOAT32_NORMAL, thinned
+from rnngrad.plot import FLOAT32_NORMAL
+from rnngrad.report.style import thinned
 from rnngrad.study import MILESTONES
 from rnngrad.study.claims import Claim, Verdict, openness
 from rnngrad.study.results import Results

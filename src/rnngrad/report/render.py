@@ -13,6 +13,7 @@ from markdown_it.renderer import RendererHTML
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
+from rnngrad.plot import FLOAT32_NORMAL
 from rnngrad.report import metrics, style
 from rnngrad.report.words import NAMED, environment
 from rnngrad.study.claims import Claim
@@ -157,7 +158,7 @@ def explore_page(results: Results) -> str:
         "triangles": {" ".join(key): t.astype(float).round(2).tolist() for key, t in triangles},
         "names": names | NAMED,
         "cells": {cell: [style.NAMES[cell], style.COLOURS[cell]] for cell in results.cells},
-        "float32": [style.FLOAT32_DENORMAL, style.FLOAT32_NORMAL],
+        "float32": [style.FLOAT32_DENORMAL, FLOAT32_NORMAL],
     }
     page = environment().get_template("explore.html.j2")
     # null for what is no number, and nothing in it ends the page's script

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from rnngrad.plot import FLOAT32_NORMAL
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
 THIN = 4  # steps between the points that are drawn of a curve: a point per pixel
@@ -18,9 +21,7 @@ DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
 MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
-# The limits of float32 as log10: the smallest normal number and the smallest denormal one.
-FLOAT32_NORMAL = -37.93
-FLOAT32_DENORMAL = -44.85
+FLOAT32_DENORMAL = float(np.log10(np.finfo(np.float32).smallest_subnormal))
 
 _LOOK = Path(__file__).with_name("figures.mplstyle")
 # for a block, or as a function's decorator; other figures keep their settings

@@ -9,6 +9,7 @@ WEIGHTS = {
     "trained": "trained with padding",
     "trained_without_padding": "trained without padding",
 }
+CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.intervals import Interval, mean_interval
-from rnngrad.study import WEIGHTS
+from rnngrad.plot import FLOAT32_NORMAL
+from rnngrad.study import CLIP_NORM, WEIGHTS
 from rnngrad.study.results import Results
 
 Verdict = Literal["holds", "holds only if", "does not hold"]
@@ -28,7 +29,6 @@ CASE = ["weights", "input"]
 SHARP = 1.0  # claim 1, decades
 VANISHED = 3.0  # of the answer, decades
 OPENED = 0.05  # of the answer, share of the gates' activations
-SMALLEST = float(np.log10(np.finfo(np.float32).tiny))  # float32's smallest normal number
 COMPARED = {  # claim 2, by condition: the part of the question's setting that it does without
     "question": "",
     "no_padding": "padding",
@@ -43,7 +43,7 @@ CLOSE, CLOSE_SHARE = 0.005, 0.1  # claim 6, decades per step, or of the measured
 LINEAR = 0.95  # claim 6, mean slope of tanh
 AGREEMENT = 0.04  # claim 7, decades
 ROUGHLY, GATES_AT = 0.5, 20  # claim 7, decades at so many steps
-CLIP_NORM, ROUNDING = 1.0, 1e-6  # claim 8, to which the measured gradients are clipped
+ROUNDING = 1e-6  # claim 8, beside CLIP_NORM
 BIASES = ("question", "forget_bias_0", "forget_bias_3")  # claim 9, conditions
 OPEN = 0.98  # claim 9, edge of the histogram's last bin
 CANCELLED = 0.1  # claim 10, decades
@@ -91,7 +91,7 @@ def sharp_fall(seeds: pd.DataFrame) -> Claim | None:
         return None
     end, flushed_end = true["log10_at_end"], flushed["log10_at_end"]
     falls = (true["log10_at_20"] <= -SHARP).all()
-    vanished = falls and np.isneginf(flushed_end).all() and (end < SMALLEST).all()
+    vanished = falls and np.isneginf(flushed_end).all() and (end < FLOAT32_NORMAL).all()
     condition = "in float32 that flushes to zero, as far as exact zeros go"
     ruling = falls and np.isneginf(end).all(), vanished, condition
     measured = {

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from rnngrad.intervals import change_per_step, log10_mean
 from rnngrad.params import Setting
+from rnngrad.plot import FLOAT32_NORMAL
+from rnngrad.study import MILESTONES
 from rnngrad.study.results import read_arrays
 from rnngrad.study.runs import Condition, job_name
 
 NAMES = ["condition", "factor", "cell"]
-STEPS = (20, 100, 400, 1383)
+STEPS = MILESTONES[1:]
 COUNTS = ["examples", "float32_zero_from", "horizon"]
 # log10 of the smallest number that an arithmetic holds with all its digits
-F32, F64 = (math.log10(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
-SMALLEST = {"log": -math.inf, "float64": F64, "float32": F32, "float32_flushed": F32}
+SMALLEST = {"log": -math.inf, "float64": math.log10(np.finfo(np.float64).tiny)}
+SMALLEST |= dict.fromkeys(("float32", "float32_flushed"), FLOAT32_NORMAL)
 
 
 def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,7 +88,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     never = dict.fromkeys(COUNTS, np.inf)
     groups = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False)
     medians, lower = groups.median(), groups.quantile(interpolation="lower")
-    # of two in the middle, one of them exactly zero at its end, that one is named throughout
+    # a median may lie between a seed that ends at exact zero and one that does not: the counts
+    # are then those of the lower
     dead = (medians[COUNTS] == np.inf).mul(np.isneginf(medians["log10_at_end"]), axis=0)
     medians[COUNTS] = medians[COUNTS].mask(dead, lower[COUNTS])
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")

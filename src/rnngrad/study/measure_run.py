@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 import rnngrad
 from rnngrad.data.batches import load_embedding
+from rnngrad.plot import FLOAT32_NORMAL
 from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Opened, open_model
 
 WINDOW = 20  # steps that the question looked at, at either end
 BEFORE, AFTER = 4, 28  # steps around a guess at float32's first zero
-SMALLEST = np.log10(np.finfo(np.float32).tiny)  # of the numbers with all their digits
 
 
 def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training: Any) -> None:
@@ -64,7 +64,7 @@ def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
         sums = _autograd_column_sums(model, flush=True, steps=[*at])
         return (sums[:, at.start - 1 :] == 0).all(axis=0).tolist()
 
-    below = np.flatnonzero((log10 < SMALLEST).all(axis=0))
+    below = np.flatnonzero((log10 < FLOAT32_NORMAL).all(axis=0))
     if not len(below):
         return None
     steps = range(1, log10.shape[1] + 1)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
+from rnngrad.study import CLIP_NORM
 from rnngrad.study.runs.open_model import Opened, State
 
 COMMENTS = 2
 STEPS = 50
 FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
-CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 
 
 def output_gates(model: Opened) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Embedding, Opened, padded_comments, state_after
 
 BINS = 5
-PROBED = 4  # comments of each bin whose gradient is taken
+CHOSEN = 4  # comments of each bin whose gradient is taken
 
 
 def telling_comments(sample: TokenizedSample, run: Run) -> pd.DataFrame:
@@ -43,15 +43,15 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     # of each bin the comments nearest to its median distance
     off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
     nearest = telling.loc[off.abs().sort_values(kind="stable").index]
-    probed = nearest.groupby("bin").head(PROBED).sort_values("comment")
-    inputs = padded_comments(model.run, embedding, probed["comment"].to_numpy())
-    at = inputs.lengths.numpy() - 1 - probed["distance"].to_numpy()
+    chosen = nearest.groupby("bin").head(CHOSEN).sort_values("comment")
+    inputs = padded_comments(model.run, embedding, chosen["comment"].to_numpy())
+    at = inputs.lengths.numpy() - 1 - chosen["distance"].to_numpy()
     # no telling word comes earlier: up to there the forward pass is enough
     first = int(at.min())
     start = state_after(model.module, inputs.x[:, :first])
     late = inputs._replace(x=inputs.x[:, first:], lengths=inputs.lengths - first)
     log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
-    probed["log10"] = log10[range(len(at)), at - first]
+    chosen["log10"] = log10[range(len(at)), at - first]
     read = telling.merge(predictions, on="comment")
     others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
     lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
@@ -66,5 +66,5 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
         accuracy=("right", "mean"),
         auroc=("in_order", "mean"),
     )
-    table["log10_gradient"] = probed.groupby("bin")["log10"].median()
+    table["log10_gradient"] = chosen.groupby("bin")["log10"].median()
     return table.reset_index()
