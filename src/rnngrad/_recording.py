@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from rnngrad.errors import InputError, check_memory, full_name
 from rnngrad.probe import steps_of
 from rnngrad.saved import KINDS, module_of
 
+SHOWN = 4  # modules that a line names
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 _one_at_a_time = threading.RLock()  # much of what is put aside belongs to the process
@@ -33,16 +33,14 @@ class Layer:
     """Keep what one direction of a layer read and returned in calls that go on from one another.
 
     tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone, with W_hr in its
-    weight_hh. dtype: in which autograd brings gradients to it. Steps are in the order in which it
-    reads. start, end, cells: (1, b, units) each. Other modules read outputs (b, t, units) and
-    cells. The next call reads others, so that their gradients hold nothing of the layer's own later
-    steps.
+    weight_hh. Steps are in the order in which it reads. start, end, cells: (1, b, units) each.
+    Other modules read outputs (b, t, units) and cells. The next call reads others, so that their
+    gradients hold nothing of the layer's own later steps.
     """
 
     name: str
     tail: str
     module: nn.RNNBase
-    dtype: torch.dtype
     W_hr: Tensor | None
     start: States
     end: States
@@ -60,12 +58,18 @@ class Layer:
         order = torch.argsort(~real, dim=1, stable=True)[:, : int(lengths.max())]
         x, outputs = x.take_along_dim(order[:, :, None], dim=1), list[Tensor]()
         # packed, 1,403 steps would take a hundred times as long on their way back
-        for first, last in pairwise([0, *lengths.unique().tolist()]):
-            rows = (lengths > first).nonzero().flatten()
-            h, end = self.module(x[rows, first:last], hx_of(tuple(s[:, rows] for s in self.end)))
-            outputs.append(h.new_zeros(len(x), *h.shape[1:]).index_copy(0, rows, h))
-            both = zip(self.end, states_of_hx(end), strict=True)
-            self.end = tuple(s.index_copy(1, rows, new) for s, new in both)
+        edges = [0, *lengths.unique().tolist()]
+        for first, part in zip(edges, x.split(np.diff(edges).tolist(), dim=1), strict=False):
+            going = lengths > first
+            rows = slice(None) if going.all() else going.nonzero().flatten()
+            h, hx = self.module(part[rows], hx_of(tuple(s[:, rows] for s in self.end)))
+            end = states_of_hx(hx)
+            if isinstance(rows, Tensor):  # examples that have ended keep their states
+                h = h.new_zeros(len(x), *h.shape[1:]).index_copy(0, rows, h)
+                both = zip(self.end, end, strict=True)
+                end = tuple(s.index_copy(1, rows, new) for s, new in both)
+            outputs.append(h)
+            self.end = end
         output = torch.cat(outputs, dim=1).requires_grad_()
         # copies, whose gradients hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
@@ -83,12 +87,42 @@ class Layer:
         return output.flip(1) if back else output
 
 
+@dataclass(eq=False)
+class Recording:
+    """One run of a model.
+
+    layers: in the order in which they ran. gradients: the loss's, by their outputs and cells.
+    not_asked: recurrent modules of other kinds, and those that did not run. too_small: modules that
+    sent back less than a dtype holds. needed: bytes of all that waits for the way back.
+    """
+
+    layers: list[Layer] = field(default_factory=list)
+    gradients: dict[Tensor, Tensor] = field(default_factory=dict)
+    not_asked: list[str] = field(default_factory=list)
+    too_small: dict[str, torch.dtype] = field(default_factory=dict)
+    needed: float = 0.0
+
+    def watched(self, x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+        """The same x (..., units), whose gradient will be rounded to a dtype."""
+
+        # float64 is not rounded again: what was lost has been lost some steps before
+        least = torch.finfo(dtype).smallest_normal * (1e16 if dtype == torch.float64 else 1)
+
+        def look(gradient: Tensor) -> None:
+            size = gradient.abs().amax(dim=-1)
+            if ((size > 0) & (size < least)).any():
+                self.too_small[name] = dtype
+
+        if x.requires_grad:
+            x.register_hook(look)
+        return x
+
+
 def record(
     model: Any, inputs: tuple[Any, ...], options: Any, loss: Any, counting: dict[str, Any]
-) -> tuple[list[Layer], dict[Tensor, Tensor], list[str]]:
-    """Run the model once; give its layers and the loss's gradients by their outputs and cells.
+) -> Recording:
+    """Run the model once.
 
-    The last are the recurrent modules that were not asked: other kinds, and those that did not run.
     counting: lengths and mask by name, of forward if it takes them and else of all layers.
     """
     if not isinstance(model, nn.Module):
@@ -98,7 +132,7 @@ def record(
         raise TypeError(f"model must be an nn.Module{made}, got {what}{name}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
-    device, layers = None, list[Layer]()
+    device, found = None, Recording()
     while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
         # the threads of several devices would mix their calls
         device = (getattr(model, "device_ids", None) or [device])[0]
@@ -116,37 +150,51 @@ def record(
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
     ):
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
-        others = [f".{n}, a {full_name(m)}" for n, m in model.named_modules() if n and _like_one(m)]
+        kinds = {_clean(n): _other_kind(m) for n, m in model.named_modules() if n}
+        found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
         if not modules:
+            but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
             raise InputError(
-                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU"
-                f"{', but ' * bool(others)}{' and '.join(others)}: hand over what a quantised, "
-                "traced or exported model was made of; of a cell or any other step write a "
-                "function and use rnngrad.jacobian_curves_of_step"
+                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: hand over what a "
+                "quantised, traced or exported model was made of; for a cell or any other step "
+                "function use rnngrad.jacobian_curves_of_step"
             )
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
         calls: dict[str, list[str]] = {}
         for name, module in modules.items():
-            name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
-            name = name or type(module).__name__.lower()
+            name = _clean(name) or type(module).__name__.lower()
             calls[name] = []
-            vars(module)["forward"] = _recorded(name, module, layers, counting, calls[name])
+            vars(module)["forward"] = _recorded(name, module, found, counting, calls[name])
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
-        if not layers:
+        if not found.layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
         # a checkpoint runs its part of the model again on the way back: that is no other call
-        found = [replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in layers]
-        others += [f".{name}, which did not run" for name, titles in calls.items() if not titles]
-        return found, {} if loss is None else _gradients(found, loss(output)), others
+        layers = [
+            replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in found.layers
+        ]
+        gradients = {} if loss is None else _gradients(layers, loss(output))
+        idle = [f".{name}, which did not run" for name, titles in calls.items() if not titles]
+        return replace(found, layers=layers, gradients=gradients, not_asked=found.not_asked + idle)
 
 
-def _like_one(module: nn.Module) -> bool:
-    """Say whether it is a recurrent module of torch's that takes a step, or was quantised."""
-    quantised = "quantized" in type(module).__module__ and hasattr(module, "hidden_size")
-    return quantised or isinstance(module, nn.RNNCellBase)
+def _clean(name: str) -> str:
+    """Give a module's name in the model that was compiled."""
+    return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
+
+
+def _other_kind(module: Any) -> str:
+    """Name a recurrent module of torch's that takes a step, or was quantised or scripted."""
+    quantised = type(module).__module__.startswith("torch.ao.nn.") and hasattr(
+        module, "hidden_size"
+    )
+    scripted = getattr(module, "original_name", "")
+    known = {f"{kind}{cell}" for kind in ("RNN", "LSTM", "GRU") for cell in ("", "Cell")}
+    if quantised or isinstance(module, nn.RNNCellBase):
+        return full_name(module)
+    return f"scripted {scripted}" if scripted in known else ""
 
 
 @contextmanager
@@ -182,13 +230,17 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
 
 
 def _recorded(
-    name: str, module: Any, layers: list[Layer], counting: dict[str, Any], titles: list[str]
+    name: str, module: Any, found: Recording, counting: dict[str, Any], titles: list[str]
 ) -> Callable[..., Any]:
     """Make the module's forward anew, so that it notes its calls."""
     known = [kind.forward for kind in KINDS.values()]
     own = "forward" in vars(module) or type(module).forward not in known
     ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
     units = module.hidden_size * ways * module.num_layers
+
+    def given(hx: Any) -> list[Tensor]:
+        batched = [s if s.dim() == 3 else s[:, None] for s in states_of_hx(hx)]
+        return [found.watched(_wide(s), s.dtype, titles[-1]) for s in batched]
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
         if own or (module.training and module.dropout):
@@ -206,7 +258,7 @@ def _recorded(
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
         time = int(module.batch_first and not flat)
         with torch.no_grad():  # refuses what does not fit, by the first step
-            some = input if packed else input.narrow(time, 0, 1)
+            some = input.narrow(time, 0, 1) if not packed and input.dim() in (2, 3) else input
             _, end = type(module).forward(module, some, hx)
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
@@ -217,8 +269,10 @@ def _recorded(
         try:
             counts = steps_of(len(x), x.shape[1], **steps)
             # measured: up to 14 arrays of a layer's size
-            needed = 8 * x.shape[0] * x.shape[1] * (3 * x.shape[2] + 14 * units)
-            check_memory(needed, "what it reads and returns takes", "use fewer examples or steps")
+            found.needed += 8 * x.shape[0] * x.shape[1] * (3 * x.shape[2] + 14 * units)
+            check_memory(
+                found.needed, "what is read up to here takes", "use fewer examples or steps"
+            )
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         run = None if steps else ended.pop(states_of_hx(hx), None)
@@ -228,13 +282,12 @@ def _recorded(
             s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
         ):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
-            start = (
-                [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else states_of_hx(hx)
-            )
-            run = _layers(titles[-1], module, start)
-            layers.extend(run)
-        x = _wide(x)
+            start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
+            run = _layers(titles[-1], module, given(start))
+            found.layers.extend(run)
+        x = found.watched(_wide(x), x.dtype, run[0].name)
         for n in range(0, len(run), ways):
+            x = found.watched(x, torch.float64, run[n].name) if n else x
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
@@ -256,7 +309,6 @@ def _recorded(
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
     # not detached: what a loss sends through them belongs to whatever made them
-    states = [_wide(s if s.dim() == 3 else s[:, None]) for s in start]
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
     for row, names in enumerate(module._all_weights):
         n, way = divmod(row, 1 + module.bidirectional)
@@ -264,7 +316,7 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
         name += (".forward", ".backward")[way] if module.bidirectional else ""
         tail = names[0].removeprefix("weight_ih")
         own = {w.replace(tail, "_l0"): _wide(getattr(module, w).detach()) for w in names}
-        h, *c = (s[[row]] for s in states)
+        h, *c = (s[[row]] for s in start)
         W_hr = own.pop("weight_hr_l0", None)
         if W_hr is not None:
             own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
@@ -274,9 +326,7 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
                 )
         alone = module_of(own, kind, name).requires_grad_(False).eval()
-        last = n == module.num_layers - 1  # those below are read by float64 alone
-        dtype = module.weight_hh_l0.dtype if last else torch.float64
-        layers.append(Layer(name, tail, alone, dtype, W_hr, (h, *c), (h, *c)))
+        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c)))
     return layers
 
 

@@ -164,7 +164,7 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, steps: Any
         raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
     # refuses inputs that do not fit
     rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs)
-    own = record(module, (inputs.double(),), {}, None, steps)[0][options.layer]
+    own = record(module, (inputs.double(),), {}, None, steps).layers[options.layer]
     others = f"; --layer takes another of {count}" if count > 1 else ""
     print(f"rnngrad: this is {own.name}{others}", file=sys.stderr)
     return own.module, own.read[0], own.lengths

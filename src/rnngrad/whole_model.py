@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import Layer, hx_of, record
+from rnngrad._recording import SHOWN, Layer, hx_of, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
 LITTLE = -2.0  # log10: less than 1 % of the largest
-NEAR_ZERO = 1e4  # times the smallest normal number: what is smaller may have lost digits
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,31 +187,23 @@ def gradient_reach(
     """
     steps = {"lengths": lengths, "mask": mask}
     counting = {name: value for name, value in steps.items() if value is not None}
-    layers, gradients, others = record(model, inputs, kwargs, loss, counting)
-    progress = tqdm(layers, desc="layers", delay=3, disable=None, leave=False)
+    run = record(model, inputs, kwargs, loss, counting)
+    progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        reaches = {layer.name: _reach(layer, gradients) for layer in progress}
-    for line in filter(None, (_underflow(layer, gradients) for layer in layers)):
-        warnings.warn(line, stacklevel=2)
+        reaches = {layer.name: _reach(layer, run.gradients) for layer in progress}
+    for name, dtype in run.too_small.items():
+        cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
+        warnings.warn(
+            f"{name}: what it sends back to its inputs is too small for {dtype}: gradients of the "
+            f"layers before it may be larger than they seem; {cure}",
+            stacklevel=2,
+        )
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
-    title += f"{len(layers[0].lengths)} example(s)"
-    title += f"; not asked: {'; '.join(others)}" if others else ""
+    title += f"{len(run.layers[0].lengths)} example(s)"
+    if run.not_asked:
+        more = [f"{len(run.not_asked) - SHOWN} more"] * (len(run.not_asked) > SHOWN)
+        title += f"; not asked: {'; '.join(run.not_asked[:SHOWN] + more)}"
     return ModelReach(title, reaches)
-
-
-def _underflow(layer: Layer, gradients: dict[Tensor, Tensor]) -> str:
-    """Say from where on autograd's dtype may have been too small for what a loss sends."""
-    if not gradients:
-        return ""
-    sizes = torch.cat([gradients[h] for h in layer.outputs], dim=1).abs().amax(dim=(0, 2))
-    steps = ((sizes > 0) & (sizes < NEAR_ZERO * torch.finfo(layer.dtype).smallest_normal)).nonzero()
-    if not len(steps):
-        return ""
-    cure = "hand over fewer steps" if layer.dtype == torch.float64 else "try model.double()"
-    return (
-        f"{layer.name}: what the loss sends to steps before {int(steps[-1]) + 2} is too small for "
-        f"autograd's {layer.dtype}: sizes there may be larger than they seem; {cure}"
-    )
 
 
 def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:

@@ -111,7 +111,8 @@ def test_a_diagnosis_is_that_of_the_steps_that_count(cell: str) -> None:
         assert found.verdict[example].tolist() == [*verdicts, *[""] * (12 - length)]
         naive = np.append(1.0, own.naive[0])[counts]
         np.testing.assert_array_equal(found.naive[example, :length], naive)
-        np.testing.assert_array_equal(sums[example, [1, 8]], naive[[1, 8]])
+        # of fewer losses at a time, BLAS may round products otherwise
+        np.testing.assert_allclose(sums[example, [1, 8]], naive[[1, 8]], rtol=1e-6)
         assert np.isnan(sums[example]).sum() == 10
         assert found.decades_per_step[example] == pytest.approx(own.decades_per_step[0])
 

@@ -25,8 +25,8 @@ def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> St
     Equal to running the module, one layer with ``batch_first=True``, over all of them.
     Differentiable with respect to the module's parameters and the state.
     """
-    weights = tuple(module.parameters())
-    zero = weights[0].new_zeros(1, 1, module.hidden_size)
+    weights = tuple(weight for weight in module.parameters() if weight.requires_grad)
+    zero = next(module.parameters()).new_zeros(1, 1, module.hidden_size)
     state = state or ((zero, zero) if isinstance(module, nn.LSTM) else (zero,))
     stretches, rest = divmod(steps, STRETCH)
     state = _run_zeros(module, rest, state) if rest else state
@@ -52,14 +52,14 @@ class _Stretches(torch.autograd.Function):
                 state = _run_zeros(module, STRETCH, before)
             ctx.runs.append((before, state))
             pairs = zip(before, state, strict=True)
-            if all(torch.allclose(old, new, rtol=unit, atol=unit) for old, new in pairs):
+            if all(torch.allclose(old, new, 0, unit * _size((new,))) for old, new in pairs):
                 break
         return tuple(part.detach() for part in state)
 
     @staticmethod
     def backward(ctx: Any, *cotangent: Tensor) -> tuple[Tensor | None, ...]:
         weights = ctx.saved_tensors  # raises an error if a weight has changed since
-        dead, largest = DEAD * torch.finfo(weights[0].dtype).eps, _size(cotangent)
+        dead, largest = DEAD * torch.finfo(cotangent[0].dtype).eps, _size(cotangent)
         gradients = [torch.zeros_like(weight) for weight in weights]
         for k in reversed(range(ctx.count)):
             before, after = ctx.runs[min(k, len(ctx.runs) - 1)]
