@@ -1,7 +1,7 @@
 """How far back do gradients reach in recurrent networks?
 
 The public names below live in `probe`, `whole_model`, `lightning`, `keras` and `plot`. They are
-resolved on first use (PEP 562): `import rnngrad` and the rooms without torch are quick to import.
+resolved on first use (PEP 562): `import rnngrad` and modules without torch are quick to import.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ __all__ = [  # noqa: F405
     "lyapunov_exponents", "trajectory", "weight_gradient_parts",
 ]  # fmt: skip
 
-HOMES = {"compare": "plot", "from_keras": "keras"}  # of the others `probe`
+HOMES = {"compare": "plot", "from_keras": "keras"}  # the others live in `probe`
 HOMES |= dict.fromkeys(("LayerReach", "ModelReach", "gradient_reach"), "whole_model")
 HOMES |= dict.fromkeys(("GradientReach", "LossGradientByDistance"), "lightning")
 

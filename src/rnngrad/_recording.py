@@ -1,6 +1,6 @@
 """Record what recurrent modules read in one forward pass, and what a loss sends back to them.
 
-During the pass their forwards are replaced by the same ones layer by layer, in float64 on the CPU.
+During the pass an equal forward replaces each of theirs, layer by layer, in float64 on the CPU.
 """
 
 import inspect
@@ -25,17 +25,17 @@ from rnngrad.saved import KINDS, module_of
 SHOWN = 4  # modules that a line names
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
-_one_at_a_time = threading.RLock()  # much of what is put aside belongs to the process
+_one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
 
 @dataclass(eq=False)
 class Layer:
-    """Keep what one direction of a layer read and returned in calls that go on from one another.
+    """Keep what one direction of a layer read and returned in calls that continue one another.
 
-    tail: of its weights' names, as in weight_hh_l1_reverse. module: it alone, with W_hr in its
-    weight_hh. Steps are in the order in which it reads. start, end, cells: (1, b, units) each.
-    Other modules read outputs (b, t, units) and cells. The next call reads others, so that their
-    gradients hold nothing of the layer's own later steps.
+    tail ends its weights' names, such as _l1_reverse. module is the layer alone, with W_hr in
+    weight_hh. Steps are in the order in which the layer reads. start, end and cells are
+    (1, b, units) each. Other modules read outputs (b, t, units) and cells.
+    The layer's next call reads end instead, so their gradients hold nothing of its later steps.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Layer:
         lengths = real.sum(dim=1)
         order = torch.argsort(~real, dim=1, stable=True)[:, : int(lengths.max())]
         x, outputs = x.take_along_dim(order[:, :, None], dim=1), list[Tensor]()
-        # packed, 1,403 steps would take a hundred times as long on their way back
+        # packed, 1,403 steps would take a hundred times as long in the backward pass
         edges = [0, *lengths.unique().tolist()]
         for first, part in zip(edges, x.split(np.diff(edges).tolist(), dim=1), strict=False):
             going = lengths > first
@@ -71,7 +71,7 @@ class Layer:
             outputs.append(h)
             self.end = end
         output = torch.cat(outputs, dim=1).requires_grad_()
-        # copies, whose gradients hold nothing of the next call
+        # the gradients of these copies hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.lengths = self.lengths + lengths
         beyond = torch.arange(x.shape[1]) >= lengths[:, None]
@@ -123,7 +123,7 @@ def record(
 ) -> Recording:
     """Run the model once.
 
-    counting: lengths and mask by name, of forward if it takes them and else of all layers.
+    counting: lengths and mask by name. forward gets those that it takes, all layers the others.
     """
     if not isinstance(model, nn.Module):
         made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
@@ -139,7 +139,7 @@ def record(
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
 
     def usable(x: Tensor) -> Tensor:
-        x = x.clone() if x.is_inference() else x  # which autograd refuses
+        x = x.clone() if x.is_inference() else x  # autograd refuses such a tensor
         return x.to(device=device)
 
     with (
@@ -171,7 +171,7 @@ def record(
         output = model(*args, **kwargs)
         if not found.layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
-        # a checkpoint runs its part of the model again on the way back: that is no other call
+        # a checkpoint runs its part of the model again in the backward pass: no new call
         layers = [
             replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in found.layers
         ]
@@ -257,7 +257,7 @@ def _recorded(
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
         time = int(module.batch_first and not flat)
-        with torch.no_grad():  # refuses what does not fit, by the first step
+        with torch.no_grad():  # torch's own first step refuses what does not fit
             some = input.narrow(time, 0, 1) if not packed and input.dim() in (2, 3) else input
             _, end = type(module).forward(module, some, hx)
         if packed:
@@ -276,7 +276,7 @@ def _recorded(
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         run = None if steps else ended.pop(states_of_hx(hx), None)
-        # a state that was written to begins a call, and for a loss one that autograd does not know
+        # a state that was written to begins a new call; for a loss, so does one unknown to autograd
         with_loss = torch.is_grad_enabled()
         if run is None or any(
             s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
@@ -302,13 +302,13 @@ def _recorded(
             ended[states] = run
         return output, hx_of(states)
 
-    forward.__qualname__ = f"{type(module).__name__}.forward"  # which Python's own errors name
+    forward.__qualname__ = f"{type(module).__name__}.forward"  # Python's own errors name it
     return forward
 
 
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
-    # not detached: what a loss sends through them belongs to whatever made them
+    # states stay attached: what a loss sends through them belongs to whatever made them
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
     for row, names in enumerate(module._all_weights):
         n, way = divmod(row, 1 + module.bidirectional)
@@ -320,7 +320,7 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
         W_hr = own.pop("weight_hr_l0", None)
         if W_hr is not None:
             own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
-            given_h, h = h, h @ torch.linalg.pinv(W_hr).T  # the smallest that W_hr turns into it
+            given_h, h = h, h @ torch.linalg.pinv(W_hr).T  # the smallest that W_hr projects to it
             if given_h.isfinite().all() and not torch.allclose(h @ W_hr.T, given_h):
                 raise InputError(
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"

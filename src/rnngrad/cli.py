@@ -1,4 +1,4 @@
-"""The command `rnngrad`. What is heavy is imported late, so that help comes at once."""
+"""The command `rnngrad`. Heavy modules are imported late, so that help comes at once."""
 
 import argparse
 import inspect
@@ -20,20 +20,20 @@ EXIT = (
     "reads on, 2 wrong usage, 130 Ctrl-C"
 )
 UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity", "forget_bias"
-MARKERS = {".": ".", "+": "+", "braille": "⠒"}  # of its curves, and how they look
+MARKERS = {".": ".", "+": "+", "braille": "⠒"}  # a curve's marker, and its look in the key
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
     options = argparse.Namespace(**dict.fromkeys(UNSET))
-    with suppress(AttributeError):  # a stdout that somebody has replaced may not know how
+    with suppress(AttributeError):  # a replaced stdout may lack this method
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
     try:
         _parser().parse_args(arguments, options)
         status = options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has had enough, as head does
+    except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (InputError, TypeError, OSError, RuntimeError) as error:
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 def _diagnose(options: argparse.Namespace) -> int:
     import torch
 
-    from rnngrad.models.initializers import initialized
+    from rnngrad.models.initializers import make_layer
 
     H, D, T = options.units, options.features, options.steps
     if not 1 <= min(H, D, T, options.words) <= max(H, D, T, options.words) < 2**31:
@@ -113,7 +113,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     check_memory(320 * H * H + 4 * T * D, "--units, --steps and --features take", "ask for less")
     torch.manual_seed(options.seed)
     kind, bias = getattr(torch.nn, options.cell.upper()), 1.0 if bias is None else bias
-    module = initialized(kind, D, H, options.init, longest=T, forget_bias=bias)
+    module = make_layer(kind, D, H, options.init, longest=T, forget_bias=bias)
     words = T if options.padding == "none" else min(options.words, T)
     first = T - words if options.padding == "pre" else 0
     inputs = torch.zeros(1, T, D)
@@ -162,7 +162,7 @@ def _direction(options: argparse.Namespace, module: Any, inputs: Any, steps: Any
     count = module.num_layers * (1 + module.bidirectional)
     if not -count <= options.layer < count:
         raise InputError(f"--layer {options.layer}: each direction counts, use 0..{count - 1}")
-    # refuses inputs that do not fit
+    # this refuses inputs that do not fit
     rnngrad.trajectory(torch.nn.RNN(module.input_size, 1, batch_first=True), inputs)
     own = record(module, (inputs.double(),), {}, None, steps).layers[options.layer]
     others = f"; --layer takes another of {count}" if count > 1 else ""
@@ -210,7 +210,7 @@ def _as_text(ax: Any, steps: int) -> str:
     import plotext
 
     picture, key, markers = plotext.figure.clear(), list[str](), iter(MARKERS.items())
-    # what is drawn last covers the others: the true norm
+    # the curve drawn last covers the others: let it be the true norm
     for line, label in [*zip(*ax.get_legend_handles_labels(), strict=True)][::-1]:
         x, y = line.get_xydata()[np.isfinite(line.get_ydata())].T.tolist()
         if x[:1] == [0]:  # from edge to edge: steps begin at 1
@@ -263,9 +263,9 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
         compile_loops()
         folder = numba.njit(cache=True)(inspect.unwrap(compile_loops)).stats.cache_path
         yield True, loops, f"ready in {time.perf_counter() - begun:.1f} s, kept in {folder}"
-    except Exception as error:  # whatever is wrong is told
+    except Exception as error:  # the line tells whatever is wrong
         yield False, loops, f"{error}: NUMBA_CACHE_DIR may name a folder for them"
-    with suppress(ImportError, InputError):  # which ones are missing is said
+    with suppress(ImportError, InputError):  # the lines above name what is missing
         import torch
         from threadpoolctl import threadpool_info
 

@@ -11,7 +11,7 @@ LONGEST = 280  # characters of a message, whatever was given; with the stage it 
 
 
 def printable(text: str) -> str:
-    """Write out line breaks, and what else no terminal or page should be sent."""
+    """Write out line breaks, and other characters that no terminal or page should get."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -37,14 +37,14 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         line = printable(message[:LONGEST] + message[LONGEST:][-LONGEST:])
-        if len(line) > LONGEST:  # what was wrong stands at its beginning, what to do at its end
+        if len(line) > LONGEST:  # its beginning says what was wrong, its end what to do
             line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
         super().__init__(line)
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Name the extra of this package that brings what is imported here and is not there."""
+    """Name the extra of this package that installs a missing import of the block."""
     try:
         yield
     except ModuleNotFoundError as error:

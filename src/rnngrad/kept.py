@@ -33,19 +33,19 @@ def run_kept(
 ) -> None:
     """Have ``function(path, *arguments)`` fill the folder ``folder/<name>`` of every job.
 
-    A folder that the same code made from the same arguments is taken as it is, unless its files
-    have changed. Whatever else lies in ``folder`` is deleted. An error, one of ``function``'s own
-    say, or Ctrl-C leaves the folders that are whole by then.
+    A folder stays if the same code made it from the same arguments and its files have not changed.
+    Whatever else lies in ``folder`` is deleted. An error, such as one of ``function``, or Ctrl-C
+    leaves the folders that are whole by then.
 
     Args:
         function: by its name, such as "rnngrad.study.measures:measure_model": workers alone import
-            it. Where it begins, ``path`` holds nothing but ``digest.txt``: one line, for which it
-            must always write the same bytes.
+            it. When it begins, ``path`` holds nothing but ``digest.txt``, which is one line. For
+            the same line it must always write the same bytes.
         jobs: by name, or path such as "pre/seed-1", the arguments: pydantic models, numbers,
             strings, tuples of them. A `Path` stands for the content of that file or folder.
         code: files and folders below ``rnngrad`` whose lines the results depend on.
         doing: what the progress bar says, or where there is no terminal a line per job; or None.
-        said: what these lines call jobs, where not by their names.
+        said: the names that these lines give to jobs, if not their own.
 
     Raises:
         InputError: an input is missing, or a worker was ended from outside.
@@ -58,7 +58,7 @@ def run_kept(
         for name, job in jobs.items()
     }
     missing = [name for name in jobs if not _is_kept(folder / name, digests[name])]
-    _keep(folder, jobs.keys() - missing)
+    _delete_others(folder, jobs.keys() - missing)
     if not missing:
         return
     try:
@@ -74,7 +74,7 @@ def run_kept(
                     name = (said or {}).get(futures[future], futures[future])
                     print(f"{doing}: {name}, {number} of {len(futures)}", flush=True)
     finally:
-        _keep(folder, jobs)
+        _delete_others(folder, jobs)
 
 
 def _make(function: str, path: Path, digest: str, arguments: tuple[Any, ...]) -> None:
@@ -90,7 +90,7 @@ def _is_kept(folder: Path, digest: str) -> bool:
     return mark.is_file() and mark.read_bytes() == f"{digest}\n{seals(folder.iterdir())}".encode()
 
 
-def _keep(folder: Path, names: Iterable[str]) -> None:
+def _delete_others(folder: Path, names: Iterable[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = {folder / name for name in names}
     above = {path.parent for path in kept}
@@ -102,7 +102,7 @@ def _keep(folder: Path, names: Iterable[str]) -> None:
 def _content(path: Path, pattern: str = "*") -> dict[str, str]:
     """Digest a file, or the files of a folder that the pattern fits, by their names.
 
-    InputError where one is missing that was sealed.
+    InputError where a file is missing that was sealed.
     """
     found = set(path.rglob(pattern) if path.is_dir() else [path])
     marks = {file for file in found if file.name == DIGEST and file.is_file()}

@@ -1,7 +1,7 @@
 """Keras' recurrent layers as torch modules with the same numbers.
 
 Keras keeps kernels as (features, gates * H), torch as (gates * H, features). The gates of an LSTM
-stand in the same order, i, f, c, o; those of a GRU are z, r, h in Keras and r, z, n in torch. torch
+have the same order, i, f, c, o. Those of a GRU are z, r, h in Keras and r, z, n in torch. torch
 adds two biases where Keras has one, except in a GRU with reset_after.
 """
 
@@ -18,13 +18,13 @@ from torch import nn
 from rnngrad.errors import InputError, full_name, needs
 from rnngrad.saved import chosen, module_of
 
-# weights, class and settings; a file of weights alone says neither of the latter
+# weights, class and settings; a file of weights alone has neither class nor settings
 Layer = tuple[list[np.ndarray], str, dict[str, Any]]
 NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}  # by the number of gates
 TORCH = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 VARS = "/cell/vars"  # where a file has the weights of a recurrent layer
 OWN_STEP = "write the layer as a step and use rnngrad.jacobian_curves_of_step"
-# what settings must be, and what to do where they are not
+# the values that settings must have, and the cure for others
 NEEDED = {
     "recurrent_activation": ("sigmoid", OWN_STEP),
     "reset_after": (True, OWN_STEP),
@@ -41,9 +41,9 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         name: the layer's name in the file; None where there is but one.
 
     Returns:
-        A module with ``batch_first=True``, as Keras runs the layer in inference, without masks:
-        pass ``lengths=`` or ``mask=`` to the probe. A ``.weights.h5`` file holds no settings: its
-        layers get Keras' default ones.
+        A module with ``batch_first=True``, as Keras runs the layer in inference. It knows no
+        masks: pass ``lengths=`` or ``mask=`` to the probe. A ``.weights.h5`` file holds no
+        settings: its layers get Keras' default ones.
 
     Raises:
         InputError: torch has no such layer, the file is no such file, or ``name`` is not in it.
@@ -68,7 +68,7 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
 
 
 def _layers_of_file(path: str) -> dict[str, Layer]:
-    """Find the recurrent layers by their names; a second one of a name by its place in the file."""
+    """Find the recurrent layers by name; a second one of the same name by its place in the file."""
     known, found, file = dict[str, Any](), dict[str, Layer](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Result = dict[str, Tensor]
 EXAMPLES = 4  # a probe's time grows with them
-STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # whose norms are logged
+STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # steps t whose norms are logged
 PICTURE = "gradient_reach.png"
 OVER_BUDGET = (
     "GradientReach leaves out epochs, so that probes take {:.0%} of training's time: hand over "
@@ -40,20 +40,20 @@ OVER_BUDGET = (
 class GradientReach(Callback):
     """Ask `rnngrad.gradient_reach` about a LightningModule before training and after epochs.
 
-    All loggers of the trainer get medians over the examples as "reach/<layer>/decades_per_step",
-    "/horizon", "/log10_norm_step_<t>" at a few steps t, and given a loss "/learning_span"; not
-    where they are infinite. At the end they get a heat map of step against epoch, as a figure
-    if they take one (TensorBoard, MLflow), else as a file in their folder.
+    All loggers of the trainer get medians over the examples, where they are finite. Their names
+    are "reach/<layer>/decades_per_step", "/horizon", "/log10_norm_step_<t>" at a few steps t, and
+    given a loss "/learning_span". At the end loggers get a heat map of step against epoch. It is
+    a figure where they take one (TensorBoard, MLflow), else a file in their folder.
 
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None: of training's first batch, of (x, y) x, of a dict what forward takes, the first 4;
-            packed sequences whole. Where examples stand along another axis than the first, pass a
-            batch.
+            None takes the first 4 examples of training's first batch. They are x of (x, y), or the
+            entries of a dict that forward takes. Packed sequences stay whole. Where examples stand
+            along another axis than the first, pass a batch.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take, that of the untrained model with
-            them. Epochs are left out where one more would take more; a warning says so once.
+        budget: the part of training's time that probes may take, that of the untrained model
+            included. An epoch whose probe would exceed it is left out; a warning says so once.
 
     plot: draws the heat map; `ax` takes one axes for each layer.
     curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
@@ -106,8 +106,8 @@ class GradientReach(Callback):
             return
         if self.batch is None:
             first = batch[0] if type(batch) in (tuple, list) else batch
-            if isinstance(first, dict):  # which may hold labels
-                # one that forward takes as a whole stays one
+            if isinstance(first, dict):  # it may hold labels
+                # a dict that forward takes as a whole stays a dict
                 taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
                 first = taken or (first,)
             self._inputs = pytree.tree_map(
@@ -116,9 +116,9 @@ class GradientReach(Callback):
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
-        compile_loops()  # else the first probe would seem to take as long as it does
+        compile_loops()  # else the compilation would count as the first probe's time
         self._begun = time.perf_counter()
-        # what is resumed within an epoch has its own curve for that number of epochs
+        # training resumed within an epoch already has a curve for that number of epochs
         if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
             self._probe(trainer, pl_module, trainer.current_epoch)
         self._spent = time.perf_counter() - self._begun
@@ -211,10 +211,10 @@ class LossGradientByDistance(Metric):
     Args:
         distances: how many are told apart, from 0; steps further away are left out.
 
-    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: what
-    `loss_gradient_curves` returns, under a mask `np.where(mask, curves.log10_h, np.nan)`, or
-    `h.grad.norm(dim=2).log10()`. `compute` gives by distance the mean "log10" of what is not zero,
-    and the share "zero" of those that are exactly zero.
+    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count. They are
+    what `loss_gradient_curves` returns, `np.where(mask, curves.log10_h, np.nan)` under a mask, or
+    `h.grad.norm(dim=2).log10()`. By distance, `compute` gives "log10", the mean of what is not
+    zero, and "zero", the share that is exactly zero.
 
     Raises:
         InputError: distances is no integer from 1, or norms are not (batch, time).
@@ -256,7 +256,7 @@ class LossGradientByDistance(Metric):
     def plot(
         self, val: Result | Sequence[Result] | None = None, ax: "Axes | None" = None
     ) -> "tuple[Figure, Axes]":
-        """Draw what compute gave, once or several times, as torchmetrics has it; None: now."""
+        """Draw what compute gave, once or several times, as torchmetrics does; None: now."""
         found = self.compute() if val is None else val
         axes = draw_distances([found] if isinstance(found, dict) else found, ax)
         figure: Any = axes.figure

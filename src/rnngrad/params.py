@@ -87,7 +87,7 @@ class _Section(BaseModel):
             if first["type"] not in {"missing", "value_error"}:
                 try:
                     given = f", got {reprlib.repr(first['input'])}"
-                except ValueError:  # of hexadecimal digits there may be too many for decimal ones
+                except ValueError:  # a hexadecimal number may be too long for Python to print
                     given = ", got a number of thousands of digits"
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
             line = f"{key or 'top level'}: {message[0].lower()}{message[1:]}{given}{more}"
@@ -186,7 +186,7 @@ class TrainParams(_Section):
     forget_bias: Number
     epochs: Size
     batch_size: Size
-    learning_rate: Annotated[Positive, Field(le=1)]  # of Adam: each weight moves by as much
+    learning_rate: Annotated[Positive, Field(le=1)]  # Adam moves each weight by as much
     clip_norm: Positive | None
 
 
@@ -315,7 +315,7 @@ def read_params(path: str | Path = "params.yaml") -> Params:
         content = YAML(typ="safe", pure=True).load(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # !!int x, 5,000 digits and 500 brackets raise what they like
+    except Exception as error:  # !!int x, 5,000 digits or 500 brackets raise other errors
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     return check_params(content, path)
 
@@ -348,7 +348,7 @@ def check_sizes(params: Params, available: float | None = None) -> None:
         # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
         return 4.0 * (n * steps * (D + 8 * H) + 16 * H * (D + H) + 8 * n * H * H)
 
-    sizes = {"embed.dimensions": 4e4 * D}  # of ten thousand words
+    sizes = {"embed.dimensions": 4e4 * D}  # ten thousand float32 vectors
     for case in conditions.cases:
         own, name = conditions.setting_of(case), f"conditions: comments, units and steps of {case}"
         sizes[name] = size(max(conditions.comments, conditions.streams), own.units, own.steps)

@@ -25,12 +25,12 @@ INK, GRID = "#24292f", "#d8dce0"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
 STYLES: list[Style] = [(COLOURS[n % 6], DASHES[(n + n // 6) % 6]) for n in range(36)]
-CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # which have their styles wherever they are compared
+CELLS = {"lstm": 0, "rnn": 1, "gru": 2}  # each cell has its own style wherever it is compared
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 BAND = 0.1, 0.9  # quantiles over examples
 FLOAT32_NORMAL = float(np.log10(np.finfo(np.float32).smallest_normal))
 END = "smallest normal float32"
-NEAR = 12  # decades above the end of float32 from which on it is drawn
+NEAR = 12  # the end of float32 is drawn if a curve comes within so many decades of it
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
 TABLE_ROWS = 8
 LETTER = 0.018  # its width, as a part of the picture's
@@ -41,7 +41,7 @@ class Pictured:
     """A result with `plot`, a short repr, and both table and picture in a notebook."""
 
     _title: ClassVar = "log10, medians over examples"
-    _columns: Any  # what the table holds, by its columns' names: rows (n, time), NaN where unknown
+    _columns: Any  # the table's columns by name: rows (n, time), NaN where unknown
 
     def __repr__(self) -> str:
         own = self if isinstance(self, Mapping) else vars(self)
@@ -74,7 +74,7 @@ class Pictured:
 
 
 class PicturedArray(np.ndarray):
-    """An array (batch, n) with `plot`; what is computed from it is a plain one."""
+    """An array (batch, n) with `plot`; arrays computed from it are plain ones."""
 
     _repr_html_ = Pictured._repr_html_
 
@@ -136,7 +136,7 @@ def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes"
 
     Args:
         results: what `rnngrad.jacobian_curves`, `diagnose`, `loss_gradient_curves` or
-            `gradient_reach` return. Of losses dL/dh is drawn, of a model the state of each layer.
+            `gradient_reach` return. For losses it draws dL/dh, for a model the state of each layer.
         ax: matplotlib's axes, which are returned; None makes new ones.
 
     Examples:
@@ -226,8 +226,8 @@ def columns_of_trajectory(trajectory: Any) -> dict[str, np.ndarray]:
 def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0") -> "Axes":
     """Draw one weight's triangle, each row beside its largest part.
 
-    Of a single loss, or where its losses are summed, draw the curves of all weights. Of several
-    examples the medians are drawn.
+    For a single loss, or where its losses are summed, it draws the curves of all weights. For
+    several examples it draws the medians.
     """
     if weight not in parts and parts.reduce != "curve":
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")
@@ -270,7 +270,7 @@ def _log10_of_parts(parts: Any, weight: str) -> np.ndarray:
 def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     """Draw the states of all layers and, given a loss, two panels of what it sends back.
 
-    On given axes the states alone.
+    On given axes it draws the states alone.
     """
     layers = list(reach.layers.values())
     styles = dict(zip(reach.layers, _styles(reach.layers), strict=True))
@@ -354,11 +354,11 @@ def _styles(names: Iterable[str]) -> list[Style]:
 
 
 def _name(*results: Any) -> str:
-    """Name what the curves of all results are of."""
+    """Name the quantity that the curves of all results show."""
     known = DERIVATIVES | {"losses": "dL/dh_t"}
     names = {known.get(getattr(v, "state", "losses"), known["full"]) for v in results}
     name = names.pop() if len(names) == 1 else known["full"]
-    # which is no norm
+    # a column sum is no norm
     return f"|{name}|" if _main(results[0])[0] != "log10_column_sum" else f"column sum of {name}"
 
 

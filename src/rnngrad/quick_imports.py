@@ -1,4 +1,4 @@
-"""Imported first by the process that imports everything for the workers: ends it with the main one.
+"""The process that imports everything for workers imports this first, to end with the main one.
 
 Importing torch takes seconds: too long for a process whose parent was killed.
 """

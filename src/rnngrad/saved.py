@@ -17,7 +17,7 @@ CURE = "save model.state_dict() and pass that"
 def recurrent_module(path: str, name: str | None, nonlinearity: str | None) -> nn.RNNBase:
     """Make the module of a state dict, a checkpoint, or a module of torch's own classes.
 
-    A name says which one; the state dict of an nn.RNN does not tell its nonlinearity (tanh).
+    A name says which one. The state dict of an nn.RNN lacks its nonlinearity: None means tanh.
     """
     weights, modes = _load(path)
     if any(re.search(r"\.parametrizations\.|_l\d+\w*_(g|v|orig)$", key) for key in weights):
@@ -91,7 +91,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             modes = {n: getattr(module, "mode", "") for n, module in found.named_modules()}
             found = dict(found.named_parameters(remove_duplicate=False))
         return dict(_tensors(found, "")), modes
-    except Exception as error:  # anything may come of a file that somebody made
+    except Exception as error:  # a file that somebody made may raise anything
         if isinstance(error, OSError) and error.filename:  # it cannot be opened
             raise
         what = f"torch.load(weights_only=True) cannot read it: {CURE}"
@@ -105,7 +105,7 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _tensors(found: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield those of dicts in dicts by dotted names."""
+    """Yield the tensors of nested dicts by dotted names."""
     if isinstance(found, Tensor):
         yield prefix, found.detach()
     elif isinstance(found, Mapping):

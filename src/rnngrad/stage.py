@@ -29,7 +29,7 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     ``main`` imports what takes time, so that this holds meanwhile. A stage ends with the DVC that
     runs it.
     """
-    # Arrow's own allocator keeps what it frees: of a million comments half a gigabyte, by chance
+    # Arrow's own allocator keeps what it frees: half a gigabyte for a million comments, by chance
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if "DVC_STAGE" in os.environ:
         Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
@@ -64,7 +64,7 @@ def end_with(parent: int) -> None:
 def within(seconds: float | None, function: Callable[[], T]) -> T:
     """Give what a function returns or raises; TimeoutError where that takes longer.
 
-    For libraries that limit each read alone. The call then goes on, in a thread that nobody awaits.
+    This is for libraries that limit each read alone. The call goes on in a thread nobody awaits.
     """
     answer: Future[T] = Future()
 
@@ -88,7 +88,7 @@ def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
         return reader(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; run {stage} first") from error
-    except Exception as error:  # there is no end of what a damaged file may raise
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from error
 

@@ -1,7 +1,7 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
-A result that is already there, by the checksum of its numbers, is left alone; one whose pages have
-changed, or that was published by halves, is published anew and takes its place.
+A result that is already there, by the checksum of its numbers, is left alone. If its pages
+changed, or it was published in part, it is published anew and takes the old one's place.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from rnngrad.errors import InputError, needs
 from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
-from rnngrad.study import trained
+from rnngrad.study import trained_weights
 from rnngrad.study.results import Results
 
 with needs("study"):
@@ -39,9 +39,9 @@ RESULT, PAGES, HOST = "rnngrad.result", "rnngrad.pages", "rnngrad.host"
 LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
 PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
-POINTS = 320  # of a curve that MLflow's page draws; reports/curves.csv has all steps
+POINTS = 320  # points of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
-SETTINGS = 3  # of those changed, in a run's name
+SETTINGS = 3  # changed settings that a run's name holds
 
 
 def tracking_uri() -> str:
@@ -79,7 +79,7 @@ def publish(
     result = {RESULT: _digest(files), HOST: socket.gethostname()}
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
     children = sum(len(results.params.train_of(cell).seeds) for cell in results.cells)
-    children *= len(trained(results.params))
+    children *= len(trained_weights(results.params))
     same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
@@ -110,7 +110,7 @@ def publish(
                 client.log_artifact(parent, path, path.parent.as_posix())
             if os.path.exists("dvc.lock"):  # the checksums of all that the stages read and wrote
                 client.log_artifact(parent, "dvc.lock")
-            # it took the time of stages, which is not known, and not that of publishing
+            # the run took as long as the stages, which is not known, and not as long as publishing
             client.set_terminated(parent, end_time=run.start_time)
         except BaseException:
             with suppress(Exception):  # a server that is gone cannot be told
@@ -144,14 +144,14 @@ def _log_parent(client: MlflowClient, run: str, results: Results, metrics: Any) 
 def _log_models(
     client: MlflowClient, experiment: str, results: Results, models: Path, tags: Tags, others: str
 ) -> None:
-    """Log every trained model as a run with these tags; its name ends in what is set otherwise."""
+    """Log every trained model as a run with these tags; its name ends in changed settings."""
     params = results.params
     live: dict[str, Run] = {}
     for run in client.search_runs([experiment], f"tags.`{MODEL}` LIKE '%'"):  # the newest first
         # an older one is of a training that was killed, and then went on
         if RESULT not in run.data.tags and live.setdefault(run.data.tags[MODEL], run) is not run:
             client.delete_run(run.info.run_id)
-    for cell, (padding, weights) in product(results.cells, trained(params).items()):
+    for cell, (padding, weights) in product(results.cells, trained_weights(params).items()):
         train = params.train_of(cell)
         for seed in train.seeds:
             file = models / cell / padding / f"seed-{seed}" / f"trained-{seed}.pt"
@@ -190,12 +190,12 @@ def _run_name(params: Params, changed: list[str]) -> str:
 
 
 def _changed_settings(params: Params) -> list[str]:
-    """Name those that differ from the last commit, as ``dvc exp run -S`` would set them."""
+    """Name settings that differ from the last commit, as ``dvc exp run -S`` would set them."""
     committed = _git("show HEAD:./params.yaml")
     try:
         before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
     except (YAMLError, InputError):
-        return []  # none, or of another version
+        return []  # there is none, or it has another version
     old, new = (dict(_leaves(p.model_dump(mode="json"))) for p in (before, params))
     changed = [f"{key}={new[key]}" for key in new if key not in old or old[key] != new[key]]
     return [*changed, *(f"~{key}" for key in old if key not in new)]
@@ -215,7 +215,7 @@ def _log(client: MlflowClient, run: str, params: Any, points: Iterable[Point]) -
 
 
 def _points(results: Results, cell: str, seed: int, weights: str) -> Iterator[Point]:
-    """Yield those of a trained and its untrained model, by the same names for any padding."""
+    """Yield a trained and its untrained model's points, by the same names for any padding."""
     own = "cell == @cell and seed == @seed"
     model = f"{own} and weights == @weights"
     for row in cast("Any", results.history.query(model).itertuples()):

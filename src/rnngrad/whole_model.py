@@ -23,21 +23,21 @@ LITTLE = -2.0  # log10: less than 1 % of the largest
 class LayerReach(Pictured):
     """Tell what one layer, or one direction of it, does to gradients.
 
-    Steps are those that count alone, in the order in which it reads them.
+    Only steps that count are there, in the order in which the layer reads them.
 
     name: of the layer in the model, with its direction.
-    curves, diagnosis: of d c_t / d c_0 of an LSTM, of d h_t / d h_0 of an RNN or a GRU.
+    curves, diagnosis: they describe d c_t / d c_0 for an LSTM, d h_t / d h_0 for an RNN or GRU.
     loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
-    weight_gradients: which steps a weight's gradient comes from; {} without a loss. By torch's flat
-        name, log10 of the norm of what step t adds to it, (batch, time); -inf for nothing, NaN
-        beyond the length.
+    weight_gradients: which steps a weight's gradient comes from; {} without a loss. Keys are
+        torch's flat names. Values (batch, time) are log10 of the norm of what step t adds. A step
+        that adds nothing has -inf, one beyond the length NaN.
     module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
         read, for further questions.
-    output_gradient: dL/dh_t less what comes from the layer's own later steps; None without a loss.
-    final_state_gradient: of an LSTM (0, dL/dc_n); None without a loss.
+    output_gradient: dL/dh_t but what comes through the layer's later steps; None without a loss.
+    final_state_gradient: (0, dL/dc_n) for an LSTM; None for other cells and without a loss.
 
-    With a projection, all of it is that of the equal layer without: h is what W_hr projects, and
-    weight_hh is W_hh W_hr.
+    An equal layer without a projection stands for one that has it. Its h is what W_hr projects,
+    and its weight_hh is W_hh W_hr.
 
     Examples:
         >>> import torch, rnngrad
@@ -80,8 +80,8 @@ class LayerReach(Pictured):
     def learning_span(self) -> np.ndarray:
         """(batch,) steps from the first to the last that add 1 % of what the largest adds, or more.
 
-        NaN if none adds anything. A loss at every step makes it the whole length, whatever the
-        layer remembers: ask with a loss at one step how far back it learns.
+        NaN if none adds anything. With a loss at every step it is the whole length, whatever the
+        layer remembers. A loss at one step tells how far back the layer learns.
         """
         parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
         seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
@@ -150,8 +150,8 @@ def gradient_reach(
     """How far back does every recurrent layer of a model remember, and learn? Print the result.
 
     Args:
-        model: an nn.Module with an nn.RNN, nn.LSTM or nn.GRU anywhere in it, or one of these: also
-            a LightningModule, a compiled one, one in DataParallel. Several layers, two directions,
+        model: an nn.Module that is or holds an nn.RNN, nn.LSTM or nn.GRU. It may be a
+            LightningModule, compiled, or in DataParallel. Several layers, two directions,
             projections and packed inputs work.
         inputs, kwargs: as model.forward takes them. A few examples do: time grows with them.
         loss: makes a scalar of the model's output. None: nothing about losses.
@@ -161,22 +161,22 @@ def gradient_reach(
 
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
-        as "encoder.lstm.0.backward", a call that does not go on from the last, and under a mask
-        or lengths any other, as "lstm (call 2)".
+        as "encoder.lstm.0.backward". A call that does not go on from the last one is "lstm (call
+        2)". Under a mask or lengths that is so for every further call.
 
-    The model runs once, in eval mode. It, its gradients, hooks, modes, weights and buffers and all
-    random states are left as they were, also when it fails; a copy of the weights waits meanwhile.
+    The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
+    modes, weights and buffers, and all random states. Meanwhile memory holds a copy of the weights.
     Lists, dicts and generators that forward itself changes are not put back. The title names
     recurrent modules that were not asked: cells, quantised ones, and those that did not run.
     Without lengths, mask or a PackedSequence, every step of padded inputs counts.
 
-    What a loss sends into a module comes from autograd in the model's own dtype, between the layers
-    of a module in float64. Where that has passed through many steps it may underflow: a warning
+    Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
+    a module it computes in float64. On its way through many steps that may underflow: a warning
     says so. Inside of a layer no number is too small.
 
     Raises:
-        InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar,
-            does not depend on any of them; and whatever `jacobian_curves` refuses.
+        InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar
+            or does not depend on any of them; also whatever `jacobian_curves` refuses.
 
     Examples:
         >>> import torch, rnngrad

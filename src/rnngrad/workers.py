@@ -23,15 +23,15 @@ from tqdm import tqdm
 
 from rnngrad.errors import InputError, needs
 
-# One thread per worker, whatever the caller's environment says: the number of threads would be in
-# the results, since sums are rounded in another order and MKL takes other kernels. And glibc keeps
-# the memory that a step frees: to ask the kernel for it again took a fifth of the time.
+# Each worker has one thread, whatever the caller's environment says. Another number would change
+# results, since sums are rounded in another order and MKL takes other kernels. glibc keeps the
+# memory that a step frees: asking the kernel for it again took a fifth of the time.
 _LIBRARIES = ("OMP_NUM", "MKL_NUM", "MKL_DOMAIN_NUM", "OPENBLAS_NUM", "VECLIB_MAXIMUM")
 _ENVIRONMENT = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 _ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
-# Workers are copies of one process that has imported what they need. Not on macOS, whose system
-# libraries do not outlive being copied.
+# Workers are copies of one process that has imported what they need. On macOS they
+# are not, since its system libraries do not outlive being copied.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 SCHEDULER = "RNNGRAD_SCHEDULER"
@@ -40,10 +40,10 @@ _number = 0
 
 
 def start_workers(*modules: str) -> None:
-    """Have modules imported for the workers to come, beside whatever the caller does next.
+    """Import modules for the workers to come, while the caller goes on.
 
     torch takes seconds: a stage calls this first. Else, or where workers are not forked, each
-    imports what its first job needs. What fails to import fails the jobs alone.
+    imports what its first job needs. A failed import fails the jobs alone.
     """
     os.environ.update(_ENVIRONMENT, RNNGRAD_MAIN_PROCESS=str(os.getpid()))
     if METHOD == "forkserver":
@@ -56,9 +56,9 @@ def pool(jobs: int) -> AbstractContextManager[futures.Executor]:
     """Give an executor with a worker per core, and no more than jobs; each has one thread.
 
     An error or Ctrl-C inside the block ends the workers in the middle of their jobs. Where
-    ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file in which it stands, jobs run on
-    that cluster, and read and write below this folder. Functions are importable by name; arguments
-    and results are picklable and hold no tensors, which torch would share.
+    ``RNNGRAD_SCHEDULER`` is a Dask scheduler's address, or the file that holds it, jobs run on that
+    cluster. They read and write below the current folder. Functions are importable by name;
+    arguments and results are picklable and hold no tensors, which torch would share.
 
     Raises:
         InputError: a worker was ended from outside, as when memory runs out; or the cluster fails.
@@ -73,11 +73,11 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
     start_workers()
     context: Any = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        # A process that does nothing is there when all is imported; Ctrl-C may come meanwhile
+        # A process that does nothing starts once all is imported; Ctrl-C may come meanwhile
         first = context.Process(target=int)
         first.start()
         first.join()
-    with _ctrl_c_waits():  # a lock that is made by halves complains when it goes
+    with _ctrl_c_waits():  # a lock that Ctrl-C left half made ends in a traceback
         given = context.Value("i", 0), dict(os.environ)
         executor = _Processes(at_once, context, _begin, given)
     try:
@@ -95,7 +95,7 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
 def _cluster(place: str) -> Iterator[futures.Executor]:
     with needs("cluster"):
         from distributed import Client, KilledWorker
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs it raises as well
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it also raises what it logs
     with ExitStack() as stack:
         try:
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
@@ -104,7 +104,7 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
                 found: Any = client.run(_processor, os.path.abspath(mark.name))
-        except Exception as error:  # there is no end of what an address may raise
+        except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
                 f"{SCHEDULER}={place}: cannot be used: {reason}; name a scheduler, as "
@@ -127,7 +127,7 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
 
 
 async def _scheduler(address: str) -> None:
-    """Have a scheduler answer: a client would wait for ever for one that is none."""
+    """Have a scheduler answer: a client would wait for ever where there is none."""
     from distributed.core import rpc
 
     async with rpc(address, timeout=SECONDS) as scheduler:
@@ -144,7 +144,7 @@ def _processor(mark: str) -> str:
 
 
 def _elsewhere(folder: str, *job: Any) -> Any:
-    """Do a job on a cluster's worker, in a process of its own: what it sets ends with it."""
+    """Do a job on a cluster's worker, in a process of its own: its settings end with it."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -179,17 +179,17 @@ class _Processes(futures.ProcessPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         with _ctrl_c_waits():  # this may start a worker
             future = super().submit(fn, *args, **kwargs)
-            # Woken before the worker had started, the thread that sees to them would miss its end.
+            # If woken before the worker had started, the thread that watches it would miss its end.
             # These names are CPython's private ones, the same in 3.11 to 3.13.
             self._executor_manager_thread_wakeup.wakeup()
             return future
 
     def kill(self) -> None:
-        """End the workers. A polite signal Lightning takes for a wish to stop some time."""
+        """End the workers. Lightning takes SIGTERM for a wish to stop later: use SIGKILL."""
         with _ctrl_c_waits():
             for process in [*(self._processes or {}).values()]:
                 process.kill()
-            # a thread here would wait for the rest of a result whose worker is no more
+            # a thread here would wait for the rest of a result whose worker has ended
             self._result_queue._writer.close()  # type: ignore[attr-defined]
             self.shutdown(cancel_futures=True)
 
@@ -197,7 +197,7 @@ class _Processes(futures.ProcessPoolExecutor):
 def _begin(count: Any, environment: dict[str, str]) -> None:
     global _number
     os.environ.clear()
-    os.environ.update(environment)  # what they are copies of began with another one
+    os.environ.update(environment)  # the process they were copied from had another
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(count.get_lock())
     with count.get_lock():
@@ -213,7 +213,7 @@ def _end_with_the_main_process() -> None:
 
 @contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """Have Ctrl-C wait for the end of the block; processes that it starts are deaf to it.
+    """Make Ctrl-C wait for the end of the block; it does not reach processes started there.
 
     A worker that is still importing torch would answer with a traceback.
     """

@@ -23,7 +23,7 @@ from rnngrad.report import figures, metrics, words
 from rnngrad.report.figures import draw_figures
 from rnngrad.report.render import answer, render_html, render_markdown
 from rnngrad.report.style import figure_style, to_svg
-from rnngrad.study import claims, trained
+from rnngrad.study import claims, trained_weights
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
@@ -204,7 +204,7 @@ def test_the_page_says_what_training_makes_of_words(results: Results) -> None:
 def test_a_study_with_one_way_of_training_has_a_report(padding: Padding, results: Results) -> None:
     train = results.params.train.model_copy(update={"padding": [padding]})
     params = results.params.model_copy(update={"train": train})
-    kept = {"init", trained(params)[padding]}
+    kept = {"init", trained_weights(params)[padding]}
     changed: dict[str, Any] = {
         name: table[table["weights"].isin(kept)]
         for name, table in vars(results).items()

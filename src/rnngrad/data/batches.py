@@ -31,8 +31,8 @@ class Batch(NamedTuple):
 class CommentBatches(Dataset[Batch]):
     """Embeds and pads comments; an item is a whole batch, asked for by a list of positions.
 
-    ``padding`` pre puts zeros in front up to ``max_length``, and the network runs over them
-    unmasked; none reads each comment's state at its last real word.
+    ``pre`` padding puts zeros in front up to ``max_length``, and the network runs over them
+    unmasked. ``none`` reads each comment's state at its last real word.
     """
 
     sample: TokenizedSample

@@ -6,8 +6,8 @@ context distribution smoothed as in Levy, Goldberg & Dagan (TACL 2015)::
     PPMI[w, v] = max(0, log(n(w, v) * N / (n(w) * n_s(v)))),  n_s(v) ~ n(v)^0.75
     PPMI ~ U S V^T,  vectors = U sqrt(S)
 
-n(w, v) counts how often v stands within ``WINDOW`` words of w. Every vector is then given the mean
-length of GloVe's: an RNN's gradients depend on the scale of its input, and PPMI leaves frequent
+n(w, v) counts how often v stands within ``WINDOW`` words of w. Every vector then gets the mean
+length of GloVe's, since an RNN's gradients depend on the scale of its input. PPMI leaves frequent
 words with vectors near zero, where GloVe's are 3.8 to 8.0 long.
 """
 
@@ -31,8 +31,8 @@ def corpus_vectors(
     """Train vectors on the tokens (total,) int32, from 1 to ``words``, of comments of ``lengths``.
 
     Returns:
-        (words + 1, dimensions) float32, rows of norm ``LENGTH``; row 0 and those of words seen
-        fewer than ``MIN_COUNT`` times, or only in comments of one word, are zero.
+        (words + 1, dimensions) float32, rows of norm ``LENGTH``. Row 0 is zero, and so are
+        words seen fewer than ``MIN_COUNT`` times or only in comments of one word.
     """
     counts = frequencies(tokens, words + 1)
     frequent = np.flatnonzero(counts >= MIN_COUNT)

@@ -1,8 +1,8 @@
 """The demo corpus: generated comments on the editing of an encyclopedia, friendly and hostile.
 
-Unlike the real comments, it knows where a hostile one says what makes it hostile. What it shares
-with them: the distribution of word counts, a Zipf vocabulary with topics, newlines, quotes and
-commas, labels that are partly wrong. Every word is exactly one token under the Keras rules.
+Unlike the real comments, it knows where a hostile one says what makes it hostile. It shares
+their distribution of word counts, a Zipf vocabulary with topics, newlines, quotes and commas.
+Some of its labels are wrong, as theirs are. Every word is exactly one token under the Keras rules.
 """
 
 import tomllib
@@ -25,17 +25,17 @@ _ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 VOCABULARY_SIZE, TOPICS = 6000, 20
 TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
 WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of the real comments
-DECOYS = 0.08  # a lone telling word in a friendly comment: no single word settles the class
-ANYWHERE = 0.05  # a hostile comment whose phrases the filler may overwrite
+DECOYS = 0.08  # friendly comments with a lone telling word: no single word settles the class
+ANYWHERE = 0.05  # share of hostile comments whose phrases the filler may overwrite
 
 
 def demo_comments(params: DemoParams) -> pd.DataFrame:
     """Generate the corpus of ``params``, the same for the same parameters.
 
     Returns:
-        ``text`` (str), ``label`` (int8; 1 is hostile, as many as 0) and ``telling_words`` (int32
-        arrays: 0-based positions, sorted, of the words of the hostile phrases), one row per
-        comment. A comment whose label was flipped keeps its words and their positions.
+        One row per comment: ``text`` (str), ``label`` (int8; 1 is hostile, as many as 0) and
+        ``telling_words``. These are int32 arrays of the 0-based positions, sorted, of the words of
+        the hostile phrases. A comment whose label was flipped keeps its words and their positions.
     """
     rng, size = np.random.default_rng(params.seed), params.comments_per_class
     hostile = rng.permuted(np.repeat([False, True], size))

@@ -36,8 +36,8 @@ def embed_sample(
     With ``vocabulary: train`` the training split alone makes the vocabulary and corpus vectors.
 
     Returns:
-        The comments that have tokens, in the order of the sample; (vocabulary + 1, dimensions)
-        float32 vectors, zero for the padding (row 0) and words without one; coverage and sizes.
+        The comments that have tokens, in the order of the sample. (vocabulary + 1, dimensions)
+        float32 vectors, zero for the padding (row 0) and words without one. Coverage and sizes.
     """
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
     tokenized, vocabulary, counted = tokenize_sample(sample, is_known)
@@ -59,7 +59,7 @@ def embed_sample(
             "comments' language"
         )
     card = counted | {
-        # of all words of the sample: one that is not in the vocabulary has no vector either
+        # parts of all words of the sample: one outside the vocabulary has no vector either
         "coverage_of_tokens": int(has[tokenized.tokens].sum()) / counted["tokens"],
         "coverage_of_types": int(has.sum()) / counted["types"],
         "dimensions": params.dimensions,
@@ -82,7 +82,7 @@ def tokenize_sample(
     known, ends = tokens > 0, sizes.cumsum()
     before = np.append(False, known).cumsum(dtype=np.int32)
     lengths = before[ends] - before[ends - sizes]
-    # no step, no state to read: a comment without tokens is left out, and the card counts it
+    # a comment without tokens has no state to read: it is left out, and the card counts it
     kept = lengths > 0
     for split in SPLITS:
         if not (kept & (sample["split"] == split)).any():
@@ -123,8 +123,8 @@ def number(
     """Number the tokens of all texts; those that are known make the vocabulary.
 
     Returns:
-        (total,) int32 tokens, 0 for words that are not in the vocabulary; (n,) int64, how many each
-        text has; the vocabulary, numbered from 1; how many different words there are in all.
+        (total,) int32 tokens, 0 for words that are not in the vocabulary. (n,) int64, how many each
+        text has. The vocabulary, numbered from 1. How many different words there are in all.
     """
     words: defaultdict[str, int] = defaultdict()
     words.default_factory = words.__len__
@@ -137,7 +137,7 @@ def number(
     known = tokens[np.repeat(is_known, sizes)]
     seen = pd.unique(known)  # in the order of first appearance
     ranked = seen[np.argsort(-frequencies(known, len(words))[seen], kind="stable")]
-    del known  # of a million comments, 200 MB
+    del known  # a million comments take 200 MB
     numbers = np.zeros(len(words), dtype=np.int32)
     numbers[ranked] = np.arange(1, len(ranked) + 1)
     names = [*words]

@@ -21,7 +21,7 @@ with needs("study"):
 
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before the second attempt
 TIMEOUT = 30  # seconds to connect, and between two pieces
-ANSWER = 60  # seconds in which its head must have come
+ANSWER = 60  # seconds within which an answer's head must have come
 SLOWEST = 20_000  # bytes a second, on average from the start: two hours for the largest file
 LARGEST = 1_000_000_000  # bytes of an archive
 PIECE = 2**16
@@ -37,7 +37,7 @@ class Mirror:
     """One place to get a file from."""
 
     url: str
-    name: str  # of the file in the cache
+    name: str  # the file's name in the cache
     sha256: str
     size: int  # in bytes
     archive: str = ""  # name in the cache of the zip file that the URL serves, if it does
@@ -89,7 +89,7 @@ def _from(mirror: Mirror, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as members, members.open(mirror.name) as member:
             pieces = iter(partial(member.read, PIECE), b"")
             return _keep(path, pieces, mirror.size, mirror.sha256)
-    except Exception as error:  # of a zip file that is none, or is broken, or another one
+    except Exception as error:  # the zip file may be none, broken or another one
         archive.unlink()
         raise ValueError(str(error)) from error
 
@@ -120,7 +120,7 @@ def _download(url: str) -> Iterator[bytes]:
             raise ValueError(f"HTTP status {answer.status_code}")
         total = int(answer.headers.get("Content-Length", 0)) or None
         with tqdm(None, url[-40:], total, unit="B", unit_scale=True, delay=2, disable=None) as bar:
-            while piece := answer.raw.read1(PIECE):  # what has come, however little
+            while piece := answer.raw.read1(PIECE):  # it takes what has come, however little
                 yield piece
                 bar.update(len(piece))
                 seconds = time.monotonic() - begun

@@ -11,7 +11,7 @@ from rnngrad.params import SampleParams
 from rnngrad.stage import read_output
 
 AT_ONCE = 50_000  # comments
-COLUMNS = {"text", "label", "telling_words", "split", "telling_distance"}  # of either table
+COLUMNS = {"text", "label", "telling_words", "split", "telling_distance"}  # columns of either table
 
 
 def read_table(path: str, stage: str) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def read_table(path: str, stage: str) -> pd.DataFrame:
 def replaced_count(words: int, fraction: float) -> int:
     """The number of a comment's ``words`` words to become filler: floor(``fraction`` * ``words``).
 
-    At 0.3 that is none for three words or fewer, and such a comment stays whole: the code that the
+    At 0.3 that is none for three words or fewer, and such a comment stays whole. The code that the
     question published wrote ``x[-0:] = []`` there, which emptied it.
     """
     return int(words * Decimal(repr(fraction)))  # in floating point, 0.29 * 100 is just below 29
@@ -48,9 +48,9 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     Comments have ``text``, ``label`` (0 or 1) and perhaps ``telling_words`` (positions).
 
     Returns:
-        In random order: ``text`` (replaced), ``label`` (int8), ``split`` (str) and
-        ``telling_distance`` (Int32), the words after the last telling word that the filler has
-        left; missing where there is none or none is recorded.
+        Rows in random order: ``text`` (replaced), ``label`` (int8), ``split`` (str) and
+        ``telling_distance`` (Int32). It counts the words after the last telling word that the
+        filler has left. It is missing where there is none or none is recorded.
     """
     rng, fraction = np.random.default_rng(params.seed), params.replace_fraction
     labels = comments["label"].to_numpy(np.int8)

@@ -4,7 +4,7 @@ Comments may hold slurs and personal data: no message from here repeats a word o
 
 The Jigsaw toxic comments (Kaggle, 2018; text CC BY-SA 3.0) are three files. train.csv has 159,571
 rows, 15,294 of them toxic. test.csv has its labels in test_labels.csv, where -1 marks a row that
-was not scored; with the 63,978 scored rows there are 21,384 toxic ones.
+was not scored. With the 63,978 scored rows there are 21,384 toxic ones.
 """
 
 import gzip
@@ -112,7 +112,7 @@ def _parsed(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         said = str(error).strip()  # lines and counts of fields alone
         raise InputError(f"{path}: not a valid CSV file ({said}); correct it") from error
-    except (OSError, EOFError, zlib.error) as error:  # the latter two of a broken gzip file
+    except (OSError, EOFError, zlib.error) as error:  # a broken gzip file raises the latter two
         reason = getattr(error, "strerror", None) or error
         line = f"{path}: cannot be read ({reason}); get it again, or correct data.path"
         raise InputError(line) from error

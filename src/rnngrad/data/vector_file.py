@@ -1,6 +1,6 @@
 """Word vectors from a file in GloVe's text format, such as glove.6B (Pennington et al., 2014).
 
-A line is a word and its numbers, separated by single blanks, in UTF-8; the file may begin with a
+A line is a word and its numbers, separated by single blanks, in UTF-8. The file may begin with a
 header line "words dimensions" (word2vec's text format) and may be gzipped.
 """
 
@@ -44,10 +44,10 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
 
     Returns:
         (len(vocabulary) + 1, dimensions) float32; row 0 and those of words that the file does not
-        have are zero. Of a word that it has twice, the last vector counts.
+        have are zero. The last vector of a word that it has twice counts.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
-    # of one dimension, a first word that is a number looks like a header, too
+    # with one dimension, a first word that is a number looks like a header, too
     header = "([0-9]{1,18}) 1" if dimensions == 1 else "([0-9]{1,18}) [0-9]+"
     promised = read = 0
     for number, line in _lines(path):
@@ -91,7 +91,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, start.rstrip(b" \r\n").decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: line {number}: not UTF-8; save it as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:  # the latter two of a broken gzip file
+    except (OSError, EOFError, zlib.error) as error:  # a broken gzip file raises the latter two
         reason = getattr(error, "strerror", None) or error
         line = f"{path}: cannot be read ({reason}); get it again, or correct embed.path"
         raise InputError(line) from error

@@ -47,7 +47,7 @@ def last_hidden_states(module: nn.RNNBase, batch: Batch) -> Tensor:
     def longer(one: int, other: int) -> int:
         return one if counts[one] - counts[other] <= STEPS_APART else other
 
-    longest = [*accumulate(range(len(counts)), longer)]  # for each comment, that it is run with
+    longest = [*accumulate(range(len(counts)), longer)]  # for each comment, the one it runs with
     begins, ends = batch.starts[order][longest], lengths[longest]
     padded = state_after_padding(module, batch.shared_prefix)
     state = tuple(part[:, :0] for part in padded)

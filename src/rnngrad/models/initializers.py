@@ -20,8 +20,8 @@ from rnngrad.errors import InputError
 def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
     """Overwrite the weights with Keras' defaults, drawn from torch's global generator.
 
-    Input kernels are Glorot-uniform and recurrent ones orthogonal, over the *stacked* gates: of an
-    LSTM's (4H, H) the columns are orthonormal, so one gate's block has a spectral norm near 1/2.
+    Input kernels are Glorot-uniform and recurrent ones orthogonal, over the *stacked* gates. The
+    columns of an LSTM's (4H, H) are orthonormal, so one gate's block has a spectral norm near 1/2.
     Biases are zero, but an LSTM's forget gate has ``forget_bias``, in torch's first bias vector.
     """
     H = module.hidden_size
@@ -36,7 +36,7 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
             parameter[H : 2 * H] = forget_bias
 
 
-def initialized(
+def make_layer(
     kind: Any,  # nn.RNN, nn.LSTM, nn.GRU or one derived from them
     features: int,
     units: int,
@@ -47,10 +47,10 @@ def initialized(
 ) -> nn.RNNBase:
     """Make a layer with initial weights, drawn from torch's global generator.
 
-    ``torch`` leaves torch's own, ``keras`` is :func:`initialize_like_keras`. On top of that
-    ``identity`` sets the recurrent kernel of a relu RNN to the identity matrix (Le et al., 2015).
+    ``torch`` leaves torch's own, ``keras`` is :func:`initialize_like_keras`. On top of keras
+    ``identity`` sets a relu RNN's recurrent kernel to the identity matrix (Le et al., 2015).
     ``chrono`` draws an LSTM's forget biases as log U(1, longest - 1) and negates them for its input
-    gates: the forget gates have time constants from 1 to ``longest`` steps (Tallec, equation 16).
+    gates. The forget gates have time constants from 1 to ``longest`` steps (Tallec, equation 16).
     """
     wanted = {"identity": nn.RNN, "chrono": nn.LSTM}.get(initializer or "", nn.RNNBase)
     if not issubclass(kind, wanted):

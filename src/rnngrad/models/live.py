@@ -45,7 +45,7 @@ def connect(
     that fails, or takes more than so many seconds, a minute where a database is to be made.
     """
     import_module("mlflow")  # it takes seconds, which are not the server's
-    for noisy in ("alembic", "mlflow"):  # what they log they raise as well
+    for noisy in ("alembic", "mlflow"):  # they also raise what they log
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -58,7 +58,7 @@ def connect(
     except TimeoutError as error:
         line = f"MLflow at {without_password(uri)}: no answer within {seconds:g} s"
         raise InputError(line) from error
-    except Exception as error:  # there is no end of what an address or an answer may raise
+    except Exception as error:  # an address or an answer may raise anything
         raise _unusable(uri, error) from error
 
 
@@ -120,7 +120,7 @@ def without_password(text: str) -> str:
 
 
 def _make_database(path: Path) -> None:
-    """Check it, or make it under another name: ended on its way, MLflow leaves a broken one."""
+    """Check a database, or make it under another name: MLflow leaves a broken one if ended."""
     from mlflow import MlflowClient
 
     with nullcontext(path) if path.exists() else whole(path) as file:
@@ -136,8 +136,8 @@ def _make_database(path: Path) -> None:
 def make_experiment(folder: Path) -> None:
     """Make what the trainings log to, before they start: several at once get in each other's way.
 
-    Where it cannot be used, now or later, one line says so, and a mark in the trainings' ``folder``
-    has none of them ask again. Nothing that tracking does stops a training.
+    Where it cannot be used, now or later, one line says so. A mark in the trainings' ``folder``
+    then keeps all of them from asking again. Nothing that tracking does stops a training.
     """
     (folder / MARK).unlink(missing_ok=True)
     if uri := os.environ.get(URI):
@@ -184,12 +184,12 @@ def _send(uri: str, name: str, model: str, folder: Path, epochs: "SimpleQueue[An
             now = int(time.time() * 1000)
             client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
         client.set_terminated(run, epoch)
-    except Exception as error:  # there is no end of what a server or database may raise
+    except Exception as error:  # a server or a database may raise anything
         _give_up(folder, f"{name}: {_unusable(uri, error)}")
 
 
 def _give_up(folder: Path, reason: object) -> None:
-    """Say why, unless another process has: their next models do not wait for the server again."""
+    """Say why, unless another process has. Later models then do not wait for the server again."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).touch(exist_ok=False)

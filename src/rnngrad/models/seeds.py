@@ -20,18 +20,18 @@ CODE = ("models", "data/batches.py", "data/tokenized.py")
 def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Path) -> None:
     """Make ``build/train/<cell>/`` from ``build/embed/``, one model per seed and padding.
 
-    It has a folder ``<padding>/seed-<seed>`` per model: init-<seed>.pt and trained-<seed>.pt
-    (state dicts), history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed,
-    comment, label, probability), test.json (metrics on the test split). And model_card.json of all.
+    Each model has a folder ``<padding>/seed-<seed>``: init-<seed>.pt and trained-<seed>.pt (state
+    dicts), history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed,
+    comment, label, probability), test.json (metrics on the test split). model_card.json is of all.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
     make_experiment(unfinished)
     jobs = {}
     for padding, seed in product(params.padding, params.seeds):
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})
-        # as a Path the first one would stand for what lies there
+        # a Path would stand for the content that lies there
         jobs[f"{padding}/seed-{seed}"] = str(unfinished), cell, own, max_length, build / "embed"
-    # each tells of itself, but not where it runs on another machine
+    # each training tells of itself, but not where it runs on another machine
     doing = f"training the {cell}" if SCHEDULER in os.environ else None
     run_kept(f"{__name__}:_train", jobs, folder, code=CODE, doing=doing)
     found = json.loads((folder / next(iter(jobs)) / "test.json").read_text())

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]  # h, and c for an LSTM, each (1, B, H)
 
 STRETCH = 32  # steps between two looks at the state, or at the cotangent
-# Units of rounding by which a stretch may move a state that rests: less than half a unit a step,
-# which the module itself would round away.
+# A state rests if a stretch moves no entry by more units of rounding of the largest. That is
+# less than half a unit a step, which the module itself would round away.
 ROUNDING = 4
-DEAD = 1e-3  # of such a unit: a cotangent below is dead, even if earlier steps let it grow
+# A cotangent is dead below this part of a rounding unit of the largest one that was met.
+DEAD = 1e-3
 
 
 def state_after_padding(module: nn.RNNBase, steps: int, state: State = ()) -> State:

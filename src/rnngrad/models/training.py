@@ -1,4 +1,4 @@
-"""Training one model with Lightning, and from where it stopped when interrupted."""
+"""Train one model with Lightning; an interrupted training goes on from where it stopped."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         loss = self._loss(batch, self.train_metrics)
-        # once per epoch: Lightning's bookkeeping would take its time for every batch
+        # once per epoch: Lightning's bookkeeping would take time for every batch
         if self.trainer.is_last_batch:
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
@@ -157,7 +157,7 @@ def train_model(
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,
-            # left to itself, Lightning takes all GPUs for each of those that train at a time
+            # left to itself, Lightning takes all GPUs for each of several trainings at a time
             devices=[turn % gpus] if gpus else 1,
             logger=False,
             callbacks=[history, saved],
@@ -196,7 +196,7 @@ def _save(classifier: CommentClassifier, path: Path) -> None:
 
 
 def _resumable(last: Path, who: str) -> Path | None:
-    """The checkpoint to go on from; a damaged one is deleted and none."""
+    """The checkpoint to go on from; a damaged one is deleted, not used."""
     if last.exists():
         with suppress(Exception), ZipFile(last) as parts:  # a damaged file may raise anything
             # Lightning would run what a pickle says, and torch looks at no checksum

@@ -1,7 +1,7 @@
-"""The user's arrays: their shapes and numbers checked, and which steps of a batch count.
+"""This module checks the user's arrays and says which steps of a batch count.
 
-Below nobody knows a mask: the steps that count stand one after another, and what was found at them
-is put back to where they were.
+The computations know no mask: they get the steps that count one after another. This module then
+puts their results back to where those steps were.
 """
 
 import math
@@ -35,7 +35,7 @@ class Steps:
         return self.real.sum(dim=1)
 
     def cleared(self, x: Tensor, name: str, entry: str) -> Tensor:
-        """x (b, time, ...) with zeros where anything may stand; the rest must be finite."""
+        """Put zeros where x (b, time, ...) may hold anything; the rest must be finite."""
         if not self.real.all():
             x = x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
         check_finite(x, name, ("example", "step", entry))
@@ -152,7 +152,7 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str
 
 
 def check_integer(value: object, name: str) -> None:
-    """Raise a TypeError unless the value is an integer; a bool is none, nor is one of 65 bits."""
+    """Raise a TypeError unless the value is an integer, which a bool is not, of up to 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if not -(2**63) <= value < 2**63:

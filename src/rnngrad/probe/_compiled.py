@@ -1,8 +1,8 @@
 """Every loop over steps, compiled once by numba.
 
 All compiled functions stand in this file: numba's cache does not see changes in others. They
-release the GIL; `np.dot` is SciPy's BLAS here. The letters and the order of the gates are those of
-`rnngrad.probe.cells`; t is the step of a block, G the number of gates. Arrays are C-contiguous.
+release the GIL; `np.dot` is SciPy's BLAS here. Letters and gate order are those of
+`rnngrad.probe.cells`. t is the step of a block, G the number of gates. Arrays are C-contiguous.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
-_FASTMATH = {"reassoc", "contract"}  # sums in any order, so that several are taken at once
+_FASTMATH = {"reassoc", "contract"}  # sums may run in any order, so several terms are added at once
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -44,7 +44,7 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_untold = threading.Lock()  # the loop that tells it keeps it for good
+_untold = threading.Lock()  # the loop that prints first never releases it: one message is enough
 
 
 def _tell(folder: str | None) -> None:
@@ -56,7 +56,7 @@ def _tell(folder: str | None) -> None:
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.
 SMALLEST_SQUARE = 2.0**-800
 LARGEST_SQUARE = 2.0**800
-# A matrix or a row of another size than this is put back to order 1; doing so is a pass over it.
+# Limits of the largest squared row norm of J. Beyond them a pass over J puts it back to order 1.
 RESCALE_BELOW, RESCALE_ABOVE = 2.0**-100, 2.0**100
 
 
@@ -86,12 +86,12 @@ RNN_TANH, RNN_RELU, GRU, LSTM, LSTM_SIGMOID = range(5)  # the cells that `steps`
 
 @_loop
 def steps(cell, a, W_T, bias, h, c):
-    """Take a block of steps: h and c (b, H) move on in place; c is h in a cell with one state.
+    """Take a block of steps; h and c (b, H) move on in place. A cell with one state has c = h.
 
     a (b, t, GH): the input part of the pre-activations; W_T (H, GH) and bias (GH,) add the rest.
 
-    Returns every h (b, t, H) and the factors: mix (b, t, G, H), keep and other (b, t, H), which is
-    `through` of an LSTM and `new` of a GRU.
+    Returns every h (b, t, H) and the factors: mix (b, t, G, H), keep and other (b, t, H). For an
+    LSTM other is `through`, for a GRU it is `new`.
     """
     B, T, GH = a.shape
     H = W_T.shape[0]
@@ -146,19 +146,20 @@ def steps(cell, a, W_T, bias, h, c):
 def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
     """J_t of one example over the steps of a block, from J (rows, k) times 2**exponent.
 
-    W (G, H, H), mix (t, G, H), keep (t, H); through is (t, H) for an LSTM and (t, 0) otherwise.
-    The rows are d h, those of d c, and where there are more, d c less the cell path.
+    W (G, H, H), mix (t, G, H), keep (t, H). An LSTM has through (t, H), other cells (t, 0). The
+    rows of J are d h, then d c. Any further rows are d c less the cell path.
 
-    Returns the number of steps taken, J after them, exponents (t,), and, times 2**exponents: of the
-    rows lo to hi - 1 the squared Frobenius norms (t,), the column sums (t, k), and the rows
-    themselves (n, hi - lo, k) where at (t,) holds; the squared norms (t,) of the rows past d c.
-    The exponent of J is the last. A step that would need a scale per row is not taken.
+    Returns the number of steps taken, J after them, and exponents (t,), of which the last is that
+    of J. The rest leaves out the factors 2**exponents. Rows lo to hi - 1 give squared Frobenius
+    norms (t,) and column sums (t, k). Then follow these rows (n, hi - lo, k) where at (t,) holds.
+    Squared norms (t,) of the rows past d c are last. A step that would need a scale per row is not
+    taken.
     """
     T, G, H = mix.shape
     rows, k = J.shape
     lstm = through.shape[1] > 0
     inner = G - 1 if lstm else G  # the gates through which the last state is reached
-    last = H if lstm else 0  # where it begins
+    last = H if lstm else 0  # where the last state begins
     V, P = np.empty((last + H, H)), np.empty((last + H, k))
     now, new = J.copy(), np.empty_like(J)
     exponents, squares, beyond = np.zeros(T, dtype=np.int64), np.zeros(T), np.zeros(T)
@@ -215,9 +216,9 @@ def tangent_steps(W, mix, keep, through, J, exponent, lo, hi, at):
 
 @_compiled
 def _truly_zero(mix, keep, through, now, row, own):
-    """Is a new row zero because all that it is a sum of is zero, and not by underflow?
+    """Is a new row zero because all its terms are zero, and not by underflow?
 
-    It is a sum of the row `own` before, if that is kept, and of d h, if a gate lets it in.
+    Its terms are the old row `own`, if kept, and the old d h, if a gate lets it in.
     """
     G, H = mix.shape
     i, outer = row % H, len(through) > 0 and row < H

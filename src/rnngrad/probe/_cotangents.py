@@ -1,7 +1,7 @@
 """Backward: cotangents of the states of all layers, of many losses at once, one step at a time.
 
-The sweep serves the curves of one loss, the parts of the weight gradients of all, where every loss
-has a power of two of its own in every layer, and autograd's own result, which has no scales.
+It serves the curves of one loss, the weight gradients of all, and autograd's own result. The last
+has no scales; in the others every loss has its own power of two in every layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,12 @@ from rnngrad.probe._problem import Problem
 from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
-CHUNK_BYTES = 64 * 2**20  # of the trajectories that a thread holds
+CHUNK_BYTES = 64 * 2**20  # for the trajectories that a thread holds
 TOO_SMALL = 2.0**-500  # beside numbers of order 1: its square loses digits in a norm
 
 
 def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
-    """The examples, similar lengths together, in at least so many parts that fit into memory."""
+    """The examples, similar lengths together, in about so many parts that fit into memory."""
     cell = problem.cells[0]
     bytes_each = 8 * problem.steps * layers * ((2 * cell.gate_count + 3) * problem.hidden)
     check_memory(bytes_each, "the states of an example need", "pass fewer steps")
@@ -69,9 +69,9 @@ class Arriving(NamedTuple):
 class Cotangents:
     """dL/d(states)_t of `count` losses (r), for t from the last step down.
 
-    maps: by layer those of every step, (r or 1, t, ...); their dtype is that of the results.
-    smallest: results below are flushed to zero. by_layer (layers, states, r, H): dL/dh and, of an
-    LSTM, dL/dc, times 2**-exponent (layers, r). lost (r,): some became too small beside others.
+    maps: by layer, those of every step, (r or 1, t, ...). The results have their dtype. smallest:
+    results below are flushed to zero. lost (r,): some became too small beside others. by_layer
+    (layers, states, r, H): dL/dh and an LSTM's dL/dc, times 2**-exponent (layers, r).
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Cotangents:
         self.deltas = np.empty((2 if G == 3 else 1, count, G * H), dtype=dtype)
 
     def add(self, gradient: Array, losses: slice) -> None:
-        """Add what joins at a step, (layers, states, r, H), to some losses, which it may begin."""
+        """Add the gradients that join at a step, (layers, states, r, H); losses may begin there."""
         for layer, part in enumerate(gradient):
             self._join(layer, part, np.zeros(part.shape[1], dtype=np.int64), losses)
 
@@ -116,9 +116,9 @@ class Cotangents:
     def back(self, t: int, losses: slice) -> Iterator[tuple[int, Array, Array, Array]]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last.
 
-        Yields the layer, the whole dL/dh_t and dL/dc_t (r, H), of which the second is the first
-        where there is no cell state, and delta (sides, r, GH): the cotangents of the gates' hidden
-        side first, of their input side last. They hold until the next is asked for.
+        Yields the layer, the whole dL/dh_t and dL/dc_t (r, H), and delta (sides, r, GH). Without a
+        cell state the second is the first. In delta the cotangents of the gates' hidden side come
+        first, of their input side last. All hold until the next layer is asked for.
         """
         for layer in reversed(range(len(self.cells))):
             mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])

@@ -32,7 +32,7 @@ from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM,
 
 Examples = Sequence[int] | Array
 States = list[tuple[Array, ...]]  # by layer: h, and c of an LSTM, (b, H) each
-LayerRun = tuple[Array, Array, StepMaps]  # what a layer reads (b, t, d), its h (b, t, H), its maps
+LayerRun = tuple[Array, Array, StepMaps]  # inputs of a layer (b, t, d), its h (b, t, H), its maps
 
 CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
@@ -161,7 +161,7 @@ def problem_of(
 
 
 def _supported(given: nn.Module) -> nn.RNNBase:
-    module = getattr(given, "_orig_mod", given)  # of torch.compile
+    module = getattr(given, "_orig_mod", given)  # torch.compile wraps the module
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         if isinstance(module, type):
             raise TypeError(f"module is the class {full_name(module)}: hand over one made of it")

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 _controller = cache(ThreadpoolController)  # looking for the libraries takes a millisecond
 _lock = threading.Lock()
-# What the user had set, once for each call that runs now: BLAS's limits, oneDNN, torch's threads.
+# One entry per call that runs now: the user's limits of BLAS, oneDNN switch and torch threads.
 _calls: list[tuple[Any, bool, int]] = []
 
 
@@ -40,8 +40,8 @@ def prepared(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
 def exact_products() -> Iterator[int]:
     """Let products take one thread each and no bfloat16; yield the user's number of threads.
 
-    They are the process's: the first of overlapping calls notes what it finds, and the last one out
-    restores it. torch's number of threads belongs to a thread as well.
+    These settings belong to the process. The first of overlapping calls notes them, and the last
+    one out restores them. Each thread also has its own setting of torch's number of threads.
     """
     one_dnn: Any = torch.backends.mkldnn  # it may take bfloat16 for float32
     with _lock:
@@ -74,7 +74,7 @@ def threads(
 ) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], Any]]]:
     """Share exact products among threads, with a bar on a terminal after three seconds."""
     bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
-    # threads inherit a flush of denormal numbers, which would be in what autograd's float32 gives
+    # threads inherit a flush of denormal numbers, which would change autograd's float32 results
     unflushed = partial(ThreadPoolExecutor, initializer=torch.set_flush_denormal, initargs=(False,))
     with exact_products() as count, unflushed(count) as pool, bar:
         yield pool, bar.update

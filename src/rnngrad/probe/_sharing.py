@@ -1,10 +1,10 @@
 """Examples that go the same way for a while: who runs for whom, and until when.
 
-Examples with equal initial states and equal first inputs (padding in front, a start token, a
-prompt) have the same states and the same Jacobians until their inputs first differ. One of them,
-the *leader*, runs for all. At the step where its inputs first differ an example *branches off*: it
-takes over what the leader holds, and runs on by itself. An example that equals its leader over its
-whole length never runs.
+Examples may have equal initial states and equal first inputs: padding in front, a start token, a
+prompt. Until their inputs first differ they have the same states and the same Jacobians. One of
+them, the *leader*, runs for all. An example *branches off* at the step where its inputs first
+differ. There it takes over all that the leader holds and runs on by itself. An example that equals
+its leader over its whole length never runs.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 from rnngrad.probe._problem import Problem
 
 LEAST_SHARE = 0.1  # a group that shares less of its steps runs apart
-# Of a group examples branch off at so many steps at most: each costs time and a copy of J.
+# A group branches off at MAX_CUTS steps at most: each of these costs time and a copy of J.
 MIN_STEPS, MAX_CUTS = 8, 128
 
 
@@ -50,7 +50,7 @@ def shared(problem: Problem, examples: np.ndarray) -> Sharing:
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
     """Write the group's leader, and for how long it runs for each of the others.
 
-    The leader is the one that repeats its first input longest: of comments the shortest.
+    The leader repeats its first input longest: among padded comments it is the shortest.
     """
     inputs, lengths = problem.inputs, problem.lengths.numpy()
     repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]
@@ -62,7 +62,7 @@ def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
         if same == longest:
             both = min(lengths[e], lengths[first])
             same = _equal_steps(inputs[e, :both], inputs[first, :both])
-        # else it differs from its first input, and the leader does not yet
+        # otherwise its inputs change before the leader's, and `same` is the shared part already
         common[k] = same if same == lengths[e] else same - same % every
     common[group == first] = 0
     if common.sum() >= LEAST_SHARE * lengths[group].sum():

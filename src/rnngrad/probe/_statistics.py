@@ -1,16 +1,16 @@
 """The statistics of a Jacobian: Frobenius norm, column sum, spectral norm, as log10.
 
 A *sketch* estimates the Frobenius norm from a few random directions. For v ~ N(0, 1) the mean of
-||J v||^2 is ||J||_F^2. The mean over k directions is unbiased; it is distributed about as
+||J v||^2 is ||J||_F^2. The mean over k directions is unbiased. It is distributed about as
 ||J||_F^2 chi^2_n / n with n = k nu degrees of freedom, where
 
     nu = (tr G)^2 / tr(G^2),  G = J^T J,
 
 is the number of singular directions that matter: nearly H at t = 1, 1 once J has become rank one.
-The log of it is biased by psi(n / 2) - log(n / 2) and has variance psi'(n / 2); both are exact for
-equal singular values and for rank one. tr(G^2) is estimated from the same directions, as the
-mean of (J v_a . J v_b)^2 over pairs. Up to three directions say too little about nu: whatever is
-assumed, the log is off by up to 0.26, 0.12 and 0.08 decades. They are refused.
+The log of that mean is biased by psi(n / 2) - log(n / 2) and has variance psi'(n / 2). Both are
+exact for equal singular values and for rank one. The same directions estimate tr(G^2), as the mean
+of (J v_a . J v_b)^2 over pairs. One to three directions say too little about nu and are refused.
+Whatever is assumed, the log is then off by up to 0.26, 0.12 and 0.08 decades.
 """
 
 import math
@@ -24,7 +24,7 @@ from rnngrad.errors import InputError
 from rnngrad.probe._batch import Array, check_integer
 
 Statistic = Literal["frobenius", "column_sum", "spectral", "hidden_path"]
-HIDDEN_PATH: Statistic = "hidden_path"  # of an LSTM's cell state, and only where asked for
+HIDDEN_PATH: Statistic = "hidden_path"  # only for an LSTM's cell state, and only where asked for
 MIN_DIRECTIONS, MAX_DIRECTIONS = 4, 10_000
 
 
@@ -47,7 +47,7 @@ def chosen_steps(steps: Any, time: int, name: str) -> Array:
     """The steps (time,) bool that `steps` holds, counted from 1; all of them for None."""
     every = np.arange(1, time + 1)
     chosen = every if steps is None else np.asarray(steps)
-    # O: too large for 64 bits
+    # "O": integers too large for 64 bits
     if chosen.size and (chosen.dtype.kind not in "iuO" or chosen.ndim != 1):
         raise TypeError(f"{name} must be a sequence of integers")
     if not np.isin(chosen, every).all():
@@ -61,8 +61,8 @@ def wanted(
 ) -> tuple[tuple[str, ...], Array, int]:  # fmt: skip
     """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?
 
-    Returns the names of the statistics, where the spectral norm is taken, (time,) bool, and how
-    many random directions estimate the Frobenius norm, 0 for none.
+    Returns the statistics' names, the steps (time,) bool that take the spectral norm, and a count.
+    It is that of the random directions that estimate the Frobenius norm, 0 for none.
     """
     names = () if not isinstance(statistics, Iterable) else tuple(statistics)
     names = (statistics,) if isinstance(statistics, str) else names
@@ -90,7 +90,7 @@ def wanted(
 
 def random_start(size: int, rows: slice | Array, batch: int, count: int, seed: int) -> Array:
     """Gaussian directions (batch, size, count), zero but in some rows."""
-    # examples have directions of their own: they are averaged, and common errors would stay
+    # directions differ between examples: an average over examples would keep a common error
     V = np.zeros((batch, size, count))
     V[:, rows] = np.random.default_rng(abs(seed)).standard_normal(V[:, rows].shape)
     return V

@@ -1,13 +1,13 @@
-"""Forward: J_t = d s_t / d s_0 of every example at every t, and what is read off it.
+"""Forward: J_t = d s_t / d s_0 of every example at every t, and the statistics of J_t.
 
-An example's steps are taken in blocks: states and factors of a block, then the tangents, then a
-look at the rank. Between blocks every row of J (state unit) has a power of two of its own. Within
-a block the quick way has one for the whole matrix and is one compiled loop. It is exact to float64
-as long as no row could underflow beside the others. A block in which one could is taken with a
-scale per row, in NumPy.
+An example's steps are taken in blocks: first states and factors, then tangents, then a look at the
+rank. Between blocks every row of J (state unit) has a power of two of its own. Within a block the
+quick way has one for the whole matrix and is one compiled loop. It is exact to float64 as long as
+no row could underflow beside the others. A block in which one could is taken with a scale per row,
+in NumPy.
 
-Examples and the columns of J are independent: Python threads share them. How they are cut depends
-on the problem alone, so that the bits are the same whatever the number of threads.
+Examples and the columns of J are independent: Python threads share them. The way they are cut
+depends on the problem alone. The bits are thus the same whatever the number of threads.
 """
 
 import math
@@ -33,21 +33,21 @@ from rnngrad.probe.cells import Cell, StepMaps
 
 Map = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
 
-MAX_ENTRIES, MAX_STEPS = 2**21, 256  # of the matrices of a block, and its steps
-BLOCK_STEPS = 32  # between two looks at the rank at least
+MAX_ENTRIES, MAX_STEPS = 2**21, 256  # limits of a block: its matrices' entries, its steps
+BLOCK_STEPS = 32  # at least so many steps lie between two looks at the rank
 PART_COLUMNS = 64  # at least so many columns in a part, 1.2 to 1.3 times as fast on two cores
-SPECTRAL_PARTS = 4  # of a block's matrices
-LOG10_DROPPED = -10  # so small a part of each row may go with the directions that are dropped
-FEW_ENOUGH = 0.95  # directions are dropped where no larger part of them remains
-WORTH_LOOKING = 0.8  # the next look at the rank comes when so large a part should remain
-DEVICE_BYTES = 2**30  # of tangents, on other devices
+SPECTRAL_PARTS = 4  # parts of a block's matrices that threads share
+LOG10_DROPPED = -10  # dropped directions may take at most so small a part of each row
+FEW_ENOUGH = 0.95  # directions are dropped only where at most this part of them remains
+WORTH_LOOKING = 0.8  # the next look at the rank comes when about this part should remain
+DEVICE_BYTES = 2**30  # for tangents, on other devices than the CPU
 MAX_SPREAD = 400  # powers of two between rows: their squares could underflow
 
 
 class Plan(NamedTuple):
     """The curves that are wanted.
 
-    layer: whose state. rows: of [h; c; c less the cell path] that are read. names: the statistics.
+    layer: whose state. rows: those read of [h; c; c less the cell path]. names: the statistics.
     start: d [h; c; ...]_0 / d (directions), (S, k), or (batch, S, k) for directions that differ.
     spectral_at: (time,) bool.
     """
@@ -132,16 +132,16 @@ class Tangents:
         self.cell, self.plan = cell, plan
         self.J = ScaledRows.of(plan.start[example] if plan.sketches else plan.start)
         self.basis: Array | None = None  # (directions, k), orthonormal; J is J basis^T where set
-        self.log_path = np.zeros(cell.hidden)  # of the product of the forget gates
+        self.log_path = np.zeros(cell.hidden)  # log of the product of the forget gates
         self.steps, self.look_at = 0, BLOCK_STEPS
 
     def advance(
         self, maps: StepMaps, out: dict[str, Array], spectral_at: Array, remaining: int, over: Map
     ) -> None:
-        """The steps of a block: write the statistics into `out`, (t,) each, and look at the rank.
+        """Take a block, write the statistics into `out`, (t,) each, and look at the rank.
 
-        remaining: steps that follow. over: what maps a function over parts of the columns; by the
-        builtin `map` they stay together.
+        remaining: steps that follow. over: a `map` of a function over parts of the columns. With
+        the builtin `map` the columns stay together.
         """
         at = spectral_at & ("spectral" in out) | ("frobenius_error" in out)
         # log10 of norms (t,); times 2**exponents (t,): sums (t, k), and J (n, rows, k) where `at`
@@ -170,7 +170,7 @@ class Tangents:
             self._drop()
 
     def _quickly(self, maps: StepMaps, at: Array, over: Map) -> tuple[Array, ...] | None:
-        """Take steps by the compiled loop; None, and nothing done, if one needs scales per row."""
+        """Take steps by the compiled loop; do nothing, return None if one needs scales per row."""
         there = self.J.exponent[self.J.exponent > ZERO // 2]
         if len(there) and np.ptp(there) > MAX_SPREAD:
             return None
@@ -222,7 +222,7 @@ class Tangents:
         # a Gram matrix would mix the directions of singular values below 1e-8 of the largest
         R = np.linalg.qr(rows, mode="r")
         _, singular, V = np.linalg.svd(R, full_matrices=False)
-        # the most that a row can lack, as a part of it, without a direction and those after it
+        # the largest part that a row can lose without a direction and those after it
         missing = np.cumsum(singular[::-1] ** 2)[::-1]
         log10 = 0.5 * np.log10(missing + 1e-200)
         left = max(1, int((log10 > LOG10_DROPPED).sum()))
@@ -230,7 +230,7 @@ class Tangents:
             Q = V[:left].T
             self.basis = Q if self.basis is None else self.basis @ Q
             self.J = ScaledRows.of(self.J.mantissa @ Q, self.J.exponent)
-        # singular values fall by so many decades per step: when will enough be too small?
+        # singular values go on falling at their rate so far: when will enough be too small?
         fallen = -log10[min(int(WORTH_LOOKING * left), len(log10) - 1)]
         ahead = self.steps * (-LOG10_DROPPED / max(fallen, 1e-3) - 1)
         self.look_at = self.steps + int(np.clip(ahead, BLOCK_STEPS, self.steps))
@@ -253,7 +253,7 @@ def scaled_step(maps: StepMaps, W: Array, J: ScaledRows) -> ScaledRows:
 
 
 def _curves_on_device(problem: Problem, plan: Plan) -> tuple[dict[str, Array], Array]:
-    """The same in plain torch, and the examples that are lost: their values are wrong."""
+    """Find the curves in plain torch, and the lost examples, whose values are wrong."""
     # no step is shared, no direction dropped: looking for them takes a GPU longer than the steps
     found = {name: np.full((problem.batch, problem.steps), np.nan) for name in plan.names}
     most = max(1, DEVICE_BYTES // (8 * 4 * plan.start.size))
@@ -294,7 +294,7 @@ class _DeviceRun:
         maps, H, names = self._maps(steps), self.problem.hidden, self.plan.names
         mix, keep = self._by_row(maps)
         sizes, sums, spectral, nan = [], [], [], torch.full_like(self.log_path[:, 0], torch.nan)
-        # by way of the factors J gets the size of 1; within a block it stays in range, or is lost
+        # scaled first factors bring J to order 1; within a block it stays in range, or is lost
         top = self.J.abs().amax(dim=(1, 2))
         shift = torch.frexp(top)[1]
         self.exponent = self.exponent + shift

@@ -24,12 +24,12 @@ and its derivative needs, per example and step, only a few vectors over the unit
            dh = through dc(new) + mix_o W_o dh           through = o tanh'(c)
            mix = (g i',  c_{t-1} f',  i g',  tanh(c) o')
 
-The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g: one product per step and not
-one per gate. Transposed, the same vectors push cotangents back; the cotangent of the gates,
-delta = mix * lambda, enters the weight gradients.
+The sum over gates is taken in the matrix, V = sum_g diag(mix_g) W_g. A step then needs one product
+and not one per gate. Transposed, the same vectors push cotangents lambda of states back. The
+cotangent of the gates, delta = mix * lambda, enters the weight gradients.
 
-Every cell is written twice, with the same numbers up to rounding: `run` in torch, for any device
-and dtype, and `advance` by a loop that numba has compiled.
+Every cell is written twice, with the same numbers up to rounding. `run` is in torch, for any device
+and dtype. `advance` uses a loop that numba has compiled.
 """
 
 from collections.abc import Callable
@@ -147,7 +147,7 @@ class _Layer:
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
-    kind: int  # of cell, by the names of `rnngrad.probe._compiled`
+    kind: int  # which cell it is, by the names in `rnngrad.probe._compiled`
 
     factors: ClassVar[Any]
 

@@ -18,7 +18,7 @@ from rnngrad.probe._tangents import Plan, curves
 if TYPE_CHECKING:
     import pandas as pd
 
-# None: whoever asked for a curve has an array, and no type checker shall want a check for None
+# This is None, typed as an array: callers asked for the curve, so they need no check for None.
 ABSENT = cast("np.ndarray", None)
 
 
@@ -28,16 +28,16 @@ class JacobianCurves(Pictured):
 
     NaN beyond an example's length, -inf where J_t is exactly zero, None where not asked for.
 
-    state, layer: whose Jacobian it is; None is the layer of a step function.
+    state, layer: those of the Jacobian; a step function has the layer None.
     log10_frobenius: sqrt(sum_ij J_ij^2); the identity's is log10(H) / 2.
     log10_spectral: largest singular value of J_t.
     log10_column_sum: mean over j of |sum_i J_ij|, what `autograd.grad(s_t.sum(), s_0)` followed by
         `.abs().mean()` measures. Signs cancel in it; it is not a norm.
-    log10_cell_path: LSTM with state="c" only: Frobenius norm of diag(prod_t f_t), the part of
-        d c_t / d c_0 that never passes through h.
-    log10_hidden_path: where asked for, LSTM with state="c" only: Frobenius norm of
-        J_t - diag(prod_t f_t), the part that passes through h at least once; -inf at t = 1.
-    log10_frobenius_error: method="sketch" only: standard error of log10_frobenius, in decades.
+    log10_cell_path: only for an LSTM with state="c". It is the Frobenius norm of diag(prod_t f_t):
+        the part of d c_t / d c_0 that never passes through h.
+    log10_hidden_path: likewise, and only where asked for. It is the Frobenius norm of
+        J_t - diag(prod_t f_t): the part that passes through h at least once. It is -inf at t = 1.
+    log10_frobenius_error: only for method="sketch": standard error of log10_frobenius, in decades.
 
     Examples:
         >>> import torch, rnngrad
@@ -96,37 +96,33 @@ def jacobian_curves(
     """How strongly the state at every step t depends on the initial state, per example.
 
     Args:
-        module: nn.RNN, nn.LSTM or nn.GRU of any dtype and number of layers, left as it is. Not
-            bidirectional, no proj_size, no dropout between layers in training mode.
-        inputs: as module.forward takes them: (batch, time, features), (time, batch, features) or
-            (time, features).
-        initial_state: as module.forward takes it; None means zeros.
-        state: "h", "c" (LSTM) or "full" = (h, c): numerator and denominator of the Jacobian.
-        layer: whose state, with respect to the same layer's initial state.
-        lengths: real steps per example, (batch,) integers; curves are NaN beyond, inputs anything.
-        mask: (batch, time) bool, True where a step counts. Elsewhere the state is kept, and inputs
-            may hold anything; with lengths both must hold.
-        method: "exact", or "sketch": estimates of the Frobenius norm alone.
-        statistics: some of "frobenius", "column_sum", "spectral", and "hidden_path" for an LSTM's
-            state="c".
-        spectral_steps: steps (from 1) at which the costly spectral norm is taken; None means all.
-        directions, seed: of the sketch: how many random directions (4 to 10,000), and which.
+        module: nn.RNN, nn.LSTM or nn.GRU of any dtype and depth, left unchanged. Not bidirectional,
+            no proj_size, no active dropout.
+        inputs: (batch, time, features), (time, batch, features) or (time, features), as in forward.
+        initial_state: as in module.forward; None means zeros.
+        state: "h", "c" (LSTM) or "full" = (h, c).
+        layer: whose state, in numerator and denominator.
+        lengths: real steps per example, (batch,) integers. Curves are NaN beyond, inputs anything.
+        mask: (batch, time) bool, True where steps count (within lengths). Elsewhere the state is
+            kept, inputs anything.
+        method: "exact", or "sketch": estimated Frobenius norms alone.
+        statistics: any of "frobenius", "column_sum", "spectral", "hidden_path" (for state="c").
+        spectral_steps: steps (from 1) with the costly spectral norm; None means all.
+        directions, seed: number (4 to 10,000) and seed of sketch directions.
 
-    Computed in float64: norms are exact to 1e-9 of themselves after 1,403 steps, column sums to
-    1e-9 while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Scales are kept apart, so
-    that nothing underflows or overflows: -inf means exactly zero, given the values of the gates. In
-    a GRU whose h and n saturate to the same +-1 the factor h - n has no digits left.
+    Float64 norms are exact to 1e-9 of themselves after 1,403 steps. Column sums are exact to 1e-9
+    while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Separate scales prevent underflow
+    and overflow: -inf means exactly zero, given the gates' values. Where a GRU's h and n saturate
+    to the same +-1, h - n has no digits.
 
-    Examples share the steps over which their initial states and inputs are equal. Directions on
-    which no row of J_t depends any more are dropped. The bits do not depend on the number of
-    threads, torch.get_num_threads().
+    Examples share steps while states and inputs are equal. Directions that J_t no longer depends on
+    are dropped. The bits do not depend on torch.get_num_threads().
 
-    Memory: some (H, H) matrices per thread, and up to 128 more per group that begins alike.
+    Memory: some (H, H) matrices per thread, up to 128 more per group that begins alike.
     Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.
 
     Raises:
-        InputError (a ValueError): wrong shapes, names, lengths, NaN or inf in inputs or weights,
-            or sizes beyond this machine's memory.
+        InputError (a ValueError): wrong shapes, names or lengths, NaN or inf, too little memory.
         TypeError: another kind of module, integer inputs, a PackedSequence.
 
     Examples:

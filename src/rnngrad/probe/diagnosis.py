@@ -25,13 +25,13 @@ from rnngrad.probe.curves import JacobianCurves, jacobian_curves
 if TYPE_CHECKING:
     import pandas as pd
 
-DECADES = 7  # what counts as decayed or exploding
+DECADES = 7  # a change by more decades counts as decayed or exploding
 # Where signs cancel to this many decades, a zero column sum is no sign of underflow.
 CANCELLATION = 5
-# So many decades below the smallest subnormal number, one loss in so many is swept back, which
-# makes the call 1.6 to 3.4 times as fast.
+# If a norm is FAR_DECADES below the smallest subnormal number, one loss in FAR_STRIDE is swept
+# back. This makes the call 1.6 to 3.4 times as fast.
 FAR_DECADES, FAR_STRIDE = 10, 16
-PARTS = 4  # of the batch, where it has as many examples, for as many threads
+PARTS = 4  # parts of the batch, where it has as many examples, for as many threads
 
 Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
 MEANINGS: dict[Verdict, str] = {
@@ -54,8 +54,8 @@ class Diagnosis(Pictured):
     log10_frobenius: the true magnitude, as in `rnngrad.jacobian_curves`; log10_column_sum likewise.
     curves: what `rnngrad.jacobian_curves` found, without the spectral norm.
     state, dtype, title: whose Jacobian was judged, for which arithmetic, and how it is printed.
-    naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype` with gradual
-        underflow (torch on CPU); naive_flushed: the same with flush-to-zero (TensorFlow).
+    naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype`. Underflow is
+        gradual, as in torch on CPU. naive_flushed: the same with flush-to-zero (TensorFlow).
     decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
         finite value.
     horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
@@ -118,11 +118,11 @@ def diagnose(
     Print the result. The verdicts per example and step, in this precedence:
 
     structural: d s_t / d s_0 is exactly zero (a dead relu, or a gate that is 0 in float64).
-    saturated: it is not, but the derivative factors as autograd writes them (1 - tanh^2, s (1 - s))
-        are so often exactly zero in `dtype` that their product is.
-    underflow: autograd's column sum in `dtype` has passed the smallest normal number: zero under
-        flush-to-zero (TensorFlow), a false plateau under gradual underflow (torch on CPU). Where
-        it is zero because signs cancel, the norm decides: it is below that number as well.
+    saturated: it is not, but autograd writes derivative factors as 1 - tanh^2 and s (1 - s). In
+        `dtype` so many of these are exactly zero that their product is.
+    underflow: autograd's column sum in `dtype` has fallen below the smallest normal number. It is
+        zero under flush-to-zero (TensorFlow), a false plateau under gradual underflow (torch on
+        CPU). Where signs cancel to zero, the norm decides: it is below that number as well.
     decayed: the Frobenius norm is below 1e-7 of its starting value.
     exploding: it is above 1e7 of it, or autograd's result is infinite or NaN.
     alive: none of these.
@@ -132,9 +132,9 @@ def diagnose(
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
     Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: that of
-    `jacobian_curves` and of two sweeps of up to time^2 / 2 vector products. Where the norm is 10
-    decades below the smallest subnormal number and autograd's result is zero at one step in 16, it
-    is taken to be zero at all of them.
+    `jacobian_curves` and of two sweeps of up to time^2 / 2 vector products. Steps whose norm is 10
+    decades below the smallest subnormal number are judged by one in 16. If autograd's result is
+    zero at these, it is taken to be zero at all of them.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -198,14 +198,14 @@ def autograd_column_sums(
 ) -> ColumnSums:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
-    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`: no scales, derivatives
-    written from the outputs (1 - tanh^2, s (1 - s)), everything rounded to the dtype.
+    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`, without scales. Derivatives
+    come from the outputs (1 - tanh^2, s (1 - s)), and everything is rounded to the dtype.
 
     Args:
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
         dtype: torch.float32 or torch.float64.
-        flush: are numbers below the smallest normal one zero (TensorFlow), or rounded to a multiple
-            of the smallest subnormal one (torch on CPU)? Flushing is emulated after every product.
+        flush: True emulates TensorFlow: numbers below the smallest normal one are 0 after every
+            product. False rounds to multiples of the smallest subnormal one (torch on CPU).
         steps: at which steps (from 1); None means all.
 
     Returns:

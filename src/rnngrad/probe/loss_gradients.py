@@ -19,17 +19,17 @@ from rnngrad.probe.curves import ABSENT, long_form
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = 16  # of the batch, where it has as many examples, for as many threads
+PARTS = 16  # parts of the batch, where it has as many examples, for as many threads
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossGradientCurves(Pictured):
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
-    Total derivatives: dL/dh_t holds what comes through the output at t, the layers above and all
-    later steps; dL/dc_t what comes through h_t as well. -inf where the gradient is exactly zero,
-    NaN beyond an example's length; where a mask keeps the state, that of the last step that
-    counted. log10_c is None without a cell state.
+    These are total derivatives: dL/dh_t comes through the output at t, layers above and later
+    steps. The gradient dL/dc_t comes through h_t as well. The log is -inf where the gradient is
+    exactly zero, NaN beyond an example's length. Where a mask keeps the state, the last step that
+    counted gives the value. Without a cell state log10_c is None.
 
     Examples:
         >>> import torch, rnngrad
@@ -68,11 +68,11 @@ def loss_gradient_curves(
 
     Args:
         module, inputs, initial_state, lengths, mask: as in `rnngrad.jacobian_curves`.
-        output_gradient: dL/d output, shaped like the module's output; zero where the loss does not
-            look (all steps but the last, say). Where steps do not count it may hold anything.
+        output_gradient: dL/d output, shaped like the module's output. It is zero where the loss
+            does not look (all steps but the last, say). Steps that do not count may hold anything.
         layer: whose states.
-        final_state_gradient: dL/dh_n, of an LSTM (dL/dh_n, dL/dc_n), of a loss that looks at the
-            states after an example's last step as well; shaped as the module returns these.
+        final_state_gradient: dL/dh_n, for an LSTM (dL/dh_n, dL/dc_n), shaped as the module returns
+            these states. It serves a loss that also looks at an example's last states.
 
     Everything is float64 with scales kept apart, per unit where units differ by more than 150
     decades. Computed on the CPU, wherever the module is.
@@ -111,14 +111,14 @@ class _Sweep:
         self.found = np.full((len(problem.initial), problem.batch, problem.steps + 1), np.nan)
 
     def run(self, examples: Array) -> None:
-        """Some examples from their last steps to the first."""
+        """Sweep some examples from their last steps to the first."""
         maps = [maps for *_, maps in self.problem.whole(examples)[self.layer :]]
         cotangents = Cotangents(self.cells, maps, len(examples))
         everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
         for t in reversed(range(int(self.problem.lengths[examples].max()))):
             cotangents.add(self.arriving.at(t, examples, self.layer), everyone)
             for layer, h, c, delta in cotangents.back(t, everyone):
-                if layer == 0:  # the wanted one, for those below are left out
+                if layer == 0:  # this is the wanted one, for those below are left out
                     norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
                     self.found[:, examples, t + 1] = log10_of(norms, cotangents.exponent[0])
                 far |= _underflown(h, c, delta[0], maps[layer].mix[:, t])

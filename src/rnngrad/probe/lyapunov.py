@@ -48,11 +48,11 @@ def lyapunov_exponents(
         layer: whose recurrence; its state is h, for an LSTM (h, c).
 
     Returns:
-        An array (batch, count) with `plot`, float64, nats per step, largest first; -inf where a
-        unit is dead or unread. All together sum to the mean of log|det M_t| over the counted steps.
-        NaN, at the end, where an exponent would be made of rounding errors: the weight matrix is
-        (nearly) singular in another way, or in an LSTM a unit's closed input and forget gates meet
-        closed gates of others. With weights in the tens, exponents beyond the first lose digits.
+        An array (batch, count) with `plot`, float64, nats per step, largest first. A dead or unread
+        unit gives -inf. All sum to the mean of log|det M_t| over the counted steps. Exponents made
+        of rounding errors are NaN, at the end. One cause is a weight matrix (nearly) singular in
+        another way. Another is an LSTM's unit whose closed input and forget gates meet others'
+        closed gates. With weights in the tens, exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
     Wolf and Abbott (2023). The singular values of J_t are another thing, see `jacobian_curves`. A
@@ -140,8 +140,8 @@ class _Spectrum:
     def _carefully(self, maps: StepMaps) -> None:
         """Take one step, and make the directions orthonormal between the factors of its map.
 
-        The first factor holds the sizes of the map's columns (an LSTM's forget gates) as rows, and
-        small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
+        The first factor scales rows by the sizes of the map's columns (an LSTM's forget gates).
+        Small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
         """
         M = maps._replace(through=0 * maps.through).matrix(self.cell.W)
         columns = np.abs(M).max(axis=0)
@@ -157,17 +157,18 @@ class _Spectrum:
 def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Return Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
-    Householder QR would lose rows 16 decades below the largest: its errors are relative to columns,
-    those of elimination to rows. So A = P L U first, and P L = Q R' gives R = R' U. size (n,): the
-    terms summed up in each row; a pivot lost in their rounding errors, and those after, are NaN.
+    Householder QR, with errors relative to columns, would lose rows 16 decades below the largest.
+    Elimination has errors relative to rows: first A = P L U, then P L = Q R' gives R = R' U. `size`
+    (n,) sums the terms of each row. A pivot lost in their rounding errors, and those after, are
+    NaN.
     """
     P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]
     terms = (np.abs(L[:count]) * np.abs(U.T)).sum(axis=1) + (P.T @ size)[:count]
     unknown = np.logical_or.accumulate((pivots <= LOST * terms) & (terms > 0))
     R = _qr(L)[1]
-    # by substitution and not from the reflections: small entries of a row are right relative to
-    # what stands before them, and the next factor may need them
+    # Substitution, unlike the reflections, gets small entries right relative to those before them
+    # in the row. The next factor may need them.
     Q = linalg.solve_triangular(R.T, (P @ L).T, lower=True).T
     with np.errstate(divide="ignore"):
         growth = np.log(np.abs(R.diagonal())) + np.log(pivots)

@@ -1,6 +1,6 @@
 """Jacobian curves of any step function, by torch.func.
 
-Somebody else wrote the step. Mistakes that would give wrong curves without a word are looked for.
+Users write the step. The code looks for mistakes that would give wrong curves without a word.
 """
 
 import inspect
@@ -36,11 +36,11 @@ State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
 LARGE = 1000  # entries of a state whose exact steps take seconds or minutes each
-CLOSE = 0.01  # a derivative that is further off is wrong, and no matter of rounding
+CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
 
-CURES = {  # by what torch says, of a custom function one missing part at a time
+CURES = {  # by torch's message, which names one missing part of a custom function at a time
     r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
     "generate_vmap_rule = True and jvp",
     r"data pointer|numpy\(\)": "write it in torch, without NumPy",
@@ -79,35 +79,35 @@ def jacobian_curves_of_step(
     Args:
         step: (state, x) -> state, with x of shape (batch, features), as `lambda s, x: cell(x, s)`
             of an nn.LSTMCell. No example's state may depend on another's. The same arguments must
-            give the same state and stay as they are. torch.func.vmap and jvp must pass: no
+            give the same state and stay as they are. The step must pass torch.func.vmap and jvp: no
             autograd.grad, no NumPy. It runs in the dtype it is given: float64 for exact curves.
         inputs: (batch, time, features), or anything with (batch, time) in front.
         initial_state: a pytree (tensor, tuple, list, dict, nested) of tensors (batch, ...).
         lengths, mask: which steps count, as in `jacobian_curves`; elsewhere the state is kept.
-        state: the entry of the state, by index or key, of which the Jacobian is taken with respect
-            to itself; None means the whole state.
+        state: an entry of the state, by index or key: its Jacobian is taken with respect to itself.
+            None means the whole state.
         method, statistics, spectral_steps, directions, seed: as in `jacobian_curves`. The sketch
             is for states of thousands of entries S: it needs no S x S matrix.
 
-    torch.func.jvp gives each one-step Jacobian, over all directions at once; the product is float64
-    with one scale per row. Memory: for a state of S entries, S copies of the step's intermediate
-    values, a few (batch, S, S) matrices and all states.
+    torch.func.jvp gives each one-step Jacobian, over all directions at once. The product is float64
+    with one scale per row. Memory: all states, of S entries each, and a few (batch, S, S) matrices.
+    The step's intermediate values are there S times.
 
     Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
-    side) and exactly zero from about 19 and 37, in float32 from 9 and 17: curves may then be -inf
-    though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
+    side). They are exactly zero from about 19 and 37, in float32 from 9 and 17. Curves may then be
+    -inf though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
-    Stopped gradients: at the first, the middle and the last step the derivative is compared with a
-    central difference (`.detach()` and TorchScript may lose a part) and with autograd's
-    (torch.no_grad stops autograd alone). A warning tells where it is more than 1 % off. Numbers of
-    16 bits are not compared, nor is autograd where it stops for all of the step.
+    Stopped gradients: the derivative is checked at the first, the middle and the last step. A
+    central difference shows whether `.detach()` or TorchScript lost a part. Autograd's derivative
+    shows torch.no_grad, which stops autograd alone. A warning tells where it is more than 1 % off.
+    Numbers of 16 bits are not compared, nor is autograd where it stops for all of the step.
 
     Raises:
-        InputError: shapes that do not fit, a step that fails or runs under torch.inference_mode,
-            takes its arguments in the other order, changes them, changes the state's structure or
-            dtype, mixes examples, has a memory, is random, or returns NaN or inf; Jacobians beyond
-            this machine's memory.
+        InputError: shapes that do not fit, or Jacobians beyond this machine's memory. A step that
+            fails, runs under torch.inference_mode, takes its arguments in the other order or
+            changes them. One that changes the state's structure or dtype, mixes examples, has a
+            memory, is random, or gives NaN or inf.
         TypeError: integer inputs or states.
 
     Examples:
@@ -136,7 +136,7 @@ def jacobian_curves_of_step(
         for t, M in enumerate(flat.jacobians()):
             with exact_products():
                 J = J.multiplied_by(M.numpy())
-                # before they are aligned: an entry that nobody reads may be far larger
+                # rows are read before they are aligned: one that nobody reads may be far larger
                 mantissa, exponent = J.read(rows).aligned()
                 for name in names:
                     if name != "spectral" or spectral_at[t]:
@@ -167,12 +167,12 @@ def _sizes(Y: Tensor) -> Tensor:
 
 
 def _check_order(step: Step) -> None:
-    """A cell takes (input, state); where both have one size, (state, input) fits as well."""
-    step = getattr(step, "_orig_mod", step)  # of torch.compile
+    """Refuse (input, state), as cells have it: where both have one size, it would run as well."""
+    step = getattr(step, "_orig_mod", step)  # torch.compile wraps a module
     if isinstance(step, tuple(CELLS)):
         raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
     function = getattr(step, "forward", step)
-    schema = getattr(function, "schema", None)  # of TorchScript
+    schema = getattr(function, "schema", None)  # TorchScript functions have one
     try:
         taken = schema.arguments[1:] if schema else inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -264,7 +264,7 @@ class _FlatStep:
         return new if real.all() else torch.where(real, new, flat)
 
     def jacobians(self, sketch: Tensor | None = None) -> Iterator[Tensor]:
-        """d s_i / d s_k of every step, M (b, S, S) in float64; for a sketch (b, S, k) M V."""
+        """Yield M = d s_i / d s_k of every step, float64 (b, S, S). A sketch gets M V (b, S, k)."""
         V = sketch
         if V is None:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
@@ -276,7 +276,7 @@ class _FlatStep:
         bar = {"unit": "step", "delay": 0 if large else 3, "disable": None, "leave": False}
         for t, s in enumerate(tqdm(states[:-1], what, **bar)):
             new, M = self._linearised(s, t, V)
-            _check_memory(new, states[t + 1], t, self.eps**0.3)  # other kernels may make it
+            _check_memory(new, states[t + 1], t, self.eps**0.3)  # vmap may use other kernels
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
                 warnings.warn(message.format(t + 1), stacklevel=3 if sketch is None else 4)
                 looked_at.clear()
@@ -290,7 +290,7 @@ class _FlatStep:
             s, x = states[-1], self.inputs[:, t].clone()  # the user's own is not to be written to
             with _failure_named(f"step fails at step {t + 1}"):
                 states.append(self(s, x, t))
-                again = self(s, x, t)  # a random draw shows; what changes later does in `jacobians`
+                again = self(s, x, t)  # shows a random draw; `jacobians` shows later changes
             if s._version or x._version:
                 raise InputError("step changes its arguments in place: let it make new tensors")
             if not torch.isfinite(states[-1]).all():
@@ -300,8 +300,9 @@ class _FlatStep:
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and M V, from one call, so that M belongs to that state."""
-        # Two more directions, sums of V's with weights that differ between examples or are common
-        # to all, tell whether examples mix: then M V misses the first by more than by rounding.
+        # Two more directions tell whether examples mix. They are sums of V's with weights: those of
+        # the first differ between examples, those of the second do not. If examples mix, M V misses
+        # the first by more than rounding.
         x, own = self.inputs[:, t], _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)
@@ -330,8 +331,8 @@ class _FlatStep:
         return new[0], M
 
     def _wrong_derivative(self, s: Tensor, M: Tensor, t: int, V: Tensor) -> str:
-        """The warning, where an entry is wrong at this state and at one beside it."""
-        # at a bend, which only one of them can be, both derivatives may be right and differ
+        """Return a warning if an entry is wrong both at this state and at one beside it."""
+        # only one of the two can be at a bend, where right derivatives may differ
         beside = s + _random_directions(s, 0).abs() * (1 + s.abs()) / 4
         checks = {UNLIKE_RESULTS: self._unlike_results, UNLIKE_AUTOGRAD: self._unlike_autograd}
         for message, unlike in checks.items():
@@ -388,7 +389,7 @@ def _failure_named(what: str) -> Iterator[None]:
 
 
 def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
-    """Raise unless two calls agree to this part of them."""
+    """Raise unless the results of two calls agree up to the relative error `part`."""
     # the largest entry counts, for each of them may be a difference of larger numbers
     if not torch.allclose(found, before, rtol=part, atol=part * float(before.abs().max())):
         raise InputError(

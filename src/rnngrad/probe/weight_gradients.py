@@ -1,7 +1,7 @@
 """Which step does a weight's gradient come from?
 
-The gradient of one loss L_T with respect to a weight W is a sum over the steps t <= T at which W is
-used: dL_T/dW = sum_t delta_(T,t) (x) input_t, with delta the cotangent of the gates. All losses are
+A weight W is used at every step. The gradient of one loss L_T is thus a sum over steps t <= T:
+dL_T/dW = sum_t delta_(T,t) (x) input_t. Here delta is the cotangent of the gates. All losses are
 swept back through time together, so the whole T x T triangle costs one sweep.
 """
 
@@ -23,9 +23,9 @@ from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, prepared
 
 REDUCTIONS = ("norm", "log10_norm", "none", "curve")
-# Of one example two threads take 0.6 of the time of one, where this many steps * H^2 are swept.
+# From this many steps * H^2 on, an example is cut: two threads take 0.6 of the time of one.
 PARTS, MIN_WORK = 4, 2**22
-SIDES = {"ih": -1, "hh": 0}  # of the gates: where the cotangents of each stand
+SIDES = {"ih": -1, "hh": 0}  # where the gates' cotangents of each side stand
 Span = tuple[int, int, int]  # an example, the first of its losses, and their end
 ONE = ScaledRows.of(np.ones((1, 1)))
 
@@ -68,16 +68,16 @@ def weight_gradient_parts(
             last layer. Where steps do not count it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
             underflow (-inf where a part is zero). "none": the parts themselves. "curve": log10 of
-            the norm of what step t adds to the gradient of sum_T L_T, in time steps, not time^2.
+            the norm of what step t adds to sum_T L_T's gradient. It takes time steps, not time^2.
         final_state_gradient: as in `rnngrad.loss_gradient_curves`, of the loss at the last step.
 
     Returns:
         A dict: for each weight a float64 array (batch, T_loss, T_step), followed by the weight's
-        shape for "none". It is zero above the diagonal (T_step > T_loss) and where steps do not
-        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T; of a
-        parametrized module (weight_norm, orthogonal) that with respect to the effective weight,
-        `module.weight_hh_l0`. Of "curve" (batch, T_step), NaN beyond the lengths. Its
-        `.plot(ax=None, weight="weight_hh_l0")` draws it.
+        shape for "none". It is zero (log10: -inf) above the diagonal and where steps do not
+        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T. In a
+        parametrized module (weight_norm, orthogonal) that is the gradient of the effective weight,
+        `module.weight_hh_l0`. For "curve" the arrays are (batch, T_step), NaN beyond the lengths.
+        The dict's `.plot(ax=None, weight="weight_hh_l0")` draws it.
 
     Memory: what is returned; each thread holds the float64 trajectory of one example.
     Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
@@ -133,7 +133,7 @@ def _fill(
 ) -> None:
     """Write a part of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
     example, earliest, end = span
-    # where the steps that count stand
+    # the positions of the steps that count
     at = np.flatnonzero(problem.counts.real[example].numpy())[:end]
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
     of_size = times_power if reduce in ("none", "norm") else log10_of
@@ -146,7 +146,7 @@ def _fill(
         for h_0, (x, h, _) in zip(before, runs, strict=True)
     ]
     for t in reversed(range(len(at))):
-        # of the losses at t and later, which may be one
+        # the losses at t and later; for "curve" all are swept as one
         first = 0 if reduce == "curve" else max(t, earliest)
         losses = slice(first, len(rows))
         joins = slice(first, first + (t >= earliest))  # no loss joins before the part's first
@@ -167,7 +167,7 @@ def _fill(
 def _norms(delta: Array) -> Array:
     """The norms (r, 1) of rows."""
     norms = np.sqrt(np.einsum("ri,ri->r", delta, delta))
-    small = np.flatnonzero(norms < 2.0**-400)  # of squares that may have underflown
+    small = np.flatnonzero(norms < 2.0**-400)  # their squares may have underflown
     if len(small):
         rows = ScaledRows.of(delta[small])
         norms[small] = times_power(np.linalg.norm(rows.mantissa, axis=1), rows.exponent)

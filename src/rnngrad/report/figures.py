@@ -118,7 +118,7 @@ def _name_lines(figure: Figure) -> None:
     """Write each line's label where it ends, beside its axis, one below the other."""
     for axis in figure.axes:
         inches = axis.bbox.height / mpl.rcParams["figure.dpi"]
-        line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # of the axis
+        line = 1.35 * mpl.rcParams["font.size"] / 72 / inches  # as a part of the axis's height
         lowest, ends = np.inf, []
         for drawn in axis.get_lines():
             known = np.asarray(drawn.get_ydata(), float)
@@ -305,7 +305,7 @@ def paths(results: Results) -> Figure | None:
 
 
 def histogram(lengths: NDArray[np.int64], most: int, padded: bool) -> Figure:
-    """Show how long comments are, and how many steps they have at most, or padding makes."""
+    """Show how long comments are, and how many steps they have at most or after padding."""
     figure, ((axis,),) = _panels(2.8, 1, 1)
     edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()).tolist()
     axis.hist(lengths, edges, color=COLOURS["gru"], alpha=0.7)

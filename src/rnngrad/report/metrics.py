@@ -30,7 +30,7 @@ READ = {  # the conditions under which the weights read words alone, and padded 
 }
 NEARLY_OPEN = 0.9  # activations of a gate
 LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
-SWING = 0.1  # that a unit moves in a step of padding, of the 2 that tanh lets it
+SWING = 0.1  # the least that a unit moves in a step of padding; tanh allows at most 2
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 MODEL = ["cell", "weights"]
 
@@ -42,7 +42,7 @@ def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -
 
 
 def per_word(conditions: pd.DataFrame, cell: str) -> float | None:
-    """Give decades that an untrained model gains a word: of streams, else of padded comments."""
+    """Give decades per word that an untrained model gains on streams, else on padded comments."""
     found = (value_of(conditions, name, cell, "decades_per_step_tokens") for name in READ["init"])
     return next((rate for rate in found if rate is not None), None)
 
@@ -59,14 +59,14 @@ def cause_table(results: Results) -> pd.DataFrame:
     """The change of both cells' ends when one factor is changed, the largest effect first.
 
     Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
-    question's setting; lead_change: of the decades by which the RNN is ahead. Of an exact zero the
-    change is what the arithmetic hides: the decades from the smallest normal float32 to the truth.
-    NaN where a cell was not run; no rows where the question's setting lacks one of the cells.
+    question's setting; lead_change: of the decades by which the RNN is ahead. For an exact zero the
+    change runs from the smallest normal float32 to the true value. NaN where a cell was not run;
+    no rows where the question's setting lacks one of the cells.
     """
     cases = results.params.conditions
     question = cases.question.model_dump(exclude={"cells"})
     known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
-    # what changes nothing is no cause, nor is training that starts from other models
+    # A condition that changes nothing is no cause. Nor is training that starts from other models.
     same = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) == question]
     causes = [name for name in CAUSES if name not in same]
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
@@ -107,7 +107,7 @@ def padding_share(results: Results) -> float | None:
         return None
     steps = results.condition_curves.query("condition == 'question'")["step"].max()
     words = results.data_card["sample"]["words"]
-    # what is left of a comment that is cut is not known
+    # nobody knows how many words are left of a comment that is cut
     return 1 - words["mean"] / steps if steps >= words["max"] else None
 
 
@@ -121,9 +121,9 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     """Say what every cell's models make of words: a row per cell and weights.
 
     mean, open: mean activation on words of the gate that keeps the state, and the share that is
-    nearly open. rate, end: decades per word, and log10 at the end of words; padded, lowest,
-    highest: of padded comments, the latter by seed. reach: words until a tenth of the loss's
-    gradient is left. accuracy: on the test split. NaN or None where there is no such number.
+    nearly open. rate, end: decades per word, and log10 at the end of words. padded, lowest,
+    highest: log10 at the end of padded comments, median and ends over seeds. reach: words until a
+    tenth of the loss's gradient is left. accuracy: on the test split. NaN or None: no such number.
     """
     scores, rows = test_scores(results), []
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")

@@ -19,7 +19,7 @@ from rnngrad.report.words import NAMED, environment
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
-BEYOND_MARKDOWN = {  # what its HTML lacks
+BEYOND_MARKDOWN = {  # additions to Markdown's HTML
     # the emphasised paragraph below an image is its caption
     r'(?s)<p>(<div role="img".*?</div>)</p>\s*<p><em>(.*?)</em></p>': (
         r"<figure>\1<figcaption>\2</figcaption></figure>"
@@ -27,7 +27,7 @@ BEYOND_MARKDOWN = {  # what its HTML lacks
     "<table>": '<div class="table" tabindex="0"><table>',
     "</table>": "</table></div>",
     r"<p><em>Table: (.*?)</em></p>\s*(<div.*?><table>)": r"\2<caption><span>\1</span></caption>",
-    # what names a column or a row is its header
+    # a cell that names a column or a row is its header
     "<th>": '<th scope="col">',
     r"<tr>\n<td>(.+?)</td>": r'<tr>\n<th scope="row">\1</th>',
     # sentences are broken into lines, numbers are not
@@ -161,7 +161,7 @@ def explore_page(results: Results) -> str:
         "float32": [style.FLOAT32_DENORMAL, FLOAT32_NORMAL],
     }
     page = environment().get_template("explore.html.j2")
-    # null for what is no number, and nothing in it ends the page's script
+    # to_json_plotly writes null for what is no number, and nothing that ends the page's script
     return page.render(plotly=get_plotlyjs(), data=to_json_plotly(data))
 
 

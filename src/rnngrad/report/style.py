@@ -37,7 +37,7 @@ def to_svg(figure: Figure) -> str:
 
 
 def thinned(steps: Any, thin: int = THIN) -> Any:
-    """Which of a curve's steps are drawn: one in so many, and the last one."""
+    """Tell which of a curve's steps are drawn: one in ``thin``, and the last one."""
     return (steps % thin == 1) | (steps == steps.max())
 
 

@@ -63,7 +63,7 @@ def fixed(value: float, digits: int = 1, sign: str = "") -> str:
 def interval(value: Mapping[str, Any], form: str, scale: float = 1, top: float = math.inf) -> str:
     """A mean with its 95% interval, such as "+0.4 (+0.3 to +0.5)"; without ends, the mean alone.
 
-    Numbers are shown times ``scale``. What cannot be negative has a ``top``, its highest value.
+    Numbers are shown times ``scale``. One that cannot be negative has a ``top``, its highest value.
     """
     mean, low, high = value["mean"], value.get("low"), value.get("high")
     if low is None or high is None:

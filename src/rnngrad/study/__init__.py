@@ -13,6 +13,6 @@ CLIP_NORM = 1.0  # the largest norm that a clipped gradient may have
 MILESTONES = (1, 20, 100, 400, 1383)  # steps that tables show, beside the last one
 
 
-def trained(params: Params) -> dict[Padding, str]:
+def trained_weights(params: Params) -> dict[Padding, str]:
     """Choose from ``TRAINED`` what this study has."""
     return {padding: name for padding, name in TRAINED.items() if padding in params.train.padding}

@@ -1,7 +1,7 @@
 """Eleven statements of the question and of three tutorials, judged by the study's tables.
 
-Each function goes from tables to numbers and a verdict, or to None where params.yaml does without
-the cells, seeds or conditions that it needs. The tables are those of
+Each function goes from tables to numbers and a verdict. It gives None where params.yaml does
+without the cells, seeds or conditions that it needs. The tables are those of
 :class:`~rnngrad.study.results.Results`. Words stand in ``rnngrad/report/templates/claims/``.
 """
 
@@ -20,15 +20,15 @@ from rnngrad.study import CLIP_NORM, WEIGHTS
 from rnngrad.study.results import Results
 
 Verdict = Literal["holds", "holds only if", "does not hold"]
-Ruling = tuple[object, object, str]  # does it hold, does it under a condition only, and under which
+Ruling = tuple[object, object, str]  # whether it holds, whether under a condition, and which one
 
 QUESTION, TUTORIAL_1, TUTORIAL_2, TUTORIAL_3 = "question", "tutorial 1", "tutorial 2", "tutorial 3"
 CASE = ["weights", "input"]
 
 # The criteria's thresholds; the report shows them from here.
 SHARP = 1.0  # claim 1, decades
-VANISHED = 3.0  # of the answer, decades
-OPENED = 0.05  # of the answer, share of the gates' activations
+VANISHED = 3.0  # for the answer, decades
+OPENED = 0.05  # for the answer, share of the gates' activations
 COMPARED = {  # claim 2, by condition: the part of the question's setting that it does without
     "question": "",
     "no_padding": "padding",
@@ -38,7 +38,7 @@ COMPARED = {  # claim 2, by condition: the part of the question's setting that i
 }
 SAME_RATE = 0.1  # claim 4, of the cell path's rate
 MUCH = 0.1  # claim 5, of the summed norms
-TENTH = 10  # claim 5, steps: of fewer there is no last tenth
+TENTH = 10  # claim 5, steps: fewer have no last tenth
 CLOSE, CLOSE_SHARE = 0.005, 0.1  # claim 6, decades per step, or of the measured rate
 LINEAR = 0.95  # claim 6, mean slope of tanh
 AGREEMENT = 0.04  # claim 7, decades
@@ -60,7 +60,7 @@ class Claim:
     verdict: Verdict
     condition: str | None  # completes "holds only ..."; None with any other verdict
     measured: dict[str, float]  # by names such as "init/padding/total/mean"
-    interval: Interval | None  # of the number that decides; None where that is an exact zero
+    interval: Interval | None  # the deciding number's; None where that is an exact zero
 
 
 def judge_all(results: Results) -> list[Claim]:
@@ -110,7 +110,7 @@ def _ends(values: pd.Series) -> dict[str, Any]:
 
 def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
     """Claim 2: do the RNN's gradients behave better than the LSTM's?"""
-    # of an exact zero there is no logarithm to compare
+    # an exact zero has no logarithm to compare
     finite = seeds[np.isfinite(seeds["log10_at_end"])]
     leads = {
         name: lead
@@ -121,7 +121,7 @@ def rnn_is_better(seeds: pd.DataFrame) -> Claim | None:
         return None
     turned = [COMPARED[name] for name, lead in leads.items() if _sign(lead) < 1]
     if "untrained weights" in turned and "padding in training" in turned:
-        turned.remove("padding in training")  # of weights that are trained
+        turned.remove("padding in training")  # only trained weights have it
     ruling = not turned, _sign(leads["question"]) > 0, f"with {_listed(turned)}"
     return _claim(2, QUESTION, ruling, leads, leads["question"])
 
@@ -261,7 +261,7 @@ def _biases(results: Results) -> list[str]:
     settings = {name: conditions.setting_of(name) for name in BIASES if name in conditions.cases}
     found = {own.forget_bias: name for name, own in reversed(settings.items())}
     if any(own.initializer != "keras" for own in settings.values()):
-        return []  # which takes no forget bias
+        return []  # such an initializer takes no forget bias
     return [found[bias] for bias in sorted(found)]
 
 

@@ -42,10 +42,10 @@ def tabulate(conditions: Iterable[Condition], folder: Path) -> tuple[pd.DataFram
 def curve_numbers(
     log10: NDArray[np.float64], words: Sequence[range], start: float, reading: Setting
 ) -> tuple[pd.Series, dict[str, float]]:
-    """log10 of the mean over examples by step (from 1), and numbers of it; no float32_zero_from.
+    """log10 of the mean over examples by step (from 1), and its numbers but float32_zero_from.
 
-    ``log10`` (B, T) is NaN at steps that were not recorded; ``words`` are by example the steps
-    (from 0) at which words are read; ``start`` is log10 of the statistic of the identity, step 0.
+    ``log10`` (B, T) is NaN at steps that were not recorded. ``words`` are by example the steps
+    (from 0) at which words are read. ``start`` is log10 of the statistic of the identity, step 0.
     The reading's arithmetic says above which number rates are taken.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
@@ -88,8 +88,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     never = dict.fromkeys(COUNTS, np.inf)
     groups = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False)
     medians, lower = groups.median(), groups.quantile(interpolation="lower")
-    # a median may lie between a seed that ends at exact zero and one that does not: the counts
-    # are then those of the lower
+    # A median may lie between a seed that ends at exact zero and one that does not. The counts
+    # are then those of the lower seed.
     dead = (medians[COUNTS] == np.inf).mul(np.isneginf(medians["log10_at_end"]), axis=0)
     medians[COUNTS] = medians[COUNTS].mask(dead, lower[COUNTS])
     medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")

@@ -56,8 +56,8 @@ def _autograd_column_sums(model: Opened, **how: Any) -> NDArray[np.float64]:
 def float32_zero_from(model: Opened, log10: NDArray[np.float64]) -> int | None:
     """The first step (from 1) from which autograd's flushed float32 stays zero; None for never.
 
-    It is looked for first where the true column sums, log10 (B, T), pass the smallest normal
-    number: the largest entries follow them within some steps.
+    The search begins where the true column sums, log10 (B, T), pass the smallest normal number.
+    The largest entries follow them within some steps.
     """
 
     def zero(at: range) -> list[bool]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from rnngrad.params import Params
 from rnngrad.stage import read_json, read_output
-from rnngrad.study import trained
+from rnngrad.study import trained_weights
 
-# the cells that have it; remembered once they are trained
+# By measure, the cells that have it. Untrained models have no `remembered`.
 OF_ALL = ("curves", "influences", "reach", "remembered", "shares")
 MEASURES = dict.fromkeys(OF_ALL, ("rnn", "lstm", "gru"))
 MEASURES |= {"gates": ("lstm", "gru"), "powers": ("rnn",)}
@@ -33,15 +33,15 @@ class Results:
     params: Params
     curves: pd.DataFrame
     gates: pd.DataFrame
-    history: pd.DataFrame  # of trained weights: epoch, split, loss, accuracy
-    tests: pd.DataFrame  # of trained weights: the metrics on the test split
+    history: pd.DataFrame  # trained weights: epoch, split, loss, accuracy
+    tests: pd.DataFrame  # trained weights: the metrics on the test split
     model_cards: dict[str, dict[str, Any]]  # the settings and counts of the stages before
     data_card: dict[str, Any]
     embed_card: dict[str, Any]
     conditions: pd.DataFrame
     condition_seeds: pd.DataFrame
     condition_curves: pd.DataFrame
-    evidence: dict[str, pd.DataFrame]  # what claims are judged by: the other measures
+    evidence: dict[str, pd.DataFrame]  # the other measures, which judge claims
     # by cell and weights, (T, T) medians over seeds: which steps a weight's gradient comes from
     triangles: dict[tuple[str, str], NDArray[np.float32]]
 
@@ -51,7 +51,7 @@ class Results:
 
     @property
     def weights(self) -> list[str]:
-        return ["init", *trained(self.params).values()]
+        return ["init", *trained_weights(self.params).values()]
 
 
 def load_results(build: Path, params: Params) -> Results:
@@ -60,7 +60,7 @@ def load_results(build: Path, params: Params) -> Results:
     tables: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     triangles: defaultdict[tuple[str, str], list[NDArray]] = defaultdict(list)
     seeds = [(cell, seed) for cell in cells for seed in params.train_of(cell).seeds]
-    models = [(None, "init"), *trained(params).items()]
+    models = [(None, "init"), *trained_weights(params).items()]
     for (cell, seed), (padding, weights) in product(seeds, models):
         if padding:
             folder = train / cell / padding / f"seed-{seed}"
@@ -75,7 +75,7 @@ def load_results(build: Path, params: Params) -> Results:
         triangles[cell, weights].append(read_arrays(folder / "triangle.npz")["triangle"])
     if "lstm" in cells:
         tables["tutorial"].append(read_result(build / "probe/lstm/tutorial/tutorial.csv"))
-    # a table without rows has no types that another one would have to be reconciled with
+    # tables without rows are left out: their columns have no types to reconcile
     found = {
         name: pd.concat([each for each in own if len(each)] or own[:1], ignore_index=True)
         for name, own in tables.items()
@@ -104,5 +104,5 @@ def read_result(path: Path) -> pd.DataFrame:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """The arrays that another stage wrote, by name; an `InputError` as of :func:`read_result`."""
+    """The arrays that another stage wrote, by name; an `InputError` as in :func:`read_result`."""
     return read_output(path, "dvc repro", lambda path: dict(np.load(path, allow_pickle=False)))

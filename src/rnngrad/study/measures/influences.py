@@ -1,11 +1,11 @@
 """Is what a gate blocks on the way forward blocked on the way back as well, and by as much?
 
-Forward: the state s_k of a real trajectory is moved by eps |s_k| in a direction v, the module is
+Forward: the state s_k of a real trajectory is moved by eps |s_k| in a direction v. The module is
 run on, and the move of a later state is read: |s_t' - s_t| / (eps |s_k|).
-Backward: with u = (s_t' - s_t) / |s_t' - s_t|, one reverse pass gives u^T (d s_t/d s_k) v, the
+Backward: let u = (s_t' - s_t) / |s_t' - s_t|. One reverse pass gives u^T (d s_t/d s_k) v, the
 gradient along the same two directions. As eps goes to 0 it is the forward influence.
-Gates: |prod_j f_j * v|, what would be left if an LSTM's change never passed through h (GRU: update
-gate; an RNN has none). s is c for an LSTM, with h_k left as it was, and h otherwise.
+Gates: |prod_j f_j * v| would be left if an LSTM's change never passed through h. A GRU has its
+update gate for f, an RNN no gate. For an LSTM s is c, with h_k left as it was, otherwise h.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from rnngrad.study.runs.open_model import Opened, State, state_after
 LAGS = (1, 2, 5, 10, 20, 50, 100)
 STARTS = 2  # steps k per comment
 DIRECTIONS = 2  # per step k
-SMALL, LARGE = 1e-3, 1.0  # of the norm of s_k
+SMALL, LARGE = 1e-3, 1.0  # eps, in parts of the norm of s_k
 
 
 def influences(model: Opened) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def influences(model: Opened) -> pd.DataFrame:
     for t in (lag - 1 for lag in LAGS if lag <= len(path)):
         s_t = path[t].detach()
         u = normalize(moved[SMALL][t] - s_t, dim=1, eps=1e-300)
-        # of a scalar: with u as a cotangent torch would first import its symbolic shapes
+        # grad gets a scalar: with u as a cotangent torch would first import its symbolic shapes
         (back,) = torch.autograd.grad((path[t] * u).sum(), s_k, retain_graph=True)
         backward = (back * v).sum(dim=1).abs()
         for eps, there in moved.items():

@@ -1,7 +1,7 @@
 """Can an LSTM's gradient grow along the path that passes through the output gates alone?
 
-From h_(k-1) to h_k there is a way through the output gate, o_k = s(W_o h_(k-1) + ...), and no other
-gate: its derivative is K_k W_o with K_k = diag(tanh(c_k) * o_k'). Over n steps,
+From h_(k-1) to h_k there is a way through the output gate alone, o_k = s(W_o h_(k-1) + ...). Its
+derivative is K_k W_o with K_k = diag(tanh(c_k) * o_k'). Over n steps,
 
     || K_n W_o ... K_1 W_o ||  <=  (max_k ||K_k|| ||W_o||)^n  <=  (||W_o|| / 4)^n
 
@@ -23,18 +23,18 @@ from rnngrad.study.runs.open_model import Opened, State
 
 COMMENTS = 2
 STEPS = 50
-FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # of W_o
+FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # W_o is multiplied by them in turn
 
 
 def output_gates(model: Opened) -> pd.DataFrame:
     """Measure how fast that path grows, with W_o times 1, 2, 4, ... until it does, or 256.
 
     A row per factor, of two comments and 50 steps at most, in float64. path_rate, bound_rate,
-    ceiling_rate: log10 of the norms above per step, means over comments. In the first and last row
-    alone: total_rate (log10 of ||d(h, c)_n / d(h, c)_0||_F per step, the identity's being 0, from
-    eight random directions); gradient_norm, clipped_norm, cosine (of dL/dW_hh before and after
-    clipping to the norm 1, and between the two); log10_early_to_late (of dL/dW_hh, the first half
-    of the steps over the other).
+    ceiling_rate: log10 of the norms above per step, means over comments. The first and last row
+    alone have the others. total_rate: log10 of ||d(h, c)_n / d(h, c)_0||_F per step, the
+    identity's being 0, from eight random directions. gradient_norm, clipped_norm, cosine: norms of
+    dL/dW_hh before and after clipping to the norm 1, and the cosine between the two.
+    log10_early_to_late: log10 of dL/dW_hh's norm from the first half of the steps over the other's.
     """
     H, model, rows = model.module.hidden_size, model.of(slice(COMMENTS)), []
     x = model.inputs.x[:, :STEPS]

@@ -3,13 +3,13 @@
     d c_t / d c_0 = diag(f_t ... f_1)  +  everything that at some step went through h
                     (the cell path)       (the hidden paths)
 
-A path enters h at a step by the factor o tanh'(c). Let z multiply that factor at every step: then
-d ln ||d c_t/d c_0|| / d ln z at z = 1 is the number of such factors in the paths that make up the
-gradient, each path counting by its share of the norm. On the cell path it is 0.
+A path enters h at a step by the factor o tanh'(c). Let z multiply that factor at every step. Then
+d ln ||d c_t/d c_0|| / d ln z at z = 1 is the number of such factors in the gradient's paths. Each
+path counts by its share of the norm. On the cell path the number is 0.
 
-On padding, around a state that no longer moves, the one-step Jacobian M = d s_t / d s_(t-1),
-s = (h, c), is the same at every step, and M^n grows or decays by log10 of M's spectral radius per
-step. With Keras' initial weights, from the zero state, dc_t = (0.731 I + 0.25 W_g) dc_(t-1).
+On padding, around a state s = (h, c) that no longer moves, every step has the same Jacobian
+M = d s_t / d s_(t-1). Then M^n grows or decays by log10 of M's spectral radius per step.
+With Keras' initial weights, from the zero state, dc_t = (0.731 I + 0.25 W_g) dc_(t-1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from rnngrad.probe import Trajectory, trajectory
 from rnngrad.study.measures.gates import memory_gate, trajectories
 from rnngrad.study.runs.open_model import Inputs, Opened
 
-NUDGE = 1e-3  # of ln z, to either side
+NUDGE = 1e-3  # ln z moves by so much to either side
 WINDOW = 200  # steps of either input on which factors are counted
 BEGUN = 20  # steps until the hidden paths have grown to their share
 SETTLED = 1e-6  # the most that any entry of a state at rest still moves in a step
@@ -36,8 +36,8 @@ Array = NDArray[np.float64]
 def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     """Rates of the paths of an LSTM, and what the gates do meanwhile.
 
-    ``curves`` are log10 of the Frobenius norms of d c_t/d c_0 (``frobenius``) and of its parts
-    ``cell_path`` and ``hidden_path``, (B, T). A row per input (padding | words) that occurs:
+    ``curves`` (B, T) are log10 of Frobenius norms: of d c_t/d c_0 (``frobenius``) and its parts
+    ``cell_path`` and ``hidden_path``. A row per input (padding | words) that occurs:
 
     steps: how many there are, of padding without the first 100 of a comment.
     total, cell_path, hidden_path: decades per step, without the first 20 of a comment.
@@ -113,7 +113,7 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
 
 
 def _tanh_factors_per_step(one: Opened) -> dict[str, float]:
-    """By kind of input, on one comment around the step at which one gives way to the other."""
+    """By kind of input, factors per step on one comment, around the step where input changes."""
     module, x, _ = one.problem
     (words,), path = one.inputs.words, trajectory(*one.problem)
     change = words.start or words.stop % x.shape[1]

@@ -1,7 +1,7 @@
-"""Is the gradient of a tanh RNN that of powers of its recurrent kernel?
+"""Does a tanh RNN's gradient follow the powers of its recurrent kernel?
 
 d h_t/d h_0 = D_t W ... D_1 W with D = diag(tanh'(a)). Where tanh' = 1 it is W^t, which grows or
-decays by log10 of W's spectral radius per step; the largest singular value bounds any step. Source:
+decays by log10 of W's spectral radius per step. The largest singular value bounds any step. Source:
 Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recurrent neural networks", 2.1.
 """
 
@@ -19,10 +19,10 @@ from rnngrad.study.runs.open_model import Opened
 def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
     """The decay of a tanh RNN's log10 ||d h_t/d h_0||_F (B, T), and what its kernel predicts.
 
-    A row per input (padding | words) that occurs: spectral_radius and largest_singular_value of
-    W_hh; predicted (log10 of the former) and measured, in decades per step; tanh_slope (mean of
-    tanh' over units and steps); last_move (the most that any unit moves in the last step of this
-    input, median over comments). The first 100 steps of a comment's padding do not count.
+    A row per input (padding | words) that occurs. spectral_radius, largest_singular_value: of W_hh.
+    predicted (log10 of the radius), measured: in decades per step. tanh_slope: mean of tanh' over
+    units and steps. last_move: the most that any unit moves in the last step of this input,
+    median over comments. The first 100 steps of a comment's padding do not count.
     """
     W, radius, rows = model.kernel.double(), spectral_radius(model.kernel.double()), []
     with torch.no_grad():
@@ -55,7 +55,7 @@ def powers_at_radii(model: Opened) -> pd.DataFrame:
     """:func:`powers` with W_hh scaled to weights: radius 0.9 | radius 1.1, on one comment."""
     one, tables = model.inputs.most_of_both(), []
     for radius in (0.9, 1.1):
-        # few directions are soonest carried on in float64, many steps at a time
+        # few directions are fastest carried on in float64, many steps at a time
         scaled = model.of(slice(one, one + 1)).double()
         scaled.kernel.mul_(radius / spectral_radius(scaled.kernel))
         how = {"lengths": scaled.inputs.lengths, "method": "sketch", "statistics": ["frobenius"]}

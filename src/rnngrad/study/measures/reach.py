@@ -9,7 +9,7 @@ from rnngrad.study.runs.open_model import Opened
 
 
 def loss_gradients(model: Opened) -> dict[str, NDArray[np.float64]]:
-    """(B, T) log10 of |d logit/d s_t| over that at the step that is read; s is h, and an LSTM's c.
+    """(B, T) log10 of |d logit/d s_t| over that at the read step, by s: h, and an LSTM's c.
 
     NaN beyond the steps that count.
     """

@@ -33,14 +33,14 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     """A trained model's results on toxic comments, by the distance of the last telling word.
 
     ``predictions`` are its comment, label and probability of the test split. There is a row per
-    bin, none where no distance is known. accuracy: share called toxic. auroc: share of the pairs
-    with a comment that is not toxic that are in the right order. log10_gradient: median over some
-    comments of log10 of |d logit/d s| at the telling word over that at the end; s is an LSTM's c.
+    bin, none where no distance is known. accuracy: share called toxic. auroc: share of pairs with
+    a comment that is not toxic in the right order. log10_gradient: log10 of |d logit/d s| at the
+    telling word over that at the end, median over some comments. s is c for an LSTM, else h.
     """
     telling = telling_comments(embedding[0], model.run)
     if telling.empty:
         return pd.DataFrame()
-    # of each bin the comments nearest to its median distance
+    # the comments nearest to the median distance of their bin
     off = telling["distance"] - telling.groupby("bin")["distance"].transform("median")
     nearest = telling.loc[off.abs().sort_values(kind="stable").index]
     chosen = nearest.groupby("bin").head(CHOSEN).sort_values("comment")
@@ -55,7 +55,7 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     read = telling.merge(predictions, on="comment")
     others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
     lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
-    # equal ones count as halves
+    # pairs with equal probabilities count as halves
     read["in_order"] = np.mean(lower, axis=0) / (len(others) or np.nan)
     read["right"] = read["probability"] > 0.5
     table = read.groupby("bin").agg(

@@ -2,7 +2,7 @@
 
 For a loss at step T the gradient of W_hh is a sum over the steps at which W_hh was used,
 dL_T/dW_hh = sum_(t <= T) delta_(T,t) h_(t-1)^T. The norms of these parts, for every T and t, are a
-triangle; its last row says which steps the last loss learns from.
+triangle. Its last row says which steps the last loss learns from.
 """
 
 import numpy as np
@@ -19,10 +19,10 @@ STEPS = 100
 def shares(model: Opened) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """The triangle of dL_T/dW_hh, with the logit after step T as the loss L_T.
 
-    The table has a row for each of two comments: steps (T, 100 at most), late_share (what the last
-    tenth of the steps holds of the summed norms), steps_of_most (the smallest number of last steps
-    that hold 90% of them). The triangle (T, T), loss step x step, is of the first comment: log10 of
-    the norm of each part relative to the largest of its row; NaN above the diagonal.
+    The table has a row for each of two comments. steps: T, 100 at most. late_share: what the last
+    tenth of the steps holds of the summed norms. steps_of_most: the smallest number of last steps
+    that hold 90% of them. The triangle (T, T), loss step x step, is of the first comment. It is
+    log10 of the norm of each part relative to the largest of its row; NaN above the diagonal.
     """
     module, x, start = model.of(slice(COMMENTS)).problem
     x = x[:, :STEPS]

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from rnngrad.params import Padding, Params, Setting
-from rnngrad.study import TRAINED, trained
+from rnngrad.study import TRAINED, trained_weights
 
 Jobs = dict[str, tuple[Any, ...]]
 
@@ -18,9 +18,9 @@ class Run(BaseModel, frozen=True):
     """One model, its inputs and its initial state: equal runs are equal objects."""
 
     cell: str
-    seed: int  # of the weights
-    # in a file from before (init) or after training (a value of `TRAINED`); or initial, which are
-    # drawn as the next four say
+    seed: int  # it draws the weights
+    # init: a file from before training. A value of `TRAINED`: a file from after it. initial:
+    # drawn as the next four fields say.
     weights: str
     initializer: str | None = None
     forget_bias: float | None = None
@@ -30,7 +30,7 @@ class Run(BaseModel, frozen=True):
     padding: Padding  # none for all input but comments
     steps: int | None  # or words kept of a comment; None stands for the longest comment's
     examples: int
-    inputs_seed: int  # which examples are drawn
+    inputs_seed: int  # it decides which examples are drawn
     features: int | None = None  # how many are read; None stands for all
     initial_state: str  # zero | uniform
     state_seed: int
@@ -55,7 +55,7 @@ def probe_jobs(params: Params, cell: str, build: Path) -> Jobs:
 
     Trained models read comments as in their training; untrained ones with padding, if any does.
     """
-    probe, jobs, paddings = params.probe, Jobs(), trained(params)
+    probe, jobs, paddings = params.probe, Jobs(), trained_weights(params)
     shared: dict[str, Any] = {"input": "comments", "steps": params.embed.max_length}
     shared |= {"examples": probe.comments, "inputs_seed": probe.seed}
     shared |= {"initial_state": probe.initial_state, "state_seed": probe.seed}
@@ -98,7 +98,7 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
 
 
 def conditions_of(params: Params) -> Iterator[Condition]:
-    """The conditions of every case, cell and seed; none of models that nobody trained."""
+    """The conditions of every case, cell and seed; none for models that nobody trained."""
     conditions = params.conditions
     for case in conditions.cases:
         setting, factor = conditions.setting_of(case), conditions.factor_of(case)

@@ -16,7 +16,7 @@ from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.errors import InputError
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.models.initializers import initialized
+from rnngrad.models.initializers import make_layer
 from rnngrad.params import TrainParams
 from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.stage import read_output
@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
         return {"padding": padding, "words": self.words}
 
     def most_of_both(self) -> int:
-        """The example that has the most steps of whichever input it has least of, of those read."""
+        """The example with the most steps of its rarer kind of input; unread kinds do not count."""
         counts = [[len(steps) for steps in own] for own in self.ranges().values() if any(own)]
         return int(np.argmax(np.min(counts, axis=0)))
 
@@ -98,7 +98,7 @@ def open_model(
         torch.manual_seed(run.seed)
         kind = SigmoidStateLSTM if run.state_nonlinearity == "sigmoid" else RECURRENT[run.cell]
         how = {"forget_bias": run.forget_bias or 0.0, "longest": run.steps or 0}
-        module = initialized(kind, features, run.units or 0, run.initializer, **how)
+        module = make_layer(kind, features, run.units or 0, run.initializer, **how)
     else:
         classifier = load_classifier(file, run.cell, features, train)
         module, head = classifier.recurrent, classifier.head
@@ -125,8 +125,8 @@ def open_passage(
 ) -> Opened:
     """The same model on as many words of several comments, in the state that the steps before left.
 
-    These are the shortest test comments that have ``steps`` words, else the longest that there are,
-    cut to the shortest of them. Where padding is in front their last words count, else the first.
+    These are the shortest test comments that have ``steps`` words, else the longest. All are cut to
+    the shortest of them. Where padding is in front their last words count, else the first.
     """
     sample, run = embedding[0], model.run
     test = sample.indices_of("test")
