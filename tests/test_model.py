@@ -282,7 +282,7 @@ class Decoder(nn.Module):
 @pytest.mark.parametrize("weight", [(0.0, 0.0), (0.0, 1.0)])
 def test_a_state_whose_gradient_underflows_is_told(weight: tuple[float, float]):
     given = torch.randn(2, 10, 4), torch.tensor(weight)
-    with pytest.warns(UserWarning, match=r"^decoder: what it sends back .* torch\.float32: "):
+    with pytest.warns(UserWarning, match=r"^decoder: what goes on .* torch\.float32: "):
         layer = rnngrad.gradient_reach(Decoder(), *given, loss=torch.sum).layers["encoder"]
     assert layer.loss_gradients is not None
     assert (layer.loss_gradients.log10_h[0] == -np.inf).all()

@@ -36,6 +36,7 @@ class Layer:
     weight_hh. Steps are in the order in which the layer reads. start, end and cells are
     (1, b, units) each. Other modules read outputs (b, t, units) and cells.
     The layer's next call reads end instead, so their gradients hold nothing of its later steps.
+    A loss's gradient goes on in the dtype sends to earlier modules, if there may be any.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     end: States
     returned: States = ()  # by the last call
     lengths: Any = 0
+    sends: torch.dtype | None = None
     read: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     cells: list[Tensor] = field(default_factory=list)
@@ -92,30 +94,14 @@ class Recording:
     """One run of a model.
 
     layers: in the order in which they ran. gradients: the loss's, by their outputs and cells.
-    not_asked: recurrent modules of other kinds, and those that did not run. too_small: modules that
-    sent back less than a dtype holds. needed: bytes of all that waits for the way back.
+    not_asked: recurrent modules of other kinds, and those that did not run. needed: bytes of all
+    that waits for the backward pass.
     """
 
     layers: list[Layer] = field(default_factory=list)
     gradients: dict[Tensor, Tensor] = field(default_factory=dict)
     not_asked: list[str] = field(default_factory=list)
-    too_small: dict[str, torch.dtype] = field(default_factory=dict)
     needed: float = 0.0
-
-    def watched(self, x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-        """The same x (..., units), whose gradient will be rounded to a dtype."""
-
-        # float64 is not rounded again: what was lost has been lost some steps before
-        least = torch.finfo(dtype).smallest_normal * (1e16 if dtype == torch.float64 else 1)
-
-        def look(gradient: Tensor) -> None:
-            size = gradient.abs().amax(dim=-1)
-            if ((size > 0) & (size < least)).any():
-                self.too_small[name] = dtype
-
-        if x.requires_grad:
-            x.register_hook(look)
-        return x
 
 
 def record(
@@ -238,10 +224,6 @@ def _recorded(
     ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
     units = module.hidden_size * ways * module.num_layers
 
-    def given(hx: Any) -> list[Tensor]:
-        batched = [s if s.dim() == 3 else s[:, None] for s in states_of_hx(hx)]
-        return [found.watched(_wide(s), s.dtype, titles[-1]) for s in batched]
-
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
         if own or (module.training and module.dropout):
             raise InputError(
@@ -283,11 +265,15 @@ def _recorded(
         ):
             titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
-            run = _layers(titles[-1], module, given(start))
+            run = _layers(titles[-1], module, states_of_hx(start))
             found.layers.extend(run)
-        x = found.watched(_wide(x), x.dtype, run[0].name)
+        if with_loss:
+            given = (x,) if hx is None else (x, *states_of_hx(hx))
+            earlier = any(v.requires_grad for v in given)
+            for n, layer in enumerate(run):
+                layer.sends = torch.float64 if n >= ways else x.dtype if earlier else layer.sends
+        x = _wide(x)
         for n in range(0, len(run), ways):
-            x = found.watched(x, torch.float64, run[n].name) if n else x
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
@@ -309,6 +295,7 @@ def _recorded(
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
     # states stay attached: what a loss sends through them belongs to whatever made them
+    states = [_wide(s if s.dim() == 3 else s[:, None]) for s in start]
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
     for row, names in enumerate(module._all_weights):
         n, way = divmod(row, 1 + module.bidirectional)
@@ -316,7 +303,7 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
         name += (".forward", ".backward")[way] if module.bidirectional else ""
         tail = names[0].removeprefix("weight_ih")
         own = {w.replace(tail, "_l0"): _wide(getattr(module, w).detach()) for w in names}
-        h, *c = (s[[row]] for s in start)
+        h, *c = (s[[row]] for s in states)
         W_hr = own.pop("weight_hr_l0", None)
         if W_hr is not None:
             own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr

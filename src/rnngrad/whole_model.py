@@ -17,6 +17,7 @@ from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
 LITTLE = -2.0  # log10: less than 1 % of the largest
+DIGITS = 16  # decades: what is smaller beside a number changes nothing of it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -191,11 +192,11 @@ def gradient_reach(
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         reaches = {layer.name: _reach(layer, run.gradients) for layer in progress}
-    for name, dtype in run.too_small.items():
+    for dtype, names in _too_small(run.layers, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
         warnings.warn(
-            f"{name}: what it sends back to its inputs is too small for {dtype}: gradients of the "
-            f"layers before it may be larger than they seem; {cure}",
+            f"{', '.join(names[:SHOWN])}: what goes on to earlier layers is too small for {dtype}: "
+            f"their gradients may be larger than they seem; {cure}",
             stacklevel=2,
         )
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
@@ -204,6 +205,20 @@ def gradient_reach(
         more = [f"{len(run.not_asked) - SHOWN} more"] * (len(run.not_asked) > SHOWN)
         title += f"; not asked: {'; '.join(run.not_asked[:SHOWN] + more)}"
     return ModelReach(title, reaches)
+
+
+def _too_small(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
+    """Find layers whose gradient leaves the dtype in which it goes on to small ones before them."""
+    found: dict[torch.dtype, list[str]] = {}
+    for n, layer in enumerate(layers):
+        own, *before = (reaches[v.name].loss_gradients for v in (layer, *layers[:n]))
+        if layer.sends is not None and own is not None:
+            end = np.log10(torch.finfo(layer.sends).smallest_normal)
+            # where earlier layers get much more than that elsewhere, nothing is lost
+            small = any((v.log10_h < end + DIGITS).any() for v in before if v is not None)
+            if small and ((own.log10_h < end) & (own.log10_h > -np.inf)).any():
+                found.setdefault(layer.sends, []).append(layer.name)
+    return found
 
 
 def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
