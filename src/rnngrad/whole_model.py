@@ -210,14 +210,17 @@ def gradient_reach(
 def _too_small(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
     """Find layers whose gradient leaves the dtype in which it goes on to small ones before them."""
     found: dict[torch.dtype, list[str]] = {}
-    for n, layer in enumerate(layers):
-        own, *before = (reaches[v.name].loss_gradients for v in (layer, *layers[:n]))
-        if layer.sends is not None and own is not None:
+    lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
+    for layer in layers:
+        own = reaches[layer.name].loss_gradients
+        if own is None:
+            break
+        if layer.sends is not None:
             end = np.log10(torch.finfo(layer.sends).smallest_normal)
-            # where earlier layers get much more than that elsewhere, nothing is lost
-            small = any((v.log10_h < end + DIGITS).any() for v in before if v is not None)
-            if small and ((own.log10_h < end) & (own.log10_h > -np.inf)).any():
+            left = (own.log10_h < end) & (own.log10_h > -np.inf)
+            if lowest < end + DIGITS and left.any():
                 found.setdefault(layer.sends, []).append(layer.name)
+        lowest = min(lowest, np.nanmin(own.log10_h))
     return found
 
 
