@@ -289,6 +289,16 @@ def test_a_state_whose_gradient_underflows_is_told(weight: tuple[float, float]):
     rnngrad.gradient_reach(Decoder().double(), *(v.double() for v in given), loss=torch.sum)
 
 
+def test_the_other_direction_of_a_layer_is_no_earlier_one():
+    words, module = nn.Embedding(10, 3), nn.LSTM(3, 4, bidirectional=True, batch_first=True)
+    model = nn.Sequential(words, module)
+    tokens = torch.randint(10, (2, 400))
+    reach = rnngrad.gradient_reach(model, tokens, loss=lambda output: output[0][:, [0, -1]].sum())
+    gradients = reach.layers["1.forward"].loss_gradients
+    assert gradients is not None
+    assert gradients.log10_h.min() < -50
+
+
 def test_a_small_gradient_that_keeps_its_digits_is_not_told():
     model, x = nn.GRU(3, 4).half(), torch.randn(5, 2, 3).half()
     rnngrad.gradient_reach(model, x, loss=lambda output: output[0].float().mean())

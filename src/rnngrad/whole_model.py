@@ -1,9 +1,11 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -211,16 +213,15 @@ def _too_small(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torc
     """Find layers whose gradient leaves the dtype in which it goes on to small ones before them."""
     found: dict[torch.dtype, list[str]] = {}
     lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
-    for layer in layers:
-        own = reaches[layer.name].loss_gradients
-        if own is None:
-            break
-        if layer.sends is not None:
-            end = np.log10(torch.finfo(layer.sends).smallest_normal)
-            left = (own.log10_h < end) & (own.log10_h > -np.inf)
-            if lowest < end + DIGITS and left.any():
-                found.setdefault(layer.sends, []).append(layer.name)
-        lowest = min(lowest, np.nanmin(own.log10_h))
+    for _, directions in groupby(layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
+        both = [(v, reaches[v.name].loss_gradients) for v in directions]
+        known = [(layer, own.log10_h) for layer, own in both if own is not None]
+        for layer, log10 in known:
+            if layer.sends is not None:
+                end = np.log10(torch.finfo(layer.sends).smallest_normal)
+                if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
+                    found.setdefault(layer.sends, []).append(layer.name)
+        lowest = min(lowest, *(np.nanmin(log10) for _, log10 in known), np.inf)
     return found
 
 
