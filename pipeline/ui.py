@@ -24,7 +24,7 @@ SECONDS = 60  # until the server must have answered
 
 
 def main(port: str) -> None:
-    from rnngrad.models.live import EXPERIMENT, connect
+    from rnngrad.live import EXPERIMENT, connect
     from rnngrad.tracking import tracking_uri
 
     with socket.socket() as any_server:

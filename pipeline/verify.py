@@ -31,7 +31,7 @@ def main() -> None:
         _run(before, "dvc", "checkout", "--quiet", "--force", "--allow-missing")
         if _run(again, "dvc", "repro", "--force", "--no-run-cache"):
             sys.exit("verify: the study does not run in a fresh clone; see above")
-        committed, found = _outputs(Path(".")), _outputs(Path(again))
+        committed, found = _outputs(Path(before)), _outputs(Path(again))
         differ = 0
         for name in committed:
             same = found.get(name) == committed[name]
@@ -77,7 +77,7 @@ def _gap(before: Path, again: Path) -> float:
             return float("inf")
         size = np.abs([a[finite], b[finite]]).max(initial=0)
         if size:
-            gap = max(gap, np.abs(a - b)[finite].max() / size)
+            gap = max(gap, np.abs(a[finite] - b[finite]).max() / size)
     return gap
 
 

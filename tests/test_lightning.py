@@ -195,7 +195,7 @@ def test_the_heat_map_shows_steps_against_epochs():
     assert [ax.get_title() for ax in axes] == ["lstm.0", "lstm.1"]
     shown = axes[1].collections[0].get_array()
     np.testing.assert_array_equal(shown, np.stack([*callback.curves["lstm.1"].values()], axis=1))
-    assert axes[1].get_xlim() == (0, EPOCHS + 1)
+    assert axes[1].get_xlim() == (-0.5, EPOCHS + 0.5)
     assert axes[0].figure.number in plt.get_fignums()  # a notebook shows it
     _, own = plt.subplots(1, 2)
     assert (callback.plot(own) == own).all()
@@ -416,3 +416,34 @@ def test_without_lightning_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "rnngrad.lightning")
     with pytest.raises(rnngrad.InputError, match=r"pip install 'rnngrad\[lightning\]'"):
         _ = rnngrad.GradientReach
+
+
+class Stateful(Model):
+    """Its forward goes on from the last state, keeps a list, and logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, batch_first=True)
+        self.carried: dict[str, Any] = {}
+        self.seen: list[int] = []
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        before = self.carried.get("state")
+        output, state = self.lstm(self.embedding(tokens), before)
+        self.carried["state"] = tuple(s.detach() for s in state)
+        self.seen.append(len(tokens))
+        self.log("size", output.abs().mean(), on_step=True, on_epoch=True)
+        return self.head(output[:, -1])[:, 0]
+
+
+def test_what_forward_keeps_and_logs_is_trainings_alone():
+    callback = rnngrad.GradientReach(batch=torch.zeros(8, 5).long(), budget=ALWAYS)
+    torch.manual_seed(2)
+    without, plain = fit([], Stateful())
+    torch.manual_seed(2)
+    with_it, probed = fit([callback], Stateful())
+    assert [*callback.curves["lstm"]] == [0, 1, 2, 3]
+    assert with_it.callback_metrics == without.callback_metrics
+    assert probed.seen == plain.seen
+    pairs = zip(plain.state_dict().values(), probed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

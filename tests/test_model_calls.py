@@ -413,3 +413,53 @@ def test_a_layer_can_be_asked_again_where_the_loss_looks_at_its_cell_state():
     whole = parts["weight_hh_l0"].sum(axis=(0, 1, 2))
     wanted = cast("Tensor", cast("Tensor", lstm.weight_hh_l0).grad)
     np.testing.assert_allclose(whole, wanted.numpy(), rtol=1e-12)
+
+
+def test_lists_dicts_and_what_lies_in_them_are_left_as_they_were():
+    class Keeper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.cache = nn.GRU(3, 4), {"states": [torch.zeros(1, 2, 4)], "calls": {0}}
+
+        def forward(self, x: Tensor) -> Tensor:
+            output, h = self.gru(x, self.cache["states"][0].clone())
+            self.cache["states"][0].copy_(h)
+            self.cache["states"].append(h)
+            self.cache["calls"].add(1)
+            self.cache["new"] = h
+            return output
+
+    model = Keeper()
+    rnngrad.gradient_reach(model, torch.randn(5, 2, 3), loss=torch.sum)
+    assert model.cache.keys() == {"states", "calls"}
+    assert model.cache["calls"] == {0}
+    (state,) = model.cache["states"]
+    assert not state.any()
+
+
+def test_a_loop_that_changes_the_state_is_named():
+    class Episodes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, outputs = torch.zeros(1, 2, 4), []
+            for t, step in enumerate(x.split(1)):
+                output, h = self.gru(step, h * (t != 4))
+                outputs.append(output)
+            return torch.cat(outputs)
+
+    title = rnngrad.gradient_reach(Episodes(), torch.randn(9, 2, 3)).title
+    assert ".gru as one loop of 9 calls, between which its state was changed" in title
+
+
+def test_another_default_device_changes_nothing():
+    gru, x = nn.GRU(3, 4), torch.randn(5, 2, 3)
+    plain = rnngrad.gradient_reach(gru, x).layers["gru"].curves.log10_frobenius
+    torch.set_default_device("meta")
+    try:
+        found = rnngrad.gradient_reach(gru, x).layers["gru"].curves.log10_frobenius
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, plain)

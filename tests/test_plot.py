@@ -1,8 +1,12 @@
 """Pictures: the data that is drawn, how lines are told apart, and what a notebook shows."""
 
 import base64
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -324,3 +328,38 @@ def test_curves_of_no_step_have_an_empty_picture():
     assert not nowhere.plot().lines
     assert "log10_spectral=2x5" in str(nowhere)
     assert "<pre>" in nowhere._repr_html_()
+
+
+@pytest.mark.parametrize("reduce", ["norm", "none"])
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_parts_whose_squares_leave_float64_are_shown(reduce: Any, scale: float):
+    rnn: Any = nn.RNN(1, 1, nonlinearity="relu", bias=False).double()
+    with torch.no_grad():
+        rnn.weight_hh_l0.fill_(scale)
+        rnn.weight_ih_l0.fill_(1.0)
+    last = torch.zeros(3, 1, 1).double()
+    last[-1] = 1
+    x = torch.tensor([1.0, 0.0, 0.0]).double()[:, None, None]
+    parts = rnngrad.weight_gradient_parts(rnn, x, last, reduce=reduce)
+    (first, *_) = str(parts).splitlines()[5:]
+    assert first.split()[:2] == ["1", f"{2 * np.log10(scale):+.2f}"]
+
+
+def test_a_notebook_goes_on_showing_figures(tmp_path: Path):
+    """A notebook loads its backend, which turns figures on, when the first one is drawn."""
+    backend = "import matplotlib\nfrom matplotlib.backends.backend_agg import *\n"
+    backend += "from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas\n"
+    (tmp_path / "late.py").write_text(f"{backend}matplotlib.interactive(True)\n")
+    code = "import matplotlib, rnngrad, torch\n"
+    code += "rnngrad.lyapunov_exponents(torch.nn.GRU(2, 2), torch.zeros(9, 1, 2))._repr_html_()\n"
+    code += "assert matplotlib.is_interactive()"
+    environment = os.environ | {"MPLBACKEND": "module://late", "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_the_names_of_many_layers_lie_below_the_curves():
+    models = {"one": nn.GRU(3, 4, num_layers=4), "other": nn.LSTM(3, 4, num_layers=4)}
+    reaches = {name: rnngrad.gradient_reach(model, batch()) for name, model in models.items()}
+    axes: Any = rnngrad.compare(reaches)
+    axes.figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0

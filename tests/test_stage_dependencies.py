@@ -14,7 +14,7 @@ STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stage
 # on it, and an error message is not worth hours of training.
 MACHINERY = {
     f"src/rnngrad/{name}.py"
-    for name in ("errors", "params", "stage", "workers", "kept", "quick_imports")
+    for name in ("errors", "params", "stage", "workers", "kept", "live", "quick_imports")
 }
 # The code on which kept results depend, see rnngrad.kept, stands in the files that keep them
 KEPT = [

@@ -6,6 +6,7 @@ During the pass an equal forward replaces each of theirs, layer by layer, in flo
 import inspect
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from rnngrad.probe import steps_of
 from rnngrad.saved import KINDS, module_of
 
 SHOWN = 4  # modules that a line names
+MANY = 8  # calls of one module, each a layer of its own
+CONTAINERS = (dict, list, set, tuple, deque)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
@@ -76,7 +79,7 @@ class Layer:
         # the gradients of these copies hold nothing of the next call
         cells = [c.clone().requires_grad_() for c in self.end[1:]]
         self.lengths = self.lengths + lengths
-        beyond = torch.arange(x.shape[1]) >= lengths[:, None]
+        beyond = torch.arange(x.shape[1], device="cpu") >= lengths[:, None]
         self.read.append(x.detach().masked_fill(beyond[:, :, None], 0.0))
         self.outputs.append(output)
         self.cells += cells
@@ -163,7 +166,14 @@ def record(
         ]
         gradients = {} if loss is None else _gradients(layers, loss(output))
         idle = [f".{name}, which did not run" for name, titles in calls.items() if not titles]
-        return replace(found, layers=layers, gradients=gradients, not_asked=found.not_asked + idle)
+        loops = [
+            f".{name} as one loop of {len(titles)} calls, between which its state was changed (use "
+            "rnngrad.jacobian_curves_of_step)"
+            for name, titles in calls.items()
+            if len(titles) > MANY
+        ]
+        found.not_asked += idle + loops
+        return replace(found, layers=layers, gradients=gradients)
 
 
 def _clean(name: str) -> str:
@@ -196,16 +206,24 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         torch.set_num_threads(1)
         back.callback(random.setstate, random.getstate())
         back.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-        for module in model.modules():
-            for own in (vars(module), module._buffers):
-                if isinstance(own, dict):  # TorchScript's buffers, and modes, are in no dict
-                    tensors += [value for value in own.values() if isinstance(value, Tensor)]
-                    back.callback(own.update, own.copy())
-                    back.callback(own.clear)
+        waiting: list[Any] = [*tensors, *map(vars, model.modules())]
+        found: dict[int, Any] = {}
+        while waiting:  # attributes, and what lies in their lists and dicts
+            own = waiting.pop()
+            if id(own) in found or not isinstance(own, (Tensor, *CONTAINERS)):
+                continue
+            found[id(own)] = own
+            if isinstance(own, Tensor):
+                back.callback(_put_back, own, own.detach().clone())
+                continue
+            waiting += own.values() if isinstance(own, dict) else own
+            if not isinstance(own, tuple):
+                add: Any = own.update if isinstance(own, dict | set) else own.extend
+                back.callback(add, own.copy())
+                back.callback(own.clear)
+        for module in model.modules():  # TorchScript's modes are in no dict
             back.callback(setattr, module, "training", module.training)
             module.training = False
-        for tensor in tensors:
-            back.callback(_put_back, tensor, tensor.detach().clone())
         yield
 
 

@@ -15,12 +15,12 @@ from torch.utils import _pytree as pytree
 
 from rnngrad._recording import takes
 from rnngrad.errors import InputError, needs
-from rnngrad.plot import draw_distances, draw_epochs
+from rnngrad.plot import MOST_PANELS, draw_distances, draw_epochs
 from rnngrad.probe import LossGradientCurves, compile_loops
 from rnngrad.whole_model import gradient_reach
 
 with needs("lightning"):
-    from pytorch_lightning import Callback
+    from pytorch_lightning import Callback, LightningModule, Trainer
     from torchmetrics import Metric
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ class GradientReach(Callback):
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
             None takes the first 4 examples of training's first batch. They are x of (x, y), or the
             entries of a dict that forward takes. Packed sequences stay whole. Where examples stand
-            along another axis than the first, pass a batch.
+            along another axis than the first, or a resumed training is to go on with the same ones,
+            pass a batch.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take, that of the untrained model
-            included. An epoch whose probe would exceed it is left out; a warning says so once.
+            included, which is always probed. An epoch whose probe would exceed it is left out; a
+            warning says so once.
 
-    plot: draws the heat map; `ax` takes one axes for each layer.
+    plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
     curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
         Another training begins anew; one that is resumed goes on.
 
@@ -91,7 +93,7 @@ class GradientReach(Callback):
         # seconds: when training began, what all probes took, and the longest
         self._begun = self._spent = self._longest = 0.0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._inputs = None
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
@@ -99,7 +101,7 @@ class GradientReach(Callback):
             self.curves, self._longest = {}, 0.0
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Probe the untrained model as soon as there is a batch."""
         if self._inputs is not None or not trainer.is_global_zero:
@@ -124,7 +126,7 @@ class GradientReach(Callback):
         self._spent = time.perf_counter() - self._begun
         self._longest = max(self._longest, self._spent)
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch, now = trainer.current_epoch + 1, time.perf_counter()
         if not trainer.is_global_zero or epoch % self.every_n_epochs:
             return
@@ -139,14 +141,16 @@ class GradientReach(Callback):
         self._spent += spent
         self._longest = max(self._longest, spent)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.curves or not trainer.is_global_zero:
             return
         from matplotlib.figure import Figure
 
-        figure = Figure((6.4, 0.4 + 2.6 * len(self.curves)), layout="constrained")
-        self.plot(figure.subplots(len(self.curves)))
-        for logger in trainer.loggers:
+        layers = min(len(self.curves), MOST_PANELS)
+        figure = Figure((6.4, 0.4 + 2.6 * layers), layout="constrained")
+        self.plot(figure.subplots(layers))
+        loggers: Any = trainer.loggers  # each has an experiment of its own kind
+        for logger in loggers:
             if hasattr(logger.experiment, "add_figure"):
                 logger.experiment.add_figure("reach", figure, trainer.global_step)
             elif hasattr(logger.experiment, "log_figure") and hasattr(logger, "run_id"):
@@ -164,9 +168,12 @@ class GradientReach(Callback):
         given, self._longest = state_dict["curves"], state_dict["longest"]
         self.curves = {n: {e: np.array(c) for e, c in each.items()} for n, each in given.items()}
 
-    def _probe(self, trainer: Any, model: Any, epoch: int) -> None:
+    def _probe(self, trainer: Trainer, model: LightningModule, epoch: int) -> None:
         named = self._inputs if isinstance(self._inputs, dict) else {}
         inputs = () if named else self._inputs if type(self._inputs) is tuple else (self._inputs,)
+        logging = [part for part in model.modules() if hasattr(part, "log_dict")]
+        for part in logging:  # what forward logs is training's, and not of these examples
+            vars(part).update(log=_nothing, log_dict=_nothing)
         try:
             with trainer.precision_plugin.forward_context():
                 reach = gradient_reach(model, *inputs, loss=self.loss, **named)
@@ -174,7 +181,11 @@ class GradientReach(Callback):
             raise
         except Exception as error:  # whatever somebody else's forward raises
             cure = f"{type(model).__name__}.forward or loss fails, pass what they take as batch="
+            cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
+        finally:
+            for part in logging:
+                del part.log, part.log_dict
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -188,6 +199,10 @@ class GradientReach(Callback):
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _some(x: Any) -> Any:
@@ -212,9 +227,11 @@ class LossGradientByDistance(Metric):
         distances: how many are told apart, from 0; steps further away are left out.
 
     `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count. They are
-    what `loss_gradient_curves` returns, `np.where(mask, curves.log10_h, np.nan)` under a mask, or
-    `h.grad.norm(dim=2).log10()`. By distance, `compute` gives "log10", the mean of what is not
-    zero, and "zero", the share that is exactly zero.
+    what `loss_gradient_curves` returns, or `np.where(mask, curves.log10_h, np.nan)` under a mask.
+    A loop over a cell may retain the gradient of each h: `torch.stack([h.grad.norm(dim=1) for h in
+    path], 1).log10()`. That of an nn.LSTM's output lacks what later steps send back. By distance,
+    `compute` gives "log10", the mean of what is not zero, and "zero", the share that is exactly
+    zero. `self.log` takes single ones, as `metric.compute()["log10"][100]`.
 
     Raises:
         InputError: distances is no integer from 1, or norms are not (batch, time).
@@ -242,7 +259,9 @@ class LossGradientByDistance(Metric):
         self.add_state("zeros", torch.zeros(distances).long(), "sum")
 
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
-        norms = getattr(log10_norms, "log10_h", log10_norms)
+        norms: Any = getattr(log10_norms, "log10_h", log10_norms)
+        if not isinstance(norms, Tensor | np.ndarray):
+            raise TypeError(f"log10_norms must be an array, and not {type(norms).__name__}")
         values = torch.as_tensor(norms, device=self.total.device).double()
         total, count, zeros = _by_distance(values, self.distances)
         # out of place: whoever holds an old state keeps it

@@ -17,6 +17,7 @@ import numpy as np
 from rnngrad.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 Style = tuple[str, Any]  # colour and dashes
@@ -33,6 +34,9 @@ END = "smallest normal float32"
 NEAR = 12  # the end of float32 is drawn if a curve comes within so many decades of it
 FAINTEST = -4  # log10 of a part beside the largest of its row, below which all look alike
 TABLE_ROWS = 8
+MOST_PANELS = 12  # layers of a heat map
+MOST_INSIDE = 6  # names of a legend; more would lie across the curves
+NAME_HEIGHT = 0.19  # inches of a row of names
 LETTER = 0.018  # its width, as a part of the picture's
 DERIVATIVES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d state_t / d state_0"}
 
@@ -65,6 +69,7 @@ class Pictured:
         import matplotlib.pyplot as plt
 
         png = io.BytesIO()
+        plt.draw_if_interactive()  # a notebook's backend, loaded in the block, would stay off
         with plt.ioff():
             figure = np.ravel(cast("Any", self).plot())[0].figure
             figure.savefig(png, format="png", dpi=100)
@@ -104,6 +109,15 @@ class ColumnSums(PicturedArray):
         with np.errstate(divide="ignore"):
             shown = np.log10(np.atleast_2d(np.asarray(self)))
         return _draw(ax, {"as autograd returns it": shown}, "log10 of the column sum")
+
+
+def long_form(label: str, curves: dict[str, np.ndarray]) -> "pd.DataFrame":
+    """Columns example, step (from 1), `label` and log10 of curves (batch, time)."""
+    import pandas as pd
+
+    values, names = np.stack(list(curves.values())), np.array(list(curves), dtype=object)
+    n, b, t = found = np.nonzero(~np.isnan(values))
+    return pd.DataFrame({"example": b, "step": t + 1, label: names[n], "log10": values[found]})
 
 
 def _short(value: Any) -> str:
@@ -260,11 +274,15 @@ def _log10_of_parts(parts: Any, weight: str) -> np.ndarray:
     """Give log10 of the norms of one weight's parts, whatever they were reduced to."""
     found = parts[weight]
     if parts.reduce == "none":
-        found = np.linalg.norm(found.reshape(*found.shape[:3], -1), axis=3)
-    if parts.reduce in ("none", "norm"):
-        with np.errstate(divide="ignore"):
-            found = np.log10(found)
-    return found
+        found = found.reshape(*found.shape[:3], -1)
+    elif parts.reduce == "norm":
+        found = found[..., None]
+    else:
+        return found
+    size = np.abs(found).max(axis=3, keepdims=True)  # squares would leave the range of float64
+    with np.errstate(divide="ignore"):
+        norms = np.linalg.norm(found / np.where(size > 0, size, 1), axis=3)
+        return np.log10(norms) + np.log10(size[..., 0])
 
 
 def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
@@ -275,17 +293,17 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     layers = list(reach.layers.values())
     styles = dict(zip(reach.layers, _styles(reach.layers), strict=True))
     with_loss = ax is None and layers[0].loss_gradients is not None
-    axes = np.ravel(np.array(_axes(ax, 3 if with_loss else 1), dtype=object))
+    axes = np.ravel(np.array(_axes(ax, 3) if with_loss else ax, dtype=object))
     gated = [v for v in layers if v.curves.log10_cell_path is not None]
     # a legend leaves names out that begin with _
     names = ["dotted: forget gates alone", *(f"_{v.name}" for v in gated[1:])]
     states = dict(zip(names, (v.curves.log10_cell_path for v in gated), strict=False))
     states |= {v.name: _main(v.curves)[1] for v in layers}
     looks = [*((styles[v.name][0], ":") for v in gated), *styles.values()]
-    _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", looks)
+    first = _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", looks)
     if not with_loss:
-        axes[0].set_xlabel("step t, in the order in which a layer reads")
-        return axes[0]
+        first.set_xlabel("step t, in the order in which a layer reads")
+        return first
     losses = {v.name: v.loss_gradients.log10_h for v in layers}
     weights = {v.name: v.learned_at for v in layers}
     _draw(axes[1], losses, "log10 of\n|dL/dh_t|")
@@ -302,10 +320,10 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
 
 def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.ndarray:
-    """Draw the heat map, step against epoch, of each layer; give the axes, one for each."""
+    """Draw heat maps, step against epoch, of the first 12 layers; give the axes, one for each."""
     import pandas as pd
 
-    curves = callback.curves
+    curves = dict(itertools.islice(callback.curves.items(), MOST_PANELS))
     if not curves:
         raise InputError("the callback has no curves yet: hand it to a Trainer and call fit")
     axes = np.ravel(np.array(_axes(ax, len(curves)), dtype=object))
@@ -314,11 +332,13 @@ def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.
     for own, (name, by_epoch) in zip(axes, curves.items(), strict=True):
         table = pd.DataFrame({epoch: pd.Series(curve) for epoch, curve in by_epoch.items()})
         shown = table.where(np.isfinite(table)).to_numpy()
-        edges = [*by_epoch, max(by_epoch) + 1]
+        epochs = np.array([*by_epoch])
+        between = (epochs[1:] + epochs[:-1]) / 2
+        edges = [epochs[0] - 0.5, *between, epochs[-1] + 0.5]
         picture = own.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
         own.set(title=name, ylabel="step t")
         own.xaxis.get_major_locator().set_params(integer=True)
-        own.figure.colorbar(picture, ax=own, label=f"log10 of |{DERIVATIVES['full']}|")
+        own.figure.colorbar(picture, ax=own, label="log10 of |J_t|")
     axes[-1].set_xlabel("epochs trained")
     return axes
 
@@ -371,7 +391,7 @@ def _main(result: Any) -> tuple[str, Any]:
 
 def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
     """Draw curves with their bands and, where one comes near it, the end of float32."""
-    ax = _axes(ax)
+    new, ax = ax is None, _axes(ax)
     for (name, values), style in zip(curves.items(), styles or _styles(curves), strict=True):
         if values is not None:
             _band(ax, values, name, style)
@@ -384,8 +404,13 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     ax.set(xlabel="step t", ylabel=label)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)
-    if ax.lines:
-        ax.legend(frameon=False, fontsize="small")
+    names, look = len(ax.get_legend_handles_labels()[1]), {"frameon": False, "fontsize": "small"}
+    if names > MOST_INSIDE:
+        if new:
+            ax.figure.set_figheight(HEIGHT + NAME_HEIGHT * -(-names // 2))
+        look |= {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5, "ncols": 2}
+    if names:
+        ax.legend(**look)
     return ax
 
 

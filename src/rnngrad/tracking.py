@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.errors import InputError, needs
-from rnngrad.models.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
+from rnngrad.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained_weights

@@ -156,7 +156,8 @@ def gradient_reach(
         model: an nn.Module that is or holds an nn.RNN, nn.LSTM or nn.GRU. It may be a
             LightningModule, compiled, or in DataParallel. Several layers, two directions,
             projections and packed inputs work.
-        inputs, kwargs: as model.forward takes them. A few examples do: time grows with them.
+        inputs, kwargs: as model.forward takes them. A few examples do: time grows with them,
+            and with the third power of the units.
         loss: makes a scalar of the model's output. None: nothing about losses.
         lengths, mask: which steps count, given as in `jacobian_curves`. Every layer skips the
             others and keeps its state there: its curves have a column for each step that counts.
@@ -168,10 +169,14 @@ def gradient_reach(
         2)". Under a mask or lengths that is so for every further call.
 
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
-    modes, weights and buffers, and all random states. Meanwhile memory holds a copy of the weights.
-    Lists, dicts and generators that forward itself changes are not put back. The title names
-    recurrent modules that were not asked: cells, quantised ones, and those that did not run.
-    Without lengths, mask or a PackedSequence, every step of padded inputs counts.
+    modes, weights and buffers, its lists and dicts, and all random states. Other objects and
+    generators that forward itself changes are not put back. Meanwhile memory holds a copy of the
+    weights. The title names what was not asked: cells, quantised modules, those that did not run,
+    and loops that change a state between calls. Without lengths, mask or a PackedSequence, every
+    step of padded inputs counts.
+
+    Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on
+    that way is in the columns of the loss alone.
 
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
     a module it computes in float64. On its way through many steps that may underflow: a warning

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SHAPES = {"howto": (2, 9), "tour": (4, 600)}
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text())
 
 
@@ -25,8 +26,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path) -> None:
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(block, names)
-    assert names["curves"].log10_frobenius.shape == (4, 600)
-    assert list(names["reach"].layers)[-1] == "encoder.1.backward"
+    assert names["curves"].log10_frobenius.shape == SHAPES[page.stem]
+    if page.stem == "tour":
+        assert list(names["reach"].layers)[-1] == "encoder.1.backward"
 
 
 def test_every_cell_of_the_notebook_runs_and_shows_something() -> None:

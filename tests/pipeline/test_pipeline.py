@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tiny_clone import STAGES, Clone
 
-from rnngrad.models.live import EXPERIMENT
+from rnngrad.live import EXPERIMENT
 
 VERDICTS = {"holds", "holds only if", "does not hold"}
 
@@ -133,7 +133,9 @@ def test_the_same_inputs_give_the_same_bytes(clone: Clone) -> None:
     assert clone.checksums() == before
 
 
-def test_a_second_clone_pulls_the_results_and_runs_nothing(clone: Clone, tmp_path: Path) -> None:
+def test_a_second_clone_pulls_the_results_and_runs_the_check_alone(
+    clone: Clone, tmp_path: Path
+) -> None:
     remote = ("dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "remote"))
     clone.succeed(*remote)
     clone.succeed("dvc", "push")
@@ -147,7 +149,7 @@ def test_a_second_clone_pulls_the_results_and_runs_nothing(clone: Clone, tmp_pat
     }
     second.succeed(*remote)
     second.succeed("dvc", "pull")
-    assert second.repro() == []
+    assert second.repro() == ["check"]  # a remote holds no link to a file of one's own
     assert second.checksums() == clone.checksums()
 
 
@@ -249,6 +251,26 @@ def test_experiments_take_a_setting(setting: str, clone: Clone, params: Path) ->
 
 
 # bad settings, interruptions and damaged files cost one line, and nothing that was computed
+
+
+def test_a_file_of_ones_own_is_read_again_when_it_changes(clone: Clone, params: Path) -> None:
+    own = clone.folder / "own.csv"
+    table = pd.read_parquet(clone.folder / "build" / "comments.parquet")
+    table = table.rename(columns={"text": "comment_text", "label": "toxic"})
+    clone.edit("source: demo ", "source: csv ")
+    clone.edit("path:   ", "path: own.csv   ")
+    done = clone.run("dvc", "repro", "download")
+    assert "check: own.csv: there is no such file; correct data.path" in done.stderr
+    for examples in (40, 60):
+        table[["comment_text", "toxic"]][:examples].to_csv(own, index=False)
+        assert clone.repro("download") == ["check", "download"]
+        assert clone.repro("download") == []
+        read = pd.read_parquet(clone.folder / "build" / "comments.parquet")
+        assert len(read) == examples
+    cached = (clone.folder / ".dvc" / "cache").rglob("*")
+    content = own.read_bytes()
+    assert not any(path.is_file() and path.read_bytes() == content for path in cached)
+    own.unlink()
 
 
 def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -> None:

@@ -73,7 +73,8 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "step of another shape": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
-        "step returns a state of another structure or shape than it was given: (2, 4), not (2, 1)",
+        "step returns a state of another structure, order or shape than it was given: (2, 4), "
+        "not (2, 1)",
     ),
     "step without a result": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: None, X, X[:, 0]),

@@ -20,6 +20,7 @@ from probe_problems import (
 from torch import nn
 
 import rnngrad
+from rnngrad.errors import InputError
 
 
 @pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
@@ -214,3 +215,37 @@ def test_h_far_below_c_is_not_zero(decades: int) -> None:
     expected = scaled_loss_gradients(rnngrad.trajectory(lstm, x), last[0].numpy())
     for values, wanted in zip((found.log10_h, found.log10_c), expected, strict=False):
         np.testing.assert_allclose(values[0], wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("candidate", [0.0, 1.0])
+def test_a_gate_near_the_end_of_float64_hides_nothing(candidate: float):
+    """One gate is 1e-300 at a step: the gradient before it is small, and not zero."""
+    lstm: Any = nn.LSTM(1, 1, batch_first=True).double()
+    gates = torch.tensor([0.0, -690.0, -66.8, 30.0]).double()
+    with torch.no_grad():
+        for weight in lstm.parameters():
+            weight.zero_()
+        lstm.weight_ih_l0[1, 0] = 1.0  # f_t = sigmoid(x_t)
+        lstm.bias_ih_l0[2] = candidate
+    x, zeros = gates[None, :, None], torch.zeros(1, 4, 1).double()
+    final = {"final_state_gradient": (zeros[:, 0][None], torch.ones(1, 1, 1).double())}
+    log10_f = torch.nn.functional.logsigmoid(gates).numpy() / np.log(10)
+    expected = np.append(np.cumsum(log10_f[:0:-1])[::-1], 0.0)  # of what comes after each step
+    found = rnngrad.loss_gradient_curves(lstm, x, zeros, **final).log10_c[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    parts = rnngrad.weight_gradient_parts(lstm, x, zeros, reduce="curve", **final)["bias_hh_l0"][0]
+    delta = (np.log10(0.5) if candidate == 0 else parts[-1]) + expected
+    np.testing.assert_allclose(parts, delta, rtol=1e-12, atol=1e-12)
+
+
+def test_tensors_without_numbers_or_with_a_pending_sign():
+    gru, x = nn.GRU(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
+    with pytest.raises(InputError, match="output_gradient is on the meta device"):
+        rnngrad.loss_gradient_curves(gru, x, torch.zeros(2, 5, 4, device="meta"))
+    pending = torch.view_as_complex(torch.randn(2, 5, 4, 2).double()).conj().imag
+    assert pending.is_neg()
+    found, expected = (
+        rnngrad.loss_gradient_curves(gru, x, each).log10_h
+        for each in (pending, pending.resolve_neg())
+    )
+    np.testing.assert_array_equal(found, expected)

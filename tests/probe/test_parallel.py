@@ -177,3 +177,36 @@ def test_without_a_cache_everything_is_compiled_each_time(tmp_path: Path):
     said = [line for line in done.stderr.splitlines() if "compiling the probe's loops" in line]
     assert len(said) == 1, done.stderr
     assert "each time" in said[0]
+
+
+def test_steps_are_probed_by_two_threads_at_once():
+    """torch has one level of forward mode for all threads: two at once took each other's."""
+    torch.manual_seed(0)
+    cell = nn.GRUCell(3, 3).double()
+    xs = torch.randn(2, 2, 20, 3).double()
+
+    def curves(x: torch.Tensor) -> np.ndarray:
+        start = torch.zeros(2, 3).double()
+        return rnngrad.jacobian_curves_of_step(
+            lambda s, x: cell(x, s), x, start, statistics="frobenius"
+        ).log10_frobenius
+
+    alone = [curves(x) for x in xs]
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(curves, [x for _ in range(15) for x in xs]):
+            assert any(np.array_equal(found, one) for one in alone)
+
+
+def test_a_probe_leaves_parametrized_weights_of_other_threads_alone():
+    gru: Any = nn.utils.parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0")
+    probing = Thread(
+        target=rnngrad.jacobian_curves, args=problem(nn.LSTM, 100, 4, 600), daemon=True
+    )
+    probing.start()
+    seen = []
+    while probing.is_alive():
+        with torch.no_grad():
+            gru.parametrizations.weight_hh_l0.original0.mul_(1.001)
+        seen.append(float(gru.weight_hh_l0.detach().sum()))
+    assert len(seen) > 1
+    assert len({*seen}) == len(seen)

@@ -143,3 +143,19 @@ def test_of_a_step_examples_that_mix_and_gradients_that_stop_are_found(direction
             lambda h, x: (h @ W + h.roll(1, 1).detach()).tanh(), x, start, **options
         )
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("size", [1e-90, 1e90])
+def test_a_step_that_changes_the_norm_by_ninety_decades_is_estimated_as_well(size: float):
+    """Fourth powers of the norm are beyond float64."""
+    rnn: Any = nn.RNN(2, 64, nonlinearity="relu", bias=False).double()
+    x, weight, found = torch.ones(3, 2, 2).double(), torch.rand(64, 64).double(), {}
+    for scale in (1.0, size):
+        with torch.no_grad():
+            rnn.weight_hh_l0.copy_(weight * scale)
+            rnn.weight_ih_l0.fill_(1.0)
+        found[scale] = rnngrad.jacobian_curves(rnn, x, method="sketch")
+    plain, other = found[1.0], found[size]
+    steps = np.arange(1, 4)[None] * np.log10(size)
+    np.testing.assert_allclose(other.log10_frobenius, plain.log10_frobenius + steps, rtol=1e-9)
+    np.testing.assert_allclose(other.log10_frobenius_error, plain.log10_frobenius_error, rtol=1e-6)

@@ -153,9 +153,9 @@ def test_refuses_states_that_are_none():
     x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
     with pytest.raises(ValueError, match="single tensor; use state=None"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s, state=0)
-    with pytest.raises(ValueError, match="another structure or shape"):
+    with pytest.raises(ValueError, match="another structure, order or shape"):
         rnngrad.jacobian_curves_of_step(lambda s, x: 1.0, x, s)
-    with pytest.raises(ValueError, match="another structure or shape"):
+    with pytest.raises(ValueError, match="another structure, order or shape"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s[:1], x, s)
     with pytest.raises(ValueError, match="has no entries"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, ())
@@ -171,7 +171,7 @@ def test_refuses_what_it_cannot_do():
     x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
     with pytest.raises(ValueError, match="mixes examples"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s - s.mean(dim=0) + 1, x, s * torch.rand(2, 4))
-    with pytest.raises(ValueError, match="another structure or shape"):
+    with pytest.raises(ValueError, match="another structure, order or shape"):
         rnngrad.jacobian_curves_of_step(lambda s, x: (s, s), x, s)
     with pytest.raises(ValueError, match="at step 1"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s.sqrt() * x, x, s * 0)

@@ -25,7 +25,14 @@ from rnngrad.study.results import Results
 REPORT = Path(__file__).parent.parent.parent / "reports" / "report.html"
 PHONE, DESK = 390, 1280
 TIMEOUT = 20  # seconds that any one answer of the browser may take
-LOCAL = {"file", "data", "blob", "about", "chrome"}  # the last: the browser's own first tab
+LOCAL = {
+    "file",
+    "data",
+    "blob",
+    "about",
+    "chrome",
+    "chrome-untrusted",
+}  # two: the browser's own first tab
 
 FLAGS = (
     "headless",

@@ -6,8 +6,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from rnngrad import tracking
-from rnngrad.models import live
+from rnngrad import live, tracking
 from rnngrad.study.results import Results
 
 MODELS = Path("build/train")

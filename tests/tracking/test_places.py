@@ -19,9 +19,8 @@ from urllib.request import urlopen
 import pytest
 from published import publish, statuses
 
-from rnngrad import tracking
+from rnngrad import live, tracking
 from rnngrad.errors import InputError
-from rnngrad.models import live
 from rnngrad.study.results import Results
 
 

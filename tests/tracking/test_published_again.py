@@ -10,8 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from published import METRICS, MODELS, publish, runs_of, statuses
 
-from rnngrad import tracking
-from rnngrad.models import live
+from rnngrad import live, tracking
 from rnngrad.study.results import Results
 
 

@@ -10,8 +10,7 @@ from mlflow import MlflowClient
 from published import MODELS, ROOT, make_tests, publish, runs_of
 from ruamel.yaml import YAML
 
-from rnngrad import tracking
-from rnngrad.models import live
+from rnngrad import live, tracking
 from rnngrad.params import check_params
 from rnngrad.study import TRAINED
 from rnngrad.study.results import Results

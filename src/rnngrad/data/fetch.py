@@ -22,7 +22,7 @@ with needs("study"):
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before the second attempt
 TIMEOUT = 30  # seconds to connect, and between two pieces
 ANSWER = 60  # seconds within which an answer's head must have come
-SLOWEST = 20_000  # bytes a second, on average from the start: two hours for the largest file
+SLOWEST = 20_000  # bytes a second, on average from the start
 LARGEST = 1_000_000_000  # bytes of an archive
 PIECE = 2**16
 REASONS = {  # the first that fits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnngrad.kept import run_kept
-from rnngrad.models.live import make_experiment
+from rnngrad.live import make_experiment
 from rnngrad.params import TrainParams
 from rnngrad.stage import DIGEST, seal, whole
 from rnngrad.workers import SCHEDULER

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from rnngrad.data.batches import Batch, CommentBatches, load_embedding
 from rnngrad.data.tokenized import SPLITS
 from rnngrad.errors import InputError, needs
+from rnngrad.live import live_run
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.models.live import live_run
 from rnngrad.params import TrainParams
 from rnngrad.stage import remove
 from rnngrad.workers import worker_number

@@ -89,6 +89,7 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -
             f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
             "(time, batch, features) or unbatched (time, features), like the module"
         )
+    tensor = tensor.resolve_neg()  # NumPy takes no imaginary part of a conjugate
     if tensor.dim() == 2:
         return tensor.unsqueeze(0)
     return tensor if first else tensor.transpose(0, 1)
@@ -110,7 +111,7 @@ def states_of(
         check_floating(part, name)
         check_shape(part, name, tuple(each) if batched else (each[0], each[2]))
         check_finite(part, name, axes)
-    return [part.detach().reshape(each) for part in parts]
+    return [part.detach().resolve_neg().reshape(each) for part in parts]
 
 
 def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> Steps:
@@ -163,6 +164,8 @@ def check_floating(tensor: Tensor, name: str) -> None:
     """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+    if tensor.is_meta:
+        raise InputError(f"{name} is on the meta device, which holds no numbers")
     if tensor.is_nested:
         raise TypeError(f"{name} is a nested tensor: make it dense, and pass lengths= if need be")
     if tensor.layout != torch.strided:
@@ -176,8 +179,6 @@ def check_floating(tensor: Tensor, name: str) -> None:
 def check_finite(tensor: Tensor, name: str, axes: tuple[str, ...]) -> None:
     """Raise at the first NaN or inf; axes are the names of its indices."""
     tensor = tensor.detach()
-    if tensor.is_meta:
-        raise InputError(f"{name} is on the meta device, which holds no numbers")
     if math.isfinite(tensor.sum()):
         return  # one inf or NaN would be left in the sum
     for where in (~torch.isfinite(tensor)).nonzero()[:1].tolist():

@@ -82,8 +82,12 @@ class Cotangents:
         self.by_layer = np.zeros((len(cells), states, count, H), dtype=dtype)
         self.exponent = np.zeros((len(cells), count), dtype=np.int64)
         self.lost = np.zeros(count, dtype=bool)
+        for v in (v for own in maps for v in own[1:]):
+            self.lost |= ((v != 0) & (np.abs(v) < TOO_SMALL)).reshape(len(v), -1).any(axis=1)
+        self.far = 0 if self.lost.any() else 100  # such a factor needs a scale that keeps up
         self.smallest = dtype.type(smallest)
-        self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
+        with np.errstate(over="ignore"):  # as in the dtype that is judged
+            self.weights = [cell.weight_hh.numpy().astype(dtype) for cell in cells]
         # the sides of the gates differ in the GRU only
         self.deltas = np.empty((2 if G == 3 else 1, count, G * H), dtype=dtype)
 
@@ -102,7 +106,7 @@ class Cotangents:
         begins = held == ZERO
         exponent[begins] = arriving[begins].clip(-(2**30))
         shift = np.maximum(held, arriving - exponent)
-        moved = ~begins & ((np.abs(held) > 100) | (arriving > exponent + 100))
+        moved = ~begins & ((np.abs(held) > self.far) | (arriving > exponent + 100))
         if moved.any():
             exponent[moved] += shift[moved]
             values[:, moved] = self._times_power(values[:, moved], -shift[moved], moved)

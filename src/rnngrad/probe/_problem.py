@@ -5,7 +5,7 @@ Weights and initial states are copied to float64 here; inputs are converted bloc
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,8 +79,7 @@ class Problem:
         for layer, own in enumerate(states):
             with np.errstate(all="ignore"):
                 h, maps = self.cells[layer].advance(x, own)
-            finite = np.isfinite(h).all(axis=2)
-            finite &= np.isfinite(maps.mix).reshape(*finite.shape, -1).all(axis=2)
+            finite = np.all(np.isfinite(h), axis=2) & np.all(np.isfinite(maps.mix), axis=(2, 3))
             finite[:, -1] &= np.isfinite(own[-1]).all(axis=1)
             for t, at in np.argwhere((here & ~finite).T):
                 step = int(self.counts.real[examples[at]].nonzero()[steps.start + t])
@@ -216,7 +215,7 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     like: Any = rnn.weight_hh_l0
     x, *states = (v.to(like) for v in (x if rnn.batch_first else x.transpose(0, 1), *initial))
     state: Any = tuple(states) if len(states) == 2 else states[0]
-    with torch.no_grad():
+    with torch.no_grad(), _unchanged(rnn):
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         copies = pytree.tree_map(torch.clone, (x, state))  # a hook may write to what it is given
         hooked = pytree.tree_leaves(module(*copies))
@@ -244,11 +243,14 @@ def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
 
 @contextmanager
 def _unchanged(rnn: nn.RNNBase) -> Iterator[None]:
-    """Put back what parametrized weights change when they are computed: buffers, random states."""
+    """Compute parametrized weights once, and put back what that changes: buffers, random states."""
     before = [(buffer, buffer.clone()) for buffer in rnn.buffers()]
     gpus = {p.device.index for p in rnn.parameters() if p.is_cuda}
+    computed = parametrize.is_parametrized(rnn)
+    # the cache is the process's: another thread would train on old weights
+    once = parametrize.cached() if computed else nullcontext()
     try:
-        with torch.random.fork_rng(gpus, enabled=parametrize.is_parametrized(rnn)):
+        with torch.random.fork_rng(gpus, enabled=computed), once:
             yield
     finally:
         for buffer, value in before:

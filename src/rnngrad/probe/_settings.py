@@ -10,7 +10,6 @@ from typing import Any, ParamSpec, TypeVar
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
 from threadpoolctl import OpenBLASController, ThreadpoolController
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 Parameters = ParamSpec("Parameters")
@@ -28,9 +27,8 @@ def prepared(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        # a parametrized module computes its weights once: they may be random, or change when read
         elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.6 names another default
-        with parametrize.cached(), torch.device("cpu") if elsewhere else nullcontext():
+        with torch.device("cpu") if elsewhere else nullcontext():
             return function(*args, **kwargs)
 
     return call

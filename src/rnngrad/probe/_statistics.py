@@ -98,7 +98,8 @@ def random_start(size: int, rows: slice | Array, batch: int, count: int, seed: i
 
 def log10_norm_estimate(Y: Array) -> tuple[Array, Array]:
     """Bias-corrected log10 ||J||_F and its standard error, (n,) each, from Y = J v (n, rows, k)."""
-    k = Y.shape[-1]
+    k, size = Y.shape[-1], np.abs(Y).max(axis=(1, 2), keepdims=True)
+    Y = Y / np.where(size > 0, size, 1)  # fourth powers would leave the range of float64
     gram = Y.swapaxes(-1, -2) @ Y
     squares = np.diagonal(gram, axis1=-2, axis2=-1)
     mean = squares.mean(axis=-1)
@@ -106,7 +107,7 @@ def log10_norm_estimate(Y: Array) -> tuple[Array, Array]:
     with np.errstate(divide="ignore", invalid="ignore"):
         # E[mean^2] exceeds (tr G)^2 by 2 tr(G^2) / k
         nu = mean**2 / pairs - 2.0 / k
-        log_mean = np.log(mean)
+        log_mean = np.log(mean) + 2 * np.log(size[:, 0, 0])
     n = k * np.nan_to_num(nu, nan=1.0, posinf=1.0).clip(min=1.0)
     log10_norm = (log_mean - special.digamma(n / 2) + np.log(n / 2)) / (2 * math.log(10))
     # nu is itself estimated from the k directions: without the last factor a 95 % interval of

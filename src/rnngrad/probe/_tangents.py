@@ -205,10 +205,8 @@ class Tangents:
         found: list[tuple[Any, ...]] = []
         for t in range(len(at)):
             self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
-            own, beyond = (
-                self.J.read(self.plan.rows),
-                self.J.read(slice(2 * self.cell.hidden, None)),
-            )
+            own = self.J.read(self.plan.rows)
+            beyond = self.J.read(slice(2 * self.cell.hidden, None))
             J, exponent = own.aligned()
             found.append((own.log10_norm(), beyond.log10_norm(), J.sum(axis=0), J, exponent))
         norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
@@ -330,7 +328,7 @@ class _DeviceRun:
 
     def _maps(self, steps: slice) -> StepMaps:
         x = self.problem.inputs[self.examples, steps].double().transpose(0, 1)
-        maps = StepMaps(*[None] * 4)
+        maps: Any = None
         for layer, states in enumerate(self.states):
             path = self.problem.cells[layer].run(x, *states)
             x, maps = path.states[0][1:], path.factors.maps()

@@ -35,7 +35,7 @@ and dtype. `advance` uses a loop that numba has compiled.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from rnngrad.probe import _compiled
 
 Array = np.ndarray
+X = TypeVar("X", Array, Tensor)
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -64,22 +65,22 @@ def _tanh(a: Tensor, autograd: bool) -> tuple[Tensor, Tensor]:
     return value, 1 - value.square() if autograd else 4 * small / (1 + small).square()
 
 
-class StepMaps(NamedTuple):
+class StepMaps(NamedTuple, Generic[X]):
     """The one-step derivatives of any cell in the form that the sweeps multiply with.
 
     mix: (..., G, H). mix_input: the same for the gates' input side; it differs in the GRU only.
     keep: (..., H). through: (..., H), and (..., 0) for a cell with one state.
     """
 
-    mix: Any
-    mix_input: Any
-    keep: Any
-    through: Any
+    mix: X
+    mix_input: X
+    keep: X
+    through: X
 
-    def each(self, function: Callable[[Any], Any]) -> "StepMaps":
+    def each(self, function: Callable[[X], X]) -> "StepMaps[X]":
         return StepMaps(*map(function, self))
 
-    def matrix(self, W: Array) -> Array:
+    def matrix(self: "StepMaps[Array]", W: Array) -> Array:
         """The dense one-step Jacobian (..., S, S) of maps in NumPy, with W_hh by gate (G, H, H)."""
         V, kept = self.mix[..., None] * W, self.keep[..., None] * np.eye(W.shape[-1])
         if not self.through.shape[-1]:
@@ -90,39 +91,39 @@ class StepMaps(NamedTuple):
         return np.concatenate((dh, dc), axis=-2)
 
 
-class RNNFactors(NamedTuple):
+class RNNFactors(NamedTuple, Generic[X]):
     """mix (..., 1, H): phi'(a)."""
 
-    mix: Any
+    mix: X
 
-    def maps(self) -> StepMaps:
+    def maps(self) -> StepMaps[X]:
         """One gate, nothing kept."""
         mix = self.mix[..., 0, :]
         return StepMaps(self.mix, self.mix, 0 * mix, mix[..., :0])
 
 
-class GRUFactors(NamedTuple):
+class GRUFactors(NamedTuple, Generic[X]):
     """mix (..., 3, H); keep (..., H); new (..., H), the input side of the candidate n."""
 
-    mix: Any
-    keep: Any
-    new: Any
+    mix: X
+    keep: X
+    new: X
 
-    def maps(self) -> StepMaps:
+    def maps(self) -> StepMaps[X]:
         """The two sides of the candidate differ by the reset gate."""
         mix_input = self.mix + 0
         mix_input[..., 2, :] = self.new
         return StepMaps(self.mix, mix_input, self.keep, self.keep[..., :0])
 
 
-class LSTMFactors(NamedTuple):
+class LSTMFactors(NamedTuple, Generic[X]):
     """mix (..., 4, H), keep and through (..., H)."""
 
-    mix: Any
-    keep: Any
-    through: Any
+    mix: X
+    keep: X
+    through: X
 
-    def maps(self) -> StepMaps:
+    def maps(self) -> StepMaps[X]:
         return StepMaps(self.mix, self.mix, self.keep, self.through)
 
 
@@ -136,7 +137,7 @@ class Path(NamedTuple):
 
     states: tuple[Tensor, ...]
     gates: dict[str, Tensor]
-    factors: RNNFactors | GRUFactors | LSTMFactors
+    factors: RNNFactors[Tensor] | GRUFactors[Tensor] | LSTMFactors[Tensor]
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class _Layer:
     def _W_T(self) -> Array:  # noqa: N802
         return np.ascontiguousarray(self.weight_hh.numpy().T)
 
-    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, StepMaps]:
+    def advance(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, StepMaps[Array]]:
         """The new h (b, t, H) and the maps over x (b, t, d); the states (b, H) move on."""
         a = np.dot(x.reshape(-1, x.shape[2]), self.weight_ih.numpy().T) + self.bias_ih.numpy()
         a = a.reshape(*x.shape[:2], -1)

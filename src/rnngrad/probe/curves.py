@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, get_num_threads, nn
 
 from rnngrad.errors import check_memory
-from rnngrad.plot import Pictured, draw_curves
+from rnngrad.plot import Pictured, draw_curves, long_form
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import prepared
 from rnngrad.probe._statistics import HIDDEN_PATH, STATISTICS, Statistic, random_start, wanted
@@ -66,15 +66,6 @@ class JacobianCurves(Pictured):
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), statistic, log10; only where there is a value."""
         return long_form("statistic", self._columns())
-
-
-def long_form(label: str, curves: dict[str, np.ndarray]) -> "pd.DataFrame":
-    """Columns example, step (from 1), `label` and log10 of curves (batch, time)."""
-    import pandas as pd
-
-    values, names = np.stack(list(curves.values())), np.array(list(curves), dtype=object)
-    n, b, t = found = np.nonzero(~np.isnan(values))
-    return pd.DataFrame({"example": b, "step": t + 1, label: names[n], "log10": values[found]})
 
 
 @prepared

@@ -35,7 +35,7 @@ PARTS = 4  # parts of the batch, where it has as many examples, for as many thre
 
 Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
 MEANINGS: dict[Verdict, str] = {
-    "structural": "exactly zero in float64, too: a dead relu, or a gate that is 0",
+    "structural": "exactly zero in float64, too: a dead relu, a gate at 0, or no way through W_hh",
     "saturated": "gate derivatives round to exactly 0 in {dtype}",
     "underflow": "autograd's sum too small for {dtype}: 0, or a plateau near {smallest:.1e}",
     "decayed": "below 1e-7 of the start, still a normal number",
@@ -117,7 +117,7 @@ def diagnose(
 
     Print the result. The verdicts per example and step, in this precedence:
 
-    structural: d s_t / d s_0 is exactly zero (a dead relu, or a gate that is 0 in float64).
+    structural: d s_t / d s_0 is exactly zero (a dead relu, a gate that is 0, no way through W_hh).
     saturated: it is not, but autograd writes derivative factors as 1 - tanh^2 and s (1 - s). In
         `dtype` so many of these are exactly zero that their product is.
     underflow: autograd's column sum in `dtype` has fallen below the smallest normal number. It is

@@ -5,6 +5,7 @@ Users write the step. The code looks for mistakes that would give wrong curves w
 
 import inspect
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from rnngrad.probe._statistics import (
 )
 from rnngrad.probe.curves import JacobianCurves
 
+_forward_mode = threading.Lock()  # torch has one level of forward mode for all threads
 State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
@@ -43,6 +45,8 @@ STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidde
 CURES = {  # by torch's message, which names one missing part of a custom function at a time
     r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
     "generate_vmap_rule = True and jvp",
+    "_encoder_layer_fwd|multi_head|dot_product": "torch.backends.mha.set_fastpath_enabled(False) "
+    "and torch.nn.attention.sdpa_kernel(SDPBackend.MATH) help",
     r"data pointer|numpy\(\)": "write it in torch, without NumPy",
     r"does not require grad|requires_grad_\(\)": "use torch.func.grad in place of autograd.grad",
 }
@@ -91,7 +95,8 @@ def jacobian_curves_of_step(
 
     torch.func.jvp gives each one-step Jacobian, over all directions at once. The product is float64
     with one scale per row. Memory: all states, of S entries each, and a few (batch, S, S) matrices.
-    The step's intermediate values are there S times.
+    The step's intermediate values are there S times. Meanwhile no other thread may use forward
+    mode, or train parametrized modules: torch's forward mode and cache belong to the process.
 
     Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
@@ -153,8 +158,8 @@ def _sketch(flat: "_FlatStep", rows: Array, count: int, seed: int) -> dict[str, 
         if (size < limits.tiny / limits.eps * of_all).any():
             small = f"at step {t + 1} the state moves too little beside the others for a sketch"
             raise InputError(f'{small}: use method="exact"')
-        log10[:, t], error[:, t] = log10_norm_estimate((Y[:, rows] / size).numpy())
-        log10[:, t] += exponent + size.log10().numpy()[:, 0, 0]
+        log10[:, t], error[:, t] = log10_norm_estimate(Y[:, rows].numpy())
+        log10[:, t] += exponent
         exponent += of_all.log10().numpy()[:, 0, 0]
     log10, error = map(flat.counts.ended, (log10, error))
     return {"log10_frobenius": log10, "log10_frobenius_error": error}
@@ -245,7 +250,7 @@ class _FlatStep:
             raise InputError("step returns None: return the new state")
         leaves, spec = pytree.tree_flatten(new)
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in leaves] != self.shapes:
-            what = "step returns a state of another structure or shape than it was given"
+            what = "step returns a state of another structure, order or shape than it was given"
             found, wanted = (
                 pytree.tree_map(lambda leaf: tuple(getattr(leaf, "shape", "?")), state)
                 for state in (new, tree)
@@ -311,7 +316,7 @@ class _FlatStep:
         def directional(ds: Tensor) -> Any:
             return torch.func.jvp(lambda flat: self(flat, x, t), (s,), (ds,))
 
-        with warnings.catch_warnings():
+        with _forward_mode, warnings.catch_warnings():
             # torch itself scripts its decompositions when forward mode is first used
             warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
             with _failure_named("step cannot go through torch.func.vmap and jvp"):

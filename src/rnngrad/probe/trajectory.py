@@ -39,7 +39,7 @@ class Trajectory(Pictured):
     h: Array
     c: Array
     gates: dict[str, Array]
-    factors: RNNFactors | GRUFactors | LSTMFactors
+    factors: RNNFactors[Array] | GRUFactors[Array] | LSTMFactors[Array]
     weight_hh: Array  # (G, H, H)
     real: Array
 
@@ -104,6 +104,7 @@ def trajectory(
 
     h, *c = (np.concatenate((s[0][:, None], over_time(s[1:], s[0])), axis=1) for s in path.states)
     gates = {name: over_time(gate) for name, gate in path.gates.items()}
-    factors: Any = type(path.factors)(*map(over_time, path.factors))
+    kind: Any = type(path.factors)  # of arrays in place of tensors
+    factors = kind(*map(over_time, path.factors))
     real = problem.counts.real.numpy()
     return Trajectory(index, h, c[0] if c else ABSENT, gates, factors, cell.W.copy(), real)

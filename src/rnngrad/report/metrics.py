@@ -70,7 +70,7 @@ def cause_table(results: Results) -> pd.DataFrame:
     same = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) == question]
     causes = [name for name in CAUSES if name not in same]
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
-        causes.remove("trained")
+        causes = [name for name in causes if name != "trained"]
     ends = results.conditions.pivot_table("log10_at_end", "condition", "cell")
     found = ends.reindex(["question", *causes], columns=["rnn", "lstm"]).dropna(how="all")
     if not found.notna().all(axis=1).get("question", default=False):

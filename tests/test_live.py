@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from rnngrad.errors import InputError
-from rnngrad.models.live import EXPERIMENT, connect, live_run, make_experiment
+from rnngrad.live import EXPERIMENT, connect, live_run, make_experiment
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ ENDED = """
 import os, signal, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from rnngrad.models.live import connect
+from rnngrad.live import connect
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 left = [int(sys.argv[2])]
 def count(*_):
