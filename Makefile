@@ -2,11 +2,11 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
+BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 # DVC's stages call `python`: the environment's comes first
-export PATH := $(BIN):$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help install study full-study real-study verify test bench docs lint format rooms gallery ui lock licences clean
@@ -32,18 +32,23 @@ define SHOW
 @echo "report: file://$(abspath reports/report.html)"
 endef
 
-study: $(INSTALLED) ## run the whole study (dvc repro) and say what it found
+# DVC needs a repository: what is downloaded as a zip file is none.
+.PHONY: clone
+clone:
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "this folder is no git repository: git clone it, or git init && git add . && git commit -m all"; exit 1; }
+
+study: clone $(INSTALLED) ## run the whole study (dvc repro) and say what it found
 	@$(BIN)/dvc repro
 	$(SHOW)
 
-full-study: $(INSTALLED) ## the study on 40,000 real comments; checks the disk and says first what it takes
+full-study: clone $(INSTALLED) ## the study on 40,000 real comments; checks the disk and says first what it takes
 	@$(BIN)/python pipeline/preset.py full
 	$(SHOW)
 
-real-study: $(INSTALLED) ## reports/real: the study on real comments (DATA=train.csv.gz VECTORS=glove.txt.gz)
+real-study: clone $(INSTALLED) ## reports/real: the study on real comments (DATA=train.csv.gz VECTORS=glove.txt.gz)
 	@$(BIN)/python pipeline/real_study.py "$(DATA)" "$(VECTORS)"
 
-verify: $(INSTALLED) ## rerun the committed study from nothing, and say which outputs are the same
+verify: clone $(INSTALLED) ## rerun the committed study from nothing, and say which outputs are the same
 	@$(BIN)/python pipeline/verify.py
 
 test: $(INSTALLED) ## the whole test suite

@@ -22,7 +22,7 @@ import rnngrad
 
 STEPS, BATCH, D, H = 200, 1, 8, 24
 HEAD = """Cells that torch has no module for, and what their curves teach. Each is a step, a
-function of a state and an input; `curves(min_gru(bias=2))` asks
+function of a state and an input; `curves(min_gru(keep=2))` asks
 `rnngrad.jacobian_curves_of_step` about it. What they share stands at the end. `make gallery`
 writes this page from [gallery.py](../gallery.py)."""
 IMPORTS = """import math
@@ -79,8 +79,8 @@ def lstm(scale: float = 1.0, peephole: float = 0.0, squash: Any = torch.tanh) ->
 def layer_norm_lstm(scale: float = 1.0) -> Cell:
     """Layer normalisation takes the size of the recurrent weights out of the curve.
 
-    With weights ten times as large the plain LSTM is another network; this one is the same, and
-    it forgets far less. Ba, Kiros and Hinton (2016).
+    With weights ten times as large the plain LSTM explodes; this one is the same, and it forgets
+    far less than the plain one with weights as they are. Ba, Kiros and Hinton (2016).
     """
     W_x, W_h = weights(4 * H, scale)
 
@@ -98,7 +98,8 @@ def peephole_lstm(size: float, scale: float = 1.0) -> Cell:
     """Gates that see c open a way from c to c that is neither the forget gate nor h.
 
     Where W_h is zero, the forget gates alone would set the rate; with peepholes they do not.
-    Large ones hold the norm up in either case. Gers and Schmidhuber (2000).
+    Large ones keep the norm up with W_h, and much of it where W_h is zero. Gers and Schmidhuber
+    (2000).
     """
     return lstm(scale, peephole=size)
 
@@ -111,15 +112,15 @@ def sigmoid_state_lstm() -> Cell:
     return lstm(squash=torch.sigmoid)
 
 
-def min_gru(bias: float = 0.0) -> Cell:
+def min_gru(keep: float = 0.0) -> Cell:
     """Gates that see the input alone make J_t = prod_s (1 - z_s), a diagonal of numbers below 1.
 
-    Nothing can explode, and the gate's bias sets the horizon. Feng et al. (2024).
+    Nothing can explode, and the gate's bias, here -keep, sets the horizon. Feng et al. (2024).
     """
     (W_z, _), W_n = weights(H), normal(H, D, seed=6, scale=D**-0.5)
 
     def step(h: Tensor, x: Tensor) -> Tensor:
-        z = (x @ W_z.T - bias).sigmoid()
+        z = (x @ W_z.T - keep).sigmoid()
         return (1 - z) * h + z * (x @ W_n.T)
 
     return Cell(step, two_states()[0])
@@ -149,8 +150,8 @@ def slstm(input_scale: float = 1.0) -> Cell:
 def lru(slowest: float = 0.99) -> Cell:
     """A linear diagonal recurrence has one curve for all inputs: J_t = Lambda^t.
 
-    The slowest eigenvalue rules its tail, and is set before training. Complex numbers are pairs of
-    real ones. Orvieto et al. (2023).
+    The slowest eigenvalue rules its tail; training begins where it is set. Complex numbers are
+    pairs of real ones. Orvieto et al. (2023).
     """
     size = torch.linspace(0.5, slowest, H // 2).double()
     decay = torch.polar(size, torch.linspace(0, math.pi / 10, H // 2).double())
@@ -168,6 +169,7 @@ def cornn(dt: float = 0.05, gamma: float = 2.0, epsilon: float = 1.0, scale: flo
     """Damped, coupled oscillators: small steps of time keep the one-step Jacobians near identity.
 
     At dt = 0.05 two hundred steps take less than a decade off the norm, at dt = 0.5 ten decades.
+    They are ten times as much time, of which each loses about a tenth of a decade.
     The state is (y, z = y'). Rusch and Mishra (2021).
     """
     W_x, W_y = weights(H, scale)
@@ -183,7 +185,7 @@ def cornn(dt: float = 0.05, gamma: float = 2.0, epsilon: float = 1.0, scale: flo
 
 
 def echo_state(radius: float = 0.9, leak: float = 1.0, input_scale: float = 0.5) -> Cell:
-    """A reservoir forgets its start if its largest Lyapunov exponent is negative.
+    """A small change of the start is forgotten if the largest Lyapunov exponent is negative.
 
     A spectral radius below 1 is not needed, nor is its log the rate: inputs saturate tanh, and with
     them even a radius of 1.2 forgets, and one of 2 hardly. Jaeger (2001).
@@ -222,7 +224,7 @@ GALLERY: dict[str, tuple[Callable[..., Cell], dict[str, Cell]]] = {
         sigmoid_state_lstm,
         {"h = o tanh(c)": lstm(), "h = o sigmoid(c)": sigmoid_state_lstm()},
     ),
-    "minGRU": (min_gru, {"bias 0": min_gru(), "bias 2": min_gru(2), "bias 4": min_gru(4)}),
+    "minGRU": (min_gru, {"keep 0": min_gru(), "keep 2": min_gru(2), "keep 4": min_gru(4)}),
     "sLSTM": (slstm, {"inputs x 1": slstm(), "x 4": slstm(4), "x 16": slstm(16)}),
     "LRU": (lru, {f"slowest {size}": lru(size) for size in (0.9, 0.99, 0.999)}),
     "coRNN": (cornn, {f"dt = {dt}": cornn(dt) for dt in (0.01, 0.05, 0.5)}),

@@ -1,13 +1,15 @@
 """Stage 0: refuse a params.yaml with an unknown, missing or ill-typed key before anything runs.
 
 Writes build/cells/<cell>.json, the training settings of every cell that there is, null of one that
-params.yaml does without: the stages of a cell depend on its file. build/own/ holds links to the
-files that data.path and embed.path name: DVC then sees when these change. dvc.yaml itself holds no
-value of params.yaml, since DVC would hand it to a shell, or delete the folder of that name.
+params.yaml does without: the stages of a cell depend on its file. build/own/ holds the checksums of
+the files that data.path and embed.path name: this stage runs each time, so that DVC sees a change.
+dvc.yaml itself holds no value of params.yaml, since DVC would hand it to a shell, or delete the
+folder of that name.
 """
 
 import quiet  # noqa: F401  # isort: skip
 
+import hashlib
 import json
 from pathlib import Path
 from typing import get_args
@@ -26,10 +28,16 @@ def main() -> None:
         with whole(f"build/cells/{cell}.json") as path:
             path.write_text(json.dumps(settings, indent=2) + "\n")
     for key, file in {"data.path": params.data.path, "embed.path": params.embed.path}.items():
-        if file and not Path(file).is_file():
-            raise InputError(f"{file}: there is no such file; correct {key} in params.yaml")
+        found = "no file"
+        if file:
+            try:
+                with Path(file).open("rb") as content:
+                    found = hashlib.file_digest(content, "sha256").hexdigest()
+            except OSError as error:
+                line = f"{file}: cannot be read ({error.strerror}); correct {key} in params.yaml"
+                raise InputError(line) from error
         with whole(f"build/own/{key}") as path:
-            path.symlink_to(Path(file).resolve()) if file else path.write_text("no file\n")
+            path.write_text(f"{found}\n")
 
 
 if __name__ == "__main__":

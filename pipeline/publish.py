@@ -2,12 +2,13 @@
 
     python pipeline/publish.py
 
-Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root. build/published.txt lacks
-in a fresh clone, so that the first run there publishes, too.
+Writes to MLFLOW_TRACKING_URI, else to mlflow.db in the repository's root. build/published.txt is no
+output that DVC shares: the first run in another clone publishes, too.
 """
 
 import quiet  # noqa: F401  # isort: skip
 
+from functools import partial
 from pathlib import Path
 
 from rnngrad.stage import read_json, read_output, run_stage, whole
@@ -31,7 +32,9 @@ def main() -> None:
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
     metrics = read_json(REPORTS / "metrics.json", "dvc repro", conditions=dict, claims=dict)
-    note = read_output(REPORTS / "answer.txt", "dvc repro", Path.read_text)
+    note = read_output(
+        REPORTS / "answer.txt", "dvc repro", partial(Path.read_text, encoding="utf-8")
+    )
     shown, models = [*cards, *pages, *figures], BUILD / "train"
     folders = models.glob("*/*/seed-*")
     weights = [each / f"trained-{each.name.removeprefix('seed-')}.pt" for each in folders]

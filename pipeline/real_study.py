@@ -36,7 +36,10 @@ def main(comments: str, vectors: str) -> None:
     settings = [*SETTINGS, f"data.path={data.name}", f"embed.path={glove.name}"]
     with TemporaryDirectory() as folder:
         clone = Path(folder)
-        subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
+        if subprocess.run(["git", "clone", "--quiet", ".", clone], check=False).returncode:
+            raise InputError("git cannot clone this repository, see above")
+        for key in ("user.name", "user.email"):  # dvc exp run commits
+            subprocess.run(["git", "-C", clone, "config", key, "rnngrad"], check=True)
         # the report of real comments shows no other one
         (clone / REAL / "metrics.json").unlink(missing_ok=True)
         for path in (data, glove):
@@ -53,8 +56,8 @@ def main(comments: str, vectors: str) -> None:
                 shutil.copyfile(clone / "reports" / name, made / name)
             per_class = SETTINGS[1].partition("=")[2]
             about = ABOUT.format(data, per_class, _digest(data), glove, _digest(glove))
-            (made / "README.md").write_text(about)
-    print((REAL / "answer.txt").read_text())
+            (made / "README.md").write_text(about, encoding="utf-8")
+    print((REAL / "answer.txt").read_text(encoding="utf-8"))
 
 
 def _digest(path: Path) -> str:

@@ -46,7 +46,7 @@ def main() -> None:
     with whole(REPORTS / "figures") as folder:
         folder.mkdir()
         for name, svg in svgs.items():
-            (folder / f"{name}.svg").write_text(svg)
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     with whole(REPORTS / "plots") as folder:
         folder.mkdir()
         for name, table in plot_tables(results).items():
@@ -61,12 +61,12 @@ def main() -> None:
         "answer.txt": "\n".join(render.answer(results, claims)) + "\n",
         "claims.json": json.dumps(judged, indent=2, allow_nan=False) + "\n",
         "metrics.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
-        "conditions.csv": (BUILD / "conditions" / "conditions.csv").read_text(),
+        "conditions.csv": (BUILD / "conditions" / "conditions.csv").read_text(encoding="utf-8"),
         "curves.csv": results.curves.to_csv(index=False),
     }
     for name, text in texts.items():
         with whole(REPORTS / name) as path:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     (REPORTS / DIGEST).write_text(seals(REPORTS / name for name in texts))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rnngrad.errors import InputError
 from rnngrad.stage import DIGEST, run_stage
 
 TOLERANCE = 0.01  # of the largest number in a file; other processors round otherwise
@@ -24,7 +25,8 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 def main() -> None:
     with TemporaryDirectory() as before, TemporaryDirectory() as again:
         for folder in (before, again):
-            subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
+            if subprocess.run(["git", "clone", "--quiet", ".", folder], check=False).returncode:
+                raise InputError("git cannot clone this repository, see above")
         # what the cache does not have cannot be compared by its numbers
         cache = ["dvc", "config", "--local", "cache.dir", str(Path(".dvc/cache").resolve())]
         _run(before, *cache)
@@ -98,7 +100,7 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
 
         found = {str(name): column.to_numpy() for name, column in pd.read_parquet(path).items()}
     else:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         numbers = np.array([float(number) for number in NUMBER.findall(text)])
         return NUMBER.sub("0", text), [numbers]
     words = {name: v.tolist() for name, v in found.items() if v.dtype.kind not in "fiub"}

@@ -425,6 +425,7 @@ class Stateful(Model):
         super().__init__()
         self.lstm = nn.LSTM(5, 6, batch_first=True)
         self.carried: dict[str, Any] = {}
+        self.head.log_dict = {"a name": "of its own"}  # type: ignore[assignment]
         self.seen: list[int] = []
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -445,5 +446,7 @@ def test_what_forward_keeps_and_logs_is_trainings_alone():
     assert [*callback.curves["lstm"]] == [0, 1, 2, 3]
     assert with_it.callback_metrics == without.callback_metrics
     assert probed.seen == plain.seen
+    assert vars(probed.head)["log_dict"] == {"a name": "of its own"}
+    assert "log" not in vars(probed)
     pairs = zip(plain.state_dict().values(), probed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -417,6 +417,9 @@ def test_a_layer_can_be_asked_again_where_the_loss_looks_at_its_cell_state():
 
 def test_lists_dicts_and_what_lies_in_them_are_left_as_they_were():
     class Keeper(nn.Module):
+        config: Any
+        data: Any
+
         def __init__(self) -> None:
             super().__init__()
             self.gru, self.cache = nn.GRU(3, 4), {"states": [torch.zeros(1, 2, 4)], "calls": {0}}
@@ -429,8 +432,14 @@ def test_lists_dicts_and_what_lies_in_them_are_left_as_they_were():
             self.cache["new"] = h
             return output
 
+    class Frozen(dict[str, int]):
+        def update(self, *_: Any) -> None:  # type: ignore[override]
+            raise TypeError("it is not to be changed")
+
     model = Keeper()
+    model.config, model.data = Frozen(units=4), [[torch.zeros(9)] for _ in range(2000)]
     rnngrad.gradient_reach(model, torch.randn(5, 2, 3), loss=torch.sum)
+    assert dict(model.config) == {"units": 4}
     assert model.cache.keys() == {"states", "calls"}
     assert model.cache["calls"] == {0}
     (state,) = model.cache["states"]

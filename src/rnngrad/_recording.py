@@ -4,6 +4,7 @@ During the pass an equal forward replaces each of theirs, layer by layer, in flo
 """
 
 import inspect
+import operator
 import random
 import threading
 from collections import deque
@@ -26,6 +27,7 @@ from rnngrad.saved import KINDS, module_of
 SHOWN = 4  # modules that a line names
 MANY = 8  # calls of one module, each a layer of its own
 CONTAINERS = (dict, list, set, tuple, deque)
+LARGEST = 1000  # entries of a list that are looked into; one that is longer holds data
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
@@ -210,21 +212,34 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         found: dict[int, Any] = {}
         while waiting:  # attributes, and what lies in their lists and dicts
             own = waiting.pop()
-            if id(own) in found or not isinstance(own, (Tensor, *CONTAINERS)):
-                continue
-            found[id(own)] = own
-            if isinstance(own, Tensor):
-                back.callback(_put_back, own, own.detach().clone())
-                continue
-            waiting += own.values() if isinstance(own, dict) else own
-            if not isinstance(own, tuple):
-                add: Any = own.update if isinstance(own, dict | set) else own.extend
-                back.callback(add, own.copy())
-                back.callback(own.clear)
+            if isinstance(own, (Tensor, *CONTAINERS)) and id(own) not in found:
+                found[id(own)] = own
+                if isinstance(own, CONTAINERS):
+                    entries = _entries(own)
+                    back.callback(_refill, own, entries)
+                    waiting += entries if len(own) <= LARGEST else []
+                elif not is_lazy(own):
+                    back.callback(_put_back, own, own.detach().clone())
         for module in model.modules():  # TorchScript's modes are in no dict
             back.callback(setattr, module, "training", module.training)
             module.training = False
         yield
+
+
+def _entries(own: Any) -> list[Any]:
+    return [x for pair in own.items() for x in pair] if isinstance(own, dict) else [*own]
+
+
+def _refill(own: Any, before: list[Any]) -> None:
+    """Put a list's or dict's entries back, if it has others: some refuse to be written to."""
+    now = _entries(own)
+    if len(now) == len(before) and all(map(operator.is_, now, before)):
+        return
+    own.clear()
+    if isinstance(own, dict):
+        own.update(zip(before[::2], before[1::2], strict=True))
+    else:
+        (own.update if isinstance(own, set) else own.extend)(before)
 
 
 def _put_back(tensor: Tensor, value: Tensor) -> None:

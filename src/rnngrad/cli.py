@@ -27,6 +27,7 @@ WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
     options = argparse.Namespace(**dict.fromkeys(UNSET))
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it may be closed
     with suppress(AttributeError):  # a replaced stdout may lack this method
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  where dots are unknown
     try:

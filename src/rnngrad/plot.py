@@ -281,7 +281,7 @@ def _log10_of_parts(parts: Any, weight: str) -> np.ndarray:
         return found
     size = np.abs(found).max(axis=3, keepdims=True)  # squares would leave the range of float64
     with np.errstate(divide="ignore"):
-        norms = np.linalg.norm(found / np.where(size > 0, size, 1), axis=3)
+        norms = np.linalg.norm(found / np.where((size > 0) & (size < np.inf), size, 1), axis=3)
         return np.log10(norms) + np.log10(size[..., 0])
 
 

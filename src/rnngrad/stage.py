@@ -45,6 +45,8 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # such as a full disk
+        if "AF_UNIX" in str(error):
+            sys.exit(f"{name}: TMPDIR is too long for the sockets of workers; set it to /tmp")
         reason = error.strerror or f"{error}, as on a full disk"  # NumPy gives no reason
         sys.exit(f"{name}: {error.filename or 'output'}: {reason}; mend it, run dvc repro")
     except KeyboardInterrupt:

@@ -169,11 +169,11 @@ def gradient_reach(
         2)". Under a mask or lengths that is so for every further call.
 
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
-    modes, weights and buffers, its lists and dicts, and all random states. Other objects and
-    generators that forward itself changes are not put back. Meanwhile memory holds a copy of the
-    weights. The title names what was not asked: cells, quantised modules, those that did not run,
-    and loops that change a state between calls. Without lengths, mask or a PackedSequence, every
-    step of padded inputs counts.
+    modes, weights and buffers, its lists and dicts, and all random states. Other objects,
+    generators, and what lies in lists of more than 1,000 entries are not put back. Meanwhile memory
+    holds a copy of the weights. The title names what was not asked: cells, quantised modules, those
+    that did not run, and loops that change a state between calls. Without lengths, mask or a
+    PackedSequence, every step of padded inputs counts.
 
     Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on
     that way is in the columns of the loss alone.

@@ -138,5 +138,5 @@ def test_the_pages_code_runs_by_itself():
     names: dict[str, Any] = {"__name__": "pasted"}
     for block in (blocks[-1], *blocks[:-1]):
         exec(block, names)
-    pasted = names["curves"](names["min_gru"](bias=2)).log10_frobenius
+    pasted = names["curves"](names["min_gru"](keep=2)).log10_frobenius
     np.testing.assert_array_equal(pasted, gallery.curves(gallery.min_gru(2)).log10_frobenius)

@@ -179,6 +179,17 @@ def test_without_a_cache_everything_is_compiled_each_time(tmp_path: Path):
     assert "each time" in said[0]
 
 
+@pytest.mark.parametrize("way", ["ulimit -f 0", "export NUMBA_DISABLE_JIT=1"])
+def test_a_full_disk_and_plain_python_give_the_same_numbers(way: str, tmp_path: Path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", f'{way}; "$0" -c "$1"', sys.executable, QUICK],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == 2 * ["(1, 4)"]
+
+
 def test_steps_are_probed_by_two_threads_at_once():
     """torch has one level of forward mode for all threads: two at once took each other's."""
     torch.manual_seed(0)

@@ -221,10 +221,9 @@ def test_a_study_with_one_way_of_training_has_a_report(padding: Padding, results
     other = {"pre": "trained without padding", "none": "trained with padding"}[padding]
     words = page.split("## Does training open the gates?")[1].split("## The data")[0]
     assert f"| {other} |" not in words
-    assert any(
-        line.startswith(f"Trained {'with' if padding == 'pre' else 'without'} padding,")
-        for line in answer(one, CLAIMS)
-    )
+    # in made-up results the models trained with padding did not read words alone
+    told = [line.startswith("Trained without padding,") for line in answer(one, CLAIMS)]
+    assert any(told) == (padding == "none")
     assert list(metrics.metrics_summary(one, CLAIMS)["rnn"]) == list(one.weights)[1:]
 
 

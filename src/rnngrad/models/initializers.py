@@ -21,7 +21,7 @@ def initialize_like_keras(module: nn.RNNBase, forget_bias: float = 1.0) -> None:
     """Overwrite the weights with Keras' defaults, drawn from torch's global generator.
 
     Input kernels are Glorot-uniform and recurrent ones orthogonal, over the *stacked* gates. The
-    columns of an LSTM's (4H, H) are orthonormal, so one gate's block has a spectral norm near 1/2.
+    columns of an LSTM's (4H, H) are orthonormal. One gate's block has a spectral radius near 1/2.
     Biases are zero, but an LSTM's forget gate has ``forget_bias``, in torch's first bias vector.
     """
     H = module.hidden_size

@@ -9,21 +9,24 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.caching import NullCache
 
+_cached: list[Any] = []
 _FASTMATH = {"reassoc", "contract"}  # sums may run in any order, so several terms are added at once
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
     options = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
     try:
-        return numba.njit(cache=True, **options)(function)
+        _cached.append(numba.njit(cache=True, **options)(function))
     except RuntimeError:  # numba found no folder that it may write to
         return numba.njit(**options)(function)
+    return _cached[-1]
 
 
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,11 +35,15 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        if compiled.signatures:
+        if getattr(compiled, "signatures", True):  # NUMBA_DISABLE_JIT leaves plain functions
             return compiled(*arguments)
         timer = threading.Timer(1.0, _tell, [compiled.stats.cache_path])
         timer.start()
         try:
+            return compiled(*arguments)
+        except OSError:  # the folder's disk is full
+            for each in _cached:
+                each._cache = NullCache()
             return compiled(*arguments)
         finally:
             timer.cancel()
@@ -44,13 +51,10 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_untold = threading.Lock()  # the loop that prints first never releases it: one message is enough
-
-
+@cache  # all loops are kept in one folder: one message is enough
 def _tell(folder: str | None) -> None:
-    if _untold.acquire(blocking=False):
-        often = "once" if folder else "each time, for numba finds no folder to keep them in"
-        print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
+    often = "once" if folder else "each time, for numba finds no folder to keep them in"
+    print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.

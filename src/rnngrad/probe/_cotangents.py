@@ -135,7 +135,8 @@ class Cotangents:
                     gates = side.reshape(-1, *mix.shape[1:])
                     np.multiply(c[:, None], factors[:, :-1], out=gates[:, :-1])
                     np.multiply(h, factors[:, -1], out=gates[:, -1])
-                    self._flush(gates)
+                    if self.smallest:
+                        gates[np.abs(gates) < self.smallest] = 0
             yield layer, h, c, delta
             with np.errstate(all="ignore"):
                 if layer:
@@ -145,11 +146,8 @@ class Cotangents:
                 np.matmul(delta[0], self.weights[layer], out=h)
                 if not lstm and mix.shape[1] > 1:  # an RNN keeps nothing, not even an infinity
                     np.add(h, kept, out=h)
-                self._flush(states)
-
-    def _flush(self, v: Array) -> None:
-        if self.smallest:
-            v[np.abs(v) < self.smallest] = 0
+                if self.smallest:
+                    states[np.abs(states) < self.smallest] = 0
 
 
 def scaled_back(

@@ -27,7 +27,7 @@ from rnngrad.probe._batch import (
     check_shape,
     states_of,
     steps_of,
-)
+)  # fmt: skip
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
 Examples = Sequence[int] | Array
@@ -212,10 +212,10 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
     own = (hooks for m in (module, rnn) for hooks in (m._forward_hooks, m._forward_pre_hooks))
     if not any((*own, every._global_forward_hooks, every._global_forward_pre_hooks)):
         return
-    like: Any = rnn.weight_hh_l0
-    x, *states = (v.to(like) for v in (x if rnn.batch_first else x.transpose(0, 1), *initial))
-    state: Any = tuple(states) if len(states) == 2 else states[0]
     with torch.no_grad(), _unchanged(rnn):
+        like: Any = rnn.weight_hh_l0
+        x, *states = (v.to(like) for v in (x if rnn.batch_first else x.transpose(0, 1), *initial))
+        state: Any = tuple(states) if len(states) == 2 else states[0]
         plain = pytree.tree_leaves(type(rnn).forward(rnn, x, state))
         copies = pytree.tree_map(torch.clone, (x, state))  # a hook may write to what it is given
         hooked = pytree.tree_leaves(module(*copies))
@@ -247,8 +247,7 @@ def _unchanged(rnn: nn.RNNBase) -> Iterator[None]:
     before = [(buffer, buffer.clone()) for buffer in rnn.buffers()]
     gpus = {p.device.index for p in rnn.parameters() if p.is_cuda}
     computed = parametrize.is_parametrized(rnn)
-    # the cache is the process's: another thread would train on old weights
-    once = parametrize.cached() if computed else nullcontext()
+    once = parametrize.cached() if computed else nullcontext()  # other threads see the cache
     try:
         with torch.random.fork_rng(gpus, enabled=computed), once:
             yield

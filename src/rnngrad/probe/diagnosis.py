@@ -42,7 +42,6 @@ MEANINGS: dict[Verdict, str] = {
     "exploding": "above 1e+7 of the start, or overflow",
     "alive": "within 1e-7 .. 1e+7 of the start",
 }
-HEADER = ("verdict", "first at step", "of all steps", "log10 norm there", "meaning")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -346,7 +345,8 @@ def _verdict_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
             share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
             row = name, span(first, ".0f"), share, sizes, meaning.format(**words)
             rows.append((np.nanmin(first), *row))
-    return [HEADER, *(row for _, *row in sorted(rows))]
+    header = "verdict", "first at step", "of all steps", "log10 norm there", "meaning"
+    return [header, *(row for _, *row in sorted(rows))]
 
 
 def _summary_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:

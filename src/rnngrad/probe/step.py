@@ -95,8 +95,7 @@ def jacobian_curves_of_step(
 
     torch.func.jvp gives each one-step Jacobian, over all directions at once. The product is float64
     with one scale per row. Memory: all states, of S entries each, and a few (batch, S, S) matrices.
-    The step's intermediate values are there S times. Meanwhile no other thread may use forward
-    mode, or train parametrized modules: torch's forward mode and cache belong to the process.
+    The step's intermediate values are there S times. Other threads must not use forward mode then.
 
     Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
     float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive

@@ -14,7 +14,7 @@ from rnngrad.intervals import Interval, mean_interval
 from rnngrad.plot import FLOAT32_NORMAL
 from rnngrad.report.style import thinned
 from rnngrad.study import MILESTONES
-from rnngrad.study.claims import Claim, Verdict, openness
+from rnngrad.study.claims import SAME_RATE, Claim, Verdict, openness
 from rnngrad.study.results import Results
 
 CAUSES = [  # conditions, each of which changes one factor of the question's setting
@@ -146,6 +146,15 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
         row["reach"] = reached.get((cell, weights), math.nan)
         rows.append(row | scores.get((cell, weights), {"accuracy": None}))
     return rows
+
+
+def gates_hold_less(results: Results, weights: str) -> bool:
+    """Tell whether the forget gates alone would lose more of the gradient on words than is lost."""
+    if "paths" not in results.evidence:
+        return False
+    on_words = results.evidence["paths"].query("weights == @weights and input == 'words'")
+    total, cell_path = on_words[["total", "cell_path"]].mean()
+    return bool(total > cell_path + SAME_RATE * abs(cell_path))
 
 
 def swing(results: Results) -> dict[str, float] | None:
