@@ -50,23 +50,49 @@ def test_a_gradient_that_hardly_falls_is_not_said_to_vanish(results: Results) ->
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
     few = results.conditions.query("condition == 'trained'")
     no_gates = results.gates.iloc[:0]
-    assert answer(Results(**{**vars(results), "conditions": few, "gates": no_gates}), []) == []
+    (said,) = answer(Results(**{**vars(results), "conditions": few, "gates": no_gates}), [])
+    assert said == "With these cells, seeds and conditions no claim can be judged."
 
 
-def test_the_answer_does_not_call_the_rnn_worse_where_it_is_better(results: Results) -> None:
+BETTER, WORSE, UNSURE = (2.0, 4.0), (-4.0, -2.0), (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "no_padding", "said"),
+    [
+        (BETTER, WORSE, "looked better only on padding, where its orthogonal matrix loses less"),
+        (BETTER, BETTER, "looks better with padding and without: on words it ends at 10^-150.0"),
+        (BETTER, UNSURE, "looks better with padding: on words it ends at 10^-150.0, the LSTM at "),
+        (BETTER, UNSURE, "10^-101.0, and the seeds are too few to tell."),
+        (UNSURE, WORSE, "ends at 10^-3.0, the LSTM at 10^-96.0: the seeds are too few to tell"),
+        (WORSE, WORSE, "does not look better: it ends at 10^-3.0 with padding and at 10^-150.0"),
+    ],
+)
+def test_which_cell_looks_better_is_what_claim_2_found(
+    question: tuple[float, float], no_padding: tuple[float, float], said: str, results: Results
+) -> None:
+    ends = {"question": question, "no_padding": no_padding}
+    measured = {
+        f"{name}/{end}": value
+        for name, interval in ends.items()
+        for end, value in zip(("low", "high"), interval, strict=True)
+    }
+    assert said in answer(results, [replace(CLAIMS[1], measured=CLAIMS[1].measured | measured)])[1]
+
+
+def test_of_one_seed_the_answer_is_unsure(results: Results) -> None:
+    assert "too few to tell" in answer(results, CLAIMS[:1])[1]  # no interval: no verdict 2
+
+
+def test_a_gradient_that_is_zero_is_said_to_be_zero(results: Results) -> None:
     table = results.conditions.copy()
-    table.loc[table["condition"] == "no_padding", "log10_at_end"] = -5.0
-    _, rnn, *_ = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
-    assert "looks better with padding and without" in rnn
-    _, unsure, *_ = answer(results, [replace(CLAIMS[0], id=2, verdict="does not hold")])
-    assert "too few to tell" in unsure
-    # one seed alone gives the claim no verdict
-    _, unsure, *_ = answer(results, [replace(CLAIMS[0], id=1)])
-    assert "too few to tell" in unsure
-    table = results.conditions.copy()
-    table.loc[(table["condition"] == "question") & (table["cell"] == "rnn"), "log10_at_end"] = -97.0
-    _, worse, *_ = answer(with_conditions(results, table), CLAIMS)
-    assert "does not look better" in worse
+    lstm = (table["condition"] == "question") & (table["cell"] == "lstm")
+    table.loc[lstm, "log10_at_end"] = -np.inf
+    zeros, rnn, *_ = answer(with_conditions(results, table), CLAIMS[:1])
+    assert zeros == "The zeros are real: the LSTM's true gradient is exactly 0 at the last step."
+    assert rnn == "The RNN ends at 10^-3.0, the LSTM at exactly 0."
+    changes = metrics.cause_table(with_conditions(results, table)).filter(like="_change")
+    assert not np.isinf(changes).any(axis=None)
 
 
 def with_question(results: Results, **changes: object) -> Results:

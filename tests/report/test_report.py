@@ -113,7 +113,7 @@ def test_numbers_of_seeds_are_those_of_the_cells(results: Results) -> None:
     fewer = Results(**{**vars(results), "history": history})
     assert "Medians over 2 to 3 seeds, but for" in of_training(fewer)
     said = answer(fewer, CLAIMS[:1])
-    assert said[-1].startswith("Of the 1 claims of the question and of three tutorials that were")
+    assert said[-1].startswith("Of the 1 claim of the question and of three tutorials that was m")
 
 
 def test_the_report_says_what_padding_makes_of_the_comments(results: Results) -> None:

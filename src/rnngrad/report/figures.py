@@ -94,7 +94,10 @@ def conditions(results: Results) -> Figure | None:
     rows = -(-len(panels) // 2)
     # half a screen wide, or a phone, which shows it at two thirds of this size
     with mpl.rc_context({"font.size": 11.5}):
-        figure, axes = _panels(2.05 * rows + 0.6, rows, 2, width=5.5, sharex=True, sharey=True)
+        figure, axes = _panels(
+            max(3.6, 2.05 * rows + 0.6), rows, min(2, len(panels)), width=5.5,
+            sharex=True, sharey=True,
+        )  # fmt: skip
         figure.supxlabel("step t", fontsize="medium")
         figure.supylabel("log10 of mean |d state_t / d state_0|", fontsize="medium")
         for axis, name in zip(axes.flat, panels, strict=False):
@@ -141,10 +144,11 @@ def training(results: Results) -> Figure:
             rows = history.query("cell == @cell and split == @split")
             judged = split == "validation"
             look = {"label": NAMES[cell] if judged else None, "ls": DASHES[cell], "lw": width}
+            look["marker"] = "" if rows["epoch"].max() > 1 else "o"  # one point is no line
             _draw_mean(axis, rows, "epoch", metric, band=judged, **look)
         axis.set(title=f"{metric.capitalize()}, {WEIGHTS[weights]}", ylabel=YLABELS[metric])
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _name_lines(figure)
     return figure
@@ -189,7 +193,8 @@ def _draw_mean(axis: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool, **
     axis.plot(by_seed.index, found["mean"], color=colour, **look)
     if band:
         ends = (found[end].fillna(found["mean"]) for end in ("low", "high"))
-        low, high = (end.clip(0, 1) if y in ("accuracy", "auroc") else end for end in ends)
+        tops = {"accuracy": 1.0, "auroc": 1.0, "loss": np.inf}
+        low, high = (end.clip(0, tops[y]) if y in tops else end for end in ends)
         axis.fill_between(by_seed.index, low, high, color=colour, alpha=0.15, lw=0)
 
 
@@ -229,7 +234,7 @@ def _note_what_leaves(axis: Axes, curves: pd.DataFrame) -> None:
     ]
     if notes:
         axis.set_ylim(bottom=FLOOR)
-        text, place = "\n".join(notes), (0.98, 0.02)
+        text, place = "\n".join(notes).replace("-inf", "exactly 0"), (0.98, 0.02)
         axis.annotate(text, place, xycoords="axes fraction", ha="right", fontsize="small")
 
 

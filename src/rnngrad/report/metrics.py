@@ -33,6 +33,7 @@ LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # the least that a unit moves in a step of padding; tanh allows at most 2
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 MODEL = ["cell", "weights"]
+PADDED = "question", "no_padding"  # conditions, with padding and without
 
 
 def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -> float | None:
@@ -77,10 +78,22 @@ def cause_table(results: Results) -> pd.DataFrame:
         return pd.DataFrame()
     question, found = found.loc["question"], found.drop(index="question")
     change = (found - question).where(~np.isneginf(found), question - FLOAT32_NORMAL, axis=1)
-    change["lead"] = change["rnn"] - change["lstm"]
+    change = change.where(np.isfinite(change))  # an exact zero that was one before moves nothing
+    both_zero = np.isneginf(found).all(axis=1)
+    change["lead"] = (change["rnn"] - change["lstm"]).mask(both_zero)
     size = change.abs().sort_values(["lead", "lstm"], ascending=False)
     table = found.join(change.add_suffix("_change"))
     return table.loc[size.index].reset_index(names="condition")
+
+
+def rnn_leads(claims: Sequence[Claim]) -> dict[str, int]:
+    """By condition, 1 where the RNN's gradient ends above the LSTM's, -1 where below.
+
+    The numbers are those of claim 2; 0 where its interval holds zero, or there is none.
+    """
+    found = next((claim.measured for claim in claims if claim.id == 2), {})
+    ends = {name: (found.get(f"{name}/low", 0), found.get(f"{name}/high", 0)) for name in PADDED}
+    return {name: (low > 0) - (high < 0) for name, (low, high) in ends.items()}
 
 
 def curve_table(results: Results) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def counted(numbers: Sequence[int], what: str) -> str:
 def typeset(plain: str) -> str:
     """Letters with an index, powers of ten and minus signs as HTML, which Markdown lets pass."""
     plain = re.sub(r"\bd(?=[chLW]_)", "∂", plain)
-    plain = re.sub(r"(?<![A-Za-z])([chKLUW])_(hh|\w)\b", r"\1<sub>\2</sub>", plain)
+    plain = re.sub(r"(?<![A-Za-z])([chKLoUW])_(hh|\w)\b", r"\1<sub>\2</sub>", plain)
     plain = plain.replace("c_(t-1)", "c<sub>t−1</sub>")
     plain = re.sub(r"10\^(-?[\d.]*\d)", r"10<sup>\1</sup>", plain).replace("<sup>-", "<sup>−")
     return re.sub(r"(?<=[ (|>])-(?=\d)", "−", plain)

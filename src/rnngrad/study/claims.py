@@ -138,13 +138,14 @@ def lstm_wins(tests: pd.DataFrame, epochs: Mapping[str, int]) -> Claim | None:
         scores[str(weights)] = {"accuracy": accuracy, "loss": loss}
         better = ["accuracy"] * (_sign(accuracy) > 0) + ["loss"] * (_sign(loss) < 0)
         wins.append(len(better) == 2)
-        what = "" if wins[-1] else "".join(f"{name} of " for name in better)
+        what = "" if wins[-1] else "".join(f"the {name} of " for name in better)
         ahead += [f"in {what}{_models(weights)}"] if better else []
     trained = {cell: epochs[cell] for cell in ("rnn", "lstm")}
     least = min((each["accuracy"] for each in scores.values()), key=lambda lead: lead["mean"])
     fewer = {*trained.values()} != {EPOCHS}
-    after = [f"after {_listed([*dict.fromkeys(map(str, trained.values()))])} epochs"] * fewer
-    condition = " ".join([*after, *[_listed(ahead)] * (not all(wins))])
+    numbers = _listed([*dict.fromkeys(map(str, trained.values()))])
+    after = [f"after {numbers} epoch{'s' * (numbers != '1')}"] * fewer
+    condition = ", ".join([*after, *[_listed(ahead)] * (not all(wins))])
     ruling = all(wins) and not fewer, ahead, condition
     return _claim(3, QUESTION, ruling, {"scores": scores, "epochs": trained}, least)
 
@@ -188,15 +189,15 @@ def powers_of_w(powers: pd.DataFrame) -> Claim | None:
     known = powers.dropna(subset=["measured"])
     if known.empty:
         return None
-    known = known.assign(off=known["measured"] - known["predicted"], size=known["measured"].abs())
-    known["distance"] = known["off"].abs()
+    off, size = known["measured"] - known["predicted"], known["measured"].abs()
+    known = known.assign(distance=off.abs(), size=size)
     means = known.groupby(CASE, sort=False)[["distance", "size", "tanh_slope"]].mean()
     close = (means["distance"] <= CLOSE) | (means["distance"] <= CLOSE_SHARE * means["size"])
     linear = means["tanh_slope"] >= LINEAR
     kernel = ["spectral_radius", "largest_singular_value", "predicted"]
     measured = _by_case(known, "measured", [*kernel, "tanh_slope", "last_move", "distance"])
     ruling = close.all(), linear.any() and close[linear].all(), "where tanh is linear"
-    interval = _interval(known, "off", means["distance"].idxmax())
+    interval = _interval(known, "distance", means["distance"].idxmax())
     return _claim(6, TUTORIAL_3, ruling, measured, interval)
 
 
@@ -280,10 +281,12 @@ def forget_bias(
     lstm = seeds[seeds["cell"] == "lstm"]
     pairs = [(lstm, "log10_at_end", more, less, "condition") for less, more in pairwise(biases)]
     steps = [_difference(*pair) for pair in pairs]
-    if not steps or None in steps:
-        return None
     by_condition = dict(list(lstm.groupby("condition")))
     names = [name for name in (*biases, "chrono") if name in by_condition]
+    # an exact zero has no logarithm to compare
+    known = all(np.isfinite(by_condition[name]["log10_at_end"]).all() for name in names)
+    if not steps or None in steps or not known:
+        return None
     ends = {name: _interval(by_condition[name], "log10_at_end") for name in names}
     measured = {"log10_at_end": ends, "gates": _rows(openness(gates[gates["cell"] == "lstm"]))}
     grows = all(_sign(step) > 0 for step in steps)
@@ -312,7 +315,7 @@ def one_path(paths: pd.DataFrame) -> Claim | None:
     together, slowest = lost <= CANCELLED, float(np.nanmax(means.to_numpy()))
     measured = {"slowest": slowest, "cases": _rows(means.assign(below_largest_path=lost))}
     none = "where there is such a path, of which none was found"
-    some = none if together.all() else _with_cases(together)
+    some = none if slowest < 0 else _with_cases(together)
     ruling = together.all() and slowest >= 0, together.any(), some
     interval = _interval(paths, "below_largest_path", lost.idxmax())
     return _claim(10, TUTORIAL_3, ruling, measured, interval)
@@ -320,7 +323,7 @@ def one_path(paths: pd.DataFrame) -> Claim | None:
 
 def varying_gates(paths: pd.DataFrame) -> Claim | None:
     """Claim 11: is no factor multiplied over and over, and is there only one tanh?"""
-    spread = paths.groupby(CASE, sort=False)["gate_std"].mean()
+    spread = paths.groupby(CASE, sort=False)["gate_std"].mean().dropna()
     words = spread[spread.index.get_level_values("input") == "words"]
     if words.empty:
         return None
