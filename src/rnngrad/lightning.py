@@ -221,15 +221,15 @@ def _some(x: Any) -> Any:
     return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
 
 
-def _by_distance(values: Tensor, distances: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum log10 norms (batch, time) by distance; count what is not zero, and the zeros."""
+def _by_distance(values: Tensor, distances: int) -> Tensor:
+    """Sum log10 norms (batch, time) by distance; count what is not zero, and the zeros: 3 rows."""
     if values.dim() != 2:
         raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
     last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
     t = last - torch.arange(distances, device=values.device)
     values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
     zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
-    return values.where(other, 0).sum(dim=0), other.sum(dim=0), zero.sum(dim=0)
+    return torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
 
 
 class LossGradientByDistance(Metric):
@@ -257,32 +257,26 @@ class LossGradientByDistance(Metric):
     """
 
     full_state_update = False
-    total: Tensor
-    count: Tensor
-    zeros: Tensor
+    sums: Tensor
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if type(distances) is not int or distances < 1:
             raise InputError(f"distances={distances!r}: use an integer from 1")
         self.distances = distances
-        self.add_state("total", torch.zeros(distances).double(), "sum")
-        self.add_state("count", torch.zeros(distances).long(), "sum")
-        self.add_state("zeros", torch.zeros(distances).long(), "sum")
+        self.add_state("sums", torch.zeros(3, distances).double(), "sum")
 
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
         if not isinstance(norms, Tensor | np.ndarray):
             raise TypeError(f"log10_norms must be an array, and not {type(norms).__name__}")
-        values = torch.as_tensor(norms, device=self.total.device).double()
-        total, count, zeros = _by_distance(values, self.distances)
+        values = torch.as_tensor(norms, device=self.sums.device).double()
         # out of place: whoever holds an old state keeps it
-        self.total, self.count = self.total + total, self.count + count
-        self.zeros = self.zeros + zeros
+        self.sums = self.sums + _by_distance(values, self.distances)
 
     def compute(self) -> Result:
-        every = self.count + self.zeros
-        return {"log10": self.total / self.count, "zero": self.zeros / every}
+        total, count, zeros = self.sums
+        return {"log10": total / count, "zero": (zeros / (count + zeros)).float()}
 
     def plot(
         self, val: Result | Sequence[Result] | None = None, ax: "Axes | None" = None
