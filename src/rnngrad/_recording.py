@@ -140,6 +140,9 @@ def record(
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
     ):
+        for module in filter(_is_lightning, model.modules()):
+            # what forward logs is training's, and not of these examples
+            vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
         modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
         kinds = {_clean(n): _other_kind(m) for n, m in model.named_modules() if n}
         found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
@@ -193,6 +196,11 @@ def _other_kind(module: Any) -> str:
     if quantised or isinstance(module, nn.RNNCellBase):
         return full_name(module)
     return f"scripted {scripted}" if scripted in known else ""
+
+
+def _is_lightning(module: nn.Module) -> bool:
+    """Lightning is two packages, each with a LightningModule of its own."""
+    return any(kind.__name__ == "LightningModule" for kind in type(module).__mro__)
 
 
 @contextmanager

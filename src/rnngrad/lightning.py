@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
@@ -171,11 +171,6 @@ class GradientReach(Callback):
     def _probe(self, trainer: Trainer, model: LightningModule, epoch: int) -> None:
         named = self._inputs if isinstance(self._inputs, dict) else {}
         inputs = () if named else self._inputs if type(self._inputs) is tuple else (self._inputs,)
-        # what forward logs is training's, and not of these examples
-        parts = [vars(part) for part in model.modules() if _is_lightning(part)]
-        before = [{key: own[key] for key in QUIET.keys() & own.keys()} for own in parts]
-        for own in parts:
-            own.update(QUIET)
         try:
             with trainer.precision_plugin.forward_context():
                 reach = gradient_reach(model, *inputs, loss=self.loss, **named)
@@ -185,11 +180,6 @@ class GradientReach(Callback):
             cure = f"{type(model).__name__}.forward or loss fails, pass what they take as batch="
             cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
-        finally:
-            for own, given in zip(parts, before, strict=True):
-                for key in QUIET:
-                    del own[key]
-                own.update(given)
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -203,18 +193,6 @@ class GradientReach(Callback):
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-
-
-def _nothing(*_: object, **__: object) -> None:
-    pass
-
-
-QUIET = {"log": _nothing, "log_dict": _nothing}
-
-
-def _is_lightning(module: nn.Module) -> bool:
-    """Lightning is two packages, each with a LightningModule of its own."""
-    return any(kind.__name__ == "LightningModule" for kind in type(module).__mro__)
 
 
 def _some(x: Any) -> Any:

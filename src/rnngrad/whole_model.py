@@ -154,8 +154,8 @@ def gradient_reach(
 
     Args:
         model: an nn.Module that is or holds an nn.RNN, nn.LSTM or nn.GRU. It may be a
-            LightningModule, compiled, or in DataParallel. Several layers, two directions,
-            projections and packed inputs work.
+            LightningModule, which logs nothing here, compiled, or in DataParallel. Several layers,
+            two directions, projections and packed inputs work.
         inputs, kwargs: as model.forward takes them. A few examples do: time grows with them,
             and with the third power of the units.
         loss: makes a scalar of the model's output. None: nothing about losses.
