@@ -53,9 +53,9 @@ class Layer:
     returned: States = ()  # by the last call
     lengths: Any = 0
     sends: torch.dtype | None = None
-    read: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    cells: list[Tensor] = field(default_factory=list)
+    read: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    cells: tuple[Tensor, ...] = ()
 
     def advance(self, x: Tensor, real: Tensor) -> Tensor:
         """Go on through the real steps (b, t) of x (b, t, d); give the output (b, t, units)."""
@@ -79,11 +79,11 @@ class Layer:
             self.end = end
         output = torch.cat(outputs, dim=1).requires_grad_()
         # the gradients of these copies hold nothing of the next call
-        cells = [c.clone().requires_grad_() for c in self.end[1:]]
+        cells = tuple(c.clone().requires_grad_() for c in self.end[1:])
         self.lengths = self.lengths + lengths
         beyond = torch.arange(x.shape[1], device="cpu") >= lengths[:, None]
-        self.read.append(x.detach().masked_fill(beyond[:, :, None], 0.0))
-        self.outputs.append(output)
+        self.read += (x.detach().masked_fill(beyond[:, :, None], 0.0),)
+        self.outputs += (output,)
         self.cells += cells
         # where a step does not count, the state is kept
         output = torch.cat((before, output), dim=1)
@@ -166,9 +166,7 @@ def record(
         if not found.layers:
             raise InputError(f"the forward pass runs none of {', '.join(modules)}")
         # a checkpoint runs its part of the model again in the backward pass: no new call
-        layers = [
-            replace(v, read=[*v.read], outputs=[*v.outputs], cells=[*v.cells]) for v in found.layers
-        ]
+        layers = [replace(layer) for layer in found.layers]
         gradients = {} if loss is None else _gradients(layers, loss(output))
         idle = [f".{name}, which did not run" for name, titles in calls.items() if not titles]
         loops = [
