@@ -19,8 +19,7 @@ from rnngrad.stage import run_stage, whole
 
 REAL = Path("reports/real")
 SETTINGS = ["data.source=csv", "sample.per_class=1000", "embed.vectors=file"]
-TEXTS = ["report.md", "report.html", "explore.html", "answer.txt"]
-NUMBERS = ["claims.json", "conditions.csv", "metrics.json"]
+LEFT_OUT = shutil.ignore_patterns("real", "plots", "curves.csv", "digest.txt")
 ABOUT = """The study on real comments, made by `make real-study`; no comment's text is in it.
 
 - comments: {0.name}, {1} of each class, SHA-256 {2}
@@ -51,9 +50,7 @@ def main(comments: str, vectors: str) -> None:
         if subprocess.run(command, cwd=clone, env=environment, check=False).returncode:
             raise InputError("the study stopped, see above; nothing has changed here")
         with whole(REAL) as made:
-            shutil.copytree(clone / "reports" / "figures", made / "figures")
-            for name in (*TEXTS, *NUMBERS):
-                shutil.copyfile(clone / "reports" / name, made / name)
+            shutil.copytree(clone / "reports", made, ignore=LEFT_OUT)
             per_class = SETTINGS[1].partition("=")[2]
             about = ABOUT.format(data, per_class, _digest(data), glove, _digest(glove))
             (made / "README.md").write_text(about, encoding="utf-8")
