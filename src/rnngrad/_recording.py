@@ -221,9 +221,8 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
             if isinstance(own, (Tensor, *CONTAINERS)) and id(own) not in found:
                 found[id(own)] = own
                 if isinstance(own, CONTAINERS):
-                    entries = _entries(own)
-                    back.callback(_refill, own, entries)
-                    waiting += entries if len(own) <= LARGEST else []
+                    back.callback(_refill, own, dict(own) if isinstance(own, dict) else [*own])
+                    waiting += _entries(own) if len(own) <= LARGEST else []
                 elif not is_lazy(own):
                     back.callback(_put_back, own, own.detach().clone())
         for module in model.modules():  # TorchScript's modes are in no dict
@@ -236,16 +235,12 @@ def _entries(own: Any) -> list[Any]:
     return [x for pair in own.items() for x in pair] if isinstance(own, dict) else [*own]
 
 
-def _refill(own: Any, before: list[Any]) -> None:
+def _refill(own: Any, before: Any) -> None:
     """Put a list's or dict's entries back, if it has others: some refuse to be written to."""
-    now = _entries(own)
-    if len(now) == len(before) and all(map(operator.is_, now, before)):
-        return
-    own.clear()
-    if isinstance(own, dict):
-        own.update(zip(before[::2], before[1::2], strict=True))
-    else:
-        (own.update if isinstance(own, set) else own.extend)(before)
+    now, then = _entries(own), _entries(before)
+    if len(now) != len(then) or not all(map(operator.is_, now, then)):
+        own.clear()
+        (own.extend if isinstance(own, list | deque) else own.update)(before)
 
 
 def _put_back(tensor: Tensor, value: Tensor) -> None:
