@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ CONTAINERS = (dict, list, set, tuple, deque)
 LARGEST = 1000  # entries of a list that are looked into; one that is longer holds data
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
+OF_STEP = "rnngrad.jacobian_curves_of_step"
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
 
@@ -99,13 +101,15 @@ class Recording:
     """One run of a model.
 
     layers: in the order in which they ran. gradients: the loss's, by their outputs and cells.
-    not_asked: recurrent modules of other kinds, and those that did not run. needed: bytes of all
-    that waits for the backward pass.
+    not_asked: recurrent modules of other kinds, and those that did not run. twice: names of layers
+    through which the loss takes a derivative of its own. needed: bytes of all that waits for the
+    backward pass.
     """
 
     layers: list[Layer] = field(default_factory=list)
     gradients: dict[Tensor, Tensor] = field(default_factory=dict)
     not_asked: list[str] = field(default_factory=list)
+    twice: set[str] = field(default_factory=set)
     needed: float = 0.0
 
 
@@ -136,6 +140,7 @@ def record(
     with (
         _one_at_a_time,
         _left_as_it_was(model),
+        ExitStack() as back,
         torch.inference_mode(False),
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
@@ -149,31 +154,43 @@ def record(
         if not modules:
             but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
             raise InputError(
-                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: hand over what a "
-                "quantised, traced or exported model was made of; for a cell or any other step "
-                "function use rnngrad.jacobian_curves_of_step"
+                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any "
+                f"other step function use {OF_STEP}; hand over what a quantised, traced or "
+                "exported model was made of"
             )
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
-        calls: dict[str, list[str]] = {}
+        calls: dict[str, dict[str, bool]] = {}
+        silent: dict[str, str] = {}
         for name, module in modules.items():
             name = _clean(name) or type(module).__name__.lower()
-            calls[name] = []
-            vars(module)["forward"] = _recorded(name, module, found, counting, calls[name])
+            calls[name] = {}
+            note = _recorded(name, module, found, counting, calls[name])
+            back.callback(setattr, module, "__class__", type(module))  # if it gets another
+            own = _replace_forward(module, note)
+            silent[name] = "whose own forward does without torch's" if own else "which did not run"
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
-        output = model(*args, **kwargs)
-        if not found.layers:
-            raise InputError(f"the forward pass runs none of {', '.join(modules)}")
-        # a checkpoint runs its part of the model again in the backward pass: no new call
-        layers = [replace(layer) for layer in found.layers]
-        gradients = {} if loss is None else _gradients(layers, loss(output))
-        idle = [f".{name}, which did not run" for name, titles in calls.items() if not titles]
+        try:
+            output = model(*args, **kwargs)
+            # a checkpoint runs its part of the model again in the backward pass: no new call
+            layers = [replace(layer) for layer in found.layers]
+            scalar = loss and layers and loss(output)
+        except Exception as error:
+            error.add_note("rnngrad runs the model in eval mode, and hands its output to the loss")
+            raise
+        idle = [f".{name}, {silent[name]}" for name, titles in calls.items() if not titles]
+        if not layers:
+            raise InputError(
+                f"the forward pass runs none of the model's modules: {'; '.join(idle[:SHOWN])}; "
+                f"for a step function use {OF_STEP}"
+            )
+        gradients = {} if loss is None else _gradients(layers, scalar, found.twice)
         loops = [
             f".{name} as one loop of {len(titles)} calls, between which its state was changed (use "
-            "rnngrad.jacobian_curves_of_step)"
+            f"{OF_STEP})"
             for name, titles in calls.items()
-            if len(titles) > MANY
+            if sum(titles.values()) > MANY
         ]
         found.not_asked += idle + loops
         return replace(found, layers=layers, gradients=gradients)
@@ -250,20 +267,18 @@ def _put_back(tensor: Tensor, value: Tensor) -> None:
 
 
 def _recorded(
-    name: str, module: Any, found: Recording, counting: dict[str, Any], titles: list[str]
+    name: str, module: Any, found: Recording, counting: dict[str, Any], titles: dict[str, bool]
 ) -> Callable[..., Any]:
-    """Make the module's forward anew, so that it notes its calls."""
-    known = [kind.forward for kind in KINDS.values()]
-    own = "forward" in vars(module) or type(module).forward not in known
+    """Make torch's forward of the module anew, so that it notes its calls.
+
+    titles: of its calls so far, and whether each was given a state.
+    """
     ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
     units = module.hidden_size * ways * module.num_layers
 
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
-        if own or (module.training and module.dropout):
-            raise InputError(
-                f"{name}: {type(module).__name__} has a forward of its own, or drops out in eval "
-                "mode; write it as a step and use rnngrad.jacobian_curves_of_step"
-            )
+        if module.training and module.dropout:
+            raise InputError(f"{name} drops out in eval mode, too: set its dropout to 0")
         packed = isinstance(input, PackedSequence)
         if not packed and not isinstance(input, Tensor):
             raise InputError(f"{name} reads a {full_name(input)}, and no torch tensor")
@@ -275,7 +290,7 @@ def _recorded(
         time = int(module.batch_first and not flat)
         with torch.no_grad():  # torch's own first step refuses what does not fit
             some = input.narrow(time, 0, 1) if not packed and input.dim() in (2, 3) else input
-            _, end = type(module).forward(module, some, hx)
+            _, end = _kind(module).forward(module, some, hx)
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
             steps = {"lengths": lengths}
@@ -297,9 +312,10 @@ def _recorded(
         if run is None or any(
             s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
         ):
-            titles.append(f"{name} (call {len(titles) + 1})" if titles else name)
+            title = f"{name} (call {len(titles) + 1})" if titles else name
+            titles[title] = hx is not None
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
-            run = _layers(titles[-1], module, states_of_hx(start))
+            run = _layers(title, module, states_of_hx(start))
             found.layers.extend(run)
         if with_loss:
             given = (x,) if hx is None else (x, *states_of_hx(hx))
@@ -309,6 +325,8 @@ def _recorded(
         x = _wide(x)
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
+        for layer in run if with_loss else ():
+            layer.outputs[-1].register_hook(partial(_note_twice, found.twice, layer.name))
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
         states = tuple(torch.cat(parts).to(**like) for parts in ends)
@@ -324,6 +342,29 @@ def _recorded(
 
     forward.__qualname__ = f"{type(module).__name__}.forward"  # Python's own errors name it
     return forward
+
+
+def _kind(module: Any) -> Any:
+    return next(kind for kind in KINDS.values() if isinstance(module, kind))
+
+
+def _replace_forward(module: Any, note: Callable[..., Any]) -> bool:
+    """Have torch's own forward noted; say whether the module has one of its own, that may call it.
+
+    Then a class comes between its class and torch's, which super().forward finds first.
+    """
+    own, kind = type(module), _kind(module)
+    if own.forward is kind.forward and "forward" not in vars(module):
+        vars(module)["forward"] = note
+        return False
+    between = type(own.__name__, (kind,), {"forward": lambda _, *args, **kw: note(*args, **kw)})
+    module.__class__ = type(own.__name__, (own, between), {})
+    return True
+
+
+def _note_twice(names: set[str], name: str, _: Tensor) -> None:
+    if torch.is_grad_enabled():  # create_graph=True: this backward pass is part of the loss
+        names.add(name)
 
 
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
@@ -351,16 +392,17 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     return layers
 
 
-def _gradients(layers: list[Layer], loss: Any) -> dict[Tensor, Tensor]:
+def _gradients(layers: list[Layer], loss: Any, twice: set[str]) -> dict[Tensor, Tensor]:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
     found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
-    if all(gradient is None for gradient in found):
+    if all(gradient is None for gradient in found) and not twice:
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
             "stopped on the way, by detach(), torch.no_grad() or checkpoint(use_reentrant=True)"
         )
+    found = found or [None] * len(nodes)
     return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import SHOWN, Layer, hx_of, record
+from rnngrad._recording import SHOWN, Layer, Recording, hx_of, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
@@ -83,8 +83,8 @@ class LayerReach(Pictured):
     def learning_span(self) -> np.ndarray:
         """(batch,) steps from the first to the last that add 1 % of what the largest adds, or more.
 
-        NaN if none adds anything. With a loss at every step it is the whole length, whatever the
-        layer remembers. A loss at one step tells how far back the layer learns.
+        NaN if none adds anything. With a loss at every step it is the whole length less one,
+        whatever the layer remembers. A loss at one step tells how far back the layer learns.
         """
         parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
         seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
@@ -116,7 +116,8 @@ class LayerReach(Pictured):
             "0 in float32 from": shown(first_zero, ".0f"),
         }
         if self.loss_gradients is not None:
-            row["log10 |dL/dh_1|"] = shown(self.loss_gradients.log10_h[:, 0], "+.1f")
+            first = self.loss_gradients.log10_h[:, 0]
+            row["log10 |dL/dh_1|"] = span(first, "+.1f", absent="unknown")
             row["learning span"] = shown(self.learning_span, ".0f")
         return row
 
@@ -138,12 +139,14 @@ class ModelReach(Pictured):
 
     def __str__(self) -> str:
         rows = [layer.row() for layer in self.layers.values()]
-        table = text_table([[*rows[0]], *([*row.values()] for row in rows)])
+        columns = max(rows, key=len)  # a layer may do without those about the loss
+        table = text_table([[*columns], *([row.get(name, "") for name in columns] for row in rows)])
         return f"{self.title}\n\n{table}"
 
 
 def gradient_reach(
     model: nn.Module,
+    /,
     *inputs: object,
     loss: Callable[..., Tensor] | None = None,
     lengths: Sequence[int] | np.ndarray | Tensor | None = None,
@@ -153,9 +156,10 @@ def gradient_reach(
     """How far back does every recurrent layer of a model remember, and learn? Print the result.
 
     Args:
-        model: an nn.Module that is or holds an nn.RNN, nn.LSTM or nn.GRU. It may be a
-            LightningModule, which logs nothing here, compiled, or in DataParallel. Several layers,
-            two directions, projections and packed inputs work.
+        model: an nn.Module that is or holds an nn.RNN, nn.LSTM or nn.GRU, also one of a subclass
+            that calls super().forward. It may be a LightningModule, which logs nothing here,
+            compiled, or in DataParallel. Several layers, two directions, projections and packed
+            inputs work.
         inputs, kwargs: as model.forward takes them. A few examples do: time grows with them,
             and with the third power of the units.
         loss: makes a scalar of the model's output. None: nothing about losses.
@@ -172,7 +176,8 @@ def gradient_reach(
     modes, weights and buffers, its lists and dicts, and all random states. Other objects,
     generators, and what lies in lists of more than 1,000 entries are not put back. Meanwhile memory
     holds a copy of the weights. The title names what was not asked: cells, quantised modules, those
-    that did not run, and loops that change a state between calls. Without lengths, mask or a
+    that did not run, loops that change a state between calls, and losses that reach c between two
+    calls or hold a derivative of their own (a gradient penalty). Without lengths, mask or a
     PackedSequence, every step of padded inputs counts.
 
     Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on
@@ -180,11 +185,11 @@ def gradient_reach(
 
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
     a module it computes in float64. On its way through many steps that may underflow: a warning
-    says so. Inside of a layer no number is too small.
+    says so, and zeros before it are NaN. Inside of a layer no number is too small.
 
     Raises:
-        InputError: no recurrent module ran, or one has a forward of its own; the loss is no scalar
-            or does not depend on any of them; also whatever `jacobian_curves` refuses.
+        InputError: no recurrent module ran; the loss is no scalar or does not depend on any of
+            them; also whatever `jacobian_curves` refuses.
 
     Examples:
         >>> import torch, rnngrad
@@ -198,25 +203,35 @@ def gradient_reach(
     run = record(model, inputs, kwargs, loss, counting)
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        reaches = {layer.name: _reach(layer, run.gradients) for layer in progress}
-    for dtype, names in _too_small(run.layers, reaches).items():
+        unclear = {layer.name: _unclear(layer, run) for layer in run.layers}
+        reaches = {v.name: _reach(v, {} if unclear[v.name] else run.gradients) for v in progress}
+    for dtype, names in _doubt(run.layers, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
         warnings.warn(
             f"{', '.join(names[:SHOWN])}: what goes on to earlier layers is too small for {dtype}: "
-            f"their gradients may be larger than they seem; {cure}",
+            f"their gradients may be larger than they seem, and zeros are NaN; {cure}",
             stacklevel=2,
         )
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
     title += f"{len(run.layers[0].lengths)} example(s)"
-    if run.not_asked:
-        more = [f"{len(run.not_asked) - SHOWN} more"] * (len(run.not_asked) > SHOWN)
-        title += f"; not asked: {'; '.join(run.not_asked[:SHOWN] + more)}"
+    taken = [name for name, value in steps.items() if value is not None and name not in counting]
+    if taken:
+        title += f"; {' and '.join(taken)}: given to forward, not to layers"
+    of_loss = [f"what the loss makes of .{name}{why}" for name, why in unclear.items() if why]
+    not_asked = run.not_asked + of_loss
+    if not_asked:
+        more = [f"{len(not_asked) - SHOWN} more"] * (len(not_asked) > SHOWN)
+        title += f"; not asked: {'; '.join(not_asked[:SHOWN] + more)}"
     return ModelReach(title, reaches)
 
 
-def _too_small(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
-    """Find layers whose gradient leaves the dtype in which it goes on to small ones before them."""
+def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
+    """Find layers whose gradient leaves the dtype in which it goes on to small ones before them.
+
+    Zeros of those before them may be rounding: they become NaN.
+    """
     found: dict[torch.dtype, list[str]] = {}
+    before: list[np.ndarray] = []
     lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
     for _, directions in groupby(layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
         both = [(v, reaches[v.name].loss_gradients) for v in directions]
@@ -226,14 +241,30 @@ def _too_small(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torc
                 end = np.log10(torch.finfo(layer.sends).smallest_normal)
                 if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
                     found.setdefault(layer.sends, []).append(layer.name)
+                    for values in before:
+                        values[np.isneginf(values)] = np.nan
         lowest = min(lowest, *(np.nanmin(log10) for _, log10 in known), np.inf)
+        for layer, _ in known:
+            before += _of_loss(reaches[layer.name])
     return found
+
+
+def _of_loss(reach: LayerReach) -> list[np.ndarray]:
+    losses, weights = reach.loss_gradients, reach.weight_gradients.values()
+    found = () if losses is None else (losses.log10_h, losses.log10_c)
+    return [values for values in (*found, *weights) if values is not None]
+
+
+def _unclear(layer: Layer, run: Recording) -> str:
+    """Say why nothing is known of what a loss sends to a layer; nothing where it is known."""
+    if layer.name in run.twice:
+        return ", through which it takes a derivative of its own (create_graph=True)"
+    between = run.gradients and any(run.gradients[c].any() for c in layer.cells[:-1])
+    return ", whose c it reaches between two calls" if between else ""
 
 
 def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     """Ask the probe about one direction of a layer."""
-    if any(gradients[c].any() for c in layer.cells[:-1] if gradients):
-        raise InputError(f"the loss looks at c between two calls of {layer.name}: use h alone")
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths

@@ -27,7 +27,7 @@ from rnngrad.probe._batch import (
     check_shape,
     states_of,
     steps_of,
-)  # fmt: skip
+)
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
 Examples = Sequence[int] | Array
