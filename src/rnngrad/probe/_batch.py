@@ -131,9 +131,7 @@ def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> St
         return Steps(real, ends, masked=False)
     given = _tensor(mask, "mask must be bool, (batch, time)")
     if given.dtype != torch.bool:
-        raise TypeError(
-            f"mask must be bool, True where steps count, got {given.dtype}: use .bool()"
-        )
+        raise TypeError(f"mask must be bool (.bool()), True where steps count, got {given.dtype}")
     check_shape(given, "mask", (batch, time))
     real &= given
     for b in (~real.any(dim=1)).nonzero().flatten().tolist():
