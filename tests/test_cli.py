@@ -92,6 +92,7 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
         (("--forget-bias", "1e300"), "--forget-bias is a number that float32 holds"),
         (("--seed", "9" * 30), "--seed is a whole number from 0 to 2**63 - 1"),
         (("--units", "1000000"), "--units, --steps and --features take about"),
+        (("--features", "1000000", "--units", "5000"), "--units, --steps and --features take"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, run: Run):

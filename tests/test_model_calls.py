@@ -223,6 +223,19 @@ def test_a_derivative_within_the_loss_is_not_taken_for_a_plain_one():
         assert reach.layers["core"].loss_gradients is None
 
 
+def test_weights_that_leave_no_room_for_copies_are_refused():
+    gru = nn.GRU(2, 4)
+    gru.weight_hh_l0 = nn.Parameter(torch.zeros(1).expand(10**6, 10**6))
+    with pytest.raises(rnngrad.InputError, match=r"^copies of the weights need about 32,000 GB"):
+        rnngrad.gradient_reach(gru, torch.zeros(1, 1, 2))
+
+
+def test_a_layer_of_keras_on_torch_is_sent_to_from_keras():
+    layer = type("LSTM", (nn.Module,), {"get_weights": None, "__module__": "keras.layers"})
+    with pytest.raises(rnngrad.InputError, match=r"^rnngrad\.from_keras makes a module of a keras"):
+        rnngrad.gradient_reach(layer(), torch.zeros(1, 1, 2))
+
+
 @pytest.mark.parametrize(
     ("model", "loss", "message"),
     [

@@ -153,6 +153,8 @@ def record(
         found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
         if not modules:
             but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
+            if hasattr(model, "get_weights"):
+                raise InputError(f"rnngrad.from_keras makes a module of a {full_name(model)}")
             raise InputError(
                 f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any "
                 f"other step function use {OF_STEP}; hand over what a quantised, traced or "
@@ -224,6 +226,12 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     tensors = [*model.parameters(), *model.buffers()]
     if any(map(is_lazy, tensors)):
         raise InputError("the model has lazy modules: run it once before")
+    # copies of all, the float64 ones of recurrent weights, and what comparing the largest takes
+    kept = sum(t.numel() * t.element_size() for t in tensors)
+    wide = sum(
+        p.numel() for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters()
+    )
+    check_memory(2 * kept + 24 * wide, "copies of the weights need", "use a model with fewer units")
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     with ExitStack() as back, torch.random.fork_rng(devices=sorted(gpus)):
         # threads of a busy machine wait for each other: many small steps took 5 s in place of 0.02

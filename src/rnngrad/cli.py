@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (InputError, TypeError, OSError, RuntimeError) as error:
+    except (InputError, TypeError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate" not in str(error):
             raise
         sys.exit(f"rnngrad {options.command}: {printable(str(error))}")
@@ -110,8 +110,12 @@ def _diagnose(options: argparse.Namespace) -> int:
         raise InputError("--forget-bias is a number that float32 holds, such as 1")
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")
-    # ten Jacobians of (h, c), and the inputs
-    check_memory(320 * H * H + 4 * T * D, "--units, --steps and --features take", "ask for less")
+    # ten Jacobians of (h, c), W_ih in float32 and three times in float64, and the inputs
+    check_memory(
+        320 * H * H + 112 * H * D + 4 * T * D,
+        "--units, --steps and --features take",
+        "ask for less",
+    )
     torch.manual_seed(options.seed)
     kind, bias = getattr(torch.nn, options.cell.upper()), 1.0 if bias is None else bias
     module = make_layer(kind, D, H, options.init, longest=T, forget_bias=bias)

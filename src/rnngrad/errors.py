@@ -38,7 +38,8 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         line = printable(message[:LONGEST] + message[LONGEST:][-LONGEST:])
         if len(line) > LONGEST:  # its beginning says what was wrong, its end what to do
-            line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
+            first, last = line[: LONGEST // 2], line[3 - LONGEST // 2 :]
+            line = f"{first.rpartition(' ')[0] or first} … {last.partition(' ')[2] or last}"
         super().__init__(line)
 
 

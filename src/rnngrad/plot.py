@@ -37,7 +37,7 @@ TABLE_ROWS = 8
 MOST_PANELS = 12  # layers of a heat map
 MOST_INSIDE = 6  # names of a legend; more would lie across the curves
 NAME_HEIGHT = 0.19  # inches of a row of names
-LETTER = 0.018  # its width, as a part of the picture's
+LETTER = 0.012  # its width, as a part of the picture's
 DERIVATIVES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d state_t / d state_0"}
 
 

@@ -82,7 +82,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "step of another structure": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: [*s, 1.0], X, {"h": X[:, 0]}),
-        "than it was given: [('?',), ('?',)], not {'h': (2, 3)}",
+        "than it was given: [<class 'str'>, <class 'float'>], not {'h': (2, 3)}",
     ),
     "step that is not a number": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s * torch.nan, X, X[:, 0]),

@@ -322,6 +322,12 @@ def test_what_is_written_in_place_is_not_the_callers():
 
     assert "changes its arguments in place" in refusal(on_inputs, x, state)
     assert "changes its arguments in place" in refusal(lambda h, v: h.add_(v), x, state)
+    calls = iter(range(10**6))
+
+    def late(h: Tensor, v: Tensor) -> Tensor:
+        return h + (v.add_(1) if next(calls) >= 2 * x.shape[1] else v)
+
+    assert "step cannot go through" in refusal(late, x, state)
     assert torch.equal(x, before[0])
     assert torch.equal(state, before[1])
 

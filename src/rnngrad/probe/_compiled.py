@@ -54,7 +54,7 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
 @cache  # all loops are kept in one folder: one message is enough
 def _tell(folder: str | None) -> None:
     often = "once" if folder else "each time, for numba finds no folder to keep them in"
-    print(f"rnngrad: compiling the probe's loops ({often})", file=sys.stderr)
+    print(f"rnngrad: compiling the probe's loops ({often}), or loading them", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.

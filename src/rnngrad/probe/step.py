@@ -251,7 +251,7 @@ class _FlatStep:
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in leaves] != self.shapes:
             what = "step returns a state of another structure, order or shape than it was given"
             found, wanted = (
-                pytree.tree_map(lambda leaf: tuple(getattr(leaf, "shape", "?")), state)
+                pytree.tree_map(lambda v: (*v.shape,) if hasattr(v, "shape") else type(v), state)
                 for state in (new, tree)
             )
             raise InputError(f"{what}: {found}, not {wanted}")
@@ -307,7 +307,7 @@ class _FlatStep:
         # Two more directions tell whether examples mix. They are sums of V's with weights: those of
         # the first differ between examples, those of the second do not. If examples mix, M V misses
         # the first by more than rounding.
-        x, own = self.inputs[:, t], _random_directions(V[:, 0], t)
+        x, own = self.inputs[:, t].clone(), _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)
         directions = torch.cat([V.permute(2, 0, 1), extra]).to(s)

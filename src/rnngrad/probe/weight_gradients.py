@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Pictured, columns_of_parts, draw_parts
 from rnngrad.probe._batch import Array
-from rnngrad.probe._cotangents import Arriving, Cotangents
+from rnngrad.probe._cotangents import Arriving, Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, prepared
@@ -113,6 +113,7 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values()))
     mend = 'use reduce="norm"' if reduce == "none" else "pass fewer examples or steps at a time"
+    chunks(problem, len(problem.cells), 1)  # the trajectory of an example is checked as well
     check_memory(size, "the parts need", mend)
     fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
@@ -137,13 +138,12 @@ def _fill(
     at = np.flatnonzero(problem.counts.real[example].numpy())[:end]
     whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
     of_size = times_power if reduce in ("none", "norm") else log10_of
-    before = [own[0] for own in problem.start([example], len(problem.cells))]
     runs = problem.whole([example])
     cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(rows))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
         {"ih": _entering(x[0], whole), "hh": _entering(np.vstack((h_0, h[0, :-1])), whole)}
-        for h_0, (x, h, _) in zip(before, runs, strict=True)
+        for (h_0, *_), (x, h, _) in zip(problem.start([example], len(runs)), runs, strict=True)
     ]
     for t in reversed(range(len(at))):
         # the losses at t and later; for "curve" all are swept as one
