@@ -57,8 +57,8 @@ class GradientReach(Callback):
             included, which is always probed. An epoch whose probe would exceed it is left out; a
             warning says so once.
 
-    plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
-    curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
+    - plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
+    - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
         Another training begins anew; one that is resumed goes on.
 
     Weights are identical with and without the callback. In ddp the first process alone probes.

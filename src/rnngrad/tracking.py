@@ -159,7 +159,7 @@ def _log_models(
             model = digest.read_text()[:16] if digest.exists() else ""
             begun, ended = _times(models.parent / "times" / f"{model}.json")
             own = live.pop(model, None) or client.create_run(experiment, begun)
-            child, name = own.info.run_id, f"{cell} seed {seed} padding {padding}{others}"
+            child, name = own.info.run_id, f"{cell} {padding} seed {seed}{others}"
             known = tags | {MODEL: model, NAME: name}
             known[NOTE] = f'`torch.load("{file.name}")` gives the weights'
             client.log_batch(child, tags=[RunTag(*tag) for tag in known.items()])
@@ -184,7 +184,8 @@ def _times(path: Path) -> tuple[int, int] | tuple[None, None]:
 def _run_name(params: Params, changed: list[str]) -> str:
     if not changed:
         cells, paddings = "+".join(params.cells), "+".join(params.train.padding)
-        return f"{params.data.source}, padding {paddings}, {cells}"
+        parts = params.data.source, f"padding {paddings}", cells, _git("rev-parse --short HEAD")
+        return ", ".join(filter(None, parts))
     more = len(changed) - SETTINGS
     return ", ".join(changed[:SETTINGS]) + (f" and {more} more" if more > 0 else "")
 

@@ -28,16 +28,16 @@ class LayerReach(Pictured):
 
     Only steps that count are there, in the order in which the layer reads them.
 
-    name: of the layer in the model, with its direction.
-    curves, diagnosis: they describe d c_t / d c_0 for an LSTM, d h_t / d h_0 for an RNN or GRU.
-    loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
-    weight_gradients: which steps a weight's gradient comes from; {} without a loss. Keys are
+    - name: of the layer in the model, with its direction.
+    - curves, diagnosis: they describe d c_t / d c_0 for an LSTM, d h_t / d h_0 for an RNN or GRU.
+    - loss_gradients: dL/dh_t and dL/dc_t; None without a loss.
+    - weight_gradients: which steps a weight's gradient comes from; {} without a loss. Keys are
         torch's flat names. Values (batch, time) are log10 of the norm of what step t adds. A step
         that adds nothing has -inf, one beyond the length NaN.
-    module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
+    - module, inputs, initial_state, lengths: the layer as a float64 module of its own, and what it
         read, for further questions.
-    output_gradient: dL/dh_t but what comes through the layer's later steps; None without a loss.
-    final_state_gradient: (0, dL/dc_n) for an LSTM; None for other cells and without a loss.
+    - output_gradient: dL/dh_t but what comes through the layer's later steps; None without a loss.
+    - final_state_gradient: (0, dL/dc_n) for an LSTM; None for other cells and without a loss.
 
     An equal layer without a projection stands for one that has it. Its h is what W_hr projects,
     and its weight_hh is W_hh W_hr.

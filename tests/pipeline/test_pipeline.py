@@ -168,7 +168,7 @@ def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
     runs = published_runs(clone)
     names = sorted(run.info.run_name or "" for run in runs)
     models = [
-        f"{cell} seed {seed} padding {padding}"
+        f"{cell} {padding} seed {seed}"
         for cell in ("lstm", "rnn")
         for seed in (1, 2)
         for padding in ("none", "pre")
@@ -176,7 +176,7 @@ def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
     assert [name for name in names if "seed" in name] == models
     assert len(runs) == 9
     client = MlflowClient(clone.tracking_uri)
-    child = next(run for run in runs if run.info.run_name == "lstm seed 1 padding pre")
+    child = next(run for run in runs if run.info.run_name == "lstm pre seed 1")
     curve = client.get_metric_history(child.info.run_id, "trained_frobenius_log10")
     assert sorted(point.step for point in curve) == list(range(1, 151))
     parent = next(run for run in runs if "seed" not in (run.info.run_name or "seed"))

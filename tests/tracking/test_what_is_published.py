@@ -25,7 +25,7 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
     (child,) = [run for run in runs if run is not parent]
     client = MlflowClient(uri)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert child.info.run_name == "lstm seed 5 padding none"
+    assert child.info.run_name == "lstm none seed 5"
     (artifact,) = client.list_artifacts(child.info.run_id)
     assert artifact.path == "trained-5.pt"
     assert '`torch.load("trained-5.pt")`' in child.data.tags["mlflow.note.content"]
@@ -64,7 +64,7 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({}, "demo, padding pre+none, rnn+lstm+gru"),
+        ({}, "demo, padding pre+none, rnn+lstm+gru, COMMIT"),
         ({"train": {"padding": ["none"], "epochs": 3}},
          "train.padding=['none'], train.epochs=3"),
         ({"cells": {"lstm": {"forget_bias": 3.0}}}, "cells.lstm.forget_bias=3.0"),
@@ -93,7 +93,8 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     assert publish(changed, files, uri)
     runs = runs_of(uri)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert parent.info.run_name == name
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+    assert parent.info.run_name == name.replace("COMMIT", commit)
     if changes:
         children = [str(run.info.run_name) for run in runs if run is not parent]
         ways = len(content["train"]["padding"])
@@ -162,7 +163,7 @@ def test_a_training_that_was_watched_is_the_models_own_run(
     runs = {run.info.run_name: run for run in runs_of(uri)}
     assert len(runs) == 3
     (own,) = [run for run in runs.values() if "mlflow.parentRunId" in run.data.tags]
-    assert own.info.run_name == "lstm seed 5 padding none"
+    assert own.info.run_name == "lstm none seed 5"
     assert own.info.end_time
     assert own.info.end_time > own.info.start_time + 50
     assert own.data.metrics["train_loss"] == 0.25

@@ -28,16 +28,16 @@ class JacobianCurves(Pictured):
 
     NaN beyond an example's length, -inf where J_t is exactly zero, None where not asked for.
 
-    state, layer: those of the Jacobian; a step function has the layer None.
-    log10_frobenius: sqrt(sum_ij J_ij^2); the identity's is log10(H) / 2.
-    log10_spectral: largest singular value of J_t.
-    log10_column_sum: mean over j of |sum_i J_ij|, what `autograd.grad(s_t.sum(), s_0)` followed by
-        `.abs().mean()` measures. Signs cancel in it; it is not a norm.
-    log10_cell_path: only for an LSTM with state="c". It is the Frobenius norm of diag(prod_t f_t):
-        the part of d c_t / d c_0 that never passes through h.
-    log10_hidden_path: likewise, and only where asked for. It is the Frobenius norm of
+    - state, layer: those of the Jacobian; a step function has the layer None.
+    - log10_frobenius: sqrt(sum_ij J_ij^2); the identity's is log10(H) / 2.
+    - log10_spectral: largest singular value of J_t.
+    - log10_column_sum: mean over j of |sum_i J_ij|, what `autograd.grad(s_t.sum(), s_0)` followed
+        by `.abs().mean()` measures. Signs cancel in it; it is not a norm.
+    - log10_cell_path: only for an LSTM with state="c". It is the Frobenius norm of diag(prod_t
+        f_t): the part of d c_t / d c_0 that never passes through h.
+    - log10_hidden_path: likewise, and only where asked for. It is the Frobenius norm of
         J_t - diag(prod_t f_t): the part that passes through h at least once. It is -inf at t = 1.
-    log10_frobenius_error: only for method="sketch": standard error of log10_frobenius, in decades.
+    - log10_frobenius_error: only for method="sketch": standard error of log10_frobenius in decades.
 
     Examples:
         >>> import torch, rnngrad

@@ -48,16 +48,16 @@ MEANINGS: dict[Verdict, str] = {
 class Diagnosis(Pictured):
     """The fate of d s_t / d s_0, and what naive autograd makes of it. Arrays are (batch, time).
 
-    verdict: one of "structural", "saturated", "underflow", "decayed", "exploding", "alive"
+    - verdict: one of "structural", "saturated", "underflow", "decayed", "exploding", "alive"
         (in this precedence, see `diagnose`); "" beyond an example's length.
-    log10_frobenius: the true magnitude, as in `rnngrad.jacobian_curves`; log10_column_sum likewise.
-    curves: what `rnngrad.jacobian_curves` found, without the spectral norm.
-    state, dtype, title: whose Jacobian was judged, for which arithmetic, and how it is printed.
-    naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype`. Underflow is
+    - log10_frobenius, log10_column_sum: the true magnitudes, as in `rnngrad.jacobian_curves`.
+    - curves: what `rnngrad.jacobian_curves` found, without the spectral norm.
+    - state, dtype, title: whose Jacobian was judged, for which arithmetic, and how it is printed.
+    - naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype`. Underflow is
         gradual, as in torch on CPU. naive_flushed: the same with flush-to-zero (TensorFlow).
-    decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
+    - decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
         finite value.
-    horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN if never.
+    - horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN: never.
 
     Examples:
         >>> import torch, rnngrad
@@ -116,15 +116,15 @@ def diagnose(
 
     Print the result. The verdicts per example and step, in this precedence:
 
-    structural: d s_t / d s_0 is exactly zero (a dead relu, a gate that is 0, no way through W_hh).
-    saturated: it is not, but autograd writes derivative factors as 1 - tanh^2 and s (1 - s). In
+    - structural: d s_t / d s_0 is exactly zero (a dead relu, a gate at 0, no way through W_hh).
+    - saturated: it is not, but autograd writes derivative factors as 1 - tanh^2 and s (1 - s). In
         `dtype` so many of these are exactly zero that their product is.
-    underflow: autograd's column sum in `dtype` has fallen below the smallest normal number. It is
+    - underflow: autograd's column sum in `dtype` has fallen below the smallest normal number. It is
         zero under flush-to-zero (TensorFlow), a false plateau under gradual underflow (torch on
         CPU). Where signs cancel to zero, the norm decides: it is below that number as well.
-    decayed: the Frobenius norm is below 1e-7 of its starting value.
-    exploding: it is above 1e7 of it, or autograd's result is infinite or NaN.
-    alive: none of these.
+    - decayed: the Frobenius norm is below 1e-7 of its starting value.
+    - exploding: it is above 1e7 of it, or autograd's result is infinite or NaN.
+    - alive: none of these.
 
     Args:
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.

@@ -21,12 +21,12 @@ from rnngrad.probe.curves import ABSENT
 class Trajectory(Pictured):
     """States, gates and factors of one layer, float64 arrays with (batch, time) in front.
 
-    h: (batch, time + 1, H), from the initial state on, NaN beyond an example's length. c: the same,
-    None without a cell state.
-    gates: activations (batch, time, H) by torch's letters. LSTM i, f, g, o; GRU r, z, n; RNN none.
-    factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
-    real: (batch, time) bool, the steps that count. Elsewhere gates and factors mean nothing, and
-    the one-step Jacobian is the identity.
+    - h: (batch, time + 1, H), from the initial state on, NaN beyond an example's length.
+    - c: the same; None without a cell state.
+    - gates: activations (batch, time, H) by torch's letters. LSTM i, f, g, o; GRU r, z, n.
+    - factors: those of the one-step Jacobian, see `rnngrad.probe.cells`.
+    - real: (batch, time) bool, the steps that count. Elsewhere gates and factors mean nothing, and
+        the one-step Jacobian is the identity.
 
     Examples:
         >>> import torch, rnngrad
