@@ -402,6 +402,7 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     if ax.lines and not np.isfinite(drawn[1:]).any():
         ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)), yticks=[])
     ax.set(xlabel="step t", ylabel=label)
+    ax.locator_params(axis="x", integer=True)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)
     names, look = len(ax.get_legend_handles_labels()[1]), {"frameon": False, "fontsize": "small"}

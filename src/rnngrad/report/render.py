@@ -19,6 +19,7 @@ from rnngrad.report.words import NAMED, environment
 from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
+FEW_STEPS = 100  # the page to play with shows all points of such a curve
 BEYOND_MARKDOWN = {  # additions to Markdown's HTML
     # the emphasised paragraph below an image is its caption
     r'(?s)<p>(<div role="img".*?</div>)</p>\s*<p><em>(.*?)</em></p>': (
@@ -167,8 +168,10 @@ def explore_page(results: Results) -> str:
 
 def _curves(table: pd.DataFrame, keys: list[str], value: str) -> dict[str, dict[str, Any]]:
     """The first 100 steps, some others, and values, by the keys with spaces between them."""
-    steps, last = table["step"], table.groupby(keys)["step"].transform("max")
-    shown = table[(steps <= 100) | (steps % style.THIN == 0) | (steps == last)]
+    steps, of_curve = table["step"], table.groupby(keys)["step"]
+    few = of_curve.transform("size") <= FEW_STEPS
+    ends = steps == of_curve.transform("max")
+    shown = table[few | ends | (steps <= 100) | (steps % style.THIN == 0)]
     return {
         " ".join(map(str, key)): {"x": rows["step"].tolist(), "y": rows[value].round(2).tolist()}
         for key, rows in shown.groupby(keys, sort=False)
