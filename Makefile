@@ -60,7 +60,7 @@ bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
 docs: .docs-venv ## the pages about the library, in site/
-	@NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build --strict
 	@echo "docs: file://$(abspath site/index.html)"
 
 .docs-venv: pyproject.toml

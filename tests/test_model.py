@@ -158,7 +158,12 @@ def test_calls_that_go_on_from_one_another_are_one_sequence():
 
 def test_of_a_loss_that_looks_at_c_between_two_calls_nothing_is_told():
     class Peeks(StepByStep):
+        def __init__(self, core: nn.Module) -> None:
+            super().__init__(core)
+            self.first = nn.GRU(3, 3, batch_first=True)
+
         def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)[0]
             _, state = self.core(x[:, :1])
             return self.core(x[:, 1:], state)[0].sum() + state[1].sum()
 
@@ -167,6 +172,10 @@ def test_of_a_loss_that_looks_at_c_between_two_calls_nothing_is_told():
     assert reach.title.endswith("the loss makes of .core, whose c it reaches between two calls")
     assert reach.layers["core"].loss_gradients is None
     assert np.isfinite(reach.layers["core"].curves.log10_frobenius).all()
+    *_, first, core = str(reach).splitlines()
+    assert len(first) > len(core)  # the other layer's columns are there
+    states, losses, _ = np.ravel(reach.plot())
+    assert len(losses.lines) < len(states.lines)
 
 
 def test_states_that_the_model_wrote_to_begin_another_sequence():

@@ -246,6 +246,7 @@ class LossGradientByDistance(Metric):
         self.add_state("sums", torch.zeros(3, distances).double(), "sum")
 
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
+        """Take norms (batch, time), NaN beyond an example's length."""
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
         if not isinstance(norms, Tensor | np.ndarray):
             raise TypeError(f"log10_norms must be an array, and not {type(norms).__name__}")
@@ -254,6 +255,7 @@ class LossGradientByDistance(Metric):
         self.sums = self.sums + _by_distance(values, self.distances)
 
     def compute(self) -> Result:
+        """By distance: "log10", the mean where there is a gradient; "zero", the part without."""
         total, count, zeros = self.sums
         return {"log10": total / count, "zero": (zeros / (count + zeros)).float()}
 

@@ -292,7 +292,8 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     """
     layers = list(reach.layers.values())
     styles = dict(zip(reach.layers, _styles(reach.layers), strict=True))
-    with_loss = ax is None and layers[0].loss_gradients is not None
+    told = [v for v in layers if v.loss_gradients is not None]
+    with_loss = ax is None and len(told) > 0
     axes = np.ravel(np.array(_axes(ax, 3) if with_loss else ax, dtype=object))
     gated = [v for v in layers if v.curves.log10_cell_path is not None]
     # a legend leaves names out that begin with _
@@ -304,10 +305,11 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
     if not with_loss:
         first.set_xlabel("step t, in the order in which a layer reads")
         return first
-    losses = {v.name: v.loss_gradients.log10_h for v in layers}
-    weights = {v.name: v.learned_at for v in layers}
-    _draw(axes[1], losses, "log10 of\n|dL/dh_t|")
-    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW")
+    losses = {v.name: v.loss_gradients.log10_h for v in told}
+    weights = {v.name: v.learned_at for v in told}
+    looks = [styles[v.name] for v in told]
+    _draw(axes[1], losses, "log10 of\n|dL/dh_t|", looks)
+    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW", looks)
     shown = {}
     for own in axes:
         shown |= dict(zip(*own.get_legend_handles_labels()[::-1], strict=True))

@@ -9,7 +9,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 import numba
@@ -17,6 +17,7 @@ import numpy as np
 from numba.core.caching import NullCache
 
 _cached: list[Any] = []
+_untold = threading.Lock()
 _FASTMATH = {"reassoc", "contract"}  # sums may run in any order, so several terms are added at once
 
 
@@ -51,15 +52,14 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@cache  # all loops are kept in one folder: one message is enough
 def _tell(folder: str | None) -> None:
     often = "once" if folder else "each time, for numba finds no folder to keep them in"
-    print(f"rnngrad: compiling the probe's loops ({often}), or loading them", file=sys.stderr)
+    if _untold.acquire(blocking=False):  # all loops are kept in one folder: one message is enough
+        print(f"rnngrad: compiling the probe's loops ({often}), or loading them", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.
-SMALLEST_SQUARE = 2.0**-800
-LARGEST_SQUARE = 2.0**800
+SMALLEST_SQUARE, LARGEST_SQUARE = 2.0**-800, 2.0**800
 # Limits of the largest squared row norm of J. Beyond them a pass over J puts it back to order 1.
 RESCALE_BELOW, RESCALE_ABOVE = 2.0**-100, 2.0**100
 
