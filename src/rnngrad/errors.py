@@ -38,8 +38,7 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         line = printable(message[:LONGEST] + message[LONGEST:][-LONGEST:])
         if len(line) > LONGEST:  # its beginning says what was wrong, its end what to do
-            first, last = line[: LONGEST // 2], line[3 - LONGEST // 2 :]
-            line = f"{first.rpartition(' ')[0] or first} … {last.partition(' ')[2] or last}"
+            line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
         super().__init__(line)
 
 

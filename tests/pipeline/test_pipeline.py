@@ -170,8 +170,8 @@ def test_the_result_is_in_mlflow_once(clone: Clone) -> None:
     models = [
         f"{cell} {padding} seed {seed}"
         for cell in ("lstm", "rnn")
-        for seed in (1, 2)
         for padding in ("none", "pre")
+        for seed in (1, 2)
     ]
     assert [name for name in names if "seed" in name] == models
     assert len(runs) == 9
