@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch._dynamo
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import rnngrad
@@ -160,67 +160,9 @@ def test_dropout_is_off_and_hooks_of_others_count():
         np.testing.assert_allclose(a.learned_at + 1, b.learned_at, atol=1e-5)
 
 
-class OwnForward(nn.LSTM):
-    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
-        h, state = super().forward(x, hx)
-        return 2 * h, state
-
-
 class Elsewhere(nn.GRU):
     def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore
         return x.cumsum(dim=0), hx
-
-
-class WithLengths(nn.LSTM):
-    """Packs its inputs by itself, as one library's LSTM does."""
-
-    def forward(self, x: Tensor, hx: Any = None, lengths: Any = None) -> Any:  # type: ignore
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        output, state = super().forward(packed, hx)
-        return pad_packed_sequence(output, batch_first=True)[0], state
-
-
-def test_a_subclass_that_calls_torch_s_forward_is_asked():
-    module, x = WithLengths(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
-    kind, lengths = type(module), torch.tensor([5, 3])
-
-    def loss(output: tuple[Tensor, Any]) -> Tensor:
-        return output[0].square().sum()
-
-    found = rnngrad.gradient_reach(module, x, lengths=lengths, loss=loss)
-    assert found.title.endswith("2 example(s); lengths: given to forward, not to layers")
-    plain = nn.LSTM(3, 4, batch_first=True).double()
-    plain.load_state_dict(module.state_dict())
-    packed = pack_padded_sequence(x, lengths, batch_first=True)
-    expected = rnngrad.gradient_reach(plain, packed, loss=lambda out: out[0].data.square().sum())
-    close(found, expected)
-    assert type(module) is kind
-    assert "forward" not in vars(module)
-    twice = rnngrad.gradient_reach(OwnForward(3, 4), x.float(), loss=lambda out: out[0].sum())
-    assert [*twice.layers] == ["ownforward"]
-
-
-def test_a_derivative_within_the_loss_is_not_taken_for_a_plain_one():
-    """A gradient penalty (WGAN-GP) comes back through the backward pass, at no step of its own."""
-
-    class Critic(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.core, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 1)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            x = x.clone().requires_grad_()
-            y = self.head(self.core(x)[0][:, -1])
-            return y, torch.autograd.grad(y.sum(), x, create_graph=torch.is_grad_enabled())[0]
-
-    def penalty(output: tuple[Tensor, Tensor]) -> Tensor:
-        return (output[1].flatten(1).norm(dim=1) - 1).square().mean()
-
-    x = torch.randn(4, 10, 3)
-    for loss in (penalty, lambda output: output[0].mean() + penalty(output)):
-        reach = rnngrad.gradient_reach(Critic(), x, loss=loss)
-        assert "not asked: what the loss makes of .core, through which it takes" in reach.title
-        assert reach.layers["core"].loss_gradients is None
 
 
 def test_weights_that_leave_no_room_for_copies_are_refused():

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ CONTAINERS = (dict, list, set, tuple, deque)
 LARGEST = 1000  # entries of a list that are looked into; one that is longer holds data
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
+TORCHS = [kind.forward for kind in KINDS.values()]
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
@@ -148,30 +149,22 @@ def record(
         for module in filter(_is_lightning, model.modules()):
             # what forward logs is training's, and not of these examples
             vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
-        modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
-        kinds = {_clean(n): _other_kind(m) for n, m in model.named_modules() if n}
-        found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
-        if not modules:
-            but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
-            if hasattr(model, "get_weights"):
-                raise InputError(f"rnngrad.from_keras makes a module of a {full_name(model)}")
-            raise InputError(
-                f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any "
-                f"other step function use {OF_STEP}; hand over what a quantised, traced or "
-                "exported model was made of"
-            )
+        modules = _asked(model, found)
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
         calls: dict[str, dict[str, bool]] = {}
         silent: dict[str, str] = {}
+        notes: dict[int, Callable[..., Any]] = {}
         for name, module in modules.items():
             name = _clean(name) or type(module).__name__.lower()
             calls[name] = {}
-            note = _recorded(name, module, found, counting, calls[name])
-            back.callback(setattr, module, "__class__", type(module))  # if it gets another
-            own = _replace_forward(module, note)
+            notes[id(module)] = _recorded(name, module, found, counting, calls[name])
+            own = "forward" in vars(module) or type(module).forward not in TORCHS
             silent[name] = "whose own forward does without torch's" if own else "which did not run"
+        for kind in KINDS.values():
+            back.callback(setattr, kind, "forward", kind.forward)
+            kind.forward = _noted(kind.forward, notes)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         try:
             output = model(*args, **kwargs)
@@ -179,7 +172,10 @@ def record(
             layers = [replace(layer) for layer in found.layers]
             scalar = loss and layers and loss(output)
         except Exception as error:
-            error.add_note("rnngrad runs the model in eval mode, and hands its output to the loss")
+            if not isinstance(error, InputError):
+                error.add_note(
+                    "rnngrad runs the model in eval mode, and gives its output to the loss"
+                )
             raise
         idle = [f".{name}, {silent[name]}" for name, titles in calls.items() if not titles]
         if not layers:
@@ -189,13 +185,29 @@ def record(
             )
         gradients = {} if loss is None else _gradients(layers, scalar, found.twice)
         loops = [
-            f".{name} as one loop of {len(titles)} calls, between which its state was changed (use "
-            f"{OF_STEP})"
+            f".{name} as one loop of {sum(titles.values())} calls, between which its state was "
+            f"changed (use {OF_STEP})"
             for name, titles in calls.items()
             if sum(titles.values()) > MANY
         ]
         found.not_asked += idle + loops
         return replace(found, layers=layers, gradients=gradients)
+
+
+def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
+    """Find the modules to ask by name; note others; raise InputError if there is none."""
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, tuple(KINDS.values()))}
+    kinds = {_clean(n): _other_kind(m) for n, m in model.named_modules() if n and n not in modules}
+    found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
+    if modules:
+        return modules
+    if hasattr(model, "get_weights"):
+        raise InputError(f"rnngrad.from_keras makes a module of a {full_name(model)}")
+    but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
+    raise InputError(
+        f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any other step "
+        f"function use {OF_STEP}; hand over what a quantised, traced or exported model was made of"
+    )
 
 
 def _clean(name: str) -> str:
@@ -210,7 +222,7 @@ def _other_kind(module: Any) -> str:
     )
     scripted = getattr(module, "original_name", "")
     known = {f"{kind}{cell}" for kind in ("RNN", "LSTM", "GRU") for cell in ("", "Cell")}
-    if quantised or isinstance(module, nn.RNNCellBase):
+    if quantised or isinstance(module, nn.RNNCellBase | nn.RNNBase):
         return full_name(module)
     return f"scripted {scripted}" if scripted in known else ""
 
@@ -227,11 +239,11 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     if any(map(is_lazy, tensors)):
         raise InputError("the model has lazy modules: run it once before")
     # copies of all, the float64 ones of recurrent weights, and what comparing the largest takes
-    kept = sum(t.numel() * t.element_size() for t in tensors)
+    kept = sum(t.numel() * t.element_size() for t in tensors if t.device.type == "cpu")
     wide = sum(
         p.numel() for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters()
     )
-    check_memory(2 * kept + 24 * wide, "copies of the weights need", "use a model with fewer units")
+    check_memory(2 * kept + 24 * wide, "copies of the weights need", "use a smaller model")
     gpus = {p.device.index for p in model.parameters() if p.is_cuda}
     with ExitStack() as back, torch.random.fork_rng(devices=sorted(gpus)):
         # threads of a busy machine wait for each other: many small steps took 5 s in place of 0.02
@@ -250,6 +262,9 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
                     waiting += _entries(own) if len(own) <= LARGEST else []
                 elif not is_lazy(own):
                     back.callback(_put_back, own, own.detach().clone())
+        for parameter in model.parameters():  # a backward pass would add to what lies there
+            back.callback(setattr, parameter, "grad", parameter.grad)
+            parameter.grad = None
         for module in model.modules():  # TorchScript's modes are in no dict
             back.callback(setattr, module, "training", module.training)
             module.training = False
@@ -281,6 +296,7 @@ def _recorded(
 
     titles: of its calls so far, and whether each was given a state.
     """
+    plain = next(kind.forward for kind in KINDS.values() if isinstance(module, kind))
     ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
     units = module.hidden_size * ways * module.num_layers
 
@@ -298,7 +314,7 @@ def _recorded(
         time = int(module.batch_first and not flat)
         with torch.no_grad():  # torch's own first step refuses what does not fit
             some = input.narrow(time, 0, 1) if not packed and input.dim() in (2, 3) else input
-            _, end = _kind(module).forward(module, some, hx)
+            _, end = plain(module, some, hx)
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
             steps = {"lengths": lengths}
@@ -334,7 +350,8 @@ def _recorded(
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         for layer in run if with_loss else ():
-            layer.outputs[-1].register_hook(partial(_note_twice, found.twice, layer.name))
+            for node in (layer.outputs[-1], *layer.cells[-1:]):
+                node.register_hook(partial(_note_twice, found.twice, layer.name))
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
         states = tuple(torch.cat(parts).to(**like) for parts in ends)
@@ -352,22 +369,15 @@ def _recorded(
     return forward
 
 
-def _kind(module: Any) -> Any:
-    return next(kind for kind in KINDS.values() if isinstance(module, kind))
+def _noted(torchs: Callable[..., Any], notes: dict[int, Callable[..., Any]]) -> Any:
+    """Replace torch's forward for the modules that are asked; subclasses may call it, too."""
 
+    @wraps(torchs)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return notes.get(id(self), partial(torchs, self))(*args, **kwargs)
 
-def _replace_forward(module: Any, note: Callable[..., Any]) -> bool:
-    """Have torch's own forward noted; say whether the module has one of its own, that may call it.
-
-    Then a class comes between its class and torch's, which super().forward finds first.
-    """
-    own, kind = type(module), _kind(module)
-    if own.forward is kind.forward and "forward" not in vars(module):
-        vars(module)["forward"] = note
-        return False
-    between = type(own.__name__, (kind,), {"forward": lambda _, *args, **kw: note(*args, **kw)})
-    module.__class__ = type(own.__name__, (own, between), {})
-    return True
+    vars(forward)["torchs"] = torchs  # by which another thread's probe knows it
+    return forward
 
 
 def _note_twice(names: set[str], name: str, _: Tensor) -> None:
@@ -380,12 +390,13 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     # states stay attached: what a loss sends through them belongs to whatever made them
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in start]
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
+    flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # torch's own
     for row, names in enumerate(module._all_weights):
         n, way = divmod(row, 1 + module.bidirectional)
         name = run + (f".{n}" if module.num_layers > 1 else "")
         name += (".forward", ".backward")[way] if module.bidirectional else ""
         tail = names[0].removeprefix("weight_ih")
-        own = {w.replace(tail, "_l0"): _wide(getattr(module, w).detach()) for w in names}
+        own = {w.replace(tail, "_l0"): _wide(flat[w].detach()) for w in names}
         h, *c = (s[[row]] for s in states)
         W_hr = own.pop("weight_hr_l0", None)
         if W_hr is not None:

@@ -189,7 +189,7 @@ class GradientReach(Callback):
             found["decades_per_step"] = np.median(layer.diagnosis.decades_per_step)
             # never is later than any step
             found["horizon"] = np.median(np.nan_to_num(layer.diagnosis.horizon, nan=np.inf))
-            if self.loss is not None:
+            if layer.weight_gradients:
                 found["learning_span"] = np.median(layer.learning_span)
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:

@@ -228,7 +228,7 @@ def gradient_reach(
 def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
     """Find layers whose gradient leaves the dtype in which it goes on to small ones before them.
 
-    Zeros of those before them may be rounding: they become NaN.
+    Zeros of all that ran before them, or before one that is unknown, may be rounding: they are NaN.
     """
     found: dict[torch.dtype, list[str]] = {}
     before: list[np.ndarray] = []
@@ -236,13 +236,15 @@ def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dt
     for _, directions in groupby(layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
         both = [(v, reaches[v.name].loss_gradients) for v in directions]
         known = [(layer, own.log10_h) for layer, own in both if own is not None]
+        doubtful = len(known) < len(both)
         for layer, log10 in known:
             if layer.sends is not None:
                 end = np.log10(torch.finfo(layer.sends).smallest_normal)
                 if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
                     found.setdefault(layer.sends, []).append(layer.name)
-                    for values in before:
-                        values[np.isneginf(values)] = np.nan
+                    doubtful = True
+        for values in before if doubtful else ():
+            values[np.isneginf(values)] = np.nan
         lowest = min(lowest, *(np.nanmin(log10) for _, log10 in known), np.inf)
         for layer, _ in known:
             before += _of_loss(reaches[layer.name])

@@ -169,8 +169,8 @@ def _supported(given: nn.Module) -> nn.RNNBase:
     kind = type(module)
     # torch.compile writes a forward to the module that it returns, and marks it
     replaced = module is not given and not hasattr(given.forward, "_torchdynamo_orig_callable")
-    own = kind.forward not in FORWARD or kind.__call__ is not nn.Module.__call__
-    if own or "forward" in vars(module) or replaced:
+    own = getattr(kind.forward, "torchs", kind.forward) not in FORWARD  # gradient_reach marks it
+    if own or kind.__call__ is not nn.Module.__call__ or "forward" in vars(module) or replaced:
         raise TypeError(
             f"{kind.__name__} has a forward of its own, which may do anything: write it as "
             f"a step and use {OF_STEP}"
