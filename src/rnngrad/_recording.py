@@ -160,8 +160,10 @@ def record(
             name = _clean(name) or type(module).__name__.lower()
             calls[name] = {}
             notes[id(module)] = _recorded(name, module, found, counting, calls[name])
-            own = "forward" in vars(module) or type(module).forward not in TORCHS
+            own = type(module).forward not in TORCHS
             silent[name] = "whose own forward does without torch's" if own else "which did not run"
+            if "forward" in vars(module):
+                silent[name] = "whose forward was replaced"
         for kind in KINDS.values():
             back.callback(setattr, kind, "forward", kind.forward)
             kind.forward = _noted(kind.forward, notes)
