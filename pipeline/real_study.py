@@ -45,8 +45,6 @@ def main(comments: str, vectors: str) -> None:
             shutil.copyfile(path, clone / path.name)  # the report then names no folder
         command = ["dvc", "exp", "run", *(part for s in settings for part in ("-S", s)), "report"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        # an installed rnngrad would run this repository's code, not the clone's
-        environment |= {"PYTHONPATH": f"{clone}/src"}
         if subprocess.run(command, cwd=clone, env=environment, check=False).returncode:
             raise InputError("the study stopped, see above; nothing has changed here")
         with whole(REAL) as made:

@@ -206,6 +206,10 @@ Path.read_text = lambda self, *options, read=Path.read_text, **named: (
 )
 """
 
+ANOTHER_TORCH = """from importlib import metadata
+metadata.version = lambda name, version=metadata.version: "0" if name == "torch" else version(name)
+"""
+
 
 def start_elsewhere(cluster: Cluster, code: str) -> None:
     """Start a worker on which this code has run."""
@@ -219,6 +223,12 @@ def start_elsewhere(cluster: Cluster, code: str) -> None:
 def test_a_worker_without_the_folder_is_named(cluster: Cluster) -> None:
     start_elsewhere(cluster, WITHOUT_THE_FOLDER)
     with pytest.raises(InputError, match=r"a worker does not see .*share the folder"), pool(1):
+        pass
+
+
+def test_a_worker_with_other_code_is_named(cluster: Cluster) -> None:
+    start_elsewhere(cluster, ANOTHER_TORCH)
+    with pytest.raises(InputError, match="a worker has other code than this process"), pool(1):
         pass
 
 

@@ -46,6 +46,18 @@ def test_bad_input_is_one_line_and_exit_status_1(capsys: pytest.CaptureFixture[s
     assert "a.csv, row 3: no label" in str(caught.value.code)
 
 
+def test_settings_that_change_while_a_stage_runs_fail_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC notes them when the stage has ended, and would take its results for theirs."""
+    monkeypatch.chdir(tmp_path)
+    settings = Path("params.yaml")
+    settings.write_text("a: 1")
+    with pytest.raises(SystemExit, match="changed meanwhile; run the same command again"):
+        run_stage(lambda: settings.write_text("a: 2"))
+    run_stage(lambda: settings.write_text("a: 2"))
+
+
 def test_ctrl_c_is_exit_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Thread
@@ -34,14 +34,17 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     if "DVC_STAGE" in os.environ:
         Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     for folder in filter(Path.is_dir, (Path("build"), Path(".dvc/cache"))):
-        folder.chmod(0o700)  # comments lie in them
+        with suppress(OSError):  # another user's
+            folder.chmod(0o700)  # comments lie in them
     name, wanted = Path(sys.argv[0]).stem, inspect.signature(main)
     try:
         wanted.bind(*arguments)
     except TypeError as error:
         sys.exit(f"{name}: {error}; usage: python {' '.join((sys.argv[0], *wanted.parameters))}")
     try:
+        before = _state()
         main(*arguments)
+        changed = _state() != before
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # such as a full disk
@@ -54,6 +57,22 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         sys.exit(130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # at its end Python has no handler left
+    if changed:  # DVC would note the new ones as what made the old results
+        sys.exit(f"{name}: code or params.yaml changed meanwhile; run the same command again")
+
+
+def _state() -> str:
+    """What a stage reads when it begins, and DVC when it ends."""
+    files = filter(Path.is_file, (Path("params.yaml"), Path(sys.argv[0])))
+    return code_digest() + seals(files)
+
+
+def code_digest() -> str:
+    """Digest this package's files; their names count, and not where they lie."""
+    package = Path(__file__).parent
+    files = sorted(p for p in package.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
+    content = (f"{p.relative_to(package)}\0".encode() + p.read_bytes() for p in files)
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
 def end_with(parent: int) -> None:
@@ -92,7 +111,8 @@ def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
         raise InputError(f"{path}: not found; run {stage} first") from error
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from error
+        cure = f"run {stage} again; if that brings it back, delete it and .dvc/cache before"
+        raise InputError(f"{path}: cannot be read ({reason}); {cure}") from error
 
 
 def read_json(path: str | Path, stage: str, **kinds: type) -> dict[str, Any]:

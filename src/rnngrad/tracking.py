@@ -74,6 +74,7 @@ def publish(
         models: the folder of the trained models. One logged in its training keeps that run.
         uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
+    patience = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # epochs live wait for less
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
     result = {RESULT: _digest(files), HOST: socket.gethostname()}
@@ -83,6 +84,7 @@ def publish(
     same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = patience
         runs = partial(client.search_runs, [experiment])
         known = runs(same)
         whole = len(known) > children and all(run.info.status == "FINISHED" for run in known)

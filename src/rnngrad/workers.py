@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from importlib import metadata
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -22,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rnngrad.errors import InputError, needs
+from rnngrad.stage import code_digest
 
 # Each worker has one thread, whatever the caller's environment says. Another number would change
 # results, since sums are rounded in another order and MKL takes other kernels. glibc keeps the
@@ -95,7 +97,8 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
 def _cluster(place: str) -> Iterator[futures.Executor]:
     with needs("cluster"):
         from distributed import Client, KilledWorker
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it also raises what it logs
+    for noisy in ("distributed", "distributed.client"):  # they also raise what they log
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         try:
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
@@ -103,20 +106,28 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-                found: Any = client.run(_processor, os.path.abspath(mark.name))
+                found: Any = client.run(_worker, os.path.abspath(mark.name))
         except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
                 f"{SCHEDULER}={place}: cannot be used: {reason}; name a scheduler, as "
                 "tcp://host:8786, or its file"
             ) from error
-        if "" in found.values():
+        processors, code = map(set, zip(*found.values(), strict=True))
+        if "" in processors:
             raise InputError(
                 f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
                 "workers with --no-nanny where they share the folder"
             )
-        if len(kinds := {*found.values()}) > 1:
-            print("results depend on the processor:", *sorted(kinds), sep=" | ", file=sys.stderr)
+        if code != {_code()}:
+            raise InputError(
+                f"{SCHEDULER}={place}: a worker has other code than this process, or another torch "
+                "or NumPy; start workers where rnngrad is that of this folder"
+            )
+        if len(processors) > 1:
+            print(
+                "results depend on the processor:", *sorted(processors), sep=" | ", file=sys.stderr
+            )
         executor: Any = client.get_executor(pure=False)
         stack.callback(executor.shutdown, wait=False)
         executor.submit = partial(executor.submit, _elsewhere, os.getcwd())
@@ -134,13 +145,18 @@ async def _scheduler(address: str) -> None:
         await scheduler.identity()
 
 
-def _processor(mark: str) -> str:
-    """Name a worker's processor; "" where it does not see a file or must not start processes."""
+def _worker(mark: str) -> tuple[str, str]:
+    """Name a worker's processor, "" where it does not see a file or start processes, and code."""
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
-        return ""
+        return "", _code()
     info = Path("/proc/cpuinfo")
     named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
-    return named[1] if named else platform.machine()
+    return named[1] if named else platform.machine(), _code()
+
+
+def _code() -> str:
+    """Name what results depend on, wherever a job runs."""
+    return " ".join([code_digest(), *map(metadata.version, ("torch", "numpy"))])
 
 
 def _elsewhere(folder: str, *job: Any) -> Any:
