@@ -86,8 +86,10 @@ class GradientReach(Callback):
             raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
         if not (loss is None or callable(loss)):
             raise InputError("loss must be a function of what forward returns, such as torch.mean")
-        self.every_n_epochs, self.batch = every_n_epochs, batch
-        self.loss, self.budget = loss, budget
+        self.every_n_epochs: int = every_n_epochs
+        self.batch: object = batch
+        self.loss: Callable[..., Tensor] | None = loss
+        self.budget: float = budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
         # seconds: when training began, what all probes took, and the longest
@@ -235,7 +237,7 @@ class LossGradientByDistance(Metric):
         tensor([-0.5000, -2.5000, -4.0000], dtype=torch.float64)
     """
 
-    full_state_update = False
+    full_state_update: bool = False
     sums: Tensor
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
