@@ -237,7 +237,7 @@ class LossGradientByDistance(Metric):
         tensor([-0.5000, -2.5000, -4.0000], dtype=torch.float64)
     """
 
-    full_state_update: bool = False
+    full_state_update: bool | None = False
     sums: Tensor
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
