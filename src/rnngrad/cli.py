@@ -14,7 +14,6 @@ from typing import Any
 import shtab
 
 from rnngrad.errors import InputError, check_memory, printable
-from rnngrad.stage import quiet_imports
 
 EXIT = (
     "exit status: 0 done, 1 bad input (one line on stderr), doctor found something BAD, or nobody "
@@ -27,8 +26,6 @@ WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in ``sys.argv``, or another one, and return its exit status."""
-    with suppress(ValueError):  # no thread but the main one takes signals
-        quiet_imports()
     options = argparse.Namespace(**dict.fromkeys(UNSET))
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it may be closed
     with suppress(AttributeError):  # a replaced stdout may lack this method

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Thread
-from types import FrameType
 from typing import Any, TypeVar
 
 from rnngrad.errors import InputError
@@ -60,24 +59,6 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # at its end Python has no handler left
     if changed:  # DVC would note the new ones as what made the old results
         sys.exit(f"{name}: code or params.yaml changed meanwhile; run the same command again")
-
-
-def quiet_imports(says: bytes = b"") -> None:
-    """Have Ctrl-C in the middle of an import end the process with these words and status 130.
-
-    A KeyboardInterrupt there may be swallowed by the import system, or end in a traceback.
-    """
-
-    def interrupt(_: int, frame: FrameType | None) -> None:
-        while frame:
-            if frame.f_code.co_filename.startswith("<frozen importlib"):
-                os.write(2, says)
-                os._exit(130)
-            frame = frame.f_back
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def _state() -> str:
@@ -130,8 +111,7 @@ def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
         raise InputError(f"{path}: not found; run {stage} first") from error
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        cure = f"run {stage} again; if that brings it back, delete it and .dvc/cache before"
-        raise InputError(f"{path}: cannot be read ({reason}); {cure}") from error
+        raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from error
 
 
 def read_json(path: str | Path, stage: str, **kinds: type) -> dict[str, Any]:
