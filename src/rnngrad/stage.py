@@ -62,7 +62,7 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
 
 
 def _state() -> str:
-    """What a stage reads when it begins, and DVC when it ends."""
+    """Digest what a stage reads when it begins, and DVC when it ends."""
     files = filter(Path.is_file, (Path("params.yaml"), Path(sys.argv[0])))
     return code_digest() + seals(files)
 
