@@ -165,3 +165,29 @@ def test_saturated_units_beside_others(drive: float):
     compare(module, x, None, "h", np.arange(60))
     x[:] = 1
     compare(module, x, None, "h", np.arange(60))
+
+
+SPECTRA = {
+    "all equal": torch.ones(90),
+    "close to one another": 1 - 1e-6 * torch.arange(90),
+    "two at the top": torch.cat((torch.tensor([1.0, 1 - 1e-12]), torch.full((88,), 0.1))),
+    "rank one": nn.functional.one_hot(torch.tensor(0), 90),
+    "zero": torch.zeros(90),
+    "far apart": 10.0 ** -torch.arange(90),
+}
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("turned", [True, False])
+def test_spectral_norm_of_many_directions(spectrum: str, turned: bool):
+    """Singular values as they are, on the diagonal, and turned into all directions."""
+    torch.manual_seed(0)
+    U, V = (torch.linalg.qr(torch.randn(90, 90).double())[0] for _ in range(2))
+    A = torch.diag(SPECTRA[spectrum].double())
+    A = U @ A @ V if turned else A
+    found = rnngrad.jacobian_curves_of_step(
+        lambda s, x: s @ A.T + x, torch.zeros(2, 6, 90).double(), torch.zeros(2, 90).double()
+    )
+    powers = torch.stack([torch.linalg.matrix_power(A, t) for t in range(1, 7)])
+    expected = torch.linalg.matrix_norm(powers, 2).log10().numpy()
+    assert relative(found.log10_spectral, np.tile(expected, (2, 1))).max() < 1e-9

@@ -89,7 +89,6 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -
             f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
             "(time, batch, features) or unbatched (time, features), like the module"
         )
-    tensor = tensor.resolve_neg()  # NumPy takes no imaginary part of a conjugate
     if tensor.dim() == 2:
         return tensor.unsqueeze(0)
     return tensor if first else tensor.transpose(0, 1)
@@ -111,7 +110,7 @@ def states_of(
         check_floating(part, name)
         check_shape(part, name, tuple(each) if batched else (each[0], each[2]))
         check_finite(part, name, axes)
-    return [part.detach().resolve_neg().reshape(each) for part in parts]
+    return [part.detach().reshape(each) for part in parts]
 
 
 def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> Steps:
@@ -153,11 +152,9 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str
 
 
 def check_integer(value: object, name: str) -> None:
-    """Raise a TypeError unless the value is an integer, which a bool is not, of up to 64 bits."""
+    """Raise a TypeError unless the value is an integer, which a bool is not."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if not -(2**63) <= value < 2**63:
-        raise InputError(f"{name} is beyond 64 bits")
 
 
 def check_floating(tensor: Tensor, name: str) -> None:

@@ -36,7 +36,6 @@ LayerRun = tuple[Array, Array, StepMaps]  # inputs of a layer (b, t, d), its h (
 
 CELLS = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 FORWARD = (*(kind.forward for kind in CELLS), SigmoidStateLSTM.forward)
-RNN_KINDS = {"RNN_TANH": _compiled.RNN_TANH, "RNN_RELU": _compiled.RNN_RELU}
 OF_STEP, OF_MODEL = "rnngrad.jacobian_curves_of_step", "rnngrad.gradient_reach"
 
 
@@ -193,16 +192,16 @@ def _supported(given: nn.Module) -> nn.RNNBase:
 
 def instead(module: object) -> str:
     """Say what to do with something that is no module of torch's own."""
-    inside = module.named_modules() if isinstance(module, nn.Module) else ()
-    if names := [f".{name}" for name, inner in inside if isinstance(inner, tuple(CELLS))]:
+    parts = dict(module.named_modules()) if isinstance(module, nn.Module) else {"": module}
+    if names := [f".{name}" for name, part in parts.items() if isinstance(part, tuple(CELLS))]:
         which = "that" if len(names) == 1 else "one of them"
         return f"it has {', '.join(names)}: pass {which}, or use {OF_MODEL}"
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
-    every = module.modules() if isinstance(module, nn.Module) else [module]
-    made = torch.jit.ScriptModule
-    if any("quantized" in type(part).__module__ or isinstance(part, made) for part in every):
-        return "pass the module that was quantised or scripted"
+    for name, part in parts.items():
+        if "quantized" in type(part).__module__ or isinstance(part, torch.jit.ScriptModule):
+            what = f".{name}, a {full_name(part)}," if name else "it"
+            return f"pass the module that {what} was quantised or scripted from"
     return f"for any other step function use {OF_STEP}"
 
 
@@ -231,10 +230,9 @@ def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Te
 
 def _cells(rnn: nn.RNNBase, weights: dict[str, Tensor]) -> tuple[Cell, ...]:
     cell = next(cell for kind, cell in CELLS.items() if isinstance(rnn, kind))
-    sigmoid = _compiled.LSTM_SIGMOID if isinstance(rnn, SigmoidStateLSTM) else _compiled.LSTM
     # an RNN's forward reads the mode, and not what the module was made with
-    kind = {RNN: RNN_KINDS.get(rnn.mode), GRU: _compiled.GRU, LSTM: sigmoid}[cell]
-    if kind is None:
+    mode = "LSTM_SIGMOID" if isinstance(rnn, SigmoidStateLSTM) else rnn.mode
+    if (kind := getattr(_compiled, mode, None)) is None:
         raise InputError(f"the module's mode is {rnn.mode!r}: use RNN_TANH or RNN_RELU")
     zero = torch.zeros_like(weights["weight_hh_l0"][:, 0])
     layers = [[weights.get(f"{w}_l{n}", zero) for w in WEIGHTS] for n in range(rnn.num_layers)]

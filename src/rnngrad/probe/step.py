@@ -37,7 +37,6 @@ _forward_mode = threading.Lock()  # torch has one level of forward mode for all 
 State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
-LARGE = 1000  # entries of a state whose exact steps take seconds or minutes each
 CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
 INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
@@ -173,15 +172,13 @@ def _sizes(Y: Tensor) -> Tensor:
 def _check_order(step: Step) -> None:
     """Refuse (input, state), as cells have it: where both have one size, it would run as well."""
     step = getattr(step, "_orig_mod", step)  # torch.compile wraps a module
-    if isinstance(step, tuple(CELLS)):
+    if isinstance(getattr(step, "module", step), tuple(CELLS)):  # DataParallel wraps it
         raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
-    function = getattr(step, "forward", step)
-    schema = getattr(function, "schema", None)  # TorchScript functions have one
     try:
-        taken = schema.arguments[1:] if schema else inspect.signature(function).parameters.values()
+        taken = inspect.signature(getattr(step, "forward", step)).parameters
     except (TypeError, ValueError):
         return
-    first, second, *_ = (*(argument.name.lower() for argument in taken), "", "")
+    first, second, *_ = (*map(str.lower, taken), "", "")
     inside = step.modules() if isinstance(step, torch.nn.Module) and not second else ()
     if first != "args" and any(isinstance(module, tuple(CELLS)) for module in inside):
         raise InputError(f"step takes (state, x), this model {first} alone: {instead(step)}")
@@ -245,8 +242,7 @@ class _FlatStep:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)
         own = [part.reshape(shape).to(dtype) for part, shape, dtype in parts]
         tree = pytree.tree_unflatten(own, self.spec)
-        if (new := self.step(tree, x)) is None:
-            raise InputError("step returns None: return the new state")
+        new = self.step(tree, x)
         leaves, spec = pytree.tree_flatten(new)
         if spec != self.spec or [getattr(leaf, "shape", None) for leaf in leaves] != self.shapes:
             what = "step returns a state of another structure, order or shape than it was given"
@@ -275,10 +271,8 @@ class _FlatStep:
         states = self._states()
         rough = self.eps > 1e-4  # rounding is more than 1 %
         looked_at = set() if rough else {0, self.steps // 2, self.steps - 1}
-        what, large = f"Jacobians of {self.size:,} entries", sketch is None and self.size > LARGE
-        what += ', method="sketch" needs none' if large else ""
-        bar = {"unit": "step", "delay": 0 if large else 3, "disable": None, "leave": False}
-        for t, s in enumerate(tqdm(states[:-1], what, **bar)):
+        bar = {"unit": "step", "delay": 3, "disable": None, "leave": False}
+        for t, s in enumerate(tqdm(states[:-1], f"Jacobians of {self.size:,} entries", **bar)):
             new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, self.eps**0.3)  # vmap may use other kernels
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
