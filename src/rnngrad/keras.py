@@ -50,8 +50,10 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         TypeError: neither a layer nor a path.
 
     Examples:
-        >>> import rnngrad
-        >>> rnngrad.from_keras("tests/keras_fixtures/model.keras", "encoder")
+        >>> import keras, rnngrad
+        >>> layer = keras.layers.LSTM(4)
+        >>> layer.build((None, None, 3))
+        >>> rnngrad.from_keras(layer)
         LSTM(3, 4, batch_first=True)
     """
     if isinstance(layer_or_file, str | os.PathLike):

@@ -269,8 +269,7 @@ class _FlatStep:
         if V is None:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
         states = self._states()
-        rough = self.eps > 1e-4  # rounding is more than 1 %
-        looked_at = set() if rough else {0, self.steps // 2, self.steps - 1}
+        looked_at = {0, self.steps // 2, self.steps - 1} if self.eps < 1e-4 else set[int]()
         bar = {"unit": "step", "delay": 3, "disable": None, "leave": False}
         for t, s in enumerate(tqdm(states[:-1], f"Jacobians of {self.size:,} entries", **bar)):
             new, M = self._linearised(s, t, V)

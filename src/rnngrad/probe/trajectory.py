@@ -44,7 +44,8 @@ class Trajectory(Pictured):
     real: Array
 
     _title = "activations, medians over units and examples"
-    plot, _columns = draw_trajectory, columns_of_trajectory
+    plot = draw_trajectory
+    _columns = columns_of_trajectory
 
     def jacobians(self, example: int | None = None) -> Iterator[Array]:
         """d s_t / d s_(t-1) for t = 1, 2, ...: (batch, S, S), or (S, S) of one example.

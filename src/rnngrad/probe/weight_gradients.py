@@ -45,7 +45,8 @@ class WeightGradientParts(Pictured, dict[str, Array]):
         self.reduce = reduce
 
     _title = "log10 of what a step adds to the gradient (of the last loss), medians over examples"
-    plot, _columns = draw_parts, columns_of_parts
+    plot = draw_parts
+    _columns = columns_of_parts
 
 
 @prepared
