@@ -19,10 +19,9 @@ from rnngrad.stage import run_stage, whole
 
 
 def main() -> None:
-    from rnngrad.params import Cell, check_sizes, read_params
+    from rnngrad.params import Cell, read_params
 
     params = read_params()
-    check_sizes(params)
     for cell in get_args(Cell):
         settings = params.train_of(cell).model_dump() if cell in params.cells else None
         with whole(f"build/cells/{cell}.json") as path:

@@ -6,7 +6,7 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import modify_yaml
 
 from rnngrad.errors import InputError
-from rnngrad.params import check_sizes, read_params
+from rnngrad.params import read_params
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -231,31 +231,6 @@ def test_bad_params_give_one_line_with_file_and_key(case: str, tmp_path: Path) -
     assert expected in message
     assert "\n" not in message
     assert len(message) <= 300
-
-
-HUGE = [
-    ("hidden: 200", "hidden: 2000000", "batch_size and hidden of rnn"),
-    ("comments_per_class: 500", "comments_per_class: 2000000000", "data.demo.comments_per_class"),
-    ("dimensions: 100", "dimensions: 2000000000", "dim|batch"),
-    ("units: 200", "units: 1000000", "conditions: comments, units and steps of "),
-    ("streams: 2", "streams: 2000000000", "conditions: comments, units and steps of "),
-    ("comments: 8", "comments: 100000000", "probe.comments and hidden of "),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "expected"), HUGE)
-def test_sizes_beyond_the_memory_are_refused(
-    old: str, new: str, expected: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "params.yaml"
-    assert old in DEFAULT
-    path.write_text(DEFAULT.replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"({expected}).*about [\d,]+ GB.* has 16 GB; set sm"):
-        check_sizes(read_params(path), 16e9)
-
-
-def test_the_committed_sizes_fit_into_a_small_machine() -> None:
-    check_sizes(read_params(ROOT / "params.yaml"), 4e9)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 import re
 import reprlib
 from collections.abc import Callable
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from rnngrad.errors import InputError, check_memory, needs
+from rnngrad.errors import InputError, needs
 
 with needs("study"):
     from pydantic import (
@@ -20,7 +19,7 @@ with needs("study"):
     )
     from ruamel.yaml import YAML
 
-LONGEST = 1403  # words of a comment, where embed.max_length is null
+LONGEST = 1403  # words of the longest of the real comments
 MOVED = {"embed.padding": "it is now train.padding, a list such as [pre, none]"}
 
 
@@ -338,25 +337,3 @@ def check_params(content: Any, path: str | Path) -> Params:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return params
-
-
-def check_sizes(params: Params, available: float | None = None) -> None:
-    """Raise InputError, which names the settings, where sizes take more than the memory."""
-    D, conditions = params.embed.dimensions, params.conditions
-
-    def size(n: int, H: int, steps: int = params.embed.max_length or LONGEST) -> float:
-        # activations; weights, gradients and Adam's moments of four gates; d (h, c) / d (h, c)
-        return 4.0 * (n * steps * (D + 8 * H) + 16 * H * (D + H) + 8 * n * H * H)
-
-    sizes = {"embed.dimensions": 4e4 * D}  # ten thousand float32 vectors
-    for case in conditions.cases:
-        own, name = conditions.setting_of(case), f"conditions: comments, units and steps of {case}"
-        sizes[name] = size(max(conditions.comments, conditions.streams), own.units, own.steps)
-    for cell in params.cells:
-        own = params.train_of(cell)
-        sizes[f"batch_size and hidden of {cell}"] = size(own.batch_size, own.hidden)
-        sizes[f"probe.comments and hidden of {cell}"] = size(params.probe.comments, own.hidden)
-    if params.data.source == "demo":
-        sizes["data.demo.comments_per_class"] = 2e3 * params.data.demo.comments_per_class
-    name, needed = max(sizes.items(), key=itemgetter(1))
-    check_memory(needed, f"params.yaml: {name}:", "set smaller sizes", available)
