@@ -24,11 +24,6 @@ BAD = {
         "{factor: averaging, trained_with: none,",
         "conditions.cases.averaging_bug.trained_with: initial weights are not trained; remove it",
     ),
-    "padding where it was once": (
-        "  dimensions: 100\n",
-        "  dimensions: 100\n  padding: pre\n",
-        "embed.padding: it is now train.padding, a list such as [pre, none]",
-    ),
     "a cell's own padding": (
         "rnn: {}",
         "rnn: {padding: [pre]}",
@@ -157,11 +152,6 @@ BAD = {
         "not valid YAML: invalid",
     ),
     "5,000 digits": ("epochs: 4", f"epochs: {'9' * 5000}", "not valid YAML: Exceeds the limit"),
-    "5,000 hexadecimal digits": (
-        "epochs: 4",
-        f"epochs: 0x{'9' * 5000}",
-        "train.epochs: input should be less than",
-    ),
     "500 brackets": ("epochs: 4", f"epochs: {'[' * 500}{']' * 500}", "not valid YAML: maximum"),
     "500 braces": ("gru: {}", f"gru: {'{a: ' * 500}1{'}' * 500}", "not valid YAML: maximum"),
     "100 brackets": (
@@ -172,24 +162,12 @@ BAD = {
     "a list in itself": ("epochs: 4", "epochs: &a [*a]", "train.epochs: input should be a valid"),
     "a long text": ("epochs: 4", f"epochs: {'k' * 5000}", "train.epochs: input should be a valid"),
     "a long key": ("epochs: 4", f"{'k' * 1000}: 3\n  epochs: 4", "kkkk … kkk"),
-    "a number beyond float32": (
-        "learning_rate: 0.001",
-        "learning_rate: 1e39",
-        "0 or from 1e-30 to",
-    ),
-    "a number below float32": (
-        "learning_rate: 0.001",
-        "learning_rate: 1e-46",
-        "0 or from 1e-30 to",
-    ),
     "a learning rate that no training stands": (
         "learning_rate: 0.001",
         "learning_rate: 1e3",
         "train.learning_rate: input should be less than or equal to 1, got 1000.0",
     ),
-    "a bias beyond float32": ("forget_bias: 1.0 ", "forget_bias: -1e39 ", "0 or from 1e-30 to"),
     "a size beyond integers": ("hidden: 200", f"hidden: 1{'0' * 30}", "train.hidden: input should"),
-    "NUL in a path": ("path:       ", 'path: "a\\0b"', "data.path: has characters that no file"),
     "a filler of two words": ("filler: the", "filler: a-b", "sample.filler: must be one word"),
     "a filler of none": ("filler: the", "filler: '...'", "sample.filler: must be one word"),
     "more of a class than there are": (
@@ -208,7 +186,6 @@ BAD = {
         "glove has 100 dimensions, but embed.dimensions is 12",
     ),
     "steps beyond any comment": ("spectral_steps: 60", "spectral_steps: 2000000000", "100000"),
-    "half a character": ("filler: the", 'filler: "\\ud800"', "sample.filler: has characters that"),
 }
 
 

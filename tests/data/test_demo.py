@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from rnngrad.data.demo import TELLING_WORDS, demo_comments
+from rnngrad.data.demo import LONGEST, TELLING_WORDS, demo_comments
 from rnngrad.data.embedding import tokenize
 from rnngrad.data.sampling import replaced_count
-from rnngrad.params import LONGEST, DemoParams
+from rnngrad.params import DemoParams
 
 
 def corpus(comments_per_class=1000, label_noise=0.04, seed=1):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rnngrad.params import LONGEST, DemoParams
+from rnngrad.params import DemoParams
 
 _DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 WORDS: dict[str, list[str]] = {kind: words.split() for kind, words in _DATA["words"].items()}
@@ -22,6 +22,7 @@ _PHRASES: list[str] = _DATA["phrases"]
 _SYLLABLES = [onset + vowel for onset in WORDS["ONSET"] for vowel in "aeio"]
 _ENDINGS = ("", "", "n", "s", "l", "ra", "len", "dor")
 
+LONGEST = 1403  # words of the longest of the real comments
 VOCABULARY_SIZE, TOPICS = 6000, 20
 TOPIC_BOOST = 15.0  # the factor by which a topic's own words are likelier in a comment on it
 WITH_NEWLINES, WITH_QUOTES = 0.59, 0.32  # shares of the real comments
@@ -52,7 +53,7 @@ def real_word_counts(size: int) -> np.ndarray:
     shares = (np.arange(size) + 0.5) / size
     logs = np.interp(shares, _DATA["quantiles"]["shares"], np.log(_DATA["quantiles"]["words"]))
     counts = np.rint(np.exp(logs)).astype(np.int64)
-    counts[-1] = LONGEST  # as the longest of those comments
+    counts[-1] = LONGEST
     return counts
 
 
