@@ -135,10 +135,10 @@ BAD = {
     "a name that is a command": (
         "averaging_bug: {",
         "'x; touch y': {",
-        "conditions.cases.x; touch y: a name has letters, digits and _ only",
+        "conditions.cases.x; touch y: string should match pattern",
     ),
-    "a name of two lines": ("averaging_bug: {", '"a\\nb": {', r"cases.a\nb: a name has letters"),
-    "a name that is too long": ("averaging_bug: {", f"{'a' * 51}: {{", "50 at most"),
+    "a name of two lines": ("averaging_bug: {", '"a\\nb": {', r"cases.a\nb: string should match"),
+    "a name that is too long": ("averaging_bug: {", f"{'a' * 51}: {{", "{1,50}"),
     "a factor that is HTML": ("factor: averaging", "factor: <b>a", "plain words only, got '<b>a'"),
     "a cell that is a command": (
         "rnn: {}",

@@ -2,7 +2,6 @@
 
 import re
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -20,37 +19,32 @@ with needs("study"):
     from ruamel.yaml import YAML
 
 
-def _must(fit: Callable[[Any], object], message: str) -> AfterValidator:
-    """Refuse with the message a value that does not fit."""
-
-    def check(value: Any) -> Any:
-        if not fit(value):
-            raise ValueError(message)
-        return value
-
-    return AfterValidator(check)
-
-
-_distinct = _must(lambda values: len(set(values)) == len(values), "must differ from one another")
-_MARKS = r"[!-&(-/:-@\[-`{-~]*"  # characters that are blanks between tokens
-_word = _must(
-    lambda text: re.fullmatch(rf"{_MARKS}[^\s!-&(-/:-@\[-`{{-~]+{_MARKS}", text),
-    "must be one word, since distances are counted in words",
-)
-_name = _must(  # it becomes a key in MLflow and stands in the report
-    lambda name: re.fullmatch("[A-Za-z0-9_]{1,50}", name),
-    "a name has letters, digits and _ only, 50 at most",
-)
-
 Item = TypeVar("Item")
+
+
+def _distinct(values: list[Item]) -> list[Item]:
+    if len(set(values)) < len(values):
+        raise ValueError("must differ from one another")
+    return values
+
+
+def _one_word(text: str) -> str:
+    # other characters are blanks between tokens
+    if len(re.findall(r"[^\s!-&(-/:-@\[-`{-~]+", text)) != 1:
+        raise ValueError("must be one word, since distances are counted in words")
+    return text
+
+
 Cell = Literal["rnn", "lstm", "gru"]
 Padding = Literal["pre", "none"]
 State = Literal["uniform", "zero"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Several = Annotated[list[Item], Field(min_length=1), _distinct]
+Several = Annotated[list[Item], Field(min_length=1), AfterValidator(_distinct)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
+# it becomes a key in MLflow and stands in the report
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,50}$")]
 
 
 class _Section(BaseModel):
@@ -101,7 +95,7 @@ class DataParams(_Section):
 class SampleParams(_Section):
     per_class: Size | None
     replace_fraction: Annotated[float, Field(ge=0, lt=1)]
-    filler: Annotated[str, _word]
+    filler: Annotated[str, AfterValidator(_one_word)]
     validation: Share
     test: Share
     seed: Seed
@@ -232,7 +226,7 @@ class ConditionsParams(_Section):
     streams: Size
     seed: Seed
     question: Setting
-    cases: Annotated[dict[Annotated[str, _name], dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
