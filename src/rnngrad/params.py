@@ -3,7 +3,7 @@
 import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from rnngrad.errors import InputError, needs
 
@@ -220,13 +220,20 @@ class Setting(_Section):
         return next((why for keys, holds, why in reasons if holds and key in keys.split()), "")
 
 
+class Case(_Section):
+    """The name of the factor that a case varies, and what it changes of the question's setting."""
+
+    model_config = ConfigDict(extra="allow")
+    factor: Annotated[str, Field(pattern=r"^[\w ,.()-]+$")]  # it stands in the report
+
+
 class ConditionsParams(_Section):
     seeds: Several[Seed]
     comments: Size
     streams: Size
     seed: Seed
     question: Setting
-    cases: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    cases: Annotated[dict[Name, Case], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _the_question_is_read_as_it_is(self) -> Self:
@@ -237,18 +244,9 @@ class ConditionsParams(_Section):
                 raise ValueError(f"question.{name} is {value}; set another one in a case")
         return self
 
-    def factor_of(self, case: str) -> str:
-        """Give the factor that the case varies, as its block names it."""
-        factor = self.cases[case].get("factor")
-        if not isinstance(factor, str) or not factor.strip():
-            raise InputError(f"conditions.cases.{case}.factor: name what the case varies")
-        if not re.fullmatch(r"[\w ,.()-]+", factor):
-            raise InputError(f"conditions.cases.{case}.factor: plain words only, got {factor!r}")
-        return factor
-
     def setting_of(self, case: str) -> Setting:
         """Give the question's setting with the case's own block on top."""
-        changes = {key: value for key, value in self.cases[case].items() if key != "factor"}
+        changes = self.cases[case].model_dump(exclude={"factor"})
         setting = Setting.checked(self.question.model_dump() | changes, "conditions", "cases", case)
         for key in changes:
             if why := setting.why_ignored(key):
@@ -265,15 +263,9 @@ class Params(_Section):
     probe: ProbeParams
     conditions: ConditionsParams
 
-    def lacks(self, cell: str) -> bool:
-        """Tell whether ``cell`` is a kind of cell that this study does without."""
-        return cell in get_args(Cell) and cell not in self.cells
-
     def train_of(self, cell: str) -> TrainParams:
         """Give the training settings of ``cell``: the shared ones with its own block on top."""
-        block = self.cells.get(cell)  # type: ignore[arg-type]
-        if block is None:
-            raise InputError(f"cells has no {cell!r}; it has {', '.join(self.cells)}")
+        block = self.cells[cell]  # type: ignore[index]
         if "forget_bias" in block and cell != "lstm":
             raise InputError(f"cells.{cell}.forget_bias: it is the LSTM's alone; remove it")
         if "padding" in block:
@@ -310,7 +302,6 @@ def check_params(content: Any, path: str | Path) -> Params:
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:
-            params.conditions.factor_of(case)
             params.conditions.setting_of(case)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

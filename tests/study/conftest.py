@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rnngrad.params import Params, read_params
+from rnngrad.params import Case, Params, read_params
 from rnngrad.study.runs import Run
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,9 @@ def make_params() -> Callable[..., Params]:
             "comments": 3,
             "streams": 2,
             "question": params.conditions.question.model_copy(update=small),
-            "cases": {name: {"factor": "some"} | case for name, case in cases.items()},
+            "cases": {
+                name: Case.model_validate({"factor": "some"} | own) for name, own in cases.items()
+            },
         }
         return params.model_copy(
             update={"conditions": params.conditions.model_copy(update=changes)}

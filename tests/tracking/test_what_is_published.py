@@ -11,7 +11,7 @@ from published import MODELS, ROOT, make_tests, publish, runs_of
 from ruamel.yaml import YAML
 
 from rnngrad import live, tracking
-from rnngrad.params import check_params
+from rnngrad.params import Case, check_params
 from rnngrad.study import TRAINED
 from rnngrad.study.results import Results
 
@@ -51,7 +51,8 @@ def test_a_result_is_published_once_and_whole(results: Results, files: list[Path
 
 def test_a_study_of_many_conditions_is_published(results: Results, files: list[Path]) -> None:
     """MLflow takes no more than a hundred parameters at once."""
-    many = {f"case_{number}": {"factor": "some", "steps": number} for number in range(3, 80)}
+    values = {f"case_{number}": {"factor": "some", "steps": number} for number in range(3, 80)}
+    many = {name: Case.model_validate(own) for name, own in values.items()}
     conditions = results.params.conditions.model_copy(update={"cases": many})
     params = results.params.model_copy(update={"conditions": conditions})
     uri = tracking.tracking_uri()

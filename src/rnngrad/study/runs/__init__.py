@@ -100,15 +100,15 @@ def _training(params: Params, run: Run, build: Path) -> tuple[Any, ...]:
 def conditions_of(params: Params) -> Iterator[Condition]:
     """The conditions of every case, cell and seed; none for models that nobody trained."""
     conditions = params.conditions
-    for case in conditions.cases:
-        setting, factor = conditions.setting_of(case), conditions.factor_of(case)
+    for case, own in conditions.cases.items():
+        setting = conditions.setting_of(case)
         for cell in setting.cells:
             seeds = conditions.seeds
             if setting.weights == "trained":
                 known = cell in params.cells and setting.trained_with in params.train.padding
                 seeds = params.train_of(cell).seeds if known else []
             for seed in seeds:
-                yield Condition(case, factor, _run_of(params, setting, cell, seed), setting)
+                yield Condition(case, own.factor, _run_of(params, setting, cell, seed), setting)
 
 
 def _run_of(params: Params, setting: Setting, cell: str, seed: int) -> Run:
