@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "params.yaml").read_text()
 PADDINGS, SEEDS = "  - pre\n  - none\n", "  - 1\n  - 2\n  - 3\n  - 4\n  - 5\n"
 
-DEFAULT_VECTORS = DEFAULT[DEFAULT.index("vectors: corpus") : DEFAULT.index("  vocabulary:")]
 BAD = {
     "another question": (
         "    arithmetic: log ",
@@ -179,11 +178,6 @@ BAD = {
         "validation: 0.15",
         "validation: 0.0001",
         "500 comments of each class leave none for the validation split",
-    ),
-    "GloVe of other dimensions": (
-        DEFAULT_VECTORS,
-        DEFAULT_VECTORS.replace("corpus", "glove").replace("100", "12"),
-        "glove has 100 dimensions, but embed.dimensions is 12",
     ),
     "steps beyond any comment": ("spectral_steps: 60", "spectral_steps: 2000000000", "100000"),
 }

@@ -147,11 +147,6 @@ class EmbedParams(_Section):
             raise ValueError("vectors file needs embed.path, the vectors file to read")
         if self.vectors != "file" and self.path:
             raise ValueError(f"vectors {self.vectors} read no embed.path; set it to null")
-        if self.vectors == "glove" and self.dimensions != 100:
-            raise ValueError(
-                f"glove has 100 dimensions, but embed.dimensions is {self.dimensions}; set it to "
-                "100, or give another file with embed.vectors file"
-            )
         return self
 
 
