@@ -100,23 +100,12 @@ class SampleParams(_Section):
     test: Share
     seed: Seed
 
-    @model_validator(mode="after")
-    def _some_training_split_is_left(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation + test must leave something to train on (sum below 1)")
-        return self
-
     def split_sizes(self, comments: tuple[int, int]) -> dict[str, int]:
         """Count those of a class in each split, of so many comments of class 0 and 1.
 
         InputError where a class has none or too few, or a split would have none.
         """
         rarest = min(comments)
-        if not rarest:
-            raise InputError(
-                f"the comments have none of class {comments.index(0)} and {max(comments)} of the "
-                "other; give data with both classes"
-            )
         if rarest < (self.per_class or 0):
             raise InputError(
                 f"sample.per_class asks for {self.per_class} comments of each class, but class "
@@ -291,9 +280,6 @@ def check_params(content: Any, path: str | Path) -> Params:
     """
     try:
         params = Params.checked(content)
-        if params.data.source == "demo":
-            own = params.data.demo.comments_per_class
-            params.sample.split_sizes((own, own))
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:

@@ -131,7 +131,7 @@ def test_sample_refuses_comments_without_words(study):
     (study.folder / "comments.csv").write_text(blank)
     study.edit(data__source="csv", data__path="comments.csv")
     study.run("download")
-    refused(study, "sample", "none of class 0")
+    refused(study, "sample", "0 comments of each class leave none")
 
 
 @pytest.mark.parametrize(
