@@ -15,7 +15,6 @@ def main() -> None:
     from rnngrad.params import read_params
 
     params = read_params().embed
-    # no name holds the sample: a million comments are half of the memory
     tokenized, vectors, card = embed_sample(
         read_table("build/sample.parquet", "the sample stage"), params
     )

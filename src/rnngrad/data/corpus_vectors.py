@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 from rnngrad.errors import InputError
 
 WINDOW = 5
-AT_ONCE = 50_000  # comments whose pairs are counted: those of a million take gigabytes
 MIN_COUNT = 2  # a word seen less often has no statistics to speak of and goes without a vector
 SMOOTHING = 0.75
 LENGTH = 5.7  # the mean Euclidean norm of glove.6B.100d
@@ -34,7 +33,7 @@ def corpus_vectors(
         (words + 1, dimensions) float32, rows of norm ``LENGTH``. Row 0 is zero, and so are
         words seen fewer than ``MIN_COUNT`` times or only in comments of one word.
     """
-    counts = frequencies(tokens, words + 1)
+    counts = np.bincount(tokens, minlength=words + 1)
     frequent = np.flatnonzero(counts >= MIN_COUNT)
     information = ppmi(cooccurrences(tokens, lengths, words)[frequent][:, frequent])
     if dimensions >= min(len(frequent), information.nnz):
@@ -58,25 +57,14 @@ def corpus_vectors(
     return vectors
 
 
-def frequencies(tokens: np.ndarray, words: int) -> np.ndarray:
-    """(words,) int64, how often each of the numbers from 0 stands among the tokens."""
-    # in parts, since NumPy counts a copy that takes twice the memory
-    parts = np.array_split(tokens, 1 + len(tokens) // 10_000_000)
-    return sum((np.bincount(p, minlength=words) for p in parts), np.zeros(words, dtype=np.int64))
-
-
 def cooccurrences(tokens: np.ndarray, lengths: np.ndarray, words: int) -> csr_array:
     """(words + 1, words + 1), how often two words stand within the window of each other."""
+    owners = np.repeat(np.arange(len(lengths)), lengths)
     total = csr_array((words + 1, words + 1), dtype=np.int32)
-    ends = np.append(0, np.cumsum(lengths))
-    for first in range(0, len(lengths), AT_ONCE):
-        part = lengths[first : first + AT_ONCE]
-        owners = np.repeat(np.arange(len(part)), part)
-        some = tokens[ends[first] : ends[first] + len(owners)]
-        for distance in range(1, WINDOW + 1):
-            together = owners[:-distance] == owners[distance:]
-            pairs = some[:-distance][together], some[distance:][together]
-            total += coo_array((np.ones(len(pairs[0]), np.int32), pairs), shape=total.shape).tocsr()
+    for distance in range(1, WINDOW + 1):
+        together = owners[:-distance] == owners[distance:]
+        pairs = tokens[:-distance][together], tokens[distance:][together]
+        total += coo_array((np.ones(len(pairs[0]), np.int32), pairs), shape=total.shape).tocsr()
     return (total + total.T).tocsr()
 
 
@@ -84,13 +72,8 @@ def ppmi(counts: csr_array) -> csr_array:
     """Positive pointwise mutual information of a symmetric matrix of counts."""
     totals = counts.sum(axis=1, dtype=np.float64)
     smoothed = totals**SMOOTHING
-    # in place: a million comments have tens of millions of pairs
-    values = np.repeat(totals, np.diff(counts.indptr))
-    values *= smoothed[counts.indices]
-    values /= max(smoothed.sum(), 1.0)
-    np.log(np.divide(counts.data, values, out=values), out=values)
-    np.maximum(values, 0, out=values)
-    places = counts.indices.copy(), counts.indptr.copy()
-    positive = csr_array((values, *places), shape=counts.shape)
+    chance = np.repeat(totals, np.diff(counts.indptr)) * smoothed[counts.indices] / smoothed.sum()
+    values = np.maximum(np.log(counts.data / chance), 0)
+    positive = csr_array((values, counts.indices, counts.indptr), shape=counts.shape, copy=True)
     positive.eliminate_zeros()
     return positive

@@ -10,7 +10,6 @@ import pandas as pd
 from rnngrad.params import SampleParams
 from rnngrad.stage import read_output
 
-AT_ONCE = 50_000  # comments
 COLUMNS = {"text", "label", "telling_words", "split", "telling_distance"}  # columns of either table
 
 
@@ -63,10 +62,8 @@ def sample_comments(comments: pd.DataFrame, params: SampleParams) -> pd.DataFram
     chosen = [rng.permutation(np.flatnonzero(usable & (labels == c)))[:size] for c in (0, 1)]
     order = rng.permutation(2 * size)
     places = np.concatenate(chosen)[order]
-    # in parts, since Python's copies of a million texts take a gigabyte
     drawn = comments["text"].iloc[places]
-    parts = (drawn.iloc[first : first + AT_ONCE] for first in range(0, len(drawn), AT_ONCE))
-    filled = pd.concat([part.apply(with_filler, args=(fraction, params.filler)) for part in parts])
+    filled = drawn.apply(with_filler, args=(fraction, params.filler))
     distances: list[int | None] = [None] * len(places)
     told = comments["telling_words"].iloc[places] if "telling_words" in comments else ()
     for row, (count, positions) in enumerate(zip(words[places].tolist(), told, strict=False)):
