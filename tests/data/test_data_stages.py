@@ -90,14 +90,14 @@ def refused(study, stage, *expected):
 CSV_FAULTS = {
     "missing": (
         None,
-        ["comments.csv: cannot be read (No such file or directory); get it again"],
+        ["comments.csv: cannot be read (No such file or directory); "],
     ),
-    "empty": ("", ["comments.csv: the file is empty"]),
+    "empty": ("", ["comments.csv: cannot be read (No columns to parse"]),
     "no columns": (
         f"a,b\n1,{SECRET}\n",
-        ["comments.csv: no column comment_text or toxic; it has 2 columns"],
+        ["comments.csv: no column comment_text or toxic among its 2"],
     ),
-    "label": (HEADER + f"1,{SECRET},0\n2,{SECRET},5\n", ["data row 2", "is 5, not 0 or 1"]),
+    "label": (HEADER + f"1,{SECRET},0\n2,{SECRET},5\n", ["data row 2", "is not 0 or 1"]),
 }
 
 

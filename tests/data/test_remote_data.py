@@ -83,9 +83,7 @@ def test_the_zip_file_steps_in_and_is_fetched_once(files, server, cache, first):
 
 
 def test_an_unknown_label(files):
-    with pytest.raises(
-        InputError, match=r"train\.csv: no column rude; it has 8 columns: id, comment_text, tox"
-    ):
+    with pytest.raises(InputError, match=r"train\.csv: no column rude among its 8"):
         jigsaw_comments("rude", None, files)
 
 
