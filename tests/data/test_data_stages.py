@@ -171,9 +171,9 @@ def test_a_column_that_changed_its_name_is_noticed(study, stage, needed):
 
 VECTOR_FAULTS = {
     "missing": (None, "(No such file or directory); get it again, or correct embed.path"),
-    "dimensions": ("the 1 2\n", "vectors.txt: line 1: 2 numbers in place of 4, embed.dimensions"),
-    "text": ("the 1 2 3 4\na 1 2 x 4\n", "vectors.txt: line 2: text in place of a number"),
-    "truncated": ("the 1 2 3 4\na 1 2", "vectors.txt: line 2: 2 numbers in place of 4"),
+    "dimensions": ("the 1 2\n", "vectors.txt: line 1: not a word and 4 numbers (embed.dimensions)"),
+    "text": ("the 1 2 3 4\na 1 2 x 4\n", "vectors.txt: line 2: not a word and 4 numbers"),
+    "truncated": ("the 1 2 3 4\na 1 2", "vectors.txt: line 2: not a word and 4 numbers"),
 }
 
 

@@ -4,7 +4,6 @@ A line is a word and its numbers, separated by single blanks, in UTF-8. The file
 header line "words dimensions" (word2vec's text format) and may be gzipped.
 """
 
-import codecs
 import gzip
 import re
 import zlib
@@ -47,51 +46,35 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         have are zero. The last vector of a word that it has twice counts.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
-    # with one dimension, a first word that is a number looks like a header, too
-    header = "([0-9]{1,18}) 1" if dimensions == 1 else "([0-9]{1,18}) [0-9]+"
-    promised = read = 0
-    for number, line in _lines(path):
-        if number == 1 and (found := re.fullmatch(header, line)):
-            promised = int(found[1])
+    for number, line in enumerate(_lines(path), start=1):
+        if number == 1 and re.fullmatch("[0-9]+ [0-9]+", line):
             continue
         word, *values = line.split(" ")
-        where = f"{path}: line {number}"
-        if len(values) != dimensions:
-            raise InputError(
-                f"{where}: {len(values)} numbers in place of {dimensions}, embed.dimensions; set "
-                "that, separate numbers by single blanks, or get the file again if it ends there"
-            )
         # every line is converted: a broken one is reported whichever words the sample has
         try:
             vector = np.array(values, dtype=np.float64)
-        except ValueError as error:
-            raise InputError(f"{where}: text in place of a number; correct the line") from error
-        if not (np.abs(vector) <= LARGEST).all():
+        except ValueError:
+            vector = np.full(dimensions, np.nan)
+        if len(vector) != dimensions or not (np.abs(vector) <= LARGEST).all():
             raise InputError(
-                f"{where}: a number is not finite or beyond {LARGEST:.0e}; correct the line, or "
-                "scale all vectors down"
+                f"{path}: line {number}: not a word and {dimensions} numbers (embed.dimensions) up "
+                f"to {LARGEST:.0e}, separated by single blanks; correct it, or get the file again "
+                "if it ends there"
             )
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
-        read += 1
-    if read < promised:
-        raise InputError(f"{path}: ends after {read} of {promised} vectors; get it again")
     return vectors
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number, open_file = 0, gzip.open if path.suffix == ".gz" else Path.open
+def _lines(path: Path) -> Iterator[str]:
+    open_file = gzip.open if path.suffix == ".gz" else Path.open
     try:
         with open_file(path, "rb") as file:
             # bytes end lines at newlines only; words may hold other separators
-            lines = tqdm(file, path.name, unit=" lines", delay=2, disable=None)
-            for number, line in enumerate(lines, start=1):
+            for line in tqdm(file, path.name, unit=" lines", delay=2, disable=None):
                 # word2vec's own tool ends its lines with a blank
-                start = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                yield number, start.rstrip(b" \r\n").decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: line {number}: not UTF-8; save it as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:  # a broken gzip file raises the latter two
+                yield line.rstrip(b" \r\n").decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         line = f"{path}: cannot be read ({reason}); get it again, or correct embed.path"
         raise InputError(line) from error
