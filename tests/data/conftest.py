@@ -70,9 +70,8 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for downloads, and no waiting between attempts."""
+    """An empty folder for downloads."""
     monkeypatch.setenv("RNNGRAD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rnngrad.data.fetch.PAUSE", 0)
     return tmp_path / "cache"
 
 
@@ -83,9 +82,7 @@ class Server:
         self.url = url
         self.files: dict[str, bytes] = {}
         self.cut_short: set[str] = set()
-        self.fail_first: dict[str, int] = {}
         self.delay = 0.0
-        self.trickles = False
         self.requests: list[str] = []
 
 
@@ -95,19 +92,14 @@ def _handler(find: Callable[[], Server]) -> type[BaseHTTPRequestHandler]:
             server = find()
             name = self.path.lstrip("/")
             server.requests.append(name)
-            failures = server.fail_first.get(name, 0)
             time.sleep(server.delay)
-            if failures or name not in server.files:
-                server.fail_first[name] = max(failures - 1, 0)
-                self.send_error(503 if failures else 404)
+            if name not in server.files:
+                self.send_error(404)
                 return
             body = server.files[name]
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            for byte in body if server.trickles else b"":
-                time.sleep(0.05)
-                self.wfile.write(bytes([byte]))
             self.wfile.write(body[: len(body) // 2] if name in server.cut_short else body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002

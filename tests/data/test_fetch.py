@@ -1,9 +1,7 @@
 import hashlib
 import io
 import stat
-import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,7 @@ def sha256(content: bytes) -> str:
 
 
 def mirror(url: str, **archive: str) -> Mirror:
-    return Mirror(url, "train.csv", sha256(CONTENT), len(CONTENT), **archive)
+    return Mirror(url, "train.csv", sha256(CONTENT), **archive)
 
 
 def zipped(name: str, content: bytes) -> bytes:
@@ -55,20 +53,13 @@ def test_a_wrong_file_in_the_cache_is_replaced(server, cache):
     assert fetch([mirror(server.url + "train.csv")]).read_bytes() == CONTENT
 
 
-def test_a_failed_download_is_tried_again(server):
-    server.files["train.csv"] = CONTENT
-    server.fail_first["train.csv"] = 2
-    assert fetch([mirror(server.url + "train.csv")], attempts=3).read_bytes() == CONTENT
-    assert len(server.requests) == 3
-
-
 @pytest.mark.parametrize("first", ["down", "cut short", "wrong"])
 def test_the_second_mirror_steps_in(server, cache, first):
     server.files["second"] = CONTENT
     server.files["first"] = CONTENT if first == "cut short" else b"something else"
     server.cut_short.add("first")
     urls = [NOWHERE if first == "down" else server.url + "first", server.url + "second"]
-    assert fetch([mirror(url) for url in urls], attempts=1).read_bytes() == CONTENT
+    assert fetch([mirror(url) for url in urls]).read_bytes() == CONTENT
     assert [path.name for path in cache.iterdir()] == ["train.csv"]
 
 
@@ -98,7 +89,7 @@ def test_a_wrong_zip_file_is_not_kept(server, cache, archive, reason):
     ("served", "cut", "reason"),
     [
         (None, False, "HTTP status 404"),
-        (CONTENT, True, "cut short"),
+        (CONTENT, True, "ChunkedEncodingError"),
         (b"something else", False, "wrong checksum"),
     ],
 )
@@ -109,65 +100,26 @@ def test_one_line_says_why_and_what_to_do(server, cache, served, cut, reason):
         server.cut_short.add("train.csv")
     urls = [server.url + "train.csv", NOWHERE]
     with pytest.raises(InputError) as caught:
-        fetch([mirror(url) for url in urls], attempts=2)
+        fetch([mirror(url) for url in urls])
     message = str(caught.value)
-    assert f"{urls[0]} ({reason}) or {urls[1]} (no connection)" in message
-    assert f"16,000 bytes, sha256 {sha256(CONTENT)[:12]}…) at {cache / 'train.csv'}" in message
+    assert f"{urls[0]} ({reason}) or {urls[1]} (ConnectionError)" in message
+    assert f"(sha256 {sha256(CONTENT)[:12]}…) at {cache / 'train.csv'}" in message
     assert "\n" not in message
-    assert server.requests == ["train.csv"] * 2
+    assert server.requests == ["train.csv"]
     assert list(cache.iterdir()) == []
 
 
 def test_a_server_that_does_not_answer_is_given_up(server, monkeypatch):
     server.delay = 0.3
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
-    with pytest.raises(InputError, match="no answer in time"):
-        fetch([mirror(server.url + "train.csv")], attempts=1)
+    with pytest.raises(InputError, match="ReadTimeout"):
+        fetch([mirror(server.url + "train.csv")])
 
 
 def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):
     monkeypatch.delenv("RNNGRAD_CACHE")
     assert cache_folder().name == "rnngrad"
     assert not cache_folder().is_relative_to(Path.cwd())
-
-
-def test_a_server_that_sends_a_byte_at_a_time_is_given_up(server, cache, monkeypatch):
-    server.files["train.csv"] = CONTENT
-    server.trickles = True
-    monkeypatch.setattr(module, "TIMEOUT", 0.5)
-    begun = time.monotonic()
-    with pytest.raises(InputError, match=r"train.csv \(too slow\)"):
-        fetch([mirror(server.url + "train.csv")], attempts=1)
-    assert time.monotonic() < begun + 10
-    assert list(cache.iterdir()) == []
-
-
-def test_a_server_whose_head_comes_a_byte_at_a_time_is_given_up(listen, cache, monkeypatch):
-    monkeypatch.setattr(module, "ANSWER", 0.5)
-    server = listen(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x")
-    with pytest.raises(InputError, match=r"train.csv \(no answer in time\)"):
-        fetch([mirror(f"http://{server}/train.csv")], attempts=1)
-    assert list(cache.iterdir()) == []
-
-
-def test_more_than_the_known_size_is_not_read(server, cache):
-    server.files["train.csv"] = CONTENT + b"x" * 1_000_000
-    server.files["all.zip"] = zipped("train.csv", CONTENT + b"x" * 10_000_000)
-    urls = [server.url + "train.csv", server.url + "all.zip"]
-    with pytest.raises(InputError, match=r"train.csv \(too large\) or .*all.zip \(too large\)"):
-        fetch([mirror(urls[0]), mirror(urls[1], archive="all.zip")], attempts=1)
-    assert list(cache.iterdir()) == []
-
-
-def test_a_bad_archive_in_the_cache_is_fetched_again_in_the_same_run(server, cache):
-    cache.mkdir()
-    good = zipped("train.csv", CONTENT)
-    server.files["all.zip"] = good
-    for bad in (b"no zip", good[:100], zipped("train.csv", b"else")):
-        (cache / "all.zip").write_bytes(bad)
-        (cache / "train.csv").unlink(missing_ok=True)
-        found = fetch([mirror(server.url + "all.zip", archive="all.zip")])
-        assert found.read_bytes() == CONTENT
 
 
 def test_what_a_killed_download_left_is_cleared(server, cache):
@@ -182,12 +134,3 @@ def test_the_cache_is_the_users_alone(server, cache):
     server.files["train.csv"] = CONTENT
     fetch([mirror(server.url + "train.csv")])
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
-
-
-def test_two_at_once_download_once(server, cache):
-    server.files["train.csv"] = CONTENT
-    server.delay = 0.2
-    with ThreadPoolExecutor(2) as executor:
-        found = [executor.submit(fetch, [mirror(server.url + "train.csv")]) for _ in range(2)]
-        assert {future.result() for future in found} == {cache / "train.csv"}
-    assert server.requests == ["train.csv"]

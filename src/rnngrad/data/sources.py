@@ -25,17 +25,14 @@ _NAME = "jigsaw-toxic-comment-classification-challenge"
 _FOLDER = f"https://huggingface.co/datasets/thesofakillers/{_NAME}/resolve/main/"
 _ZIP = f"https://www.kaggle.com/api/v1/datasets/download/julian3833/{_NAME}"
 _FILES = {
-    "train": (68_802_655, "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d"),
-    "test": (60_354_593, "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8"),
-    "test_labels": (4_976_930, "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49"),
+    "train.csv": "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d",
+    "test.csv": "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8",
+    "test_labels.csv": "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49",
 }
 # the first mirror is the first to try
 JIGSAW = {
-    f"{name}.csv": (
-        Mirror(f"{_FOLDER}{name}.csv", f"{name}.csv", sha256, size),
-        Mirror(_ZIP, f"{name}.csv", sha256, size, archive="jigsaw.zip"),
-    )
-    for name, (size, sha256) in _FILES.items()
+    name: (Mirror(_FOLDER + name, name, sha256), Mirror(_ZIP, name, sha256, archive="jigsaw.zip"))
+    for name, sha256 in _FILES.items()
 }
 
 

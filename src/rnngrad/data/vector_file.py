@@ -25,14 +25,12 @@ GLOVE = (
         "glove-wiki-gigaword-100.gz",
         name="glove-wiki-gigaword-100.gz",
         sha256="4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
-        size=134_300_434,
     ),
     Mirror(
         "https://huggingface.co/stanfordnlp/glove/resolve/"
         "1db2080b2d94def6e5b0386a523102f9d8849e9d/glove.6B.zip",
         name="glove.6B.100d.txt",
         sha256="95dde4dfd627ab26608d33e76d1195ec059734bd29089ea52cadb08d07c64544",
-        size=347_116_733,
         archive="glove.6B.zip",
     ),
 )
