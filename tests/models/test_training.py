@@ -114,53 +114,6 @@ def test_a_killed_training_resumes_to_the_same_result(
     assert contents(whole) == contents(resumed)
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def change_a_weight(path: Path) -> None:
-    """The file is whole but for its checksum, which torch does not look at."""
-    content = bytearray(path.read_bytes())
-    weights = torch.load(path, weights_only=True)["state_dict"]["classifier.recurrent.weight_hh_l0"]
-    content[content.index(weights.numpy().tobytes())] ^= 1
-    path.write_bytes(content)
-
-
-def make_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "something").write_text("")
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": cut,
-    "garbage": lambda path: path.write_bytes(b"no checkpoint" * 1000),
-    "one bit": change_a_weight,
-    "a folder": make_a_folder,
-    "a pickle that runs something": lambda path: torch.save({"state_dict": print}, path),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_deleted_and_training_starts_anew(
-    damage: str,
-    embed: Path,
-    make_train_params: Callable[..., TrainParams],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    params = make_train_params(epochs=2)
-    whole = train(tmp_path / "whole", "rnn", embed, params, tmp_path / "run")
-    last = tmp_path / "run" / "last.ckpt"
-    DAMAGE[damage](last)
-    capsys.readouterr()
-    again = train(tmp_path / "again", "rnn", embed, params, tmp_path / "run")
-    said, _ = capsys.readouterr().out.splitlines()
-    assert said == f"rnn, seed 3, padding pre: {last} was damaged; training starts from the start"
-    assert contents(whole) == contents(again)
-
-
 class ReadyError(Exception):
     """Training would begin."""
 

@@ -4,11 +4,9 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import pandas as pd
 import torch
@@ -22,7 +20,6 @@ from rnngrad.errors import InputError, needs
 from rnngrad.live import live_run
 from rnngrad.models.classifier import CommentClassifier
 from rnngrad.params import TrainParams
-from rnngrad.stage import remove
 from rnngrad.workers import worker_number
 
 with needs("study"):
@@ -145,7 +142,7 @@ def train_model(
     pl.seed_everything(seed, verbose=False)
     model = Learner(cell, vectors.shape[1], params)
     _save(model.classifier, folder / f"init-{seed}.pt")
-    last = _resumable(checkpoints / "last.ckpt", who)
+    last = checkpoints / "last.ckpt"
     batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
     with live_run(f"{cell} {padding} seed {seed}", checkpoints.name, checkpoints.parent) as log:
         history = EpochHistory(who, turn, log)
@@ -164,7 +161,7 @@ def train_model(
             default_root_dir=checkpoints,
         )
         try:
-            trainer.fit(model, *batches, ckpt_path=last)
+            trainer.fit(model, *batches, ckpt_path=last if last.exists() else None)
         except InputError as error:
             raise InputError(f"{who}: {error}") from error
     predicted: Any = trainer.predict(model, test.in_order(4 * params.batch_size))
@@ -193,16 +190,3 @@ def _save(classifier: CommentClassifier, path: Path) -> None:
     content = BytesIO()
     torch.save({name: w.cpu() for name, w in classifier.state_dict().items()}, content)
     path.write_bytes(content.getbuffer())
-
-
-def _resumable(last: Path, who: str) -> Path | None:
-    """The checkpoint to go on from; a damaged one is deleted, not used."""
-    if last.exists():
-        with suppress(Exception), ZipFile(last) as parts:  # a damaged file may raise anything
-            # Lightning would run what a pickle says, and torch looks at no checksum
-            torch.load(last, map_location="cpu", weights_only=True)
-            if not parts.testzip():
-                return last
-        remove(last)
-        tqdm.write(f"{who}: {last} was damaged; training starts from the start")
-    return None
