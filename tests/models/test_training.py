@@ -179,16 +179,3 @@ def test_a_gradient_that_is_not_finite_is_one_line(
     params = make_train_params(hidden=8).model_copy(update={"learning_rate": 3e38})
     with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
         train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
-
-
-@pytest.mark.filterwarnings("ignore:Encountered `nan` values")
-def test_a_model_that_the_last_update_spoils_is_one_line(
-    embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
-) -> None:
-    """No gradient comes after it that could be looked at."""
-    params = make_train_params(hidden=8, epochs=1, batch_size=200)
-    params = params.model_copy(update={"learning_rate": 3e38})
-    with pytest.raises(
-        InputError, match="seed 3, padding pre: a probability is not finite; set a smaller"
-    ):
-        train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
