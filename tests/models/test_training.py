@@ -149,15 +149,6 @@ def test_weights_survive_the_file(embed: Path, params: TrainParams, tmp_path: Pa
     model = load_classifier(path, "gru", D, params)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
-    wider = params.model_copy(update={"hidden": 9})
-    with pytest.raises(InputError, match=r"trained-3.pt: .* recurrent.weight_ih_l0: "):
-        load_classifier(path, "gru", D, wider)
-    with pytest.raises(InputError, match="weights of another cell or size") as caught:
-        load_classifier(path, "lstm", D, params)
-    assert "\n" not in str(caught.value)
-    torch.save([1], path)
-    with pytest.raises(InputError, match="another cell or size; train it again"):
-        load_classifier(path, "gru", D, params)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights", b"PK\x03\x04"])

@@ -25,7 +25,7 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
     words are the ranges of steps (from 0) at which the examples read words; units is H. The
     arithmetic log has all statistics, and zero_from, see :func:`float32_zero_from`, 0 for never;
     the others have the column sum. ``training`` as in `open_model`. An embedding (of the folder
-    ``embed``) or weights that are missing, or another model's, are an `InputError`.
+    ``embed``) or weights that are missing or damaged are an `InputError`.
     """
     model = open_model(run, load_embedding(embed), *training)
     words = np.array([(words.start, words.stop) for words in model.inputs.words])

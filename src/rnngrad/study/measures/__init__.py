@@ -21,7 +21,7 @@ def measure_model(folder: Path, *model: Any) -> None:
     """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
 
     ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
-    example. An embedding or weights that are missing, or another model's, are an `InputError`.
+    example. An embedding or weights that are missing or damaged are an `InputError`.
     """
     tables = _measures(folder, *model) if model else {"tutorial": tutorial()}
     for name, table in tables.items():

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_map
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.errors import InputError
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.models.initializers import make_layer
 from rnngrad.params import TrainParams
@@ -90,7 +89,7 @@ def open_model(
 ) -> Opened:
     """Open a run's model, with the file and the training settings of weights that come from one.
 
-    Weights that are missing or another model's are an `InputError`.
+    Weights that are missing or damaged are an `InputError`.
     """
     inputs, head = inputs_of(run, embedding), None
     features = inputs.x.shape[2]
@@ -107,16 +106,10 @@ def open_model(
 
 
 def load_classifier(path: Path, cell: str, features: int, params: TrainParams) -> CommentClassifier:
-    """The classifier with the weights of ``path``; InputError where they are another model's."""
+    """The classifier with the weights of ``path``; InputError where they are missing or damaged."""
     model = CommentClassifier(cell, features, params)
     reader = partial(torch.load, map_location="cpu", weights_only=True)
-    found = read_output(path, "dvc repro", reader)
-    try:
-        model.load_state_dict(found)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[:2][-1].strip(" \t.")
-        mend = "weights of another cell or size; train it again"
-        raise InputError(f"{path}: {reason}: {mend}") from error
+    model.load_state_dict(read_output(path, "dvc repro", reader))
     return model.eval()
 
 
