@@ -119,7 +119,7 @@ def test_a_question_without_padding_is_not_called_padded(results: Results) -> No
     assert "no_padding" not in set(metrics.cause_table(bare)["condition"])
     page = render_markdown(bare, CLAIMS, (), TIMES)
     assert "steps are padding" not in page
-    assert "another one here: `padding` none (the question: pre).\n" in page
+    assert "| `padding` of the question's setting | none | pre |\n" in page
 
 
 def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> None:
