@@ -92,8 +92,6 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     converter = MarkdownIt("commonmark").enable("table")
     converter.add_render_rule("image", _inline_figure)
     converter.add_render_rule("heading_open", _with_anchor)
-    converter.add_render_rule("html_inline", _own_html)
-    converter.add_render_rule("html_block", _own_html)
     markdown = markdown.replace("(real/report.md)", "(real/report.html)")
     # git holds the page, and not what is beside it
     markdown = markdown.replace("`explore.html`", "[explore.html](explore.html)", 1)
@@ -123,12 +121,6 @@ def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
     tag = tokens[index].tag
     link = f'<a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
     return f'<{tag} id="{name}">{link}'
-
-
-def _own_html(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
-    """The few tags that the report itself writes; other HTML is shown as text."""
-    shown = escapeHtml(tokens[index].content)
-    return re.sub("&lt;(/?(?:sub|sup|details|summary))&gt;", r"<\1>", shown)
 
 
 def _inline_figure(
