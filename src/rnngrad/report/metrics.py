@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any, get_args
@@ -102,14 +102,6 @@ def curve_table(results: Results) -> pd.DataFrame:
     keys = [*MODEL, "statistic"]
     table = at.pivot_table("log10_mean", keys, "step", aggfunc="median", sort=False)
     return table.sort_index(axis=1).reset_index()
-
-
-def condition_seeds(results: Results) -> dict[Hashable, list[int]]:
-    """Count the seeds of each condition and cell, by the condition's weights."""
-    numbers = results.condition_seeds.groupby(["condition", "cell"])["seed"].nunique()
-    settings = map(results.params.conditions.setting_of, numbers.index.get_level_values(0))
-    weights = ["untrained" if own.weights == "initial" else "trained" for own in settings]
-    return numbers.groupby(weights, sort=False).agg(list).to_dict()
 
 
 def padding_share(results: Results) -> float | None:
