@@ -158,17 +158,6 @@ def test_a_bit_that_has_changed_in_a_table_is_noticed(study, stage, needed, plac
     refused(study, stage, f"build/{needed}: cannot be read")
 
 
-@pytest.mark.parametrize(
-    ("stage", "needed"), [("sample", "comments.parquet"), ("embed", "sample.parquet")]
-)
-def test_a_column_that_changed_its_name_is_noticed(study, stage, needed):
-    """In its foot, where names stand, a parquet file has no checksum."""
-    study.run("download", "sample")
-    path = study.folder / "build" / needed
-    path.write_bytes(path.read_bytes().replace(b"telling_", b"tellOng_"))
-    refused(study, stage, f"build/{needed}: cannot be read")
-
-
 VECTOR_FAULTS = {
     "missing": (None, "(No such file or directory); get it again, or correct embed.path"),
     "dimensions": ("the 1 2\n", "vectors.txt: line 1: not a word and 4 numbers (embed.dimensions)"),
