@@ -2,13 +2,11 @@
 
 import gzip
 import hashlib
-import io
-import zipfile
 
 import numpy as np
 import pytest
 
-from rnngrad.data.fetch import Mirror, fetch
+from rnngrad.data.fetch import Download, fetch
 from rnngrad.data.sources import JIGSAW, jigsaw_comments
 from rnngrad.data.vector_file import GLOVE, read_vectors
 from rnngrad.errors import InputError
@@ -27,24 +25,17 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.fixture
 def files(server):
-    """Mirrors of the three files, served one by one, and all in one zip file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in FILES.items():
-            archive.writestr(name, content)
-            server.files[name] = content.encode()
-    server.files["all"] = buffer.getvalue()
+    """The three files, served."""
+    for name, content in FILES.items():
+        server.files[name] = content.encode()
     return {
-        name: (
-            Mirror(server.url + name, name, _sha256(content)),
-            Mirror(server.url + "all", name, _sha256(content), archive="jigsaw.zip"),
-        )
+        name: Download(server.url + name, name, _sha256(content.encode()))
         for name, content in FILES.items()
     }
 
 
 def _sha256(content):
-    return hashlib.sha256(content if isinstance(content, bytes) else content.encode()).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("per_class", [None, 1])
@@ -68,76 +59,24 @@ def test_another_label(files):
     assert comments["label"].tolist() == [1, 0, 0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("first", ["gone", "cut short", "wrong"])
-def test_the_zip_file_steps_in_and_is_fetched_once(files, server, cache, first):
-    for name in FILES:
-        if first == "gone":
-            del server.files[name]
-        elif first == "wrong":
-            server.files[name] = b"something else"
-        else:
-            server.cut_short.add(name)
-    assert len(jigsaw_comments("toxic", 2, files)) == 6
-    assert server.requests.count("all") == 1
-    assert {path.name for path in cache.iterdir()} == {*FILES, "jigsaw.zip"}
-
-
 def test_an_unknown_label(files):
     with pytest.raises(InputError, match=r"train\.csv: no column rude among its 8"):
         jigsaw_comments("rude", None, files)
 
 
-@pytest.fixture
-def glove(server):
-    """Two mirrors of the same 100-dimensional vectors: gzip with a header line, and a zip."""
+def test_glove_has_a_header_line_and_is_packed(server):
     rows = np.random.default_rng(0).normal(size=(3, 100)).round(4)
     text = "".join(
         f"{word} {' '.join(map(str, row))}\n"
         for word, row in zip(("the", ",", "café"), rows.tolist(), strict=True)
     ).encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("glove.6B.50d.txt", "the 0\n")
-        archive.writestr("glove.6B.100d.txt", text)
-    server.files = {"gz": gzip.compress(b"3 100\n" + text), "zip": buffer.getvalue()}
-    first, second = GLOVE
-    return rows, (
-        Mirror(server.url + "gz", first.name, _sha256(server.files["gz"])),
-        Mirror(server.url + "zip", second.name, _sha256(text), second.archive),
-    )
-
-
-@pytest.mark.parametrize(
-    ("first", "used"),
-    [
-        ("good", "glove-wiki-gigaword-100.gz"),
-        ("cut short", "glove.6B.100d.txt"),
-        ("wrong", "glove.6B.100d.txt"),
-    ],
-)
-def test_glove_from_either_mirror(server, glove, first, used):
-    rows, mirrors = glove
-    if first == "wrong":
-        server.files["gz"] += b"x"
-    elif first == "cut short":
-        server.cut_short.add("gz")
-    path = fetch(mirrors)
-    assert path.name == used
+    server.files["gz"] = gzip.compress(b"3 100\n" + text)
+    path = fetch(Download(server.url + "gz", GLOVE.name, _sha256(server.files["gz"])))
     vectors = read_vectors(path, {"café": 1, "the": 2}, 100)
     np.testing.assert_array_equal(vectors[1:], rows[[2, 0]].astype(np.float32))
 
 
-def test_no_mirror_of_glove_works(server, glove, cache):
-    server.files["gz"] += b"x"
-    server.cut_short.add("zip")
-    with pytest.raises(InputError, match=r"gz \(wrong checksum\) or .*zip \(Chunked"):
-        fetch(glove[1])
-    assert list(cache.iterdir()) == []
-
-
-def test_every_file_has_two_mirrors_of_known_content():
-    for mirrors in (*JIGSAW.values(), GLOVE):
-        assert len(mirrors) == 2
-        for mirror in mirrors:
-            assert mirror.url.startswith("https://")
-            assert len(bytes.fromhex(mirror.sha256)) == 32
+def test_every_file_has_a_known_content():
+    for file in (*JIGSAW.values(), GLOVE):
+        assert file.url.startswith("https://")
+        assert len(bytes.fromhex(file.sha256)) == 32

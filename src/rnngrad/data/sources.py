@@ -8,32 +8,29 @@ was not scored. With the 63,978 scored rows there are 21,384 toxic ones.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rnngrad.data.demo import demo_comments
-from rnngrad.data.fetch import Mirror, fetch
+from rnngrad.data.fetch import Download, fetch
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 
 TEXT = "comment_text"
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-_NAME = "jigsaw-toxic-comment-classification-challenge"
-_FOLDER = f"https://huggingface.co/datasets/thesofakillers/{_NAME}/resolve/main/"
-_ZIP = f"https://www.kaggle.com/api/v1/datasets/download/julian3833/{_NAME}"
+_FOLDER = (
+    "https://huggingface.co/datasets/thesofakillers/jigsaw-toxic-comment-classification-challenge/"
+    "resolve/main/"
+)
 _FILES = {
     "train.csv": "bd4084611bd27c939ba98e5e63bc3e5a2c1a4e99477dcba46c829e4c986c429d",
     "test.csv": "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8",
     "test_labels.csv": "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49",
 }
-# the first mirror is the first to try
-JIGSAW = {
-    name: (Mirror(_FOLDER + name, name, sha256), Mirror(_ZIP, name, sha256, archive="jigsaw.zip"))
-    for name, sha256 in _FILES.items()
-}
+JIGSAW = {name: Download(_FOLDER + name, name, sha256) for name, sha256 in _FILES.items()}
 
 
 def read_comments(params: Params) -> pd.DataFrame:
@@ -55,7 +52,7 @@ def read_comments(params: Params) -> pd.DataFrame:
 
 
 def jigsaw_comments(
-    label: str, per_class: int | None, files: Mapping[str, Sequence[Mirror]] = JIGSAW
+    label: str, per_class: int | None, files: Mapping[str, Download] = JIGSAW
 ) -> pd.DataFrame:
     """Get all comments of the training set, and where a class lacks ``per_class`` the test set."""
     train = read_csv_comments(fetch(files["train.csv"]), label)

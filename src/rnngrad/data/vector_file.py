@@ -13,26 +13,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnngrad.data.fetch import Mirror
+from rnngrad.data.fetch import Download
 from rnngrad.errors import InputError
 
 # training squares gradients, which hold products of two such numbers: 1e36 is still float32
 LARGEST = 1e9
-# the same 400,000 vectors twice; the first file begins with a header line
-GLOVE = (
-    Mirror(
-        "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
-        "glove-wiki-gigaword-100.gz",
-        name="glove-wiki-gigaword-100.gz",
-        sha256="4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
-    ),
-    Mirror(
-        "https://huggingface.co/stanfordnlp/glove/resolve/"
-        "1db2080b2d94def6e5b0386a523102f9d8849e9d/glove.6B.zip",
-        name="glove.6B.100d.txt",
-        sha256="95dde4dfd627ab26608d33e76d1195ec059734bd29089ea52cadb08d07c64544",
-        archive="glove.6B.zip",
-    ),
+GLOVE = Download(
+    "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
+    "glove-wiki-gigaword-100.gz",
+    name="glove-wiki-gigaword-100.gz",
+    sha256="4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
 )
 
 
