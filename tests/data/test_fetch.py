@@ -12,7 +12,11 @@ CONTENT = b"id,comment_text,toxic\n1,hello,0\n" * 500
 NOWHERE = "http://127.0.0.1:9/train.csv"
 
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [
+    pytest.mark.usefixtures("cache"),
+    # pooch leaves the connections of failed downloads to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def sha256(content: bytes) -> str:
@@ -64,7 +68,7 @@ def test_one_line_says_why_and_what_to_do(server, cache, served, cut, reason):
     assert f"from {url} ({reason}); try again" in message
     assert f"(sha256 {sha256(CONTENT)[:12]}…) at {cache / 'train.csv'}" in message
     assert "\n" not in message
-    assert server.requests == ["train.csv"]
+    assert server.requests == ["train.csv"] * 2
     assert list(cache.iterdir()) == []
 
 
@@ -84,14 +88,6 @@ def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):
     monkeypatch.delenv("RNNGRAD_CACHE")
     assert cache_folder().name == "rnngrad"
     assert not cache_folder().is_relative_to(Path.cwd())
-
-
-def test_what_a_killed_download_left_is_cleared(server, cache):
-    cache.mkdir()
-    (cache / ".unfinished-train.csv").write_bytes(b"half")
-    server.files["train.csv"] = CONTENT
-    fetch(download(server.url + "train.csv"))
-    assert [path.name for path in cache.iterdir()] == ["train.csv"]
 
 
 def test_the_cache_is_the_users_alone(server, cache):
