@@ -94,11 +94,10 @@ def test_two_publishers_at_once_store_a_result_once(
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize("kind", ["http", "postgresql"])
 def test_a_server_that_does_not_answer_is_one_line_within_seconds(
-    kind: str, results: Results, files: list[Path], listen: Callable[..., str]
+    results: Results, files: list[Path], listen: Callable[..., str]
 ) -> None:
-    uri = f"{kind}://{listen()}"
+    uri = f"http://{listen()}"
     begun = time.monotonic()
     with pytest.raises(InputError, match=f"^MLflow at {uri}: cannot be used") as caught:
         publish(results, files, uri)
@@ -111,19 +110,6 @@ def test_who_made_the_experiment_does_not_matter(results: Results, files: list[P
     uri = tracking.tracking_uri()
     live.connect(uri, live.EXPERIMENT)
     assert publish(results, files, uri)
-
-
-def test_a_copied_database_is_refused(
-    results: Results, files: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It names the folder that its artifacts would go to."""
-    assert publish(results, files, tracking.tracking_uri())
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    shutil.copy(tmp_path / "mlflow.db", copy)
-    monkeypatch.setenv("DVC_ROOT", str(copy))
-    with pytest.raises(InputError, match=r"mlartifacts; move it away$"):
-        publish(results, files, tracking.tracking_uri())
 
 
 def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,16 +125,13 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
         "postgresql://a:b@127.0.0.1:9/x",
         "http://[::1",
         "databricks",
-        "sqlite://",
-        "sqlite:///:memory:",
-        "sqlite:///mlflow.db?mode=ro",
     ],
 )
 def test_an_unusable_place_is_one_line_at_once(
     uri: str, results: Results, files: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"(MLflow at |MLFLOW_TRACKING_URI=)") as caught:
+    with pytest.raises(InputError, match=r"^MLflow at ") as caught:
         publish(results, files, uri)
     assert time.monotonic() < begun + 10
     assert capfd.readouterr().err == ""

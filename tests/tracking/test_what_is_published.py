@@ -153,11 +153,11 @@ def test_a_training_that_was_watched_is_the_models_own_run(
 ) -> None:
     uri = tracking.tracking_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    live.make_experiment(MODELS)
+    live.make_experiment()
     client, experiment = live.connect(uri, live.EXPERIMENT)
     client.create_run(experiment, tags={live.MODEL: "0123456789abcdef"})  # was killed
     for model in ("0123456789abcdef", "another"):
-        with live.live_run("training", model, MODELS) as log:
+        with live.live_run("training", model) as log:
             log((1, {"train_loss": 0.5}))
             time.sleep(0.1)
     assert publish(results, files, uri)

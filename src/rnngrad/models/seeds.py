@@ -25,7 +25,7 @@ def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Pa
     comment, label, probability), test.json (metrics on the test split). model_card.json is of all.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
-    make_experiment(unfinished)
+    make_experiment()
     jobs = {}
     for padding, seed in product(params.padding, params.seeds):
         own = params.model_copy(update={"seeds": [seed], "padding": [padding]})

@@ -143,7 +143,7 @@ def train_model(
     _save(model.classifier, folder / f"init-{seed}.pt")
     last = checkpoints / "last.ckpt"
     batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
-    with live_run(f"{cell} {padding} seed {seed}", checkpoints.name, checkpoints.parent) as log:
+    with live_run(f"{cell} {padding} seed {seed}", checkpoints.name) as log:
         history = EpochHistory(who, turn, log)
         saved = ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False)
         trainer = pl.Trainer(
