@@ -1,18 +1,16 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
 A result that is already there, by the checksum of its numbers, is left alone. If its pages
-changed, or it was published in part, it is published anew and takes the old one's place.
+changed, or it was published in part, it is published anew and takes the old one's place: the parent
+is FINISHED once all is there.
 """
 
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -35,9 +33,7 @@ with needs("study"):
 Tags = dict[str, str]
 Point = tuple[str, float, int]  # a metric's name, its value and the step
 
-RESULT, PAGES, HOST = "rnngrad.result", "rnngrad.pages", "rnngrad.host"
-LONGEST = 3600  # seconds: a publisher that has not ended by then was killed
-PUBLISHING = f"attributes.status = 'RUNNING' AND tags.`{RESULT}` LIKE '%'"
+RESULT, PAGES = "rnngrad.result", "rnngrad.pages"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
 POINTS = 320  # points of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
@@ -77,48 +73,30 @@ def publish(
     patience = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # epochs live wait for less
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
-    result = {RESULT: _digest(files), HOST: socket.gethostname()}
+    result = {RESULT: _digest(files)}
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
-    children = sum(len(results.params.train_of(cell).seeds) for cell in results.cells)
-    children *= len(trained_weights(results.params))
-    same, since = f"tags.`{RESULT}` = '{result[RESULT]}'", int(1000 * (time.time() - LONGEST))
+    same, pages = (f"tags.`{tag}` = '{(result | shown)[tag]}'" for tag in (RESULT, PAGES))
     with tracking_errors(uri), alone(place_of(uri)):
         client, experiment = connect(uri, EXPERIMENT, own)
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = patience
-        runs = partial(client.search_runs, [experiment])
-        known = runs(same)
-        whole = len(known) > children and all(run.info.status == "FINISHED" for run in known)
-        parents = [run for run in known if run.data.tags.get(PAGES) == shown[PAGES]]
-        if whole and any(client.list_artifacts(run.info.run_id) for run in parents):
+        if client.search_runs([experiment], f"{same} AND {pages} AND status = 'FINISHED'"):
             return False
-        other = f"tags.`{HOST}` != '{result[HOST]}' AND attributes.start_time >= {since}"
-        if runs(f"{PUBLISHING} AND {same} AND {other}"):
-            return False  # another machine is publishing it
-        halves = [f"{PUBLISHING} AND attributes.start_time < {since}", "status = 'FAILED'"]
-        left = [run.info.run_id for half in halves for run in runs(half)]
-        for wanted in (same, *halves, *(f"tags.`{PARENT}` = '{run}'" for run in left)):
-            for run in runs(wanted):
-                client.delete_run(run.info.run_id)
+        for run in client.search_runs([experiment], same):
+            client.delete_run(run.info.run_id)
         changed = _changed_settings(results.params)
         made = _provenance()
         tags = result | shown | {NAME: _run_name(results.params, changed)} | made
-        try:
-            run = client.create_run(experiment, tags=tags).info
-            parent = run.run_id
-            _log_parent(client, parent, results, metrics)
-            tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
-            _log_models(client, experiment, results, models, tags | made, others)
-            for path in artifacts:
-                client.log_artifact(parent, path, path.parent.as_posix())
-            if os.path.exists("dvc.lock"):  # the checksums of all that the stages read and wrote
-                client.log_artifact(parent, "dvc.lock")
-            # the run took as long as the stages, which is not known, and not as long as publishing
-            client.set_terminated(parent, end_time=run.start_time)
-        except BaseException:
-            with suppress(Exception):  # a server that is gone cannot be told
-                for run in runs(same):
-                    client.set_terminated(run.info.run_id, "FAILED")
-            raise
+        run = client.create_run(experiment, tags=tags).info
+        parent = run.run_id
+        _log_parent(client, parent, results, metrics)
+        tags, others = result | {PARENT: parent}, "".join(f", {s}" for s in changed[:SETTINGS])
+        _log_models(client, experiment, results, models, tags | made, others)
+        for path in artifacts:
+            client.log_artifact(parent, path, path.parent.as_posix())
+        if os.path.exists("dvc.lock"):  # the checksums of all that the stages read and wrote
+            client.log_artifact(parent, "dvc.lock")
+        # the run took as long as the stages, which is not known, and not as long as publishing
+        client.set_terminated(parent, end_time=run.start_time)
     return True
 
 
