@@ -3,24 +3,26 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SOON = 120  # seconds
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
+def test_the_page_of_the_runs_is_named_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with subprocess.Popen(
         [sys.executable, ROOT / "pipeline" / "ui.py", str(port)],
         cwd=tmp_path,
-        env=os.environ
-        | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db", "BROWSER": "echo %s"},
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -32,27 +34,18 @@ def test_the_page_of_the_runs_is_named_opened_and_ended(tmp_path: Path) -> None:
         assert again.connect_ex(("127.0.0.1", port))  # nobody listens any more
 
 
-def test_a_port_that_is_taken_is_told_at_once() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, ROOT / "pipeline" / "ui.py", port], capture_output=True, text=True
-        )
-    assert done.returncode == 1
-    assert f"port {port} is taken" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def check(process: "subprocess.Popen[str]", port: int) -> None:
     assert process.stdout
-    lines = iter(process.stdout.readline, "")
-    said = next(line for line in lines if line.startswith("MLflow: "))
+    said = next(line for line in process.stdout if line.startswith("MLflow: "))
     address = said.split()[1]
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
-    assert next(lines).strip() == address  # the browser's own output
-    with urllib.request.urlopen(address) as page:
-        assert "MLflow" in page.read().decode()
+    page, deadline = "", time.monotonic() + SOON
+    while not page:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.2)
+        with suppress(OSError), urllib.request.urlopen(address) as answer:
+            page = answer.read().decode()
+    assert "MLflow" in page
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    process.wait(SOON)
