@@ -1,11 +1,9 @@
 """The parts that all pipeline stages share: one-line errors, and outputs that appear only whole."""
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,11 +34,7 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     for folder in filter(Path.is_dir, (Path("build"), Path(".dvc/cache"))):
         with suppress(OSError):  # another user's
             folder.chmod(0o700)  # comments lie in them
-    name, wanted = Path(sys.argv[0]).stem, inspect.signature(main)
-    try:
-        wanted.bind(*arguments)
-    except TypeError as error:
-        sys.exit(f"{name}: {error}; usage: python {' '.join((sys.argv[0], *wanted.parameters))}")
+    name = Path(sys.argv[0]).stem
     try:
         before = _state()
         main(*arguments)
@@ -48,15 +42,11 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
     except InputError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # such as a full disk
-        if "AF_UNIX" in str(error):
-            sys.exit(f"{name}: TMPDIR is too long for the sockets of workers; set it to /tmp")
-        reason = error.strerror or f"{error}, as on a full disk"  # NumPy gives no reason
+        reason = error.strerror or error  # NumPy gives no number
         sys.exit(f"{name}: {error.filename or 'output'}: {reason}; mend it, run dvc repro")
     except KeyboardInterrupt:
         print("interrupted; make study or dvc repro goes on from here", file=sys.stderr)
         sys.exit(130)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # at its end Python has no handler left
     if changed:  # DVC would note the new ones as what made the old results
         sys.exit(f"{name}: code or params.yaml changed meanwhile; run the same command again")
 
