@@ -318,7 +318,7 @@ def test_a_small_gradient_that_keeps_its_digits_is_not_told():
 
 def test_what_was_not_asked_is_named():
     title = str(rnngrad.gradient_reach(Sequence(), torch.randn(2, 5, 4))).splitlines()[0]
-    others = ".cell, a torch.nn.modules.rnn.LSTMCell; .idle, which did not run"
+    others = ".cell, a torch.nn.modules.rnn.LSTMCell; .idle, whose torch forward did not run"
     assert title == f"Sequence: 2 recurrent layer(s), 2 example(s); not asked: {others}"
 
 

@@ -172,12 +172,6 @@ def test_weights_that_leave_no_room_for_copies_are_refused():
         rnngrad.gradient_reach(gru, torch.zeros(1, 1, 2))
 
 
-def test_a_layer_of_keras_on_torch_is_sent_to_from_keras():
-    layer = type("LSTM", (nn.Module,), {"get_weights": None, "__module__": "keras.layers"})
-    with pytest.raises(rnngrad.InputError, match=r"^rnngrad\.from_keras makes a module of a keras"):
-        rnngrad.gradient_reach(layer(), torch.zeros(1, 1, 2))
-
-
 @pytest.mark.parametrize(
     ("model", "loss", "message"),
     [
@@ -192,7 +186,7 @@ def test_a_layer_of_keras_on_torch_is_sent_to_from_keras():
             None,
             r"nn.GRU, but \.1, a torch.nn.modules.rnn.GRUCell: for a cell",
         ),
-        (Elsewhere(3, 4), None, r"\.elsewhere, whose own forward does without torch's; for a step"),
+        (Elsewhere(3, 4), None, r"\.elsewhere, whose torch forward did not run; for a step"),
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
         (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
         (nn.GRU(3, 4), lambda output: torch.ones((), requires_grad=True), "does not depend"),
@@ -212,13 +206,6 @@ def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: s
     )
     with pytest.raises(rnngrad.InputError, match=message):
         rnngrad.gradient_reach(model, x, loss=loss)
-
-
-def test_what_is_no_tensor_is_named():
-    with pytest.raises(
-        rnngrad.InputError, match=r"^lstm reads a numpy\.ndarray, and no torch tensor"
-    ):
-        rnngrad.gradient_reach(nn.LSTM(3, 4), np.zeros((5, 2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -253,15 +240,12 @@ def test_modules_that_never_run_and_inputs_that_hold_no_numbers():
         def forward(self, x: Tensor) -> Tensor:
             return x
 
-    with pytest.raises(rnngrad.InputError, match=r"modules: \.core, which did not run; for"):
+    with pytest.raises(rnngrad.InputError, match=r": \.core, whose torch forward did not run"):
         rnngrad.gradient_reach(Idle(), torch.zeros(2, 5, 3))
     with pytest.raises(rnngrad.InputError, match=r"^gru: inputs contains nan"):
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
-    with pytest.raises(TypeError, match=r"an nn\.Module, got function"):
+    with pytest.raises(TypeError, match=r"an nn\.Module, got builtins\.function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
-    layer = type("LSTM", (), {"__module__": "keras.layers", "get_weights": None})
-    with pytest.raises(TypeError, match=r"Keras layer, got keras\.layers\.LSTM$"):
-        rnngrad.gradient_reach(layer(), torch.zeros(2, 5, 3))  # type: ignore
     with pytest.raises(TypeError, match="loss must be a function"):
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.zeros(2, 5, 3), loss="mse")  # type: ignore
 

@@ -97,7 +97,7 @@ def test_whatever_way_torch_s_forward_is_called_the_numbers_are_the_model_s(kind
 
 
 def test_a_forward_that_goes_another_way_to_torch_s_is_told():
-    with pytest.raises(rnngrad.InputError, match="whose forward was replaced"):
+    with pytest.raises(rnngrad.InputError, match="whose torch forward did not run"):
         rnngrad.gradient_reach(replaced(), torch.randn(2, 5, 3))
 
 

@@ -31,7 +31,6 @@ CONTAINERS = (dict, list, set, tuple, deque)
 LARGEST = 1000  # entries of a list that are looked into; one that is longer holds data
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
-TORCHS = [kind.forward for kind in KINDS.values()]
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
@@ -122,10 +121,8 @@ def record(
     counting: lengths and mask by name. forward gets those that it takes, all layers the others.
     """
     if not isinstance(model, nn.Module):
-        made = ", which from_keras makes of a Keras layer" if hasattr(model, "get_weights") else ""
         what = "the class " if isinstance(model, type) else ""
-        name = full_name(model).removeprefix("builtins.")
-        raise TypeError(f"model must be an nn.Module{made}, got {what}{name}")
+        raise TypeError(f"model must be an nn.Module, got {what}{full_name(model)}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, found = None, Recording()
@@ -154,32 +151,20 @@ def record(
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
         calls: dict[str, dict[str, bool]] = {}
-        silent: dict[str, str] = {}
         notes: dict[int, Callable[..., Any]] = {}
         for name, module in modules.items():
             name = _clean(name) or type(module).__name__.lower()
             calls[name] = {}
             notes[id(module)] = _recorded(name, module, found, counting, calls[name])
-            own = type(module).forward not in TORCHS
-            silent[name] = "whose own forward does without torch's" if own else "which did not run"
-            if "forward" in vars(module):
-                silent[name] = "whose forward was replaced"
         for kind in KINDS.values():
             back.callback(setattr, kind, "forward", kind.forward)
             kind.forward = _noted(kind.forward, notes)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
-        try:
-            output = model(*args, **kwargs)
-            # a checkpoint runs its part of the model again in the backward pass: no new call
-            layers = [replace(layer) for layer in found.layers]
-            scalar = loss and layers and loss(output)
-        except Exception as error:
-            if not isinstance(error, InputError):
-                error.add_note(
-                    "rnngrad runs the model in eval mode, and gives its output to the loss"
-                )
-            raise
-        idle = [f".{name}, {silent[name]}" for name, titles in calls.items() if not titles]
+        output = model(*args, **kwargs)
+        # a checkpoint runs its part of the model again in the backward pass: no new call
+        layers = [replace(layer) for layer in found.layers]
+        scalar = loss and layers and loss(output)
+        idle = [f".{name}, whose torch forward did not run" for name in calls if not calls[name]]
         if not layers:
             raise InputError(
                 f"the forward pass runs none of the model's modules: {'; '.join(idle[:SHOWN])}; "
@@ -203,12 +188,11 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
     if modules:
         return modules
-    if hasattr(model, "get_weights"):
-        raise InputError(f"rnngrad.from_keras makes a module of a {full_name(model)}")
     but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
     raise InputError(
         f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any other step "
-        f"function use {OF_STEP}; hand over what a quantised, traced or exported model was made of"
+        f"function use {OF_STEP}, of Keras rnngrad.from_keras; hand over what a quantised, "
+        "traced or exported model was made of"
     )
 
 
@@ -218,15 +202,12 @@ def _clean(name: str) -> str:
 
 
 def _other_kind(module: Any) -> str:
-    """Name a recurrent module of torch's that takes a step, or was quantised or scripted."""
+    """Name a recurrent module of torch's that takes a step, or was quantised."""
     quantised = type(module).__module__.startswith("torch.ao.nn.") and hasattr(
         module, "hidden_size"
     )
-    scripted = getattr(module, "original_name", "")
-    known = {f"{kind}{cell}" for kind in ("RNN", "LSTM", "GRU") for cell in ("", "Cell")}
-    if quantised or isinstance(module, nn.RNNCellBase | nn.RNNBase):
-        return full_name(module)
-    return f"scripted {scripted}" if scripted in known else ""
+    known = quantised or isinstance(module, nn.RNNCellBase | nn.RNNBase)
+    return full_name(module) if known else ""
 
 
 def _is_lightning(module: nn.Module) -> bool:
@@ -306,8 +287,6 @@ def _recorded(
         if module.training and module.dropout:
             raise InputError(f"{name} drops out in eval mode, too: set its dropout to 0")
         packed = isinstance(input, PackedSequence)
-        if not packed and not isinstance(input, Tensor):
-            raise InputError(f"{name} reads a {full_name(input)}, and no torch tensor")
         if packed and counting:
             raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")
         flat = not packed and input.dim() == 2
