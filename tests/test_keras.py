@@ -118,13 +118,13 @@ def test_a_file_of_keras_2_says_how_to_go_on(tmp_path: Path):
     path = str(tmp_path / "it.h5")
     with import_module("h5py").File(path, "w") as file:
         file["model_weights/lstm/lstm/lstm_cell/recurrent_kernel:0"] = np.zeros((2, 8))
-    with pytest.raises(rnngrad.InputError, match="Keras 2 wrote it: save it with Keras 3, or pass"):
+    with pytest.raises(rnngrad.InputError, match="or layer of Keras 3 in it"):
         rnngrad.from_keras(path)
 
 
 @pytest.mark.parametrize("name", ["it.keras", "it.weights.h5"])
 def test_a_file_that_is_none(name: str, tmp_path: Path):
-    with pytest.raises(rnngrad.InputError, match=r"it\..*: there is no such file"):
+    with pytest.raises(rnngrad.InputError, match=r"it\..*: not a .*: .*No such file"):
         rnngrad.from_keras(tmp_path / name)
     (tmp_path / name).write_text("nothing")
     with pytest.raises(rnngrad.InputError, match=r"it\..*: not a \.keras or \.weights\.h5 file"):

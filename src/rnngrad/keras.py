@@ -80,8 +80,6 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
         return part
 
     def look(at: str, group: Any) -> None:
-        if at.endswith("/recurrent_kernel:0"):
-            raise InputError(f"{path}: Keras 2 wrote it: save it with Keras 3, or pass the layer")
         arrays = [np.asarray(group[key]) for key in sorted(group)] if at.endswith(VARS) else []
         if _gates(arrays):
             place = at.removesuffix(VARS)
@@ -101,8 +99,6 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
             import h5py
         with h5py.File(file) as opened:
             opened.visititems(look)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
     except InputError:
         raise
     except Exception as error:  # a damaged file may raise anything

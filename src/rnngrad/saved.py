@@ -95,14 +95,8 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(error, OSError) and error.filename:  # it cannot be opened
             raise
         what = f"torch.load(weights_only=True) cannot read it: {CURE}"
-        if path.endswith(".safetensors"):
-            what = "save what safetensors.torch.load_file gives with torch.save, and pass that"
-        if "TorchScript" in str(error):
-            what = f"it is a TorchScript archive: {CURE}, of what was scripted"
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             what = f"it holds {named[1]}, not known to be safe; nothing of it was run: {CURE}"
-            if re.search("quantized|ScriptObject", named[1]):
-                what += ", of the model before it was quantised or scripted"
         raise InputError(f"{path}: {what}") from None
 
 
