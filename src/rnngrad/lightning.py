@@ -84,8 +84,6 @@ class GradientReach(Callback):
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
         if type(budget) not in (int, float) or not budget >= 0:
             raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
-        if not (loss is None or callable(loss)):
-            raise InputError("loss must be a function of what forward returns, such as torch.mean")
         self.every_n_epochs: int = every_n_epochs
         self.batch: object = batch
         self.loss: Callable[..., Tensor] | None = loss
@@ -251,8 +249,6 @@ class LossGradientByDistance(Metric):
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
         """Take norms (batch, time), NaN beyond an example's length."""
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
-        if not isinstance(norms, Tensor | np.ndarray):
-            raise TypeError(f"log10_norms must be an array, and not {type(norms).__name__}")
         values = torch.as_tensor(norms, device=self.sums.device).double()
         # out of place: whoever holds an old state keeps it
         self.sums = self.sums + _by_distance(values, self.distances)
