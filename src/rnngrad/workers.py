@@ -1,6 +1,5 @@
 """Independent jobs on all cores or on a Dask cluster, one thread each; Ctrl-C is quiet."""
 
-import asyncio
 import json
 import logging
 import multiprocessing
@@ -23,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rnngrad.errors import InputError, needs
-from rnngrad.stage import code_digest
+from rnngrad.stage import code_digest, within
 
 # Each worker has one thread, whatever the caller's environment says. Another number would change
 # results, since sums are rounded in another order and MKL takes other kernels. glibc keeps the
@@ -102,8 +101,9 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
     with ExitStack() as stack:
         try:
             address = place if "://" in place else json.loads(Path(place).read_text())["address"]
-            asyncio.run(asyncio.wait_for(_scheduler(address), SECONDS))
-            client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))
+            make = partial(Client, address, timeout=SECONDS, set_as_default=False)
+            # a client would wait for ever where somebody else takes the call
+            client = stack.enter_context(within(SECONDS + 1, make))
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
                 found: Any = client.run(_worker, os.path.abspath(mark.name))
@@ -135,14 +135,6 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             yield executor
         except (KilledWorker, futures.CancelledError) as error:
             raise InputError("the cluster lost a job; run the same command again") from error
-
-
-async def _scheduler(address: str) -> None:
-    """Have a scheduler answer: a client would wait for ever where there is none."""
-    from distributed.core import rpc
-
-    async with rpc(address, timeout=SECONDS) as scheduler:
-        await scheduler.identity()
 
 
 def _worker(mark: str) -> tuple[str, str]:
