@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "rnngrad"
 MODEL = "rnngrad.model"  # the tag by which publishing finds a model's run
 URI = "MLFLOW_TRACKING_URI"
-SQLITE = "sqlite:///"
 BROKEN = (
     "; if the database is broken, move it away and run the same command again: every result is in "
     "build/ and reports/"
@@ -65,11 +63,6 @@ def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient"
     return client, client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
 
-def place_of(uri: str) -> str:
-    """Give a database's path, however the address spells it; of a server its address."""
-    return str(Path(uri.removeprefix(SQLITE)).resolve()) if uri.startswith(SQLITE) else uri
-
-
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn whatever a server or database raises into one line, an InputError."""
@@ -86,7 +79,7 @@ def _unusable(uri: str, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
     reason = str(error).partition("\n")[0] or type(error).__name__
-    cure = BROKEN if uri.startswith(SQLITE) else ""
+    cure = BROKEN if uri.startswith("sqlite:") else ""
     return InputError(without_password(f"MLflow at {uri}: cannot be used: {reason}{cure}"))
 
 

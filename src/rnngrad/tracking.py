@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.errors import InputError, needs
-from rnngrad.live import EXPERIMENT, MODEL, URI, connect, place_of, tracking_errors
+from rnngrad.live import EXPERIMENT, MODEL, URI, connect, tracking_errors
 from rnngrad.params import Params, check_params
 from rnngrad.stage import DIGEST, alone
 from rnngrad.study import trained_weights
@@ -76,7 +76,7 @@ def publish(
     result = {RESULT: _digest(files)}
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
     same, pages = (f"tags.`{tag}` = '{(result | shown)[tag]}'" for tag in (RESULT, PAGES))
-    with tracking_errors(uri), alone(place_of(uri)):
+    with tracking_errors(uri), alone(uri):
         client, experiment = connect(uri, EXPERIMENT, own)
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = patience
         if client.search_runs([experiment], f"{same} AND {pages} AND status = 'FINISHED'"):
