@@ -257,7 +257,7 @@ def test_a_file_of_ones_own_is_read_again_when_it_changes(clone: Clone, params: 
     clone.edit("source: demo ", "source: csv ")
     clone.edit("path:   ", "path: own.csv   ")
     done = clone.run("dvc", "repro", "download")
-    assert "check: own.csv: cannot be read (No such file or directory); correct" in done.stderr
+    assert "check: own.csv: No such file or directory; mend it" in done.stderr
     for examples in (40, 60):
         table[["comment_text", "toxic"]][:examples].to_csv(own, index=False)
         assert clone.repro("download") == ["check", "download"]
