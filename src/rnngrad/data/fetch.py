@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rnngrad.errors import InputError, needs
 
@@ -40,7 +41,7 @@ def fetch(wanted: Download) -> Path:
         folder, "", registry={name: wanted.sha256}, urls={name: url}, retry_if_failed=1
     )
     plain = {"Accept-Encoding": "identity"}  # a .gz file is to stay packed
-    read = pooch.HTTPDownloader(sys.stderr.isatty(), timeout=TIMEOUT, headers=plain)
+    read: Any = pooch.HTTPDownloader(sys.stderr.isatty(), timeout=TIMEOUT, headers=plain)
     try:
         return Path(web.fetch(name, downloader=read))
     except (OSError, ValueError) as error:  # messages of requests have ports and nested causes
