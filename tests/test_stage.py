@@ -66,6 +66,15 @@ def test_ctrl_c_is_exit_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dvc repro goes on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [(), ("lstm", "gru")])
+def test_arguments_that_a_stage_does_not_take_are_one_line(arguments: tuple[str, ...]) -> None:
+    def main(cell: str) -> None:
+        raise AssertionError(cell)
+
+    with pytest.raises(SystemExit, match=r": (missing a required|too many positional) argument"):
+        run_stage(main, *arguments)
+
+
 def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path: Path) -> None:
     stage = (
         "import os, sys, time\n"

@@ -1,6 +1,7 @@
 """The parts that all pipeline stages share: one-line errors, and outputs that appear only whole."""
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -35,6 +36,10 @@ def run_stage(main: Callable[..., None], *arguments: str) -> None:
         with suppress(OSError):  # another user's
             folder.chmod(0o700)  # comments lie in them
     name = Path(sys.argv[0]).stem
+    try:
+        inspect.signature(main).bind(*arguments)
+    except TypeError as error:
+        sys.exit(f"{name}: {error}")
     try:
         before = _state()
         main(*arguments)
