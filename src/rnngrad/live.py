@@ -126,6 +126,7 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
         (step, metrics), now = epoch, int(time.time() * 1000)
         client.log_batch(run, [Metric(key, metrics[key], now, step) for key in metrics])
 
+    client: Any
     client, run = until_it_fails(begin) or (None, "")
     status = "FAILED"
     try:
