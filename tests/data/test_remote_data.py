@@ -64,6 +64,17 @@ def test_an_unknown_label(files):
         jigsaw_comments("rude", None, files)
 
 
+def test_without_a_network_it_says_where_the_file_should_lie(cache, monkeypatch):
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"^train\.csv cannot be downloaded from https://"
+    ) as caught:
+        jigsaw_comments("toxic", None)
+    assert str(cache / "train.csv") in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
 def test_glove_has_a_header_line_and_is_packed(server):
     rows = np.random.default_rng(0).normal(size=(3, 100)).round(4)
     text = "".join(
