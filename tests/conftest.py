@@ -80,6 +80,13 @@ def make_sample() -> Callable[..., tuple[TokenizedSample, np.ndarray]]:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One answer of MLflow may take a second in place of four."""
+    monkeypatch.setattr("rnngrad.live.SECONDS", 1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+
+
+@pytest.fixture
 def listen() -> Iterator[Callable[..., str]]:
     """Give host:port of a new server: it says the same to every guest, then a byte at a time."""
     with ExitStack() as ends:

@@ -20,6 +20,13 @@ def silent_server(listen: Callable[..., str]) -> str:
     return f"http://{listen()}"
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "mlflow.db"
+    connect(f"sqlite:///{path}", "study")
+    return path.read_bytes()
+
+
 def logged(uri: str) -> list[Run]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -53,6 +60,7 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (failed.info.run_name, failed.info.status) == ("lstm seed 2", "FAILED")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
     silent_server: str,
     tmp_path: Path,
@@ -135,11 +143,9 @@ def test_a_folder_that_cannot_be_written_to_is_one_line_at_once(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_database_that_is_cut_is_one_line(share: float, tmp_path: Path) -> None:
-    whole, path = tmp_path / "whole.db", tmp_path / "mlflow.db"
-    connect(f"sqlite:///{whole}", "study")
-    content = whole.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+def test_a_database_that_is_cut_is_one_line(share: float, database: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(database[: int(len(database) * share)])
     with pytest.raises(InputError, match="is broken, move it away") as caught:
         connect(f"sqlite:///{path}", "study")
     assert len(str(caught.value)) <= 300

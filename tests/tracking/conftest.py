@@ -1,9 +1,11 @@
 """A study of one model, whose files lie in a folder of their own."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from published import MODELS, ROOT, make_tests
 
 from rnngrad.params import read_params
@@ -60,8 +62,17 @@ def results() -> Results:
     )
 
 
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which MLflow has made its tables, which takes seconds, and nothing more."""
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").get_experiment_by_name("none")
+    return path
+
+
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def files(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    shutil.copy(tables, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))

@@ -79,6 +79,7 @@ def is_up(uri: str) -> bool:
 
 @pytest.fixture
 def database(files: list[Path]) -> str:
+    Path("mlflow.db").unlink()
     return tracking.tracking_uri()
 
 
