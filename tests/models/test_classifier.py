@@ -37,18 +37,16 @@ def loss_and_gradients(
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
-@pytest.mark.parametrize("initializer", ["keras", "torch"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_loss_and_gradients_equal_those_of_full_padding(
     cell: str,
-    initializer: str,
     padding: Padding,
     make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
     make_train_params: MakeParams,
 ) -> None:
     """A batch of the study's own shape, padded to 1,403 steps and run through the plain module."""
     torch.manual_seed(0)
-    model = CommentClassifier(cell, D, make_train_params(initializer=initializer))
+    model = CommentClassifier(cell, D, make_train_params())
     with torch.no_grad():
         for parameter in model.recurrent.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

@@ -51,9 +51,9 @@ def assert_close(ours: Sequence[Tensor], plain: Sequence[Tensor], tolerance: flo
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 32, 1300])
+@pytest.mark.parametrize("steps", [32, 1300])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("weights", ["torch", "keras", "changed"])
+@pytest.mark.parametrize("weights", ["keras", "changed"])
 @pytest.mark.parametrize("name", CELLS)
 def test_state_and_gradient_equal_the_plain_computation(
     name: str, weights: str, dtype: torch.dtype, steps: int
