@@ -38,15 +38,23 @@ NO_FIGURES: tuple[str, ...] = ()
 
 
 @pytest.fixture(scope="module")
-def svgs(results: Results) -> dict[str, str]:
-    drawn = draw_figures(results, np.arange(1, 1404), 1403)
+def drawn(results: Results) -> dict[str, Figure]:
+    return draw_figures(results, np.arange(1, 1404), 1403)
+
+
+@pytest.fixture(scope="module")
+def page(results: Results, svgs: dict[str, str]) -> str:
+    return render_markdown(results, CLAIMS, svgs, TIMES)
+
+
+@pytest.fixture(scope="module")
+def svgs(drawn: dict[str, Figure]) -> dict[str, str]:
     return {name: to_svg(figure) for name, figure in drawn.items()}
 
 
 def test_every_figure_has_a_caption_and_an_alternative_text(
-    results: Results, svgs: dict[str, str]
+    page: str, svgs: dict[str, str]
 ) -> None:
-    page = render_markdown(results, CLAIMS, svgs, TIMES)
     shown = re.findall(
         r"^!\[\w[^]]+\.\]\(figures/(\w+)\.svg\)\n\n\*\w[^*]+\.\*$", page, re.MULTILINE
     )
@@ -54,9 +62,8 @@ def test_every_figure_has_a_caption_and_an_alternative_text(
 
 
 def test_lines_are_named_where_they_end_and_names_do_not_cover_one_another(
-    results: Results,
+    drawn: dict[str, Figure],
 ) -> None:
-    drawn = draw_figures(results, np.arange(1, 1404), 1403)
     assert {text.get_text() for text in drawn["training"].axes[0].texts} == {"RNN", "LSTM"}
     for name in ("conditions", "training", "remembered", "jacobian", "paths"):
         figure = drawn[name]
@@ -83,8 +90,7 @@ def of_training(results: Results) -> str:
     return page.split("## Does training open the gates?")[1].split("## Which")[0]
 
 
-def test_real_comments_stand_beside_where_they_were_measured(results: Results) -> None:
-    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
+def test_real_comments_stand_beside_where_they_were_measured(results: Results, page: str) -> None:
     assert "real/README.md" not in page
     real = {
         "conditions": {"question": {"lstm": {"log10_at_end": -88.25}}},
@@ -136,7 +142,7 @@ def test_the_report_says_what_padding_makes_of_the_comments(results: Results) ->
     assert "zeros in front are run once" not in report(padding=["none"])
 
 
-def test_counts_in_words_are_those_of_what_was_measured(results: Results) -> None:
+def test_counts_in_words_are_those_of_what_was_measured(results: Results, page: str) -> None:
     """Whatever params.yaml asked for."""
     page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
     assert "log10 of the mean over 4 test comments, median over 3 seeds" in page
@@ -169,31 +175,28 @@ def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> 
     assert "Where did the question go wrong?" not in text
 
 
-def test_the_table_holds_every_curve_at_the_milestones(results: Results) -> None:
+def test_the_table_holds_every_curve_at_the_milestones(results: Results, page: str) -> None:
     table = metrics.curve_table(results)
     assert list(table.columns[3:]) == [1, 20, 100, 400, 500]
     assert len(table) == 3 * 3 + 3 * 4
     row = table.query("cell == 'lstm' and weights == 'trained' and statistic == 'frobenius'")
     assert row[100].item() == pytest.approx(-9.98)
-    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
     assert (
         "| LSTM | trained with padding | Frobenius | −0.08 | −1.98 | −9.98 | −39.98 | −49.98 |"
         in page
     )
 
 
-def test_the_page_says_what_training_makes_of_words(results: Results) -> None:
-    page = render_markdown(results, CLAIMS, NO_FIGURES, TIMES)
-    rows = page.split("## Does training open the gates?")[1].split("##")[0].splitlines()
+def test_the_page_says_what_training_makes_of_words(page: str) -> None:
+    lines = page.split("## Does training open the gates?")[1].split("##")[0].splitlines()
     right = "90.0% (77.6% to 100.0%) |"
-    assert rows[-7:] == [
+    assert [line for line in lines if line.startswith("|")][-6:] == [
         "| RNN | untrained |  |  | −0.107 | −150.0 | −3.0 | over 39 |  |",
         f"|  | trained with padding |  |  |  |  | −140.0 | 10 | {right}",
         f"|  | trained without padding |  |  | −0.093 | −130.0 |  | 10 | {right}",
         "| LSTM | untrained | 0.50 | 0.0% | −0.072 | −101.0 | −96.0 | 20 |  |",
         f"|  | trained with padding | 0.70 | 10.0% |  |  | −36.0 | 20 | {right}",
         f"|  | trained without padding | 0.80 | 20.0% | −0.019 | −26.0 |  | 20 | {right}",
-        "",
     ]
 
 
@@ -234,10 +237,8 @@ def test_metrics_are_nested_by_cell(results: Results) -> None:
     assert summary["rnn"]["trained_without_padding"]["test"]["accuracy"] == 0.9
 
 
-def test_the_html_is_whole_and_asks_nobody_for_anything(
-    results: Results, svgs: dict[str, str]
-) -> None:
-    html = render_html(render_markdown(results, CLAIMS, svgs, TIMES), svgs)
+def test_the_html_is_whole_and_asks_nobody_for_anything(page: str, svgs: dict[str, str]) -> None:
+    html = render_html(page, svgs)
     assert html.count("<figure>") == html.count("<figcaption>") == html.count("<svg") == len(svgs)
     links = r"(doi|arxiv)\.org|(discuss\.tensorflow|weberna\.github|prvnk10\.medium)\.\w+"
     links += r"|kikaben\.com|stats\.stackexchange\.com"
@@ -253,23 +254,20 @@ def test_the_html_is_whole_and_asks_nobody_for_anything(
         ET.fromstring(svg)
 
 
-def test_a_term_leads_to_its_words_where_it_first_stands(
-    results: Results, svgs: dict[str, str]
-) -> None:
-    page = render_html(render_markdown(results, CLAIMS, svgs, TIMES), svgs)
-    links = re.findall(r'<a href="#words-used-here" title="([^"<]+)">(.*?)</a>', page)
+def test_a_term_leads_to_its_words_where_it_first_stands(page: str, svgs: dict[str, str]) -> None:
+    shown = render_html(page, svgs)
+    links = re.findall(r'<a href="#words-used-here" title="([^"<]+)">(.*?)</a>', shown)
     assert {"orthogonal", "decades"} <= {term for _, term in links}
     assert len({term for _, term in links}) == len(links)
-    assert 'id="words-used-here"' in page
+    assert 'id="words-used-here"' in shown
 
 
 def test_markdown_links_every_figure_and_fills_every_number(
-    results: Results, svgs: dict[str, str]
+    page: str, svgs: dict[str, str]
 ) -> None:
-    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
-    assert set(re.findall(r"\(figures/(\w+)\.svg\)", markdown)) == set(svgs)
-    assert "{" not in markdown.split("## How each number")[0]
-    assert "nan" not in markdown.lower()
+    assert set(re.findall(r"\(figures/(\w+)\.svg\)", page)) == set(svgs)
+    assert "{" not in page.split("## How each number")[0]
+    assert "nan" not in page.lower()
 
 
 def test_without_a_gated_cell_there_is_no_figure_of_gates(results: Results) -> None:
@@ -281,13 +279,10 @@ def test_without_a_gated_cell_there_is_no_figure_of_gates(results: Results) -> N
     assert "| RNN | untrained |  |  |" in page
 
 
-def test_each_stage_has_the_seconds_of_all_its_cells(
-    results: Results, svgs: dict[str, str]
-) -> None:
-    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
-    assert "`train, cells, embed` | `build/train/` | 42 |" in markdown
-    assert "`mlflow.db` | – |" in markdown
-    assert "on 3 cores (a chip): 0.8 minutes together" in markdown
+def test_each_stage_has_the_seconds_of_all_its_cells(page: str) -> None:
+    assert "`train, cells, embed` | `build/train/` | 42 |" in page
+    assert "`mlflow.db` | – |" in page
+    assert "on 3 cores (a chip): 0.8 minutes together" in page
 
 
 def test_figures_repeat_to_the_last_byte(results: Results, svgs: dict[str, str]) -> None:
@@ -301,11 +296,8 @@ def test_curves_that_leave_the_frame_are_named(results: Results) -> None:
     assert texts == ["RNN: 3 of 3 seeds below, to -1000", "LSTM", "gates", "RNN"]
 
 
-def test_a_claim_is_a_verdict_a_sentence_and_a_table(
-    results: Results, svgs: dict[str, str]
-) -> None:
-    markdown = render_markdown(results, CLAIMS, svgs, TIMES)
-    first, second = markdown.split("\n### ")[1:3]
+def test_a_claim_is_a_verdict_a_sentence_and_a_table(page: str) -> None:
+    first, second = page.split("\n### ")[1:3]
     assert first.startswith("1. ∂c<sub>t</sub>/∂c<sub>0</sub> falls sharply")
     assert "**Does not hold.**\nAt the last step the true mean is 10<sup>−96.0</sup>, and" in first
     assert "shows exactly 0 from step 551 on.\n*([the question](#to-read-on))*" in first
