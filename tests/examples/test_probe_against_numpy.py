@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lstm_problems import Problem, draw_problem, to_torch, torch_lstm, torch_state
+from lstm_problems import TUTORIAL, Problem, draw_problem, to_torch, torch_lstm, torch_state
 
 import rnngrad
 from numpy_lstm import lstm_backward, lstm_forward, lstm_step_backward, weight_gradient_parts
@@ -102,3 +102,14 @@ def test_weight_gradient_parts(problem: Problem):
     bias = found["bias_ih_l0"].sum(axis=(0, 1, 2))
     whole = lstm_backward(problem.dh, steps, problem.weights)
     np.testing.assert_allclose(bias, to_torch(whole.b).numpy(), rtol=0, atol=1e-10)
+
+
+def test_numbers_of_the_tutorial():
+    problem = draw_problem((1, 3, 3, 1), seed=1)
+    found = rnngrad.weight_gradient_parts(
+        torch_lstm(problem.weights),
+        torch.from_numpy(problem.x),
+        torch.from_numpy(problem.dh),
+        torch_state(problem),
+    )
+    np.testing.assert_allclose(found["weight_ih_l0"][0], TUTORIAL, rtol=1e-14, atol=0)

@@ -48,38 +48,6 @@ def test_parts_sum_to_autograds_gradient(case: Case):
         assert (part[:, above] == 0).all()
 
 
-def tutorial_lstm() -> tuple[nn.LSTM, Tensor, Tensor, Tensor]:
-    """N, D, T, H = 1, 3, 3, 1; NumPy draws in the order x, h0, Wx, Wh, b, output gradient.
-
-    Its gates are in the order i, f, o, g and it has one bias; torch has i, f, g, o and two.
-    """
-    N, D, T, H = 1, 3, 3, 1
-    draw = np.random.RandomState(1).randn
-    x, h0, Wx, Wh, b = draw(N, T, D), draw(N, H), draw(D, 4 * H), draw(H, 4 * H), draw(4 * H)
-    gradient = draw(N, T, H)
-    order = [0, 1, 3, 2]
-    module = nn.LSTM(D, H, batch_first=True).double()
-    set_weights(
-        module,
-        weight_ih_l0=torch.from_numpy(Wx.T[order]),
-        weight_hh_l0=torch.from_numpy(Wh.T[order]),
-        bias_ih_l0=torch.from_numpy(b[order]),
-    )
-    return module, torch.from_numpy(x), torch.from_numpy(h0)[None], torch.from_numpy(gradient)
-
-
-def test_numbers_of_the_tutorial():
-    module, x, h0, gradient = tutorial_lstm()
-    state = (h0, torch.zeros_like(h0))
-    found = rnngrad.weight_gradient_parts(module, x, gradient, state)["weight_ih_l0"][0]
-    expected = [
-        [0.41352006679804054, 0, 0],
-        [0.08333246161703003, 0.19011577774405056, 0],
-        [0.010906688399113563, 0.024780998467378565, 0.13901933055672275],
-    ]
-    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=0)
-
-
 def test_parts_do_not_underflow_in_log10():
     torch.manual_seed(0)
     module = nn.RNN(2, 3, batch_first=True)
