@@ -399,6 +399,18 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(gru(), X, layer=True),
         "layer must be an int, got bool",
     ),
+    "directions": (
+        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", directions=True),
+        "directions must be an int, got bool",
+    ),
+    "count": (
+        lambda: rnngrad.lyapunov_exponents(gru(), X, count=0.5),  # pyright: ignore[reportArgumentType]
+        "count must be an int, got float",
+    ),
+    "warmup": (
+        lambda: rnngrad.lyapunov_exponents(gru(), X, warmup="a"),  # pyright: ignore[reportArgumentType]
+        "warmup must be an int, got str",
+    ),
 }
 
 

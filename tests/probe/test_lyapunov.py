@@ -173,7 +173,7 @@ def random_network(g: float, N: int, seed: int) -> nn.RNN:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("g", "largest"), [(1.5, 0.065217), (2.0, 0.154724), (3.0, 0.310249)])
+@pytest.mark.parametrize(("g", "largest"), [(1.5, 0.065217), (3.0, 0.310249)])
 def test_largest_exponent_of_random_networks(g: float, largest: float):
     """Mean-field theory at N = 256, over 8 networks: single ones scatter by 0.01."""
     x = torch.zeros(1, 1500, 1).double()
@@ -186,7 +186,7 @@ def test_largest_exponent_of_random_networks(g: float, largest: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("g", "mean"), [(1.5, -0.714346), (2.0, -1.149023), (3.0, -2.272805)])
+@pytest.mark.parametrize(("g", "mean"), [(1.5, -0.714346), (3.0, -2.272805)])
 def test_mean_exponent_of_random_networks(g: float, mean: float):
     """Mean-field theory at N = 512; at 256 the networks themselves are 0.05 off at g = 1.5.
 
@@ -205,15 +205,6 @@ def test_refuses_what_is_out_of_range(count: int | None, warmup: int):
     instance = make(Case("gru"))
     with pytest.raises(ValueError, match=r"use 1\.\.4|must lie in 0\.\.23"):
         rnngrad.lyapunov_exponents(instance.module, instance.inputs, count=count, warmup=warmup)
-
-
-@pytest.mark.parametrize("value", [0.5, True, "a"])
-@pytest.mark.parametrize("name", ["count", "warmup"])
-def test_refuses_what_is_no_integer(name: str, value: object):
-    instance = make(Case("gru"))
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(TypeError, match=f"{name} must be an int, got {type(value).__name__}"):
-        rnngrad.lyapunov_exponents(instance.module, instance.inputs, **options)
 
 
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])

@@ -1,5 +1,6 @@
 """The sketch: unbiased, corrected, and honest about its error."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import rnngrad
 COPIES = 400
 
 
+@cache
 def sketches(directions: int, hidden: int = 12, steps: int = 60):
     """Many sketches of one curve: the same example COPIES times, with directions of its own."""
     torch.manual_seed(0)
@@ -29,17 +31,12 @@ def sketches(directions: int, hidden: int = 12, steps: int = 60):
     return exact, found.log10_frobenius, found.log10_frobenius_error
 
 
-@pytest.mark.parametrize("directions", [4, 8, 16])
-def test_log_is_corrected(directions: int):
+@pytest.mark.parametrize(("directions", "off"), [(4, 0.035), (8, 0.02), (16, 0.013)])
+def test_log_is_corrected_and_intervals_cover(directions: int, off: float):
     """Uncorrected, the bias is -0.06, -0.03, -0.014 decades once J_t has rank one."""
-    exact, found, _ = sketches(directions)
-    assert np.abs((found - exact).mean(axis=0)).max() < {4: 0.035, 8: 0.02, 16: 0.013}[directions]
-    assert abs((found - exact).mean()) < 0.01
-
-
-@pytest.mark.parametrize("directions", [4, 8, 16])
-def test_intervals_cover(directions: int):
     exact, found, error = sketches(directions)
+    assert np.abs((found - exact).mean(axis=0)).max() < off
+    assert abs((found - exact).mean()) < 0.01
     covered = (np.abs(found - exact) <= 1.96 * error).mean(axis=0)
     assert covered.min() > 0.88
     assert covered.mean() > 0.92
@@ -60,15 +57,8 @@ def test_reproducible_and_checked():
     )
     np.testing.assert_array_equal(one, two)
     assert (one != three).any()
-    with pytest.raises(ValueError, match='estimates "frobenius" only'):
-        rnngrad.jacobian_curves(module, x, method="sketch", statistics="spectral")
-    for few in (0, 3):
-        with pytest.raises(ValueError, match=f"directions={few}: use 4 to 10000"):
-            rnngrad.jacobian_curves(module, x, method="sketch", directions=few)
-    with pytest.raises(TypeError, match="directions must be an int, got bool"):
-        rnngrad.jacobian_curves(module, x, method="sketch", directions=True)
-    with pytest.raises(ValueError, match="method='exakt'"):
-        rnngrad.jacobian_curves(module, x, method="exakt")
+    with pytest.raises(ValueError, match="directions=3: use 4 to 10000"):
+        rnngrad.jacobian_curves(module, x, method="sketch", directions=3)
 
 
 @pytest.mark.parametrize("state", ["h", "c", "full"])

@@ -149,40 +149,23 @@ def test_saturation_is_torchs_own():
         assert close or found[0, 0] == -np.inf
 
 
-def test_refuses_states_that_are_none():
+def test_refuses_what_it_cannot_do():
     x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
     with pytest.raises(ValueError, match="single tensor; use state=None"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s, state=0)
-    with pytest.raises(ValueError, match="another structure, order or shape"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: 1.0, x, s)
-    with pytest.raises(ValueError, match="another structure, order or shape"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s[:1], x, s)
-    with pytest.raises(ValueError, match="has no entries"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, ())
-    with pytest.raises(ValueError, match="has no entries"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:, :0])
-    for state in (1, ()):
-        wrong: Any = state
+    for empty in ((), s[:, :0]):
+        with pytest.raises(ValueError, match="has no entries"):
+            rnngrad.jacobian_curves_of_step(lambda s, x: s, x, empty)
+    wrong: Any
+    for start, wrong in (((s, ()), 1), ((s, ()), ()), ({"h": s}, "c")):
         with pytest.raises(ValueError, match="is no entry"):
-            rnngrad.jacobian_curves_of_step(lambda s, x: s, x, (s, ()), state=wrong)
-
-
-def test_refuses_what_it_cannot_do():
-    x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
-    with pytest.raises(ValueError, match="mixes examples"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s - s.mean(dim=0) + 1, x, s * torch.rand(2, 4))
-    with pytest.raises(ValueError, match="another structure, order or shape"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: (s, s), x, s)
+            rnngrad.jacobian_curves_of_step(lambda s, x: s, x, start, state=wrong)
     with pytest.raises(ValueError, match="at step 1"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s.sqrt() * x, x, s * 0)
-    with pytest.raises(ValueError, match="is no entry"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s, x, {"h": s}, state="c")
     with pytest.raises(ValueError, match=r"expected \(2, ...\)"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s[:1])
     with pytest.raises(TypeError, match="floating point"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x.long(), s)
-    with pytest.raises(ValueError, match=r"a state of torch\.float64 for one of torch\.float32"):
-        rnngrad.jacobian_curves_of_step(lambda s, x: s.double(), x, s)
 
 
 def energy_step(s: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
