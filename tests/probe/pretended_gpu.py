@@ -1,6 +1,6 @@
 """A GPU that is none: does the probe, and the classifier, find what they find on the CPU?
 
-    python tests/probe/pretended_gpu.py lstm [without-float64]
+    python tests/probe/pretended_gpu.py rnn lstm gru [without-float64]
 
 torch keeps a device type for others to implement. Here its tensors hold one on the CPU, which does
 the work, and an operation refuses tensors of both devices as a GPU does. What runs through has no
@@ -264,4 +264,5 @@ if __name__ == "__main__":
     kept = pretend()
     assert refuses_two_devices()
     assert overflow_names_the_example()
-    compare(sys.argv[1])
+    for name in filter(CELLS.get, sys.argv[1:]):
+        compare(name)
