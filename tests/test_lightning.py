@@ -128,17 +128,11 @@ class WholeDictModel(Model):
         return (self(batch) - batch["labels"]).square().mean()
 
 
-def test_of_a_dict_forward_gets_what_it_takes():
+@pytest.mark.parametrize("kind", [DictModel, WholeDictModel])
+def test_of_a_dict_forward_gets_what_it_takes(kind: type[Model]):
     rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
     callback = rnngrad.GradientReach(budget=ALWAYS)
-    fit([callback], DictModel(), DataLoader(rows, 4), max_epochs=1)
-    assert [*callback.curves["lstm.0"]] == [0, 1]
-
-
-def test_a_dict_that_forward_takes_as_a_whole_stays_one():
-    rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
-    callback = rnngrad.GradientReach(budget=ALWAYS)
-    fit([callback], WholeDictModel(), DataLoader(rows, 4), max_epochs=1)
+    fit([callback], kind(), DataLoader(rows, 4), max_epochs=1)
     assert [*callback.curves["lstm.0"]] == [0, 1]
 
 
