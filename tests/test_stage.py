@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rnngrad.errors import InputError
-from rnngrad.stage import read_output, run_stage, seal, whole
+from rnngrad.stage import read_json, read_output, run_stage, seal, whole
 
 
 def test_an_output_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -123,6 +123,14 @@ def test_what_is_sealed_and_changed_is_not_read(tmp_path: Path) -> None:
     path.write_text("two\n")
     with pytest.raises(InputError, match=r"some.txt: cannot be read \(cut or changed\); run dvc"):
         read_output(path, "dvc repro", Path.read_text)
+
+
+@pytest.mark.parametrize("content", ['{"seconds": {}', "[]", "3", "{}", '{"seconds": 3}'])
+def test_numbers_that_are_cut_or_others_are_not_read(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "stages.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"stages.json: cannot be read \(.+\); run make bench aga"):
+        read_json(path, "make bench", seconds=dict)
 
 
 def test_where_comments_lie_is_the_users_alone(
