@@ -169,9 +169,3 @@ def test_bad_shapes_are_refused_in_one_line(name: str):
         with pytest.raises(ValueError, match=message) as raised:
             run(backward)
         assert "\n" not in str(raised.value)
-
-
-def test_script_prints_the_triangle(capsys: pytest.CaptureFixture[str]):
-    numpy_lstm.main()
-    rows = [line.split()[2:] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert rows == [["0.413520"], ["0.083332", "0.190116"], ["0.010907", "0.024781", "0.139019"]]

@@ -44,17 +44,11 @@ def test_the_early_word_decides(trained: Parameters):
     assert len(set(answers.values())) == 3
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_other_seeds_learn_as_well(seed: int):
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_seeds_learn_as_well(seed: int, trained: Parameters):
     p = qa.train(QUESTIONS, Settings(seed=seed))
     assert {q: qa.answer(p, q, WORDS) for q in QUESTIONS} == QUESTIONS
-
-
-def test_same_seed_same_weights(trained: Parameters):
-    again = qa.train(QUESTIONS, Settings())
-    assert [w.tobytes() for w in again] == [w.tobytes() for w in trained]
-    other = qa.train(QUESTIONS, Settings(seed=1))
-    assert other.embed.tobytes() != trained.embed.tobytes()
+    assert p.embed.tobytes() != trained.embed.tobytes()
 
 
 def test_gradients_like_finite_differences():
@@ -128,7 +122,9 @@ def test_clipping_leaves_a_zero_gradient_alone():
     assert all((g == 0).all() for g in clipped)
 
 
-def test_no_step_of_training_sees_more_than_the_clip_norm(monkeypatch: pytest.MonkeyPatch):
+def test_trained_again_it_is_the_same_and_no_step_sees_more_than_the_clip_norm(
+    trained: Parameters, monkeypatch: pytest.MonkeyPatch
+):
     seen = []
 
     class Recorded(qa.Adam):
@@ -137,7 +133,8 @@ def test_no_step_of_training_sees_more_than_the_clip_norm(monkeypatch: pytest.Mo
             return super().step(p, gradients)
 
     monkeypatch.setattr(qa, "Adam", Recorded)
-    qa.train(QUESTIONS, Settings())
+    again = qa.train(QUESTIONS, Settings())
+    assert [w.tobytes() for w in again] == [w.tobytes() for w in trained]
     limit = Settings().clip_norm
     assert max(seen) <= limit * (1 + 1e-12)
     assert seen[0] == pytest.approx(limit, rel=1e-12)
@@ -168,10 +165,3 @@ def test_unknown_word(trained: Parameters):
 def test_says_so_when_it_has_not_learned():
     with pytest.raises(RuntimeError, match="not learned in 3 steps"):
         qa.train(QUESTIONS, Settings(most_steps=3))
-
-
-def test_script_prints_every_question_with_its_answer(capsys: pytest.CaptureFixture[str]):
-    qa.main()
-    printed = capsys.readouterr().out
-    assert all(f"{q}? {a}\n" in printed for q, a in QUESTIONS.items())
-    assert "loss" in printed

@@ -19,3 +19,6 @@ def test_every_line_shown_is_printed(capsys: pytest.CaptureFixture[str]):
     shown = [line for block in blocks for line in block.strip("\n").splitlines()]
     assert len(blocks) == 3
     assert [line for line in shown if line not in printed] == []
+    # and what it only speaks of: every question, and the diagnosis of a layer
+    assert {f"{q}? {a}" for q, a in question_answering.QUESTIONS.items()} <= {*printed}
+    assert any("judged for float32" in line for line in printed)
