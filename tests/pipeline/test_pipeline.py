@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
     whole = clone.checksums()
     outputs = {name for name in whole if name.startswith("build/train/rnn/")}
     shutil.rmtree(clone.folder / "build" / "train" / "rnn")
-    clone.edit("epochs: 2", "epochs: 40")
+    clone.edit("epochs: 2", "epochs: 15")
     command = ["python", "pipeline/train.py", "rnn"]
     process = subprocess.Popen(
         command,
