@@ -1,4 +1,5 @@
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,18 @@ def test_a_file_without_weights_is_named(
     with pytest.raises(InputError, match=r"init-1.pt: .* run dvc repro") as caught:
         load_classifier(path, "rnn", D, params)
     assert "\n" not in str(caught.value)
+
+
+def test_a_disk_too_small_for_the_weights_is_an_error_of_the_system(
+    embed: Path, params: TrainParams, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -183,4 +184,7 @@ def train_model(
 
 
 def _save(classifier: CommentClassifier, path: Path) -> None:
-    torch.save({name: w.cpu() for name, w in classifier.state_dict().items()}, path)
+    """Write the weights by way of memory: torch calls a full disk a RuntimeError of 40 lines."""
+    content = BytesIO()
+    torch.save({name: w.cpu() for name, w in classifier.state_dict().items()}, content)
+    path.write_bytes(content.getbuffer())
