@@ -170,14 +170,14 @@ def gradient_reach(
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
         as "encoder.lstm.0.backward". A call that does not go on from the last one is "lstm (call
-        2)". Under a mask or lengths that is so for every further call.
+        2)". Under a mask, lengths or packing that is so for every further call.
 
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
     modes, weights and buffers, its lists and dicts, and all random states. Other objects,
     generators, and what lies in lists of more than 1,000 entries are not put back. Meanwhile memory
     holds a copy of the weights. The title names what was not asked: cells, quantised modules, those
-    that did not run, loops that change a state between calls, and losses that reach c between two
-    calls or hold a derivative of their own (a gradient penalty). Without lengths, mask or a
+    that did not run, loops of more than 8 calls that change a state between them, and losses that
+    reach c between two calls, or hold a gradient penalty. Without lengths, mask or a
     PackedSequence, every step of padded inputs counts.
 
     Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on

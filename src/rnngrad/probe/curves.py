@@ -103,8 +103,8 @@ def jacobian_curves(
 
     Float64 norms are exact to 1e-9 of themselves after 1,403 steps. Column sums are exact to 1e-9
     while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Separate scales prevent underflow
-    and overflow: -inf means exactly zero, given the gates' values. Where a GRU's h and n saturate
-    to the same +-1, h - n has no digits.
+    and overflow: -inf means exactly zero, given a step's factors in float64. These have no digits
+    where tanh is of 370 and more, or a GRU's h and n saturate to the same +-1.
 
     Examples share steps while states and inputs are equal. Directions that J_t no longer depends on
     are dropped. The bits do not depend on torch.get_num_threads().

@@ -75,7 +75,7 @@ def loss_gradient_curves(
             these states. It serves a loss that also looks at an example's last states.
 
     Everything is float64 with scales kept apart, per unit where units differ by more than 150
-    decades. Computed on the CPU, wherever the module is.
+    decades. A step's factors are those of `jacobian_curves`. Computed on the CPU.
 
     Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
     Memory: the float64 trajectory of a few examples (64 MiB per thread) and (batch, H) cotangents.
