@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import stat
 from pathlib import Path
 
@@ -82,6 +84,15 @@ def test_a_server_that_does_not_answer_is_given_up(server, monkeypatch):
 def test_a_server_that_is_down_is_named():
     with pytest.raises(InputError, match=r"train.csv \(ConnectionError\)"):
         fetch(download(NOWHERE))
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_systems_reason(server, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.pooch, "HTTPDownloader", lambda *_, **__: full)
+    with pytest.raises(InputError, match=r"\(No space left on device\)"):
+        fetch(download(server.url + "train.csv"))
 
 
 def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):

@@ -46,7 +46,8 @@ def fetch(wanted: Download) -> Path:
         return Path(web.fetch(name, downloader=read))
     except (OSError, ValueError) as error:  # messages of requests have ports and nested causes
         answer = getattr(error, "response", None)
-        reason = "wrong checksum" if isinstance(error, ValueError) else type(error).__name__
+        why = getattr(error, "strerror", None) or type(error).__name__  # such as of a full disk
+        reason = "wrong checksum" if isinstance(error, ValueError) else why
         reason = reason if answer is None else f"HTTP status {answer.status_code}"
         raise InputError(
             f"{name} cannot be downloaded from {url} ({reason}); try again, or put the file "
