@@ -175,6 +175,27 @@ def test_the_report_without_a_condition_says_nothing_of_it(results: Results) -> 
     assert "Where did the question go wrong?" not in text
 
 
+def test_settings_that_are_others_than_the_questions_are_a_table(
+    results: Results, page: str
+) -> None:
+    assert "| `clip_norm` of training | 1.0 | none |" in page
+    assert "| `epochs` of training | 4 | 10 |" in page
+    assert "| word vectors | corpus | glove |" in page
+    assert "of the question's setting |" not in page
+    params, cards = results.params, copy.deepcopy(results.model_cards)
+    own = {"data": {"source": "jigsaw"}, "embed": {"vectors": "glove"}}
+    update = {key: getattr(params, key).model_copy(update=new) for key, new in own.items()}
+    data = copy.deepcopy(results.data_card)
+    data["sample"]["comments"] = 40000
+    for card in cards.values():
+        card["settings"] |= {"epochs": 10, "clip_norm": None}
+    same = {"params": params.model_copy(update=update), "model_cards": cards, "data_card": data}
+    same["conditions"] = results.conditions.assign(examples=100.0)
+    text = render_markdown(Results(**{**vars(results), **same}), CLAIMS, NO_FIGURES, TIMES)
+    assert "settings that are others" in page
+    assert "settings that are others" not in text
+
+
 def test_the_table_holds_every_curve_at_the_milestones(results: Results, page: str) -> None:
     table = metrics.curve_table(results)
     assert list(table.columns[3:]) == [1, 20, 100, 400, 500]
