@@ -33,9 +33,7 @@ def logged(uri: str) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def test_nothing_is_logged_unless_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_logged_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     make_experiment()
     with live_run("lstm seed 1", "0123") as log:
@@ -63,7 +61,6 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
     silent_server: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -92,7 +89,6 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
 
 def test_an_answer_of_another_shape_is_one_line(
     listen: Callable[..., str],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -123,7 +119,7 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(
 
 
 def test_a_database_that_cannot_be_used_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://elsewhere")
     make_experiment()
@@ -132,7 +128,7 @@ def test_a_database_that_cannot_be_used_is_one_line(
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/new.db")
     begun = time.monotonic()
