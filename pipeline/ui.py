@@ -1,4 +1,4 @@
-"""Open MLflow's page on the results, at the runs and not at its overview. No stage.
+"""Serve MLflow on the results; the address that it prints is that of the runs. No stage.
 
     python pipeline/ui.py 5000
 
