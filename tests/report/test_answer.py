@@ -84,6 +84,17 @@ def test_of_one_seed_the_answer_is_unsure(results: Results) -> None:
     assert "too few to tell" in answer(results, CLAIMS[:1])[1]  # no interval: no verdict 2
 
 
+def test_a_gradient_that_is_zero_is_said_to_be_zero(results: Results) -> None:
+    table = results.conditions.copy()
+    lstm = (table["condition"] == "question") & (table["cell"] == "lstm")
+    table.loc[lstm, "log10_at_end"] = -np.inf
+    zeros, rnn, *_ = answer(with_conditions(results, table), CLAIMS[:1])
+    assert zeros == "The zeros are real: the LSTM's true gradient is exactly 0 at the last step."
+    assert rnn == "The RNN ends at 10^-3.0, the LSTM at exactly 0."
+    changes = metrics.cause_table(with_conditions(results, table)).filter(like="_change")
+    assert not np.isinf(changes).any(axis=None)
+
+
 def with_question(results: Results, **changes: object) -> Results:
     conditions = results.params.conditions
     question = conditions.question.model_copy(update=changes)

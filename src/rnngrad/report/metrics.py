@@ -78,6 +78,7 @@ def cause_table(results: Results) -> pd.DataFrame:
         return pd.DataFrame()
     question, found = found.loc["question"], found.drop(index="question")
     change = (found - question).where(~np.isneginf(found), question - FLOAT32_NORMAL, axis=1)
+    change = change.where(np.isfinite(change))  # an exact zero that was one before moves nothing
     change["lead"] = change["rnn"] - change["lstm"]
     change.loc[np.isneginf(found).all(axis=1), "lead"] = np.nan
     size = change.abs().sort_values(["lead", "lstm"], ascending=False)
