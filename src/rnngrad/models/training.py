@@ -184,7 +184,7 @@ def train_model(
 
 
 def _save(classifier: CommentClassifier, path: Path) -> None:
-    """Write the weights by way of memory: the bytes of torch's own files depend on their place."""
+    """Write the weights by way of memory: torch calls a full disk a RuntimeError of 40 lines."""
     content = BytesIO()
     torch.save({name: w.cpu() for name, w in classifier.state_dict().items()}, content)
     path.write_bytes(content.getbuffer())
