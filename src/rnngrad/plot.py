@@ -195,7 +195,8 @@ def draw_curves(curves: Any, ax: "Axes | None" = None) -> "Axes":
         "cell path: forget gates alone": curves.log10_cell_path,
         "hidden path: through h": curves.log10_hidden_path,
     }
-    return _draw(ax, shown, f"log10 of {_name(curves)}", [STYLES[0], (INK, ":"), STYLES[3]])
+    styles = dict(zip(shown, [STYLES[0], (INK, ":"), STYLES[3]], strict=True))
+    return _draw(ax, shown, f"log10 of {_name(curves)}", styles)
 
 
 def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
@@ -290,32 +291,29 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
     On given axes it draws the states alone.
     """
-    layers = list(reach.layers.values())
-    styles = dict(zip(reach.layers, _styles(reach.layers), strict=True))
-    told = [v for v in layers if v.loss_gradients is not None]
-    with_loss = ax is None and len(told) > 0
-    axes = np.ravel(np.array(_axes(ax, 3) if with_loss else ax, dtype=object))
-    gated = [v for v in layers if v.curves.log10_cell_path is not None]
-    # a legend leaves names out that begin with _
-    names = ["dotted: forget gates alone", *(f"_{v.name}" for v in gated[1:])]
-    states = dict(zip(names, (v.curves.log10_cell_path for v in gated), strict=False))
+    layers, states, styles = list(reach.layers.values()), {}, _styles(reach.layers)
+    for v in layers:
+        if v.curves.log10_cell_path is not None:
+            # a legend leaves names out that begin with _
+            name = f"_{v.name}" if states else "dotted: forget gates alone"
+            states[name], styles[name] = v.curves.log10_cell_path, (styles[v.name][0], ":")
     states |= {v.name: _main(v.curves)[1] for v in layers}
-    looks = [*((styles[v.name][0], ":") for v in gated), *styles.values()]
-    first = _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", looks)
-    if not with_loss:
-        first.set_xlabel("step t, in the order in which a layer reads")
-        return first
-    losses = {v.name: v.loss_gradients.log10_h for v in told}
-    weights = {v.name: v.learned_at for v in told}
-    looks = [styles[v.name] for v in told]
-    _draw(axes[1], losses, "log10 of\n|dL/dh_t|", looks)
-    _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW", looks)
+    told = [v for v in layers if v.loss_gradients is not None]
+    axes: Any = _axes(None, 3) if ax is None and told else [ax]
+    last = _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", styles)
+    if len(axes) == 3:
+        losses = {v.name: v.loss_gradients.log10_h for v in told}
+        weights = {v.name: v.learned_at for v in told}
+        _draw(axes[1], losses, "log10 of\n|dL/dh_t|", styles)
+        last = _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW", styles)
+    last.set_xlabel("step t, in the order in which a layer reads")
+    if len(axes) == 1:
+        return last
     shown = {}
     for own in axes:
         shown |= dict(zip(*own.get_legend_handles_labels()[::-1], strict=True))
         own.get_legend().remove()
         own.label_outer()
-    axes[-1].set_xlabel("step t, in the order in which a layer reads")
     place = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": "small"}
     axes[0].figure.legend(shown.values(), shown.keys(), **place)
     return axes
@@ -368,11 +366,11 @@ def _axes(ax: Any, rows: int = 1) -> Any:
     return plt.subplots(rows, sharex=True, figsize=size, layout="constrained")[1]
 
 
-def _styles(names: Iterable[str]) -> list[Style]:
+def _styles(names: Iterable[str]) -> dict[str, Style]:
     """Give each name a style; those of cells are always the same."""
     own = {name: CELLS[name.lower()] for name in names if name.lower() in CELLS}
     free = itertools.cycle([i for i in range(len(STYLES)) if i not in own.values()])
-    return [STYLES[own[name] if name in own else next(free)] for name in names]
+    return {name: STYLES[own[name] if name in own else next(free)] for name in names}
 
 
 def _name(*results: Any) -> str:
@@ -394,9 +392,10 @@ def _main(result: Any) -> tuple[str, Any]:
 def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
     """Draw curves with their bands and, where one comes near it, the end of float32."""
     new, ax = ax is None, _axes(ax)
-    for (name, values), style in zip(curves.items(), styles or _styles(curves), strict=True):
+    styles = styles or _styles(curves)
+    for name, values in curves.items():
         if values is not None:
-            _band(ax, values, name, style)
+            _band(ax, values, name, styles[name])
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
     known = ax.get_legend_handles_labels()[1]
     if drawn[np.isfinite(drawn)].min() < FLOAT32_NORMAL + NEAR and END not in known:
