@@ -129,9 +129,9 @@ def test_what_has_no_norm_is_not_compared_and_a_path_alone_is_drawn():
     assert set(lines(path.plot())) == {"cell path: forget gates alone", "hidden path: through h"}
     states = rnngrad.trajectory(nn.LSTM(3, 4), batch())
     for results, says in (
-        ({}, "compare draws curves of a norm"),
-        ({"path": path}, "path, a JacobianCurves, has no curve of a norm"),
-        ({"states": states}, "states, a Trajectory, has no curve of a norm"),
+        ({}, "compare draws curves of one norm: hand over some results"),
+        ({"path": path}, "path has none"),
+        ({"states": states}, "states has none"),
     ):
         with pytest.raises(rnngrad.InputError, match=says):
             rnngrad.compare(results)

@@ -9,7 +9,7 @@ import html
 import io
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -163,29 +163,19 @@ def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes"
     """
     if not (isinstance(results, Mapping) and all(isinstance(name, str) for name in results)):
         raise TypeError("results must be a dict from names, str, to results")
-    results = dict(_by_layer(results))
-    kinds = {name: _main(result)[0] for name, result in results.items()}
-    if not kinds:
-        raise InputError("compare draws curves of a norm: hand over one result or more")
-    for name, kind in kinds.items():
-        if not kind:
-            raise InputError(f"{name}, a {type(results[name]).__name__}, has no curve of a norm")
-    if len({*kinds.values()}) > 1:
-        found = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
-        raise InputError(f"compare draws one statistic: {found}")
-    shown = {name: _main(result)[1] for name, result in results.items()}
-    return _draw(ax, shown, f"log10 of {_name(*results.values())}")
-
-
-def _by_layer(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield results by name, and in place of a model's the curves of each of its layers."""
+    found: dict[str, Any] = {}
     for name, result in results.items():
-        layers = getattr(result, "layers", None)
-        if layers is None:
-            yield name, result
-            continue
-        for layer in layers.values():
-            yield name if len(layers) == 1 else f"{name}: {layer.name}", layer.curves
+        layers = getattr(result, "layers", {})
+        for own, layer in layers.items():
+            found[f"{name}: {own}" if len(layers) > 1 else name] = layer.curves
+        if not layers:
+            found[name] = result
+    kinds = {name: _main(result)[0] for name, result in found.items()}
+    if len({*kinds.values()}) != 1 or "" in kinds.values():
+        told = ", ".join(f"{name} has {kind or 'none'}" for name, kind in kinds.items())
+        raise InputError(f"compare draws curves of one norm: {told or 'hand over some results'}")
+    shown = {name: _main(result)[1] for name, result in found.items()}
+    return _draw(ax, shown, f"log10 of {_name(*found.values())}")
 
 
 def draw_curves(curves: Any, ax: "Axes | None" = None) -> "Axes":
