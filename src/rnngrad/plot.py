@@ -253,7 +253,9 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
 def columns_of_parts(parts: Any) -> dict[str, np.ndarray]:
     """Give by weight what each step adds, to the last of many losses' gradient."""
     columns = {name: _log10_of_parts(parts, name) for name in parts}
-    for name, triangle in () if parts.reduce == "curve" else columns.items():
+    if parts.reduce == "curve":
+        return columns
+    for name, triangle in columns.items():
         steps = np.arange(triangle.shape[1])
         last = (steps * (triangle > -np.inf).any(axis=2)).max(axis=1)
         of_last = triangle[np.arange(len(last)), last]
@@ -264,12 +266,9 @@ def columns_of_parts(parts: Any) -> dict[str, np.ndarray]:
 def _log10_of_parts(parts: Any, weight: str) -> np.ndarray:
     """Give log10 of the norms of one weight's parts, whatever they were reduced to."""
     found = parts[weight]
-    if parts.reduce == "none":
-        found = found.reshape(*found.shape[:3], -1)
-    elif parts.reduce == "norm":
-        found = found[..., None]
-    else:
+    if parts.reduce in ("log10_norm", "curve"):
         return found
+    found = found.reshape(*found.shape[:3], -1)
     size = np.abs(found).max(axis=3, keepdims=True)  # squares would leave the range of float64
     with np.errstate(divide="ignore"):
         norms = np.linalg.norm(found / np.where((size > 0) & (size < np.inf), size, 1), axis=3)
