@@ -52,16 +52,15 @@ def needs(extra: str) -> Iterator[None]:
         raise InputError(line) from error
 
 
-def check_memory(needed: float, what: str, mend: str, available: float | None = None) -> None:
+def check_memory(needed: float, what: str, mend: str) -> None:
     """Raise InputError where something needs more bytes than are available to this process.
 
     A system promises memory that it lacks and ends the process later, so no MemoryError would tell.
     """
-    limit = _memory() if available is None else available
-    if needed > limit:
+    if needed > _memory():
         raise InputError(
             f"{what} about {needed / 1e9:,.0f} GB of memory, and this process has "
-            f"{limit / 1e9:,.0f} GB; {mend}"
+            f"{_memory() / 1e9:,.0f} GB; {mend}"
         )
 
 

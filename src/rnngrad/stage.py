@@ -77,7 +77,7 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
-def within(seconds: float | None, function: Callable[[], T]) -> T:
+def within(seconds: float, function: Callable[[], T]) -> T:
     """Give what a function returns or raises; TimeoutError where that takes longer.
 
     This is for libraries that limit each read alone. The call goes on in a thread nobody awaits.
