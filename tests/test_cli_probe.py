@@ -123,15 +123,15 @@ def test_one_of_several_modules_is_chosen(wrapped: bool, run: Run, saved: Save, 
     names = [f"state_dict.{name}" if wrapped else name for name in ("encoder", "decoder")]
     status, _, err = run("probe", path, "--inputs", inputs)
     assert (status, err.count("\n")) == (1, 1)
-    assert f"name one (--module, name=) of {', '.join(names)}" in err
-    assert "has no module 'nix'" in run("probe", path, "--inputs", inputs, "--module", "nix")[2]
+    assert f"name one (--module, name=) of its recurrent modules: {', '.join(names)}\n" in err
+    assert run("probe", path, "--inputs", inputs, "--module", "nix")[2] == err
     out = run("probe", path, "--inputs", inputs, "--module", names[0], "--layer", 0)[1]
     wanted = rnngrad.diagnose(batch_first(model.encoder), X, state="c", layer=0)
     assert out.startswith(f"{wanted}\n")
     assert "of LSTM(4), layer 0 of 0 to 1, 2 example(s)" in out
     alone = saved(model.encoder.state_dict())
     assert run("probe", alone, "--inputs", inputs, "--module", "nix")[2].endswith(
-        ": it is one: give no name\n"
+        ": it is one itself, without a name\n"
     )
 
 

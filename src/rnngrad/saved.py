@@ -44,13 +44,8 @@ def chosen(name: str | None, names: Iterable[str], path: str) -> str:
     if name is None and len(names) == 1:
         return names[0]
     if name not in names:
-        wrong = "holds several recurrent modules" if name is None else f"has no module {name!r}"
-        of = (
-            f"name one (--module, name=) of {', '.join(names)}"
-            if any(names)
-            else "it is one: give no name"
-        )
-        raise InputError(f"{path}: {wrong}: {of}")
+        known = ", ".join(names) or "it is one itself, without a name"
+        raise InputError(f"{path}: name one (--module, name=) of its recurrent modules: {known}")
     return name
 
 
