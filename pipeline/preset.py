@@ -21,27 +21,22 @@ GB = 1e9
 
 
 def main(name: str) -> None:
-    says, needed, settings = _read(name)
+    known = {path.stem: path for path in sorted(Path("presets").glob("*.yaml"))}
+    if name not in known:
+        raise InputError(f"presets/{name}.yaml: no such preset; there is {' or '.join(known)}")
+    preset: dict[str, Any] = YAML(typ="safe", pure=True).load(known[name])
     free = shutil.disk_usage(".").free / GB
-    if free < needed:
+    if free < preset["disk"]:
         raise InputError(
-            f"the study needs about {needed} GB, but only {free:.1f} GB are free below "
+            f"the study needs about {preset['disk']} GB, but only {free:.1f} GB are free below "
             f"{Path.cwd()}; make room"
         )
-    command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
-    print(says, shlex.join(command), sep="\n")
+    command = ["dvc", "exp", "run", *(part for s in preset["settings"] for part in ("-S", s))]
+    print(preset["says"], shlex.join(command), sep="\n")
     undo = "git restore params.yaml dvc.lock reports, then dvc checkout"
     print(f"params.yaml takes these settings over; to go back: {undo}", flush=True)
     # DVC in place of this process: the terminal, Ctrl-C and the exit status are its own
     os.execvp("dvc", command)
-
-
-def _read(name: str) -> tuple[str, float, list[str]]:
-    known = {path.stem: path for path in sorted(Path("presets").glob("*.yaml"))}
-    if name not in known:
-        raise InputError(f"presets/{name}.yaml: no such preset; there is {' or '.join(known)}")
-    found: dict[str, Any] = YAML(typ="safe", pure=True).load(known[name])
-    return found["says"], found["disk"], found["settings"]
 
 
 if __name__ == "__main__":
