@@ -35,10 +35,10 @@ def main(comments: str, vectors: str) -> None:
     settings = [*SETTINGS, f"data.path={data.name}", f"embed.path={glove.name}"]
     with TemporaryDirectory() as folder:
         clone = Path(folder)
-        if subprocess.run(["git", "clone", "--quiet", ".", clone], check=False).returncode:
+        # dvc exp run commits
+        who = ["--config=user.name=rnngrad", "--config=user.email=rnngrad"]
+        if subprocess.run(["git", "clone", "--quiet", *who, ".", clone], check=False).returncode:
             raise InputError("git cannot clone this repository, see above")
-        for key in ("user.name", "user.email"):  # dvc exp run commits
-            subprocess.run(["git", "-C", clone, "config", key, "rnngrad"], check=True)
         # the report of real comments shows no other one
         (clone / REAL / "metrics.json").unlink(missing_ok=True)
         for path in (data, glove):
