@@ -201,17 +201,6 @@ def _some(x: Any) -> Any:
     return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
 
 
-def _by_distance(values: Tensor, distances: int) -> Tensor:
-    """Sum log10 norms (batch, time) by distance; count what is not zero, and the zeros: 3 rows."""
-    if values.dim() != 2:
-        raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
-    last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
-    t = last - torch.arange(distances, device=values.device)
-    values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
-    zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
-    return torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
-
-
 class LossGradientByDistance(Metric):
     """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
@@ -237,7 +226,7 @@ class LossGradientByDistance(Metric):
     """
 
     full_state_update: bool | None = False
-    sums: Tensor
+    sums: Tensor  # by distance: of what is not zero, how many that are, and how many zeros
 
     def __init__(self, distances: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -250,8 +239,14 @@ class LossGradientByDistance(Metric):
         """Take norms (batch, time), NaN beyond an example's length."""
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
         values = torch.as_tensor(norms, device=self.sums.device).double()
+        if values.dim() != 2:
+            raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
+        last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+        t = last - torch.arange(self.distances, device=values.device)
+        values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
         # out of place: whoever holds an old state keeps it
-        self.sums = self.sums + _by_distance(values, self.distances)
+        self.sums = self.sums + torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
 
     def compute(self) -> Result:
         """By distance: "log10", the mean where there is a gradient; "zero", the part without."""
