@@ -235,26 +235,21 @@ def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dt
     lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
     for _, directions in groupby(layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
         both = [(v, reaches[v.name].loss_gradients) for v in directions]
-        known = [(layer, own.log10_h) for layer, own in both if own is not None]
+        known = [(layer, losses) for layer, losses in both if losses is not None]
         doubtful = len(known) < len(both)
-        for layer, log10 in known:
+        for layer, losses in known:
             if layer.sends is not None:
-                end = np.log10(torch.finfo(layer.sends).smallest_normal)
+                log10, end = losses.log10_h, np.log10(torch.finfo(layer.sends).smallest_normal)
                 if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
                     found.setdefault(layer.sends, []).append(layer.name)
                     doubtful = True
         for values in before if doubtful else ():
             values[np.isneginf(values)] = np.nan
-        lowest = min(lowest, *(np.nanmin(log10) for _, log10 in known), np.inf)
-        for layer, _ in known:
-            before += _of_loss(reaches[layer.name])
+        for layer, losses in known:
+            lowest = min(lowest, np.nanmin(losses.log10_h))
+            weights = reaches[layer.name].weight_gradients.values()
+            before += [*losses._columns().values(), *weights]
     return found
-
-
-def _of_loss(reach: LayerReach) -> list[np.ndarray]:
-    losses, weights = reach.loss_gradients, reach.weight_gradients.values()
-    found = () if losses is None else (losses.log10_h, losses.log10_c)
-    return [values for values in (*found, *weights) if values is not None]
 
 
 def _unclear(layer: Layer, run: Recording) -> str:
