@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -36,28 +35,27 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     A new experiment keeps its files at ``artifacts``; None leaves that to MLflow. InputError where
     that fails, or takes more than a minute.
     """
-    import_module("mlflow")  # it takes seconds, which are not the server's
+    from mlflow import MlflowClient  # it takes seconds, which are not the server's
+    from mlflow.store.db import utils
+
     for noisy in ("alembic", "mlflow"):  # they also raise what they log
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    utils.MAX_RETRY_COUNT = 1  # MLflow itself would try for two minutes to open a database
+
+    def ask() -> tuple[MlflowClient, str]:
+        client = MlflowClient(tracking_uri=uri)
+        if found := client.get_experiment_by_name(name):
+            return client, found.experiment_id
+        # its pages are those of trainings, and not of GenAI
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, client.create_experiment(name, artifact_location=artifacts, tags=kind)
+
     try:
-        return within(LONGEST, lambda: _connect(uri, name, artifacts))
+        return within(LONGEST, ask)
     except Exception as error:  # an address or an answer may raise anything
         raise _unusable(uri, error) from error
-
-
-def _connect(uri: str, name: str, artifacts: str | None) -> tuple["MlflowClient", str]:
-    from mlflow import MlflowClient
-    from mlflow.store.db import utils
-
-    utils.MAX_RETRY_COUNT = 1  # MLflow itself would try for two minutes to open a database
-    client = MlflowClient(tracking_uri=uri)
-    if found := client.get_experiment_by_name(name):
-        return client, found.experiment_id
-    # its pages are those of trainings, and not of GenAI
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return client, client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
 
 @contextmanager
