@@ -31,7 +31,7 @@ def main() -> None:
     pages = [REPORTS / name for name in (*names, "conditions.csv")]
     figures = sorted((REPORTS / "figures").glob("*.svg"))
     uri = tracking_uri()
-    metrics = read_json(REPORTS / "metrics.json", "dvc repro", conditions=dict, claims=dict)
+    metrics = read_json(REPORTS / "metrics.json", "dvc repro")
     note = read_output(
         REPORTS / "answer.txt", "dvc repro", partial(Path.read_text, encoding="utf-8")
     )

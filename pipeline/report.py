@@ -32,10 +32,9 @@ def main() -> None:
     from rnngrad.study.results import load_results
 
     results = load_results(BUILD, params)
-    times = read_json(TIMES, "make bench", seconds=dict, processor=str, cores=int)
+    times = read_json(TIMES, "make bench")
     real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
-    kinds = {"conditions": dict, "claims": dict}
-    others = read_json(real, "make real-study", **kinds) if real.exists() else None
+    others = read_json(real, "make real-study") if real.exists() else None
     claims = judge_all(results)
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)

@@ -125,12 +125,11 @@ def test_what_is_sealed_and_changed_is_not_read(tmp_path: Path) -> None:
         read_output(path, "dvc repro", Path.read_text)
 
 
-@pytest.mark.parametrize("content", ['{"seconds": {}', "[]", "3", "{}", '{"seconds": 3}'])
-def test_numbers_that_are_cut_or_others_are_not_read(content: str, tmp_path: Path) -> None:
+def test_numbers_that_are_cut_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "stages.json"
-    path.write_text(content)
+    path.write_text('{"seconds": {}')
     with pytest.raises(InputError, match=r"stages.json: cannot be read \(.+\); run make bench aga"):
-        read_json(path, "make bench", seconds=dict)
+        read_json(path, "make bench")
 
 
 def test_where_comments_lie_is_the_users_alone(

@@ -369,30 +369,6 @@ def test_an_input_that_is_cut_or_missing_is_named(
     assert {*clone.checksums()} == {*before}
 
 
-@pytest.mark.parametrize(
-    ("stage", "name", "command"),
-    [
-        ("report", "reports/real/metrics.json", "make real-study"),
-        ("report", "benchmarks/stages.json", "make bench"),
-        ("report", "build/data_card.json", "dvc repro"),
-        ("publish", "reports/metrics.json", "dvc repro"),
-    ],
-)
-def test_numbers_of_other_kinds_are_named(
-    stage: str, name: str, command: str, clone: Clone
-) -> None:
-    path = clone.folder / name
-    content = path.read_text()
-    path.unlink()  # it may be a link into DVC's cache
-    path.write_text('{"conditions": 1, "given": 2, "seconds": 3}')
-    done = clone.run("python", f"pipeline/{stage}.py")
-    path.write_text(content)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{stage}: {name}: cannot be read (")
-    assert line.endswith(f"; run {command} again")
-
-
 def test_after_dvc_alone_is_killed_another_repro_ends_well(clone: Clone, params: Path) -> None:
     """The stage that it ran ends as well, and does not write what the next one writes."""
     clone.edit("hidden: 8", "hidden: 9")

@@ -66,7 +66,7 @@ def load_results(build: Path, params: Params) -> Results:
             folder = train / cell / padding / f"seed-{seed}"
             names = {"cell": cell, "weights": weights}
             tables["history"].append(read_result(folder / "history.csv").assign(**names))
-            test = read_json(folder / "test.json", "dvc repro", metrics=dict)["metrics"]
+            test = read_json(folder / "test.json", "dvc repro")["metrics"]
             tables["tests"].append(pd.DataFrame([names | {"seed": seed} | test]))
         folder = build / "probe" / cell / f"{weights}-{seed}"
         for name, having in MEASURES.items():
@@ -87,9 +87,9 @@ def load_results(build: Path, params: Params) -> Results:
         gates=found.pop("gates", pd.DataFrame(columns=GATES)),
         history=found.pop("history"),
         tests=found.pop("tests"),
-        model_cards={cell: read_json(card, "dvc repro", settings=dict) for cell, card in cards},
-        data_card=read_json(build / "data_card.json", "dvc repro", given=dict, sample=dict),
-        embed_card=read_json(build / "embed" / "card.json", "dvc repro", dimensions=int),
+        model_cards={cell: read_json(card, "dvc repro") for cell, card in cards},
+        data_card=read_json(build / "data_card.json", "dvc repro"),
+        embed_card=read_json(build / "embed" / "card.json", "dvc repro"),
         conditions=read_result(conditions / "conditions.csv"),
         condition_seeds=read_result(conditions / "seeds.csv"),
         condition_curves=read_result(conditions / "curves.csv"),
