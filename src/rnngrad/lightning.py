@@ -113,8 +113,11 @@ class GradientReach(Callback):
                 # a dict that forward takes as a whole stays a dict
                 taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
                 first = taken or (first,)
-            self._inputs = pytree.tree_map(
-                _some, first, is_leaf=lambda x: isinstance(x, PackedSequence)
+            self._inputs = pytree.tree_map_only(
+                Tensor,
+                lambda x: x[:EXAMPLES].clone() if x.dim() else x,
+                first,
+                is_leaf=lambda x: isinstance(x, PackedSequence),
             )
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
@@ -195,10 +198,6 @@ class GradientReach(Callback):
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-
-
-def _some(x: Any) -> Any:
-    return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
 
 
 class LossGradientByDistance(Metric):
