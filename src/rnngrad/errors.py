@@ -73,12 +73,11 @@ def _memory() -> float:
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, name = line.split(":", 2)
-            old = "memory" in controllers.split(",")
-            if not (old or not controllers):
+            if controllers and "memory" not in controllers.split(","):
                 continue
-            group = Path("/sys/fs/cgroup", "memory" if old else "", name[1:])
+            root, file = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+            group = Path("/sys/fs/cgroup", root, name[1:])
             for folder in (group, *group.parents):  # those above limit as well
                 with suppress(OSError, ValueError):  # "max" is no limit
-                    limit = "memory.limit_in_bytes" if old else "memory.max"
-                    limits.append(int((folder / limit).read_text()))
+                    limits.append(int((folder / file).read_text()))
     return min(limits)
