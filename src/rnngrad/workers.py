@@ -106,24 +106,14 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             client = stack.enter_context(within(SECONDS + 1, make))
             client.wait_for_workers(1, timeout=SECONDS)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-                found: Any = client.run(_worker, os.path.abspath(mark.name))
+                found: Any = client.run(_processor, os.path.abspath(mark.name), _code())
         except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
                 f"{SCHEDULER}={place}: cannot be used: {reason}; name a scheduler, as "
-                "tcp://host:8786, or its file"
+                "tcp://host:8786, or its file, whose workers share this folder and code"
             ) from error
-        processors, code = map(set, zip(*found.values(), strict=True))
-        if "" in processors:
-            raise InputError(
-                f"{SCHEDULER}={place}: a worker does not see {os.getcwd()}, or has a nanny; start "
-                "workers with --no-nanny where they share the folder"
-            )
-        if code != {_code()}:
-            raise InputError(
-                f"{SCHEDULER}={place}: a worker has other code than this process, or another torch "
-                "or NumPy; start workers where rnngrad is that of this folder"
-            )
+        processors = {*found.values()}
         if len(processors) > 1:
             print(
                 "results depend on the processor:", *sorted(processors), sep=" | ", file=sys.stderr
@@ -137,13 +127,16 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             raise InputError("the cluster lost a job; run the same command again") from error
 
 
-def _worker(mark: str) -> tuple[str, str]:
-    """Name a worker's processor, "" where it does not see a file or start processes, and code."""
+def _processor(mark: str, code: str) -> str:
+    """Name a worker's processor, where it sees a file, may start processes and has the code."""
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
-        return "", _code()
+        folder = os.path.dirname(mark)
+        raise InputError(f"a worker does not see {folder}, or runs without --no-nanny")
+    if code != _code():
+        raise InputError("a worker has other code than this process, or another torch or NumPy")
     info = Path("/proc/cpuinfo")
     named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
-    return named[1] if named else platform.machine(), _code()
+    return named[1] if named else platform.machine()
 
 
 def _code() -> str:
