@@ -70,7 +70,7 @@ def publish(
         models: the folder of the trained models. One logged in its training keeps that run.
         uri: an MLflow tracking URI. InputError says where it cannot be used.
     """
-    patience = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # epochs live wait for less
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # epochs live wait for less
     # beside the default database, wherever the stage runs; a server knows its own place
     own = None if os.environ.get(URI) else (_root() / "mlartifacts").as_uri()
     result = {RESULT: _digest(files)}
@@ -78,7 +78,6 @@ def publish(
     same, pages = (f"tags.`{tag}` = '{(result | shown)[tag]}'" for tag in (RESULT, PAGES))
     with tracking_errors(uri), alone(uri):
         client, experiment = connect(uri, EXPERIMENT, own)
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = patience
         if client.search_runs([experiment], f"{same} AND {pages} AND status = 'FINISHED'"):
             return False
         for run in client.search_runs([experiment], same):

@@ -95,6 +95,7 @@ def test_two_publishers_at_once_store_a_result_once(
     assert statuses(uri) == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_does_not_answer_is_one_line_within_seconds(
     results: Results, files: list[Path], listen: Callable[..., str]
 ) -> None:
