@@ -74,10 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", choices=("uniform", "zero"), default="uniform", help="h_0, c_0: U(0, 1) or 0")
     add("--seed", type=int, default=1, help="of weights, words and start")
     read = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
-    file = read(
-        "file", help=".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5"
-    )
-    arrays = [
+    holds = ".pt: state dict, checkpoint, torch's own modules; or .keras, .weights.h5"
+    files = [
+        read("file", help=holds),
         read("--inputs", required=True, metavar="X.npy", help="floats (batch, time, features)"),
         read("--lengths", metavar="N.npy", help="the real steps of each example"),
         read("--mask", metavar="M.npy", help="bool (batch, time): where a step counts"),
@@ -88,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     for both in (add, read):
         both("--state", choices=("h", "c", "full"), help="whose gradient; c of an LSTM, else h")
         both("--dtype", choices=("float32", "float64"), default="float32", help="what is judged")
-        arrays.append(both("--png", metavar="FILE", help="draw a PNG into a file, not as text"))
-    for path in (file, *arrays):
+        files.append(both("--png", metavar="FILE", help="draw a PNG into a file, not as text"))
+    for path in files:
         path.complete = shtab.FILE  # type: ignore[attr-defined]
     command("doctor", _doctor, "check versions, compiled loops, cores, BLAS, GPU, packages, data")
     return parser
