@@ -84,15 +84,14 @@ def _horizon(curve: pd.Series, start: float) -> float:
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Medians by condition and cell; steps to which half of the seeds never come are missing."""
+    """Medians by condition and cell; steps to which most of the seeds never come are missing.
+
+    Counts are those of one seed: of an even number of them, the lower of the two in the middle.
+    """
     never = dict.fromkeys(COUNTS, np.inf)
     groups = seeds.drop(columns="seed").fillna(never).groupby(NAMES, sort=False)
-    medians, lower = groups.median(), groups.quantile(interpolation="lower")
-    # A median may lie between a seed that ends at exact zero and one that does not. The counts
-    # are then those of the lower seed.
-    dead = (medians[COUNTS] == np.inf).mul(np.isneginf(medians["log10_at_end"]), axis=0)
-    medians[COUNTS] = medians[COUNTS].mask(dead, lower[COUNTS])
-    medians[COUNTS] = medians[COUNTS].apply(np.ceil).replace(np.inf, np.nan).astype("Int64")
+    medians, counts = groups.median(), groups[COUNTS].quantile(interpolation="lower")
+    medians[COUNTS] = counts.replace(np.inf, np.nan).astype("Int64")
     return medians.reset_index()
 
 
