@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rnngrad.data import fetch as module
-from rnngrad.data.fetch import Download, cache_folder, fetch
+from rnngrad.data.fetch import cache_folder, fetch
 from rnngrad.errors import InputError
 
 CONTENT = b"id,comment_text,toxic\n1,hello,0\n" * 500
@@ -25,14 +25,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def download(url: str) -> Download:
-    return Download(url, "train.csv", sha256(CONTENT))
-
-
 def test_a_good_download_is_kept_and_not_asked_for_again(server, cache):
     server.files["train.csv"] = CONTENT
     for _ in range(2):
-        assert fetch(download(server.url + "train.csv")) == cache / "train.csv"
+        assert fetch(server.url + "train.csv", sha256(CONTENT)) == cache / "train.csv"
     assert (cache / "train.csv").read_bytes() == CONTENT
     assert server.requests == ["train.csv"]
 
@@ -40,14 +36,14 @@ def test_a_good_download_is_kept_and_not_asked_for_again(server, cache):
 def test_a_file_put_in_the_cache_by_hand_needs_no_network(cache):
     cache.mkdir()
     (cache / "train.csv").write_bytes(CONTENT)
-    assert fetch(download(NOWHERE)) == cache / "train.csv"
+    assert fetch(NOWHERE, sha256(CONTENT)) == cache / "train.csv"
 
 
 def test_a_wrong_file_in_the_cache_is_replaced(server, cache):
     cache.mkdir()
     (cache / "train.csv").write_bytes(CONTENT[:100])
     server.files["train.csv"] = CONTENT
-    assert fetch(download(server.url + "train.csv")).read_bytes() == CONTENT
+    assert fetch(server.url + "train.csv", sha256(CONTENT)).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -65,7 +61,7 @@ def test_one_line_says_why_and_what_to_do(server, cache, served, cut, reason):
         server.cut_short.add("train.csv")
     url = server.url + "train.csv"
     with pytest.raises(InputError) as caught:
-        fetch(download(url))
+        fetch(url, sha256(CONTENT))
     message = str(caught.value)
     assert f"from {url} ({reason}); try again" in message
     assert f"(sha256 {sha256(CONTENT)[:12]}…) at {cache / 'train.csv'}" in message
@@ -78,12 +74,12 @@ def test_a_server_that_does_not_answer_is_given_up(server, monkeypatch):
     server.delay = 0.3
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
     with pytest.raises(InputError, match="ReadTimeout"):
-        fetch(download(server.url + "train.csv"))
+        fetch(server.url + "train.csv", sha256(CONTENT))
 
 
 def test_a_server_that_is_down_is_named():
     with pytest.raises(InputError, match=r"train.csv \(ConnectionError\)"):
-        fetch(download(NOWHERE))
+        fetch(NOWHERE, sha256(CONTENT))
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_the_systems_reason(server, monkeypatch):
@@ -103,5 +99,5 @@ def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):
 
 def test_the_cache_is_the_users_alone(server, cache):
     server.files["train.csv"] = CONTENT
-    fetch(download(server.url + "train.csv"))
+    fetch(server.url + "train.csv", sha256(CONTENT))
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700

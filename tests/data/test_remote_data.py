@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from rnngrad.data.fetch import Download, fetch
+from rnngrad.data.fetch import fetch
 from rnngrad.data.sources import JIGSAW, jigsaw_comments
 from rnngrad.data.vector_file import GLOVE, read_vectors
 from rnngrad.errors import InputError
@@ -28,10 +28,7 @@ def files(server):
     """The three files, served."""
     for name, content in FILES.items():
         server.files[name] = content.encode()
-    return {
-        name: Download(server.url + name, name, _sha256(content.encode()))
-        for name, content in FILES.items()
-    }
+    return {name: (server.url + name, _sha256(content.encode())) for name, content in FILES.items()}
 
 
 def _sha256(content):
@@ -81,13 +78,13 @@ def test_glove_has_a_header_line_and_is_packed(server):
         f"{word} {' '.join(map(str, row))}\n"
         for word, row in zip(("the", ",", "café"), rows.tolist(), strict=True)
     ).encode()
-    server.files["gz"] = gzip.compress(b"3 100\n" + text)
-    path = fetch(Download(server.url + "gz", GLOVE.name, _sha256(server.files["gz"])))
+    server.files["glove.gz"] = gzip.compress(b"3 100\n" + text)
+    path = fetch(server.url + "glove.gz", _sha256(server.files["glove.gz"]))
     vectors = read_vectors(path, {"café": 1, "the": 2}, 100)
     np.testing.assert_array_equal(vectors[1:], rows[[2, 0]].astype(np.float32))
 
 
 def test_every_file_has_a_known_content():
-    for file in (*JIGSAW.values(), GLOVE):
-        assert file.url.startswith("https://")
-        assert len(bytes.fromhex(file.sha256)) == 32
+    for url, sha256 in (*JIGSAW.values(), GLOVE):
+        assert url.startswith("https://")
+        assert len(bytes.fromhex(sha256)) == 32

@@ -48,7 +48,7 @@ def embed_sample(
             tokens, lengths = tokens[np.repeat(learns, lengths)], lengths[learns]
         vectors = corpus_vectors(tokens, lengths, len(vocabulary), params.dimensions)
     else:
-        path = Path(params.path) if params.path else fetch(GLOVE)
+        path = Path(params.path) if params.path else fetch(*GLOVE)
         # the name alone: a folder would tell machines apart
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
     has = (vectors != 0).any(axis=1)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,20 @@ with needs("study"):
 TIMEOUT = 30  # seconds to connect, and between two pieces
 
 
-@dataclass(frozen=True)
-class Download:
-    """A file of the web."""
-
-    url: str
-    name: str  # in the cache
-    sha256: str
-
-
 def cache_folder() -> Path:
     """Tell where downloads stay: ``RNNGRAD_CACHE``, or the user's cache folder of the system."""
     return Path(os.environ.get("RNNGRAD_CACHE") or user_cache_path("rnngrad"))
 
 
-def fetch(wanted: Download) -> Path:
+def fetch(url: str, sha256: str) -> Path:
     """The file of the web, from the cache where it is there already.
 
     The cache is the user's alone. Where there is no such download, an InputError says why, and
     where to put the file by hand.
     """
-    name, url, folder = wanted.name, wanted.url, cache_folder()
+    name, folder = url.rpartition("/")[2], cache_folder()
     folder.mkdir(0o700, parents=True, exist_ok=True)
-    web = pooch.create(
-        folder, "", registry={name: wanted.sha256}, urls={name: url}, retry_if_failed=1
-    )
+    web = pooch.create(folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=1)
     plain = {"Accept-Encoding": "identity"}  # a .gz file is to stay packed
     read: Any = pooch.HTTPDownloader(sys.stderr.isatty(), timeout=TIMEOUT, headers=plain)
     try:
@@ -51,5 +39,5 @@ def fetch(wanted: Download) -> Path:
         reason = reason if answer is None else f"HTTP status {answer.status_code}"
         raise InputError(
             f"{name} cannot be downloaded from {url} ({reason}); try again, or put the file "
-            f"(sha256 {wanted.sha256[:12]}…) at {folder / name}"
+            f"(sha256 {sha256[:12]}…) at {folder / name}"
         ) from error

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from rnngrad.data.demo import demo_comments
-from rnngrad.data.fetch import Download, fetch
+from rnngrad.data.fetch import fetch
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 
@@ -30,7 +30,7 @@ _FILES = {
     "test.csv": "c2513ce4abb98c4d1d216e3ca0d4377d57589a0989aa8c06a840509a16c786e8",
     "test_labels.csv": "2a56dcbeba5c05f965a636f56cb5ae972bad60c3b952c239b49be18d7ab70f49",
 }
-JIGSAW = {name: Download(_FOLDER + name, name, sha256) for name, sha256 in _FILES.items()}
+JIGSAW = {name: (_FOLDER + name, sha256) for name, sha256 in _FILES.items()}
 
 
 def read_comments(params: Params) -> pd.DataFrame:
@@ -52,15 +52,15 @@ def read_comments(params: Params) -> pd.DataFrame:
 
 
 def jigsaw_comments(
-    label: str, per_class: int | None, files: Mapping[str, Download] = JIGSAW
+    label: str, per_class: int | None, files: Mapping[str, tuple[str, str]] = JIGSAW
 ) -> pd.DataFrame:
     """Get all comments of the training set, and where a class lacks ``per_class`` the test set."""
-    train = read_csv_comments(fetch(files["train.csv"]), label)
+    train = read_csv_comments(fetch(*files["train.csv"]), label)
     rarest = np.bincount(train["label"], minlength=2).min()
     if per_class is None or per_class <= rarest:
         return train
-    test = read_csv(fetch(files["test.csv"]), ["id", TEXT])
-    test = test.merge(read_csv(fetch(files["test_labels.csv"]), ["id", label]), on="id")
+    test = read_csv(fetch(*files["test.csv"]), ["id", TEXT])
+    test = test.merge(read_csv(fetch(*files["test_labels.csv"]), ["id", label]), on="id")
     scored = test[test[label] != "-1"]
     test = pd.DataFrame({"text": scored[TEXT], "label": scored[label].astype(np.int8)})
     return pd.concat([train, test], ignore_index=True)

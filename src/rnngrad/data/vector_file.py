@@ -13,16 +13,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnngrad.data.fetch import Download
 from rnngrad.errors import InputError
 
 # training squares gradients, which hold products of two such numbers: 1e36 is still float32
 LARGEST = 1e9
-GLOVE = Download(
+GLOVE = (  # and its sha256
     "https://github.com/piskvorky/gensim-data/releases/download/glove-wiki-gigaword-100/"
     "glove-wiki-gigaword-100.gz",
-    name="glove-wiki-gigaword-100.gz",
-    sha256="4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
+    "4934d4708bf3d65f28fc984dbbfa18af9cbd2505d166a7258a1a957808559b43",
 )
 
 
