@@ -53,10 +53,9 @@ def remembered(model: Opened, embedding: Embedding, predictions: pd.DataFrame) -
     log10 = loss_gradients(model._replace(inputs=late, start=start))[model.run.state]
     chosen["log10"] = log10[range(len(at)), at - first]
     read = telling.merge(predictions, on="comment")
-    others = np.sort(predictions.loc[predictions["label"] == 0, "probability"])
-    lower = [np.searchsorted(others, read["probability"], side) for side in ("left", "right")]
+    others = predictions.loc[predictions["label"] == 0, "probability"].to_numpy()
     # pairs with equal probabilities count as halves
-    read["in_order"] = np.mean(lower, axis=0) / (len(others) or np.nan)
+    read["in_order"] = [np.heaviside(own - others, 0.5).mean() for own in read["probability"]]
     read["right"] = read["probability"] > 0.5
     table = read.groupby("bin").agg(
         distance_low=("distance", "min"),
