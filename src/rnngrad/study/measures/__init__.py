@@ -18,7 +18,7 @@ from rnngrad.study.runs.open_model import open_model, open_passage
 
 
 def measure_model(folder: Path, *model: Any) -> None:
-    """Write a CSV for every measure of a model, and comments.npz and triangle.npz.
+    """Write a CSV for every measure of a model, and triangle.npz.
 
     ``model`` is a job of :func:`rnngrad.study.runs.probe_jobs`; the empty one is the tutorial's own
     example. An embedding or weights that are missing or damaged are an `InputError`.
@@ -51,9 +51,7 @@ def _measures(
     if run.cell == "lstm":
         tables["output_gates"] = output_gates.output_gates(passage)
         tables["paths"] = paths.paths(model, log10)
-    comments = {name: values.astype(np.float32) for name, values in log10.items()}
-    np.savez_compressed(folder / "comments.npz", allow_pickle=False, **comments)
-    np.savez_compressed(folder / "triangle.npz", allow_pickle=False, triangle=triangle)
+    np.savez_compressed(folder / "triangle.npz", triangle=triangle)
     names = run.model_dump(include={"cell", "seed", "weights"})
     # scaled kernels come with a name of their own for the weights
     return {name: pd.DataFrame({**names, **own}, index=own.index) for name, own in tables.items()}
