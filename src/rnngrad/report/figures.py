@@ -187,15 +187,15 @@ def remembered(results: Results) -> Figure:
 
 def _draw_mean(axis: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool, **look: Any) -> None:
     """The mean over a cell's seeds of a column by another; a band is its 95% interval."""
-    by_seed, colour = rows.pivot_table(y, x, "seed"), COLOURS[rows["cell"].iloc[0]]
-    intervals = [{**mean_interval(own.dropna().tolist())} for _, own in by_seed.iterrows()]
-    found = pd.DataFrame(intervals, dtype=float)
-    axis.plot(by_seed.index, found["mean"], color=colour, **look)
+    known, colour = rows.dropna(subset=y), COLOURS[rows["cell"].iloc[0]]
+    intervals = known.groupby(x)[y].agg(mean_interval)
+    found = pd.DataFrame([*intervals], intervals.index, dtype=float)
+    axis.plot(found.index, found["mean"], color=colour, **look)
     if band:
         ends = (found[end].fillna(found["mean"]) for end in ("low", "high"))
         tops = {"accuracy": 1.0, "auroc": 1.0, "loss": np.inf}
         low, high = (end.clip(0, tops[y]) if y in tops else end for end in ends)
-        axis.fill_between(by_seed.index, low, high, color=colour, alpha=0.15, lw=0)
+        axis.fill_between(found.index, low, high, color=colour, alpha=0.15, lw=0)
 
 
 def jacobian(results: Results) -> Figure:
