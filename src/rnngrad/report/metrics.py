@@ -194,7 +194,7 @@ def metrics_summary(results: Results, claims: Sequence[Claim]) -> dict[str, Any]
         condition, cell = row.pop("condition"), row.pop("cell")
         numbers = {k: v for k, v in row.items() if math.isfinite(v)}
         summary["conditions"].setdefault(condition, {})[cell] = numbers
-    for (cell, weights), own in results.tests.groupby(MODEL, sort=False):
-        test = own.drop(columns=[*MODEL, "seed"]).mean().round(6).to_dict()
-        summary.setdefault(str(cell), {})[weights] = {"test": test}
+    for (cell, weights), scores in test_scores(results).items():
+        means = {name: score["mean"] for name, score in scores.items()}
+        summary.setdefault(cell, {})[weights] = {"test": means}
     return summary
