@@ -65,8 +65,6 @@ class Learner(pl.LightningModule):
 
     def validation_step(self, batch: Batch) -> None:
         self._loss(batch, self.validation_metrics)
-
-    def on_validation_epoch_end(self) -> None:
         self.log_dict(self.validation_metrics)
 
     def predict_step(self, batch: Batch) -> Tensor:
