@@ -2,11 +2,10 @@
 
 import io
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,9 +22,8 @@ NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 FLOAT32_DENORMAL = float(np.log10(np.finfo(np.float32).smallest_subnormal))
 
-_LOOK = Path(__file__).with_name("figures.mplstyle")
-# for a block, or as a function's decorator; other figures keep their settings
-figure_style = partial(mpl.rc_context, mpl.rc_params_from_file(_LOOK, use_default_template=False))
+# figures.mplstyle for a block, or as a function's decorator; other figures keep their settings
+figure_style = partial(style.context, "rnngrad.report.figures")
 
 
 @figure_style()
