@@ -68,8 +68,7 @@ def cause_table(results: Results) -> pd.DataFrame:
     question = cases.question.model_dump(exclude={"cells"})
     known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
     # A condition that changes nothing is no cause. Nor is training that starts from other models.
-    same = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) == question]
-    causes = [name for name in CAUSES if name not in same]
+    causes = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) != question]
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
         causes = [name for name in causes if name != "trained"]
     ends = results.conditions.pivot_table("log10_at_end", "condition", "cell")
@@ -119,7 +118,7 @@ def padding_share(results: Results) -> float | None:
 def test_scores(results: Results) -> dict[Any, dict[Any, Interval]]:
     """By cell and trained weights, the mean of every test metric with its 95% interval."""
     by_model = results.tests.drop(columns="seed").groupby(MODEL, sort=False)
-    return by_model.agg(lambda values: mean_interval([*values])).to_dict("index")
+    return by_model.agg(mean_interval).to_dict("index")
 
 
 def opened_gates(results: Results) -> list[dict[str, Any]]:
