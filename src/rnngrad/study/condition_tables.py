@@ -52,7 +52,7 @@ def curve_numbers(
     mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
     curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
     T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
-    padding = [range(own.start) if own.start else range(own.stop, T) for own in words]
+    padding = [range(own.start) for own in words]
     from_start = np.insert(log10, 0, start, axis=1)
     numbers: dict[str, float] = {"examples": len(log10)}
     numbers |= {f"log10_at_{step}": float(curve.get(step, np.nan)) for step in STEPS}

@@ -113,13 +113,12 @@ def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, 
 
 
 def _tanh_factors_per_step(one: Opened) -> dict[str, float]:
-    """By kind of input, factors per step on one comment, around the step where input changes."""
+    """By kind of input, factors per step on one comment, around the step where words begin."""
     module, x, _ = one.problem
     (words,), path = one.inputs.words, trajectory(*one.problem)
-    change = words.start or words.stop % x.shape[1]
-    first, stop = max(change - WINDOW, 0), min(change + WINDOW, x.shape[1])
+    first, stop = max(words.start - WINDOW, 0), min(words.start + WINDOW, x.shape[1])
     h, c = (torch.from_numpy(s[None, :, first]) for s in (path.h, path.c))
-    read = range(max(words.start, first) - first, min(words.stop, stop) - first)
+    read = range(words.start - first, min(words.stop, stop) - first)
     near = Inputs(x[:, first:stop], [read], one.inputs.lengths.clamp(max=stop) - first)
     found = tanh_factors(trajectory(module, near.x, (h, c)))[None]
     return {name: change_per_step(found, own) for name, own in near.ranges(settled=True).items()}

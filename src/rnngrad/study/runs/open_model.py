@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
     """B examples of T steps."""
 
     x: Tensor  # (B, T, D) float32; padding is there step by step
-    words: list[range]  # by example, the steps (from 0) at which words are read
+    words: list[range]  # by example, the steps (from 0) at which words are read, after padding
     lengths: Tensor  # (B,) int64, the steps that count
     labels: Tensor | None = None  # (B,) float32 of comments
 
@@ -38,8 +38,7 @@ class Inputs(NamedTuple):
 
         Padding is ``settled`` after its first 100 steps, or its first half if it has fewer.
         """
-        both = zip(self.words, self.lengths.tolist(), strict=True)
-        padding = [range(own.start) if own.start else range(own.stop, end) for own, end in both]
+        padding = [range(own.start) for own in self.words]
         if settled:
             # by then the initial state has faded
             padding = [steps[min(100, len(steps) // 2) :] for steps in padding]
@@ -153,7 +152,7 @@ def inputs_of(run: Run, embedding: Embedding) -> Inputs:
         table = rng.uniform(-0.05, 0.05, vectors.shape).astype(np.float32)
         found = _unpadded(torch.from_numpy(table[rng.integers(1, len(table), (n, T))]), range(T))
     else:
-        found = _unpadded(torch.zeros(n, T, vectors.shape[1]), range(0))
+        found = _unpadded(torch.zeros(n, T, vectors.shape[1]), range(T, T))
     return found._replace(x=found.x[:, :, : run.features].contiguous())
 
 
