@@ -6,8 +6,10 @@ Ctrl-C ends the server.
 """
 
 import os
+import socket
 import sys
 
+from rnngrad.errors import InputError
 from rnngrad.stage import run_stage
 
 HOST = "127.0.0.1"  # this machine alone: MLflow asks nobody for a password
@@ -17,6 +19,9 @@ def main(port: str) -> None:
     from rnngrad.live import EXPERIMENT, connect
     from rnngrad.tracking import tracking_uri
 
+    with socket.socket() as any_server:
+        if not any_server.connect_ex((HOST, int(port))):
+            raise InputError(f"port {port} is taken, by another MLflow? make ui PORT=5001")
     uri = tracking_uri()
     _, experiment = connect(uri, EXPERIMENT)
     address = f"http://{HOST}:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning"

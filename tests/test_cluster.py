@@ -191,6 +191,7 @@ def test_a_port_that_is_no_scheduler_is_one_line(
 def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNGRAD_SCHEDULER", place)
     monkeypatch.setattr("rnngrad.workers.SECONDS", 1)
+    monkeypatch.setattr("rnngrad.workers.PATIENCE", 1)
     begun = time.monotonic()
     with (
         pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: cannot be used") as caught,

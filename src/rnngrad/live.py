@@ -47,6 +47,9 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
     def ask() -> tuple[MlflowClient, str]:
         client = MlflowClient(tracking_uri=uri)
         if found := client.get_experiment_by_name(name):
+            place = str(found.artifact_location)
+            if artifacts and place != artifacts and place.endswith("/mlartifacts"):
+                raise InputError(f"MLflow at {uri}: a copy, its files are in {place}; move it away")
             return client, found.experiment_id
         # its pages are those of trainings, and not of GenAI
         kind = {"mlflow.experimentKind": "custom_model_development"}
@@ -86,7 +89,7 @@ def without_password(text: str) -> str:
 def make_experiment() -> None:
     """Make what the trainings log to, before they start: several at once get in each other's way.
 
-    Where it cannot be used, one line says so, and this process and its workers log nothing.
+    Where it cannot be used, one line says so, and no process that this one starts logs anything.
     """
     if uri := os.environ.get(URI):
         try:

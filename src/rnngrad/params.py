@@ -117,8 +117,9 @@ class SampleParams(_Section):
         sizes = {"train": size - validation - test, "validation": validation, "test": test}
         if smallest := [split for split, count in sizes.items() if count < 1]:
             raise InputError(
-                f"{size} comments of each class leave none for the {smallest[0]} split; give more "
-                "comments or change sample.validation and sample.test"
+                f"{size} comments of each class, of {comments[0]} and {comments[1]}, leave none "
+                f"for the {smallest[0]} split; give more, or change sample.validation and "
+                "sample.test"
             )
         return sizes
 
@@ -208,7 +209,7 @@ class Case(_Section):
     """The name of the factor that a case varies, and what it changes of the question's setting."""
 
     model_config = ConfigDict(extra="allow")
-    factor: Annotated[str, Field(pattern=r"^[\w ,.()-]+$")]  # it stands in the report
+    factor: Annotated[str, Field(pattern=r"^\w[\w ,.()-]*$")]  # it stands in the report
 
 
 class ConditionsParams(_Section):

@@ -36,7 +36,7 @@ _ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 SCHEDULER = "RNNGRAD_SCHEDULER"
-SECONDS = 5  # in which a scheduler must answer
+SECONDS, PATIENCE = 5, 60  # in which a scheduler must answer, and have a worker
 _number = 0
 
 
@@ -104,7 +104,7 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             make = partial(Client, address, timeout=SECONDS, set_as_default=False)
             # a client would wait for ever where somebody else takes the call
             client = stack.enter_context(within(SECONDS + 1, make))
-            client.wait_for_workers(1, timeout=SECONDS)
+            client.wait_for_workers(1, timeout=PATIENCE)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
                 found: Any = client.run(_processor, os.path.abspath(mark.name), _code())
         except Exception as error:  # an address may raise anything

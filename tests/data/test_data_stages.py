@@ -112,7 +112,7 @@ def test_sample_refuses_comments_without_words(study):
     (study.folder / "comments.csv").write_text(blank)
     study.edit(data__source="csv", data__path="comments.csv")
     study.run("download")
-    refused(study, "sample", "0 comments of each class leave none")
+    refused(study, "sample", "0 comments of each class, of 0 and 0, leave none")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_systems_reason(server,
 
     monkeypatch.setattr(module.pooch, "HTTPDownloader", lambda *_, **__: full)
     with pytest.raises(InputError, match=r"\(No space left on device\)"):
-        fetch(download(server.url + "train.csv"))
+        fetch(server.url + "train.csv", sha256(CONTENT))
 
 
 def test_the_cache_is_outside_the_checkout_by_default(monkeypatch):

@@ -124,12 +124,12 @@ def test_comments_without_a_word_are_not_drawn():
     ("friendly", "hostile", "changed", "message"),
     [
         (50, 7, {"per_class": 20}, "asks for 20 comments of each class, but class 1 has 7; lower"),
-        (0, 9, {}, "0 comments of each class leave none for the train split"),
-        (0, 0, {}, "0 comments of each class leave none for the train split"),
-        (50, 3, {}, "3 comments of each class leave none for the validation split"),
-        (50, 5, {"test": 0.01}, "5 comments of each class leave none for the test split"),
+        (0, 9, {}, "0 comments of each class, of 0 and 9, leave none for the train split"),
+        (0, 0, {}, "0 comments of each class, of 0 and 0, leave none for the train split"),
+        (50, 3, {}, "of 50 and 3, leave none for the validation split"),
+        (50, 5, {"test": 0.01}, "of 50 and 5, leave none for the test split"),
         (2, 2, {"validation": 0.5, "test": 0.49}, "2 comments .* leave none for the train split"),
-        (9, 9, {"validation": 0.9}, "9 comments of each class leave none for the train split"),
+        (9, 9, {"validation": 0.9}, "of 9 and 9, leave none for the train split"),
     ],
 )
 def test_too_few_comments(friendly, hostile, changed, message):

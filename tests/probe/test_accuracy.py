@@ -191,3 +191,10 @@ def test_spectral_norm_of_many_directions(spectrum: str, turned: bool):
     powers = torch.stack([torch.linalg.matrix_power(A, t) for t in range(1, 7)])
     expected = torch.linalg.matrix_norm(powers, 2).log10().numpy()
     assert relative(found.log10_spectral, np.tile(expected, (2, 1))).max() < 1e-9
+
+
+def test_spectral_norm_of_entries_whose_squares_overflow():
+    module = nn.RNN(1, 90, nonlinearity="relu", batch_first=True).double()
+    set_weights(module, weight_hh_l0=1e80 * torch.eye(90).double(), bias_hh_l0=torch.ones(90))
+    found = rnngrad.jacobian_curves(module, torch.zeros(1, 3, 1).double()).log10_spectral
+    np.testing.assert_allclose(found, [[80, 160, 240]], rtol=1e-12)

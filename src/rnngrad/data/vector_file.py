@@ -4,6 +4,7 @@ A line is a word and its numbers, separated by single blanks, in UTF-8. The file
 header line "words dimensions" (word2vec's text format) and may be gzipped.
 """
 
+import codecs
 import gzip
 import re
 import zlib
@@ -32,8 +33,10 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         have are zero. The last vector of a word that it has twice counts.
     """
     vectors = np.zeros((len(vocabulary) + 1, dimensions), dtype=np.float32)
+    number = promised = 0
     for number, line in enumerate(_lines(path), start=1):
-        if number == 1 and re.fullmatch("[0-9]+ [0-9]+", line):
+        if number == 1 and (header := re.fullmatch("([0-9]+) [0-9]+", line)):
+            promised = int(header[1])
             continue
         word, *values = line.split(" ")
         # every line is converted: a broken one is reported whichever words the sample has
@@ -49,6 +52,8 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
             )
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
+    if promised and number <= promised:
+        raise InputError(f"{path}: ends after {number - 1} of {promised} vectors; get it again")
     return vectors
 
 
@@ -59,7 +64,7 @@ def _lines(path: Path) -> Iterator[str]:
             # bytes end lines at newlines only; words may hold other separators
             for line in tqdm(file, path.name, unit=" lines", delay=2, disable=None):
                 # word2vec's own tool ends its lines with a blank
-                yield line.rstrip(b" \r\n").decode()
+                yield line.removeprefix(codecs.BOM_UTF8).rstrip(b" \r\n").decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         line = f"{path}: cannot be read ({reason}); get it again, or correct embed.path"

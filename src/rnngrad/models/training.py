@@ -4,9 +4,11 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pandas as pd
 import torch
@@ -140,7 +142,7 @@ def train_model(
     pl.seed_everything(seed, verbose=False)
     model = Learner(cell, vectors.shape[1], params)
     _save(model.classifier, folder / f"init-{seed}.pt")
-    last = checkpoints / "last.ckpt"
+    last = _whole(checkpoints / "last.ckpt")
     batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
     with live_run(f"{cell} {padding} seed {seed}", checkpoints.name) as log:
         history = EpochHistory(who, turn, log)
@@ -159,7 +161,7 @@ def train_model(
             default_root_dir=checkpoints,
         )
         try:
-            trainer.fit(model, *batches, ckpt_path=last if last.exists() else None)
+            trainer.fit(model, *batches, ckpt_path=last)
         except InputError as error:
             raise InputError(f"{who}: {error}") from error
     predicted: Any = trainer.predict(model, test.in_order(4 * params.batch_size))
@@ -179,6 +181,13 @@ def train_model(
     }
     (folder / "test.json").write_text(json.dumps(found, indent=2) + "\n")
     tqdm.write(f"{who}: test accuracy {metrics['accuracy']:.3f}")
+
+
+def _whole(checkpoint: Path) -> Path | None:
+    """Give a checkpoint that is there, and as it was written: torch looks at no checksum."""
+    with suppress(Exception), ZipFile(checkpoint) as parts:  # a damaged file may raise anything
+        return None if parts.testzip() else checkpoint
+    return None
 
 
 def _save(classifier: CommentClassifier, path: Path) -> None:

@@ -89,9 +89,8 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...], first: bool, name: str) -
             f"{name} has {tensor.dim()} dimensions; expected (batch, time, features), "
             "(time, batch, features) or unbatched (time, features), like the module"
         )
-    if tensor.dim() == 2:
-        return tensor.unsqueeze(0)
-    return tensor if first else tensor.transpose(0, 1)
+    single = tensor.dim() == 2
+    return tensor.unsqueeze(0) if single else tensor if first else tensor.transpose(0, 1)
 
 
 def states_of(

@@ -33,22 +33,18 @@ MANY, LANCZOS_STEPS, PROVEN = 64, 16, 1e-10
 
 def spectral_norm(J: Array) -> Array:
     """The largest singular value, (n,), of J (n, rows, k)."""
+    size = np.abs(J).max(axis=(1, 2), initial=1e-300)
+    J = J / size[:, None, None]
     # a Gram matrix costs accuracy in the small singular values, not in the largest
     G = J.swapaxes(-1, -2) @ J
-    if G.shape[-1] < MANY:
-        return np.sqrt(np.linalg.eigvalsh(G)[:, -1].clip(0))
-    largest, one = _lanczos(G), np.eye(G.shape[-1])
-    for n, bound in enumerate(largest * (1 + PROVEN)):
-        # a matrix that has a Cholesky factor has no eigenvalue below 0
-        if dpotrf(bound * one - G[n], clean=False, overwrite_a=True)[1]:
-            largest[n] = np.linalg.eigvalsh(G[n])[-1]
-    return np.sqrt(largest.clip(0))
+    largest = _by_lanczos(G) if G.shape[-1] >= MANY else np.linalg.eigvalsh(G)[:, -1]
+    return size * np.sqrt(largest.clip(0))
 
 
-def _lanczos(G: Array) -> Array:
-    """A lower bound of the largest eigenvalue, (n,), of G (n, k, k), by Lanczos' method."""
-    T = np.zeros((len(G), LANCZOS_STEPS + 1, LANCZOS_STEPS + 1))
-    start = np.random.default_rng(0).standard_normal((G.shape[-1], 1))
+def _by_lanczos(G: Array) -> Array:
+    """The largest eigenvalue, (n,), of G (n, k, k): Lanczos' lower bound, where it is proven."""
+    T, one = np.zeros((len(G), LANCZOS_STEPS + 1, LANCZOS_STEPS + 1)), np.eye(G.shape[-1])
+    start = np.random.default_rng(0).standard_normal((len(one), 1))
     v, last, length = start / np.linalg.norm(start), 0.0, 0.0
     for i in range(LANCZOS_STEPS):
         w = G @ v - length * last
@@ -57,7 +53,12 @@ def _lanczos(G: Array) -> Array:
         length = np.linalg.norm(w, axis=1, keepdims=True)
         T[:, i + 1, i] = length[:, 0, 0]
         last, v = v, w / np.where(length > 0, length, 1)
-    return np.linalg.eigvalsh(T[:, :-1, :-1])[:, -1]
+    largest = np.linalg.eigvalsh(T[:, :-1, :-1])[:, -1]
+    for n, bound in enumerate(largest * (1 + PROVEN)):
+        # a matrix that has a Cholesky factor has no eigenvalue below 0
+        if dpotrf(bound * one - G[n], clean=False, overwrite_a=True)[1]:
+            largest[n] = np.linalg.eigvalsh(G[n])[-1]
+    return largest
 
 
 SIZES: dict[str, Callable[[Array], Array]] = {

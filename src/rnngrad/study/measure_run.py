@@ -44,7 +44,8 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
         with np.errstate(divide="ignore"):
             found = {"column_sum": np.log10(sums)}
     units = np.array(model.module.hidden_size)
-    np.savez_compressed(folder / "log10.npz", allow_pickle=False, words=words, units=units, **found)
+    arrays: Any = {"words": words, "units": units, **found}
+    np.savez_compressed(folder / "log10.npz", **arrays)
 
 
 def _autograd_column_sums(model: Opened, **how: Any) -> NDArray[np.float64]:
