@@ -110,8 +110,8 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
         except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
-                f"{SCHEDULER}={place}: cannot be used: {reason}; name a scheduler, as "
-                "tcp://host:8786, or its file, whose workers share this folder and code"
+                f"{SCHEDULER}={place}: {reason}; name a scheduler, as tcp://host:8786, or its file, "
+                "whose workers share this folder and code"
             ) from error
         processors = {*found.values()}
         if len(processors) > 1:
@@ -130,10 +130,9 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
 def _processor(mark: str, code: str) -> str:
     """Name a worker's processor, where it sees a file, may start processes and has the code."""
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
-        folder = os.path.dirname(mark)
-        raise InputError(f"a worker does not see {folder}, or runs without --no-nanny")
+        raise InputError("a worker does not see this folder, or runs without --no-nanny")
     if code != _code():
-        raise InputError("a worker has other code than this process, or another torch or NumPy")
+        raise InputError("a worker has other code, torch or NumPy than this process")
     info = Path("/proc/cpuinfo")
     named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
     return named[1] if named else platform.machine()
