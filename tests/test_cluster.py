@@ -194,7 +194,7 @@ def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rnngrad.workers.PATIENCE", 1)
     begun = time.monotonic()
     with (
-        pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: cannot be used") as caught,
+        pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: ") as caught,
         pool(1),
     ):
         pass

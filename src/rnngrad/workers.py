@@ -110,8 +110,8 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
         except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
-                f"{SCHEDULER}={place}: {reason}; name a scheduler, as tcp://host:8786, or its file, "
-                "whose workers share this folder and code"
+                f"{SCHEDULER}={place}: {reason}; name a scheduler, as tcp://host:8786, or its "
+                "file, whose workers share this folder and code"
             ) from error
         processors = {*found.values()}
         if len(processors) > 1:
