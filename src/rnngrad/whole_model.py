@@ -248,7 +248,7 @@ def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dt
         for layer, losses in known:
             lowest = min(lowest, np.nanmin(losses.log10_h))
             weights = reaches[layer.name].weight_gradients.values()
-            before += [*losses._columns().values(), *weights]
+            before += [v for v in (losses.log10_h, losses.log10_c, *weights) if v is not None]
     return found
 
 
