@@ -262,9 +262,9 @@ def _checks() -> Iterator[tuple[bool | None, str, str]]:
     try:
         import numba
 
-        from rnngrad.compiled_probe import jacobian_curves
+        import rnngrad.compiled_probe
 
-        folder = numba.njit(cache=True)(inspect.unwrap(jacobian_curves)).stats.cache_path
+        folder = numba.njit(cache=True)(inspect.unwrap(rnngrad.jacobian_curves)).stats.cache_path
         yield True, loops, f"ready in {time.perf_counter() - begun:.1f} s, kept in {folder}"
     except Exception as error:  # the line tells whatever is wrong
         yield False, loops, f"{error}: NUMBA_CACHE_DIR may name a folder for them"

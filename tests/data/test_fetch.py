@@ -86,7 +86,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_systems_reason(server,
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module.pooch, "HTTPDownloader", lambda *_, **__: full)
+    monkeypatch.setattr("pooch.HTTPDownloader", lambda *_, **__: full)
     with pytest.raises(InputError, match=r"\(No space left on device\)"):
         fetch(server.url + "train.csv", sha256(CONTENT))
 
