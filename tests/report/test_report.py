@@ -192,8 +192,8 @@ def test_settings_that_are_others_than_the_questions_are_a_table(
     same = {"params": params.model_copy(update=update), "model_cards": cards, "data_card": data}
     same["conditions"] = results.conditions.assign(examples=100.0)
     text = render_markdown(Results(**{**vars(results), **same}), CLAIMS, NO_FIGURES, TIMES)
-    assert "settings that are others" in page
-    assert "settings that are others" not in text
+    assert "settings that differ" in page
+    assert "settings that differ" not in text
 
 
 def test_the_table_holds_every_curve_at_the_milestones(results: Results, page: str) -> None:
