@@ -113,6 +113,7 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
     reach = rnngrad.gradient_reach(module, given, hx, loss=everything)
     assert len(reach.layers) == rows
     assert "learning span" in str(reach)
+    assert ("weight_hr" in reach.title) == (module.proj_size > 0)
     for b, length in enumerate(lengths):
         log: dict[str, list[list[Tensor]]] = {}
         h, finals = unrolled(module, x[b], [s[:, b] for s in state], length, log)
@@ -121,9 +122,9 @@ def test_losses_are_what_autograd_finds_step_by_step(kind: str, options: Any, pa
         for layer, (suffix, steps) in zip(reach.layers.values(), log.items(), strict=True):
             assert layer.loss_gradients is not None
             curves = [layer.loss_gradients.log10_h, layer.loss_gradients.log10_c][: len(state)]
-            # with a projection h is what it reads, and the other weights are products
+            # with a projection h is what it reads, and nothing is known of weight_hr
             names = [n for n in dict(module.named_parameters()) if n.endswith(suffix)]
-            names = names[:1] if module.proj_size else names
+            names = [n for n in names if "weight_hr" not in n]
             curves = [*curves, *(layer.weight_gradients[n] for n in names)]
             for t, tensors in enumerate(steps):
                 shown = tensors[: len(curves)]
@@ -267,7 +268,7 @@ class Sequence(nn.Module):
 
 def test_a_loss_that_underflows_between_two_modules_is_told():
     model, x = Sequence(), torch.randn(2, 400, 4)
-    with pytest.warns(UserWarning, match=r"^upper: .* torch\.float32: .*; try model\.double\(\)$"):
+    with pytest.warns(UserWarning, match=r"^lower, upper: .*float32: .*; try model\.double\(\)$"):
         single = rnngrad.gradient_reach(model, x, loss=torch.sum).layers["lower"]
     double = rnngrad.gradient_reach(model.double(), x.double(), loss=torch.sum).layers["lower"]
     assert single.loss_gradients is not None
@@ -275,6 +276,38 @@ def test_a_loss_that_underflows_between_two_modules_is_told():
     lost = double.loss_gradients.log10_h - single.loss_gradients.log10_h
     assert (lost[:, 0] > 3).all()
     np.testing.assert_allclose(lost[:, -50:], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-2, 1e-7])
+def test_a_loss_that_arrives_too_small_is_told(factor: float):
+    model, x = nn.LSTM(3, 4, batch_first=True), torch.randn(2, 5, 3)
+
+    def loss(output: tuple[Tensor, Any]) -> Tensor:
+        return 1e-3 * factor * output[0][:, -1].float().square().sum()
+
+    true = rnngrad.gradient_reach(model.double(), x.double(), loss=loss).layers["lstm"]
+    with pytest.warns(UserWarning, match=r"^lstm: .* torch\.float16: "):
+        half = rnngrad.gradient_reach(model.half(), x.half(), loss=loss).layers["lstm"]
+    assert half.loss_gradients is not None
+    assert true.loss_gradients is not None
+    off = np.abs(half.loss_gradients.log10_h - true.loss_gradients.log10_h)
+    assert (np.isnan(off) if factor == 1e-7 else off < 0.5).all()
+
+
+class Continued(nn.LSTM):
+    def going_on(self, output: tuple[Tensor, Any]) -> Tensor:
+        return self(torch.ones(2, 3, 3).double(), output[1])[0][:, -1].sum()
+
+
+def test_a_loss_may_go_on_from_the_last_state():
+    model, x = Continued(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
+    layer = rnngrad.gradient_reach(model, x, loss=model.going_on).layers["continued"]
+    both = torch.cat((x, torch.ones(2, 3, 3)), dim=1)
+    whole = rnngrad.gradient_reach(model, both, loss=lambda output: output[0][:, -1].sum())
+    assert layer.loss_gradients is not None
+    expected = whole.layers["continued"].loss_gradients
+    assert expected is not None
+    np.testing.assert_allclose(layer.loss_gradients.log10_c, expected.log10_c, atol=1e-9)
 
 
 class Decoder(nn.Module):
@@ -293,7 +326,7 @@ class Decoder(nn.Module):
 @pytest.mark.parametrize("weight", [(0.0, 0.0), (0.0, 1.0)])
 def test_a_state_whose_gradient_underflows_is_told(weight: tuple[float, float]):
     given = torch.randn(2, 10, 4), torch.tensor(weight)
-    with pytest.warns(UserWarning, match=r"^decoder: what goes on .* torch\.float32: "):
+    with pytest.warns(UserWarning, match=r"^decoder: what .* torch\.float32: "):
         layer = rnngrad.gradient_reach(Decoder(), *given, loss=torch.sum).layers["encoder"]
     assert layer.loss_gradients is not None
     assert np.isnan(layer.loss_gradients.log10_h[0]).all()  # it is not zero, and nobody knows more

@@ -151,11 +151,14 @@ def test_a_diagnosis_shows_the_truth_what_autograd_finds_and_the_verdicts():
     np.testing.assert_array_equal(true[:, 1], np.median(diagnosis.log10_frobenius, axis=0))
     np.testing.assert_allclose(10 ** naive[:, 1], np.median(diagnosis.naive, axis=0), rtol=1e-9)
     assert flushed[-1, 1] == -np.inf
-    words = [(text.get_text().strip(), text.get_position()[0]) for text in ax.texts]
-    assert [word for word, _ in words] == ["alive", "decayed", "underflow"]
-    for word, step in words:
+    words = sorted((text.get_position()[0], text.get_text().strip()) for text in ax.texts)
+    assert [word for _, word in words] == ["alive", "decayed", "underflow"]
+    for step, word in words:
         first = diagnosis.first_steps(word)
         assert first.min() <= step <= first.max()
+    # where names would cover one another, that of the longest stretch stays
+    longer = rnngrad.diagnose(nn.GRU(3, 4, batch_first=True), batch(4000)).plot()
+    assert [text.get_text().strip() for text in longer.texts] == ["underflow"]
 
 
 def test_one_statistic_is_compared_and_named():
@@ -189,6 +192,15 @@ def test_triangles_of_any_size_are_drawn(size: float):
     assert np.isfinite(image[1:, 1:][np.tril_indices(STEPS - 1)]).all()  # h_0 is zero
     with pytest.raises(rnngrad.InputError, match="weight='nix': use one of weight_ih_l0"):
         parts.plot(weight="nix")
+
+
+def test_a_triangle_shows_what_each_step_adds_in_the_examples_in_which_it_counts():
+    gru, G = nn.GRU(3, 4, batch_first=True), torch.ones(5, STEPS, 4)
+    parts = rnngrad.weight_gradient_parts(gru, batch(), G, lengths=[STEPS, 9, 9, 9, 9])
+    image = np.asarray(parts.plot(weight="weight_ih_l0").images[0].get_array())
+    longest = parts["weight_ih_l0"][0]
+    shown = longest / longest.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.tril(10**image)[9:], shown[9:], rtol=1e-9)
 
 
 def test_losses_triangle_and_gates():

@@ -38,7 +38,8 @@ class Layer:
     weight_hh. Steps are in the order in which the layer reads. start, end and cells are
     (1, b, units) each. Other modules read outputs (b, t, units) and cells.
     The layer's next call reads end instead, so their gradients hold nothing of its later steps.
-    A loss's gradient goes on in the dtype sends to earlier modules, if there may be any.
+    A loss's gradient arrives at a module's last layer in the dtype arrives, and goes on in the
+    dtype sends to earlier modules, if there may be any.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Layer:
     end: States
     returned: States = ()  # by the last call
     lengths: Any = 0
+    arrives: torch.dtype | None = None
     sends: torch.dtype | None = None
     read: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
@@ -95,7 +97,8 @@ class Layer:
 class Recording:
     """One run of a model.
 
-    layers: in the order in which they ran. gradients: the loss's, by their outputs and cells.
+    layers: in the order in which they ran. gradients: the loss's, by those of their outputs and
+    cells that it depends on.
     not_asked: recurrent modules of other kinds, and those that did not run. twice: names of layers
     through which the loss takes a derivative of its own. needed: bytes of all that waits for the
     backward pass.
@@ -156,9 +159,9 @@ def record(
             kind.forward = _noted(kind.forward, notes)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
+        scalar = loss and found.layers and loss(output)
         # a checkpoint runs its part of the model again in the backward pass: no new call
         layers = [replace(layer) for layer in found.layers]
-        scalar = loss and layers and loss(output)
         idle = [f".{name}, whose torch forward did not run" for name in calls if not calls[name]]
         if not layers:
             raise InputError(
@@ -168,7 +171,7 @@ def record(
         gradients = {} if loss is None else _gradients(layers, scalar, found.twice)
         loops = [
             f".{name} as one loop of {sum(titles.values())} calls, between which its state was "
-            f"changed (use {OF_STEP})"
+            f"changed or copied (use {OF_STEP})"
             for name, titles in calls.items()
             if sum(titles.values()) > MANY
         ]
@@ -265,6 +268,8 @@ def _recorded(
             earlier = any(v.requires_grad for v in given)
             for n, layer in enumerate(run):
                 layer.sends = torch.float64 if n >= ways else x.dtype if earlier else layer.sends
+            for layer in run[-ways:]:
+                layer.arrives = module.weight_hh_l0.dtype
         x = _wide(x)
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
@@ -335,13 +340,13 @@ def _gradients(layers: list[Layer], loss: Any, twice: set[str]) -> dict[Tensor, 
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
     found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
-    if all(gradient is None for gradient in found) and not twice:
+    known = {x: g for x, g in zip(nodes, found, strict=False) if g is not None}
+    if not known and not twice:
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
             "stopped on the way, by detach(), torch.no_grad() or checkpoint(use_reentrant=True)"
         )
-    found = found or [None] * len(nodes)
-    return {x: torch.zeros_like(x) if g is None else g for x, g in zip(nodes, found, strict=True)}
+    return known
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

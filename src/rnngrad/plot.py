@@ -196,17 +196,21 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
         naive, flushed = np.log10(diagnosis.naive), np.log10(diagnosis.naive_flushed)
     shown = {"true norm": diagnosis.log10_frobenius, f"autograd, {dtype}: column sum": naive}
     shown["the same, flushed to zero"] = flushed
-    axes, last, room = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), "", 0.0
-    for t, column in enumerate(diagnosis.verdict.T, start=1):
+    axes, commonest = _draw(ax, shown, f"log10 of {_name(diagnosis)}"), [""]
+    for column in diagnosis.verdict.T:
         names, counts = np.unique(column[column != ""], return_counts=True)
-        verdict = str(names[counts.argmax()]) if len(names) else last
-        if verdict != last:
-            axes.axvline(t, color=GRID, lw=1.2)
+        commonest.append(str(names[counts.argmax()]) if len(names) else commonest[-1])
+    stretches, start, named = [], 1, list[tuple[int, float]]()
+    for verdict, same in itertools.groupby(commonest[1:]):
+        stretches.append((len(list(same)), start, verdict))
+        start += stretches[-1][0]
+    for length, t, verdict in sorted(stretches, reverse=True):  # names could cover each other
+        axes.axvline(t, color=GRID, lw=1.2)
+        end = t + max(length, LETTER * len(verdict) * diagnosis.verdict.shape[1])
+        if all(t >= there or end <= begin for begin, there in named):
             place = axes.get_xaxis_transform()
-            if t >= room:  # names would cover each other
-                axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
-                room = t + LETTER * len(verdict) * diagnosis.verdict.shape[1]
-        last = verdict
+            axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
+            named.append((t, end))
     return axes
 
 
@@ -239,13 +243,17 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
     triangles = None if parts.reduce == "curve" else _log10_of_parts(parts, weight)
     if triangles is None or (triangles > -np.inf).any(axis=(0, 2)).sum() < 2:
         return _draw(ax, columns_of_parts(parts), "log10 of what step t adds")
-    axes, found = _axes(ax), np.median(triangles, axis=0)
+    # a step that does not count in an example has no part of it
+    known = np.where(triangles > -np.inf, triangles, np.nan).reshape(len(triangles), -1)
+    found = _median(known).reshape(triangles.shape[1:])
+    axes, found = _axes(ax), np.where(np.isnan(found), -np.inf, found)
     top, T = found.max(axis=1, keepdims=True), len(found)
     shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
     edges = (0.5, T + 0.5, T + 0.5, 0.5)
     picture = axes.imshow(shown, vmin=FAINTEST, vmax=0, extent=edges, **look)
     axes.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
+    axes.locator_params(integer=True)
     axes.figure.colorbar(picture, ax=axes, extend="min", label="log10, beside the row's largest")
     return axes
 

@@ -1,5 +1,6 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,8 +40,8 @@ class LayerReach(Pictured):
     - output_gradient: dL/dh_t but what comes through the layer's later steps; None without a loss.
     - final_state_gradient: (0, dL/dc_n) for an LSTM; None for other cells and without a loss.
 
-    An equal layer without a projection stands for one that has it. Its h is what W_hr projects,
-    and its weight_hh is W_hh W_hr.
+    An equal module without a projection stands for one that has it. Its h is what W_hr projects,
+    and its weight_hh is W_hh W_hr. What a step adds to W_hr is not asked; other weights' is.
 
     Examples:
         >>> import torch, rnngrad
@@ -70,7 +71,7 @@ class LayerReach(Pictured):
 
     @property
     def learned_at(self) -> np.ndarray:
-        """(batch, time) log10 of the norm of what step t adds to the gradient of all weights.
+        """(batch, time) log10 of the norm of what step t adds to all of `weight_gradients`.
 
         InputError without a loss.
         """
@@ -184,8 +185,8 @@ def gradient_reach(
     that way is in the columns of the loss alone.
 
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
-    a module it computes in float64. On its way through many steps that may underflow: a warning
-    says so, and zeros before it are NaN. Inside of a layer no number is too small.
+    a module it computes in float64. What arrives, or goes on through many steps, may underflow: a
+    warning says so, and zeros are NaN. Inside of a layer no number is too small.
 
     Raises:
         InputError: no recurrent module ran; the loss is no scalar or does not depend on any of
@@ -204,12 +205,13 @@ def gradient_reach(
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         unclear = {layer.name: _unclear(layer, run) for layer in run.layers}
-        reaches = {v.name: _reach(v, {} if unclear[v.name] else run.gradients) for v in progress}
-    for dtype, names in _doubt(run.layers, reaches).items():
+        unknown = {name for name, why in unclear.items() if why or loss is None}
+        reaches = {v.name: _reach(v, run, v.name not in unknown) for v in progress}
+    for dtype, names in _doubt(run, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
         warnings.warn(
-            f"{', '.join(names[:SHOWN])}: what goes on to earlier layers is too small for {dtype}: "
-            f"their gradients may be larger than they seem, and zeros are NaN; {cure}",
+            f"{', '.join(names[:SHOWN])}: what arrives there, or goes on to earlier layers, is too "
+            f"small for {dtype}: gradients may be larger than they seem, zeros are NaN; {cure}",
             stacklevel=2,
         )
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
@@ -218,6 +220,8 @@ def gradient_reach(
     if taken:
         title += f"; {' and '.join(taken)}: given to forward, not to layers"
     of_loss = [f"what the loss makes of .{name}{why}" for name, why in unclear.items() if why]
+    if loss:
+        of_loss += [f".{v.name}'s weight_hr" for v in run.layers if v.W_hr is not None]
     not_asked = run.not_asked + of_loss
     if not_asked:
         more = [f"{len(not_asked) - SHOWN} more"] * (len(not_asked) > SHOWN)
@@ -225,42 +229,63 @@ def gradient_reach(
     return ModelReach(title, reaches)
 
 
-def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
-    """Find layers whose gradient leaves the dtype in which it goes on to small ones before them.
+def _doubt(run: Recording, reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
+    """Find layers whose gradient arrives, or goes on to small ones, too small for its dtype.
 
     Zeros of all that ran before them, or before one that is unknown, may be rounding: they are NaN.
     """
     found: dict[torch.dtype, list[str]] = {}
     before: list[np.ndarray] = []
     lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
-    for _, directions in groupby(layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
+    for _, directions in groupby(run.layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
         both = [(v, reaches[v.name].loss_gradients) for v in directions]
         known = [(layer, losses) for layer, losses in both if losses is not None]
         doubtful = len(known) < len(both)
         for layer, losses in known:
             if layer.sends is not None:
-                log10, end = losses.log10_h, np.log10(torch.finfo(layer.sends).smallest_normal)
+                log10, end = losses.log10_h, _end(layer.sends)
                 if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
                     found.setdefault(layer.sends, []).append(layer.name)
                     doubtful = True
-        for values in before if doubtful else ():
-            values[np.isneginf(values)] = np.nan
+        own: list[np.ndarray] = []
         for layer, losses in known:
             lowest = min(lowest, np.nanmin(losses.log10_h))
             weights = reaches[layer.name].weight_gradients.values()
-            before += [v for v in (losses.log10_h, losses.log10_c, *weights) if v is not None]
+            own += [v for v in (losses.log10_h, losses.log10_c, *weights) if v is not None]
+            if layer.arrives and lowest < _end(layer.arrives) + DIGITS and _lost(layer, run):
+                found.setdefault(layer.arrives, []).append(layer.name)
+                before, own, doubtful = before + own, [], True
+        for values in before if doubtful else ():
+            values[np.isneginf(values)] = np.nan
+        before += own
     return found
+
+
+def _end(dtype: torch.dtype) -> float:
+    return math.log10(torch.finfo(dtype).smallest_normal)
+
+
+def _lost(layer: Layer, run: Recording) -> bool:
+    """Is what arrives at a module's last layer too small for its dtype?"""
+    nodes = (*layer.outputs, *layer.cells)
+    parts = [run.gradients[x].abs().flatten() for x in nodes if x in run.gradients]
+    sizes = torch.cat(parts) if parts else torch.zeros(0)
+    some = sizes[sizes > 0]
+    if len(some):
+        return math.log10(some.min()) < _end(layer.arrives or some.dtype)
+    # float16 ends at 6e-8; in other dtypes zeros are rather those of a head that begins with zeros
+    return len(sizes) > 0 and layer.arrives == torch.float16
 
 
 def _unclear(layer: Layer, run: Recording) -> str:
     """Say why nothing is known of what a loss sends to a layer; nothing where it is known."""
     if layer.name in run.twice:
         return ", through which it takes a derivative of its own (create_graph=True)"
-    between = run.gradients and any(run.gradients[c].any() for c in layer.cells[:-1])
+    between = any(run.gradients[c].any() for c in layer.cells[:-1] if c in run.gradients)
     return ", whose c it reaches between two calls" if between else ""
 
 
-def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
+def _reach(layer: Layer, run: Recording, with_loss: bool) -> LayerReach:
     """Ask the probe about one direction of a layer."""
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
@@ -268,14 +293,20 @@ def _reach(layer: Layer, gradients: dict[Tensor, Tensor]) -> LayerReach:
     losses, parts, sent, final = None, {}, None, None
     try:
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
-        if gradients:
-            sent = torch.cat([gradients[h] for h in layer.outputs], dim=1)
-            c = layer.cells[-1] if layer.cells else None
-            final = None if c is None else (torch.zeros_like(c), gradients[c])
+        if with_loss:
+            nodes = (*layer.outputs, *layer.cells[-1:])
+            arrived = [run.gradients.get(x, torch.zeros_like(x)) for x in nodes]
+            sent = torch.cat(arrived[: len(layer.outputs)], dim=1)
+            final = (torch.zeros_like(arrived[-1]), arrived[-1]) if layer.cells else None
             loss: Any = asked | {"final_state_gradient": final}
             losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
             parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
     except InputError as error:
         raise InputError(f"{layer.name}: {error}") from error
+    if parts and layer.W_hr is not None:  # the gates read what W_hr makes of h
+        h = torch.cat((layer.start[0][0][:, None], *layer.outputs), dim=1)[:, :-1]
+        size = h.norm(dim=2)
+        ratio = torch.where(size > 0, (h @ layer.W_hr.T).norm(dim=2) / size, 1.0)
+        parts["weight_hh_l0"] += ratio.log10().numpy()
     parts = {w.replace("_l0", layer.tail): curve for w, curve in parts.items()}
     return LayerReach(layer.name, diagnosis, losses, parts, sent, final, **asked)
