@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
-from markdown_it.renderer import RendererHTML
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
@@ -89,13 +88,13 @@ def anchor(heading: str) -> str:
 
 def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     """One HTML file: the Markdown report with its figures inside, SVG text by file name's stem."""
-    converter = MarkdownIt("commonmark").enable("table")
-    converter.add_render_rule("image", _inline_figure)
-    converter.add_render_rule("heading_open", _with_anchor)
     markdown = markdown.replace("(real/report.md)", "(real/report.html)")
     # git holds the page, and not what is beside it
     markdown = markdown.replace("`explore.html`", "[explore.html](explore.html)", 1)
-    body = converter.render(markdown, {"figures": figures})
+    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    body = re.sub(r"<(h\d)>(?=(.*)</)", _with_anchor, body)
+    image = r'<img src="figures/(.*)\.svg" alt="(.*)" />'
+    body = re.sub(image, lambda found: _inline_figure(figures[found[1]], *found.groups()), body)
     for found, shown in BEYOND_MARKDOWN.items():
         body = re.sub(found, shown, body)
     body = _with_terms(body, markdown)
@@ -116,19 +115,13 @@ def _with_terms(body: str, markdown: str) -> str:
     return body
 
 
-def _with_anchor(_: RendererHTML, tokens: Any, index: int, *__: Any) -> str:
-    name = anchor(tokens[index + 1].content)
-    tag = tokens[index].tag
+def _with_anchor(heading: re.Match[str]) -> str:
+    tag, name = heading[1], anchor(heading[2])
     link = f'<a class="anchor" href="#{name}" tabindex="-1" aria-hidden="true">#</a>'
     return f'<{tag} id="{name}">{link}'
 
 
-def _inline_figure(
-    renderer: RendererHTML, tokens: Any, index: int, options: Any, env: dict[str, Any]
-) -> str:
-    token = tokens[index]
-    name = token.attrs["src"].removeprefix("figures/").removesuffix(".svg")
-    svg = env["figures"][name]
+def _inline_figure(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" ', 1)
     # each figure has its own ids, and the page's colours replace the figure's ink and paper
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -136,8 +129,7 @@ def _inline_figure(
     for colour, name in ((style.INK, "ink"), (style.GRID, "grid"), (lstm, "lstm")):
         svg = svg.replace(colour, f"var(--{name})")
     svg = svg.replace("fill: #ffffff", "fill: none")
-    alt = renderer.renderInlineAsText(token.children, options, env)
-    return f'<div role="img" tabindex="0" aria-label="{escapeHtml(alt)}">{svg}</div>'
+    return f'<div role="img" tabindex="0" aria-label="{alt}">{svg}</div>'
 
 
 def explore_page(results: Results) -> str:
