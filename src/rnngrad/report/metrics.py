@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, get_args
@@ -17,10 +17,6 @@ from rnngrad.study import MILESTONES
 from rnngrad.study.claims import SAME_RATE, Claim, Verdict, openness
 from rnngrad.study.results import Results
 
-CAUSES = [  # conditions, each of which changes one factor of the question's setting
-    "float32_flushed", "no_padding", "torch_initializer", "trained", "zero_state", "frobenius",
-    "averaging_bug", "emptied_comments", "sliced_input",
-]  # fmt: skip
 PLOTTED = ("question", "no_padding", "trained", "trained_without_padding")  # conditions
 PLOT_STEPS = 10  # one step in so many
 READ = {  # the conditions under which the weights read words alone, and padded comments
@@ -56,8 +52,8 @@ def starts_alike(results: Results, cell: str) -> bool:
     return alike and question.units == own.hidden
 
 
-def cause_table(results: Results) -> pd.DataFrame:
-    """The change of both cells' ends when one factor is changed, the largest effect first.
+def cause_table(results: Results, conditions: Iterable[str]) -> pd.DataFrame:
+    """The change of both cells' ends under conditions of one factor, the largest effect first.
 
     Columns: condition; rnn and lstm: log10 at the end; rnn_change, lstm_change: against the
     question's setting; lead_change: of the decades by which the RNN is ahead. For an exact zero the
@@ -66,7 +62,7 @@ def cause_table(results: Results) -> pd.DataFrame:
     """
     cases = results.params.conditions
     question = cases.question.model_dump(exclude={"cells"})
-    known = {name: cases.setting_of(name) for name in CAUSES if name in cases.cases}
+    known = {name: cases.setting_of(name) for name in conditions if name in cases.cases}
     # A condition that changes nothing is no cause. Nor is training that starts from other models.
     causes = [name for name, own in known.items() if own.model_dump(exclude={"cells"}) != question]
     if not all(starts_alike(results, cell) for cell in ("rnn", "lstm") if cell in results.cells):
