@@ -15,7 +15,6 @@ from rnngrad.study.measures.paths import (
     paths,
     rate_at,
     rate_at_settled_state,
-    state_at,
     tanh_factors,
 )
 from rnngrad.study.runs.open_model import Inputs, initial_state
@@ -180,12 +179,12 @@ def test_all_paths_pass_a_tanh_at_every_step_where_forget_gates_are_shut() -> No
     assert found == pytest.approx(np.zeros(20), abs=1e-9)
 
 
-def last_step(module: nn.LSTM, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def last_step(module: nn.LSTM, steps: int, seed: int) -> np.ndarray:
     """States before and after the last of some zero inputs, from a state of its own."""
     zeros = torch.zeros(1, steps, D, dtype=torch.float64)
     h, c = torch.rand(2, 1, 1, H, generator=torch.Generator().manual_seed(seed)).double()
     path = rnngrad.trajectory(module, zeros, (h, c))
-    return state_at(path, steps - 1), state_at(path, steps)
+    return np.concatenate([path.h, path.c], axis=2)[0, -2:]
 
 
 def test_the_rate_at_a_state_is_that_of_autograd_s_jacobian() -> None:
@@ -226,7 +225,7 @@ def test_states_of_rest_with_rates_of_their_own_are_averaged() -> None:
     for start in (2.0, -2.0, -1.5):
         s = torch.full((1, 1, 1), start).double()
         path = rnngrad.trajectory(module, torch.zeros(1, 400, D).double(), (s.tanh(), s))
-        ends.append((state_at(path, 399), state_at(path, 400)))
+        ends.append(np.concatenate([path.h, path.c], axis=2)[0, -2:])
     rates = [rate_at(module, before) for before, _ in ends]
     assert abs(rates[0] - rates[1]) > 0.05
     assert rates[1] == pytest.approx(rates[2], abs=1e-6)

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
 from rnngrad.study import CLIP_NORM
-from rnngrad.study.runs.open_model import Opened, State
+from rnngrad.study.runs.open_model import Opened
 
 COMMENTS = 2
 STEPS = 50
@@ -45,7 +45,8 @@ def output_gates(model: Opened) -> pd.DataFrame:
         scaled = model.double()
         W_o = scaled.kernel[3 * H :]  # torch stacks the gates as i, f, g, o
         W_o *= factor
-        K = output_gate_factors(*scaled.problem)
+        mix = rnngrad.trajectory(*scaled.problem).factors.mix
+        K = torch.from_numpy(mix[:, :, 3]).transpose(0, 1)  # (T, B, H), diagonals tanh(c_k) o_k'
         # a cell state of zero stays zero until a word has a vector: there is no path yet
         begun = (K != 0).any(dim=2).all(dim=1)
         K = K[int(begun.byte().argmax()) :]
@@ -62,12 +63,6 @@ def output_gates(model: Opened) -> pd.DataFrame:
         if last:
             break
     return pd.DataFrame(rows)
-
-
-def output_gate_factors(module: nn.RNNBase, x: Tensor, state: State) -> Tensor:
-    """(T, B, H) float64, the diagonals of K_k = diag(tanh(c_k) o_k') on the way."""
-    mix = rnngrad.trajectory(module, x, state).factors.mix
-    return torch.from_numpy(mix[:, :, 3]).transpose(0, 1)
 
 
 def log10_norm_of_product(K: Tensor, W_o: Tensor) -> Tensor:

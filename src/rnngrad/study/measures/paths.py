@@ -55,11 +55,12 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     for b, path in enumerate(trajectories(model)):
         with np.errstate(divide="ignore"):
             log10_through = np.log10(path.factors.maps().through[0]).mean(axis=1)
+        states = np.concatenate([path.h[0], path.c[0]], axis=1)  # (h, c) after t = 0 .. T steps
         for name, steps in ((name, own[b]) for name, own in counting.items() if own[b]):
             at = slice(steps.start, steps.stop)
             found = {"input": name, "log10_through": log10_through[at]}
             found["spread"] = memory_gate(path)[0, at].std(axis=0)
-            found["last_step"] = state_at(path, steps[-1]), state_at(path, steps.stop)
+            found["last_step"] = states[[steps[-1], steps.stop]]
             seen.append(found)
     factors = _tanh_factors_per_step(model.of(slice(longest, longest + 1)))
     below, rows = np.maximum(curves["cell_path"], curves["hidden_path"]) - curves["frobenius"], []
@@ -85,11 +86,6 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def state_at(path: Trajectory, t: int) -> Array:
-    """(h, c) after t steps, of a trajectory's first example."""
-    return np.concatenate([path.h[0, t], path.c[0, t]])
-
-
 def rate_at(module: nn.RNNBase, state: Array) -> float:
     """Decades per step that the step from a state (h, c) predicts, the input being zero."""
     h, c = torch.from_numpy(state).view(2, 1, 1, -1)
@@ -97,10 +93,10 @@ def rate_at(module: nn.RNNBase, state: Array) -> float:
     return float(np.log10(np.abs(np.linalg.eigvals(next(path.jacobians(0)))).max()))
 
 
-def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[tuple[Array, Array]]) -> float:
+def rate_at_settled_state(module: nn.RNNBase, last_steps: Iterable[Array]) -> float:
     """Decades per step that the last steps of comments' padding predict; mean over comments.
 
-    ``last_steps`` are the states before and after each. NaN where one of them still moves.
+    ``last_steps`` (2, 2H) hold the states before and after each. NaN where one of them still moves.
     """
     known: list[tuple[Array, float]] = []
     for before, after in last_steps:
