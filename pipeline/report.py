@@ -17,13 +17,8 @@ TIMES = Path("benchmarks/stages.json")  # of the stages; make bench writes it
 
 
 def main() -> None:
-    from rnngrad.params import read_params
-    from rnngrad.workers import pool, start_workers
-
-    start_workers("rnngrad.report.style")
-    params = read_params()
-
     from rnngrad.data.tokenized import TokenizedSample
+    from rnngrad.params import read_params
     from rnngrad.report import render
     from rnngrad.report.figures import draw_figures
     from rnngrad.report.metrics import metrics_summary, plot_tables
@@ -31,6 +26,7 @@ def main() -> None:
     from rnngrad.study.claims import judge_all
     from rnngrad.study.results import load_results
 
+    params = read_params()
     results = load_results(BUILD, params)
     times = read_json(TIMES, "make bench")
     real = REPORTS / "real" / "metrics.json"  # of the study on real comments, where it was made
@@ -39,9 +35,7 @@ def main() -> None:
     sample = TokenizedSample.load(BUILD / "embed" / "tokens.npz")
     longest = sample.max_length(params.embed.max_length)
     drawn = draw_figures(results, sample.lengths, longest)
-    with pool(len(drawn)) as executor:
-        futures = {name: executor.submit(to_svg, figure) for name, figure in drawn.items()}
-        svgs = {name: future.result() for name, future in futures.items()}
+    svgs = {name: to_svg(figure) for name, figure in drawn.items()}
     with whole(REPORTS / "figures") as folder:
         folder.mkdir()
         for name, svg in svgs.items():
