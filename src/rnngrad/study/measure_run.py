@@ -36,16 +36,15 @@ def measure_run(folder: Path, run: Run, arithmetic: str, embed: Path, *training:
         at |= {*range(max(T - WINDOW, 0) + 1, T + 1)}
     steps = sorted(at - {0})
     if arithmetic == "log":
-        found = jacobian_curves(model, steps)
-        found["zero_from"] = np.array(float32_zero_from(model, found["column_sum"]) or 0)
+        found: dict[str, Any] = jacobian_curves(model, steps)
+        found["zero_from"] = float32_zero_from(model, found["column_sum"]) or 0
     else:
         dtype = torch.float64 if arithmetic == "float64" else torch.float32
         sums = _autograd_column_sums(model, dtype=dtype, flush=flush, steps=steps)
         with np.errstate(divide="ignore"):
             found = {"column_sum": np.log10(sums)}
-    units = np.array(model.module.hidden_size)
-    arrays: Any = {"words": words, "units": units, **found}
-    np.savez_compressed(folder / "log10.npz", **arrays)
+    units = model.module.hidden_size
+    np.savez_compressed(folder / "log10.npz", words=words, units=units, **found)
 
 
 def _autograd_column_sums(model: Opened, **how: Any) -> NDArray[np.float64]:
