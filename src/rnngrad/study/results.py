@@ -80,14 +80,13 @@ def load_results(build: Path, params: Params) -> Results:
         name: pd.concat([each for each in own if len(each)] or own[:1], ignore_index=True)
         for name, own in tables.items()
     }
-    cards = ((cell, train / cell / "model_card.json") for cell in cells)
     return Results(
         params=params,
         curves=found.pop("curves"),
         gates=found.pop("gates", pd.DataFrame(columns=GATES)),
         history=found.pop("history"),
         tests=found.pop("tests"),
-        model_cards={cell: read_json(card, "dvc repro") for cell, card in cards},
+        model_cards={c: read_json(train / c / "model_card.json", "dvc repro") for c in cells},
         data_card=read_json(build / "data_card.json", "dvc repro"),
         embed_card=read_json(build / "embed" / "card.json", "dvc repro"),
         conditions=read_result(conditions / "conditions.csv"),
