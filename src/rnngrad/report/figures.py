@@ -94,10 +94,8 @@ def conditions(results: Results) -> Figure | None:
     rows = -(-len(panels) // 2)
     # half a screen wide, or a phone, which shows it at two thirds of this size
     with mpl.rc_context({"font.size": 11.5}):
-        figure, axes = _panels(
-            max(3.6, 2.05 * rows + 0.6), rows, min(2, len(panels)), width=5.5,
-            sharex=True, sharey=True,
-        )  # fmt: skip
+        height, columns = max(3.6, 2.05 * rows + 0.6), min(2, len(panels))
+        figure, axes = _panels(height, rows, columns, width=5.5, sharex=True, sharey=True)
         figure.supxlabel("step t", fontsize="medium")
         figure.supylabel("log10 of mean |d state_t / d state_0|", fontsize="medium")
         for axis, name in zip(axes.flat, panels, strict=False):
