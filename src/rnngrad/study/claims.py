@@ -240,16 +240,15 @@ def output_gate_path(output_gates: pd.DataFrame) -> Claim | None:
     as_it_is = output_gates[output_gates["factor"] == 1].groupby("weights")
     rates = {weights: _interval(rows, "path_rate") for weights, rows in as_it_is}
     bounds = _rows(as_it_is[["bound_rate", "ceiling_rate"]].mean())
-    longest = clipped.nlargest(1, "gradient_norm")[["gradient_norm", "clipped_norm"]]
-    cosine, longest_clipped = clipped["cosine"].min(), clipped["clipped_norm"].max()
+    longest = clipped.nlargest(1, "gradient_norm")[["gradient_norm", "clipped_norm"]].iloc[0]
+    cosine = clipped["cosine"].min()
     # clipping bounds the step, and turns none
-    clips = longest_clipped <= CLIP_NORM + ROUNDING and cosine >= 1 - ROUNDING
-    early_to_late = clipped.loc[clipped["factor"] == 1, "log10_early_to_late"].mean()
-    also = {"smallest_cosine": cosine, "log10_early_to_late": early_to_late}
+    clips = clipped["clipped_norm"].max() <= CLIP_NORM + ROUNDING and cosine >= 1 - ROUNDING
+    early_to_late = clipped.query("factor == 1")["log10_early_to_late"].mean()
     measured = {
         "path": {w: {"rate": rate} | bounds[w] for w, rate in rates.items()},
         "scaled": _rows(by_weights),
-        "clipping": {**longest.iloc[0], **also},
+        "clipping": {**longest, "smallest_cosine": cosine, "log10_early_to_late": early_to_late},
     }
     growing = [
         f"times {' to '.join(map(str, ends.unique()))} in {_models(weights)}"
