@@ -4,15 +4,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache, partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import scipy.linalg  # noqa: F401  a controller knows the libraries that are loaded when it is made
 import torch
 from threadpoolctl import OpenBLASController, ThreadpoolController
 from tqdm import tqdm
 
-Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
@@ -22,16 +21,12 @@ _lock = threading.Lock()
 _calls: list[tuple[Any, bool, int]] = []
 
 
-def prepared(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+@contextmanager
+def prepared() -> Iterator[None]:
     """Prepare torch for a function that users call: tensors are on the CPU where none is named."""
-
-    @wraps(function)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.6 names another default
-        with torch.device("cpu") if elsewhere else nullcontext():
-            return function(*args, **kwargs)
-
-    return call
+    elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.6 names another default
+    with torch.device("cpu") if elsewhere else nullcontext():
+        yield
 
 
 @contextmanager

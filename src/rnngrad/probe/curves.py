@@ -68,7 +68,7 @@ class JacobianCurves(Pictured):
         return long_form("statistic", self._columns())
 
 
-@prepared
+@prepared()
 def jacobian_curves(
     module: nn.Module,
     inputs: Tensor,

@@ -100,7 +100,7 @@ class Diagnosis(Pictured):
         return "\n\n".join((self.title, *tables))
 
 
-@prepared
+@prepared()
 def diagnose(
     module: nn.Module,
     inputs: Tensor,
@@ -181,7 +181,7 @@ def diagnose(
     )
 
 
-@prepared
+@prepared()
 def autograd_column_sums(
     module: nn.Module,
     inputs: Tensor,

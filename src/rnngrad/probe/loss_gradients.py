@@ -52,7 +52,7 @@ class LossGradientCurves(Pictured):
         return long_form("state", self._columns())
 
 
-@prepared
+@prepared()
 def loss_gradient_curves(
     module: nn.Module,
     inputs: Tensor,

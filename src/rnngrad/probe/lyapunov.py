@@ -27,7 +27,7 @@ LOST = 1e-12  # a pivot that is smaller beside its terms has lost all but four d
 MAX_CANCELLATION = 1e6  # a column so large beside its new part leaves it ten digits
 
 
-@prepared
+@prepared()
 def lyapunov_exponents(
     module: nn.Module,
     inputs: Tensor,

@@ -60,7 +60,7 @@ class Trajectory(Pictured):
             yield M if example is None else M[0]
 
 
-@prepared
+@prepared()
 def trajectory(
     module: nn.Module,
     inputs: Tensor,

@@ -49,7 +49,7 @@ class WeightGradientParts(Pictured, dict[str, Array]):
     _columns = columns_of_parts
 
 
-@prepared
+@prepared()
 def weight_gradient_parts(
     module: nn.Module,
     inputs: Tensor,
