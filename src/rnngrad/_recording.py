@@ -141,9 +141,10 @@ def record(
         torch.set_grad_enabled(loss is not None),
         torch.compiler.set_stance("force_eager"),  # nothing is compiled again
     ):
-        for module in filter(_is_lightning, model.modules()):
-            # what forward logs is training's, and not of these examples
-            vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
+        for module in model.modules():
+            # what forward logs is training's; each of Lightning's two packages has such a class
+            if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
+                vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
         modules = _asked(model, found)
         for name in [*counting]:
             if takes(model.forward, name):
@@ -182,8 +183,11 @@ def record(
 def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     """Find the modules to ask by name; note others; raise InputError if there is none."""
     modules = {n: m for n, m in model.named_modules() if isinstance(m, tuple(KINDS.values()))}
-    kinds = {_clean(n): _other_kind(m) for n, m in model.named_modules() if n and n not in modules}
-    found.not_asked += [f".{name}, a {kind}" for name, kind in kinds.items() if kind]
+    for name, part in model.named_modules():
+        known = isinstance(part, nn.RNNCellBase | nn.RNNBase)
+        known |= type(part).__module__.startswith("torch.ao.nn.") and hasattr(part, "hidden_size")
+        if known and name and name not in modules:
+            found.not_asked.append(f".{_clean(name)}, a {full_name(part)}")
     if modules:
         return modules
     but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
@@ -197,20 +201,6 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
 def _clean(name: str) -> str:
     """Give a module's name in the model that was compiled."""
     return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
-
-
-def _other_kind(module: Any) -> str:
-    """Name a recurrent module of torch's that takes a step, or was quantised."""
-    quantised = type(module).__module__.startswith("torch.ao.nn.") and hasattr(
-        module, "hidden_size"
-    )
-    known = quantised or isinstance(module, nn.RNNCellBase | nn.RNNBase)
-    return full_name(module) if known else ""
-
-
-def _is_lightning(module: nn.Module) -> bool:
-    """Lightning is two packages, each with a LightningModule of its own."""
-    return any(kind.__name__ == "LightningModule" for kind in type(module).__mro__)
 
 
 def _recorded(
