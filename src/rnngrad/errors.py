@@ -53,10 +53,7 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def check_memory(needed: float, what: str, mend: str) -> None:
-    """Raise InputError where something needs more bytes than are available to this process.
-
-    A system promises memory that it lacks and ends the process later, so no MemoryError would tell.
-    """
+    """Raise InputError where more bytes are needed than there are; no MemoryError would tell."""
     if needed > _memory():
         raise InputError(
             f"{what} about {needed / 1e9:,.0f} GB of memory, and this process has "

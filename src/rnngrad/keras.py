@@ -41,9 +41,8 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         name: the layer's name in the file; None where there is but one.
 
     Returns:
-        A module with ``batch_first=True``, as Keras runs the layer in inference. It knows no
-        masks: pass ``lengths=`` or ``mask=`` to the probe. A ``.weights.h5`` file holds no
-        settings: its layers get Keras' default ones.
+        A module with ``batch_first=True``, as Keras runs the layer in inference. Masks are the
+        probe's (``lengths=``, ``mask=``). Layers of a ``.weights.h5`` file get default settings.
 
     Raises:
         InputError: torch has no such layer, the file is no such file, or ``name`` is not in it.

@@ -48,14 +48,12 @@ class GradientReach(Callback):
     Args:
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
-            None takes the first 4 examples of training's first batch. They are x of (x, y), or the
-            entries of a dict that forward takes. Packed sequences stay whole. Where examples stand
-            along another axis than the first, or a resumed training is to go on with the same ones,
-            pass a batch.
+            None takes the first 4 examples, along the first axis, of training's first batch: x of
+            (x, y), or the entries of a dict that forward takes. Packed sequences stay whole. A
+            training that is resumed takes others.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take, that of the untrained model
-            included, which is always probed. An epoch whose probe would exceed it is left out; a
-            warning says so once.
+        budget: the part of training's time that probes may take. The untrained model is always
+            probed; an epoch whose probe would exceed it is left out, which a warning says once.
 
     - plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
     - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
@@ -206,12 +204,11 @@ class LossGradientByDistance(Metric):
     Args:
         distances: how many are told apart, from 0; steps further away are left out.
 
-    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count. They are
-    what `loss_gradient_curves` returns, or `np.where(mask, curves.log10_h, np.nan)` under a mask.
-    A loop over a cell may retain the gradient of each h: `torch.stack([h.grad.norm(dim=1) for h in
-    path], 1).log10()`. That of an nn.LSTM's output lacks what later steps send back. By distance,
-    `compute` gives "log10", the mean of what is not zero, and "zero", the share that is exactly
-    zero. `self.log` takes single ones, as `metric.compute()["log10"][100]`.
+    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: what
+    `loss_gradient_curves` returns, under a mask `np.where(mask, curves.log10_h, np.nan)`, or those
+    that a loop over a cell retains, `torch.stack([h.grad.norm(dim=1) for h in path], 1).log10()`.
+    The gradient of an nn.LSTM's output lacks what later steps send back. By distance, `compute`
+    gives "log10", the mean of what is not zero, and "zero", the share that is exactly zero.
 
     Raises:
         InputError: distances is no integer from 1, or norms are not (batch, time).

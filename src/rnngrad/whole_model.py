@@ -84,8 +84,7 @@ class LayerReach(Pictured):
     def learning_span(self) -> np.ndarray:
         """(batch,) steps from the first to the last that add 1 % of what the largest adds, or more.
 
-        NaN if none adds anything. With a loss at every step it is the whole length less one,
-        whatever the layer remembers. A loss at one step tells how far back the layer learns.
+        NaN if none adds anything. Only a loss at one step tells how far back the layer learns.
         """
         parts = np.nan_to_num(self.learned_at, nan=-np.inf, neginf=-np.inf)
         seen = (parts >= parts.max(axis=1, keepdims=True) + LITTLE) & (parts > -np.inf)
@@ -179,7 +178,8 @@ def gradient_reach(
     holds a copy of the weights. The title names what was not asked: cells, quantised modules, those
     that did not run, loops of more than 8 calls that change a state between them, and losses that
     reach c between two calls, or hold a gradient penalty. Without lengths, mask or a
-    PackedSequence, every step of padded inputs counts.
+    PackedSequence, every step of padded inputs counts. Curves hold a layer's inputs fixed: what
+    comes back through a decoder that reads its own output is in the columns of the loss alone.
 
     Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on
     that way is in the columns of the loss alone.

@@ -120,9 +120,9 @@ class Cotangents:
     def back(self, t: int, losses: slice) -> Iterator[tuple[int, Array, Array, Array]]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last.
 
-        Yields the layer, the whole dL/dh_t and dL/dc_t (r, H), and delta (sides, r, GH). Without a
-        cell state the second is the first. In delta the cotangents of the gates' hidden side come
-        first, of their input side last. All hold until the next layer is asked for.
+        Yields the layer, dL/dh_t and dL/dc_t (r, H), which is dL/dh_t without a cell state, and
+        delta (sides, r, GH): cotangents of the gates' hidden side first, of their input side last.
+        All hold until the next layer is asked for.
         """
         for layer in reversed(range(len(self.cells))):
             mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])
@@ -153,10 +153,7 @@ class Cotangents:
 def scaled_back(
     cell: Cell, maps: StepMaps, states: list[ScaledRows]
 ) -> tuple[list[ScaledRows], ScaledRows, list[ScaledRows]]:
-    """One step back of one loss with a scale per unit, (units, 1) each; maps of that step.
-
-    Returns the whole dL/d(states), what arrives at the layer below, and dL/d(states before).
-    """
+    """One step back, a scale per unit: dL/d(states), dL/d(layer below), dL/d(states before)."""
     h, *c = states
     c = [own + h.times(maps.through) for own in c]
     last = [h, *c][-1]

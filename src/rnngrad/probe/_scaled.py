@@ -1,9 +1,8 @@
 """Numbers of any size: a float64 mantissa and an integer power of two.
 
 A product of Jacobians leaves the range of any float within a few hundred steps, unit by unit. In an
-LSTM one unit may hold on while its neighbour forgets 300 decades. One scale per matrix is therefore
-not enough. `ScaledRows` keeps one per row (state unit). A small row is thus still there when the
-large ones are reset.
+LSTM one unit may hold on while its neighbour forgets 300 decades. `ScaledRows` thus keeps a scale
+per row (state unit): a small row is still there when the large ones are reset.
 """
 
 import math

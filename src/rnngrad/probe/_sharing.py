@@ -1,10 +1,9 @@
 """Examples that go the same way for a while: who runs for whom, and until when.
 
-Examples may have equal initial states and equal first inputs: padding in front, a start token, a
-prompt. Until their inputs first differ they have the same states and the same Jacobians. One of
-them, the *leader*, runs for all. An example *branches off* at the step where its inputs first
-differ. There it takes over all that the leader holds and runs on by itself. An example that equals
-its leader over its whole length never runs.
+Examples with equal initial states and first inputs (padding in front, a prompt) have the same
+Jacobians until their inputs first differ. One of them, the *leader*, runs for all. The others
+*branch off* where they differ: they take over all that the leader holds and run on by themselves.
+An example that equals its leader over its whole length never runs.
 """
 
 from typing import NamedTuple
@@ -48,10 +47,7 @@ def shared(problem: Problem, examples: np.ndarray) -> Sharing:
 
 
 def _share(problem: Problem, group: np.ndarray, found: Sharing) -> None:
-    """Write the group's leader, and for how long it runs for each of the others.
-
-    The leader repeats its first input longest: among padded comments it is the shortest.
-    """
+    """Write who leads, the one that repeats its first input longest, and for how long for whom."""
     inputs, lengths = problem.inputs, problem.lengths.numpy()
     repeats = [_equal_steps(inputs[e, : lengths[e]], inputs[e, :1]) for e in group]
     longest = max(repeats)

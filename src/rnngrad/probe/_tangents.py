@@ -1,13 +1,12 @@
 """Forward: J_t = d s_t / d s_0 of every example at every t, and the statistics of J_t.
 
 An example's steps are taken in blocks: first states and factors, then tangents, then a look at the
-rank. Between blocks every row of J (state unit) has a power of two of its own. Within a block the
-quick way has one for the whole matrix and is one compiled loop. It is exact to float64 as long as
-no row could underflow beside the others. A block in which one could is taken with a scale per row,
-in NumPy.
+rank. Between blocks every row of J (state unit) has a power of two of its own. Within a block one
+compiled loop has one for the whole matrix. A block in which a row could then underflow beside the
+others is taken with a scale per row, in NumPy.
 
-Examples and the columns of J are independent: Python threads share them. The way they are cut
-depends on the problem alone. The bits are thus the same whatever the number of threads.
+Python threads share examples and the columns of J. How these are cut depends on the problem alone,
+so the bits are the same whatever the number of threads.
 """
 
 import math

@@ -53,8 +53,8 @@ class Diagnosis(Pictured):
     - log10_frobenius, log10_column_sum: the true magnitudes, as in `rnngrad.jacobian_curves`.
     - curves: what `rnngrad.jacobian_curves` found, without the spectral norm.
     - state, dtype, title: whose Jacobian was judged, for which arithmetic, and how it is printed.
-    - naive: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype`. Underflow is
-        gradual, as in torch on CPU. naive_flushed: the same with flush-to-zero (TensorFlow).
+    - naive, naive_flushed: mean_j |sum_i d s_t[i] / d s_0[j]| as autograd returns it in `dtype`.
+        Underflow is gradual, as in torch on CPU, or flushed to zero (TensorFlow).
     - decades_per_step: (batch,) mean change of log10_frobenius per step that counts, up to its last
         finite value.
     - horizon: (batch,) first step at which the norm is 1/10 of the identity's or less; NaN: never.
@@ -130,10 +130,9 @@ def diagnose(
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
-    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: that of
-    `jacobian_curves` and of two sweeps of up to time^2 / 2 vector products. Steps whose norm is 10
-    decades below the smallest subnormal number are judged by one in 16. If autograd's result is
-    zero at these, it is taken to be zero at all of them.
+    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: its own and two
+    sweeps of up to time^2 / 2 vector products. Where the norm is 10 decades below the smallest
+    subnormal number, one step in 16 tells whether autograd's result is zero at all of them.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -197,8 +196,8 @@ def autograd_column_sums(
 ) -> ColumnSums:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
-    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`, without scales. Derivatives
-    come from the outputs (1 - tanh^2, s (1 - s)), and everything is rounded to the dtype.
+    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`: no scales, derivatives from
+    the outputs (1 - tanh^2, s (1 - s)), everything rounded to the dtype.
 
     Args:
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.

@@ -26,10 +26,9 @@ PARTS = 16  # parts of the batch, where it has as many examples, for as many thr
 class LossGradientCurves(Pictured):
     """log10 of the norms of dL/dh_t and dL/dc_t, (batch, time) float64; step t is column t-1.
 
-    These are total derivatives: dL/dh_t comes through the output at t, layers above and later
-    steps. The gradient dL/dc_t comes through h_t as well. The log is -inf where the gradient is
-    exactly zero, NaN beyond an example's length. Where a mask keeps the state, the last step that
-    counted gives the value. Without a cell state log10_c is None.
+    These are total derivatives: through the output at t, layers above and later steps; dL/dc_t
+    through h_t as well. -inf where the gradient is exactly zero, NaN beyond an example's length.
+    Where a mask keeps the state it keeps the value. Without a cell state log10_c is None.
 
     Examples:
         >>> import torch, rnngrad

@@ -50,9 +50,8 @@ def lyapunov_exponents(
     Returns:
         An array (batch, count) with `plot`, float64, nats per step, largest first. A dead or unread
         unit gives -inf. All sum to the mean of log|det M_t| over the counted steps. Exponents made
-        of rounding errors are NaN, at the end. One cause is a weight matrix (nearly) singular in
-        another way. Another is an LSTM's unit whose closed input and forget gates meet others'
-        closed gates. With weights in the tens, exponents beyond the first lose digits.
+        of rounding errors (a weight matrix nearly singular, gates that all but close) are NaN, at
+        the end. With weights in the tens, exponents beyond the first lose digits.
 
     Source: tangents renormalised by QR, Benettin et al. (1980); for recurrent networks Engelken,
     Wolf and Abbott (2023). The singular values of J_t are another thing, see `jacobian_curves`. A
@@ -138,11 +137,8 @@ class _Spectrum:
         self.growth = np.where(self.growth == -np.inf, self.growth, self.growth + growth)
 
     def _carefully(self, maps: StepMaps) -> None:
-        """Take one step, and make the directions orthonormal between the factors of its map.
-
-        The first factor scales rows by the sizes of the map's columns (an LSTM's forget gates).
-        Small rows are safe in `_orthonormal`. An LSTM's dh = through dc + ... is the last factor.
-        """
+        """Take one step, and make the directions orthonormal between the factors of its map."""
+        # the first scales rows by the sizes of the map's columns; an LSTM's last is through dc
         M = maps._replace(through=0 * maps.through).matrix(self.cell.W)
         columns = np.abs(M).max(axis=0)
         self._take(*_orthonormal(columns[:, None] * self.Q, columns))
@@ -158,9 +154,8 @@ def _orthonormal(A: Array, size: Array) -> tuple[Array, Array]:
     """Return Q and log|diag R| of A = Q R, for rows of whatever different sizes.
 
     Householder QR, with errors relative to columns, would lose rows 16 decades below the largest.
-    Elimination has errors relative to rows: first A = P L U, then P L = Q R' gives R = R' U. `size`
-    (n,) sums the terms of each row. A pivot lost in their rounding errors, and those after, are
-    NaN.
+    Elimination has errors relative to rows: first A = P L U, then P L = Q R' gives R = R' U. A
+    pivot lost in the rounding of a row's terms, whose sum is `size` (n,), and those after, are NaN.
     """
     P, L, U = linalg.lu(A)
     pivots, count = np.abs(U.diagonal()), A.shape[1]

@@ -1,7 +1,4 @@
-"""Jacobian curves of any step function, by torch.func.
-
-Users write the step. The code looks for mistakes that would give wrong curves without a word.
-"""
+"""Jacobian curves of any step function; mistakes that would give wrong ones are looked for."""
 
 import inspect
 import re
@@ -96,21 +93,18 @@ def jacobian_curves_of_step(
     with one scale per row. Memory: all states, of S entries each, and a few (batch, S, S) matrices.
     The step's intermediate values are there S times. Other threads must not use forward mode then.
 
-    Saturation: the derivatives are torch's own, from the outputs: 1 - tanh^2 and s (1 - s). In
-    float64 they are 1e-7 off from pre-activations of about 11 (tanh) and 21 (sigmoid, positive
-    side). They are exactly zero from about 19 and 37, in float32 from 9 and 17. Curves may then be
+    Saturation: torch's own derivatives, 1 - tanh^2 and s (1 - s), lose digits. In float64 they are
+    exactly zero from pre-activations of about 19 and 37 on, in float32 from 9 and 17: curves may be
     -inf though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
-    Stopped gradients: the derivative is checked at the first, the middle and the last step. A
-    central difference shows whether `.detach()` or TorchScript lost a part. Autograd's derivative
-    shows torch.no_grad, which stops autograd alone. A warning tells where it is more than 1 % off.
-    Numbers of 16 bits are not compared, nor is autograd where it stops for all of the step.
+    Stopped gradients: at the first, the middle and the last step the derivative is compared with
+    a central difference, which shows `.detach()`, and with autograd's, which shows torch.no_grad.
+    A warning tells where it is more than 1 % off. Numbers of 16 bits are not compared.
 
     Raises:
-        InputError: shapes that do not fit, or Jacobians beyond this machine's memory. A step that
-            fails, runs under torch.inference_mode, takes its arguments in the other order or
-            changes them. One that changes the state's structure or dtype, mixes examples, has a
-            memory, is random, or gives NaN or inf.
+        InputError: shapes that do not fit, or Jacobians beyond the memory. A step that fails, runs
+            under torch.inference_mode, takes its arguments in the other order, changes them or the
+            state's structure or dtype, mixes examples, has a memory, is random, or gives NaN.
         TypeError: integer inputs or states.
 
     Examples:
@@ -255,10 +249,7 @@ class _FlatStep:
             found, wanted = (", ".join(map(str, each)) for each in (dtypes, self.dtypes))
             raise InputError(f"step returns a state of {found} for one of {wanted}")
         if any(leaf.is_inference() for leaf in leaves):
-            raise InputError(
-                "step runs under torch.inference_mode, where nothing has a derivative; "
-                "leave that away, or use torch.no_grad"
-            )
+            raise InputError("step runs under torch.inference_mode: leave it away, or use no_grad")
         new = torch.cat([leaf.reshape(self.batch, -1).to(flat) for leaf in leaves], dim=1)
         real = self.real[:, t, None]
         return new if real.all() else torch.where(real, new, flat)
@@ -297,9 +288,8 @@ class _FlatStep:
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and M V, from one call, so that M belongs to that state."""
-        # Two more directions tell whether examples mix. They are sums of V's with weights: those of
-        # the first differ between examples, those of the second do not. If examples mix, M V misses
-        # the first by more than rounding.
+        # Two more directions, sums of V's, tell whether examples mix: then M V misses the one whose
+        # weights differ between examples by more than it misses the other.
         x, own = self.inputs[:, t].clone(), _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)

@@ -1,8 +1,7 @@
 """Which step does a weight's gradient come from?
 
-A weight W is used at every step. The gradient of one loss L_T is thus a sum over steps t <= T:
-dL_T/dW = sum_t delta_(T,t) (x) input_t. Here delta is the cotangent of the gates. All losses are
-swept back through time together, so the whole T x T triangle costs one sweep.
+The gradient of one loss L_T is a sum over steps t <= T, dL_T/dW = sum_t delta_(T,t) (x) input_t,
+with delta the cotangent of the gates. One sweep back takes all losses: the whole T x T triangle.
 """
 
 import math
@@ -75,14 +74,13 @@ def weight_gradient_parts(
     Returns:
         A dict: for each weight a float64 array (batch, T_loss, T_step), followed by the weight's
         shape for "none". It is zero (log10: -inf) above the diagonal and where steps do not
-        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T. In a
-        parametrized module (weight_norm, orthogonal) that is the gradient of the effective weight,
-        `module.weight_hh_l0`. For "curve" the arrays are (batch, T_step), NaN beyond the lengths.
-        The dict's `.plot(ax=None, weight="weight_hh_l0")` draws it.
+        count. The sum of the parts over both step axes is autograd's gradient of sum_T L_T, in a
+        parametrized module (weight_norm) that of the effective weight, `module.weight_hh_l0`.
+        For "curve" the arrays are (batch, T_step), NaN beyond the lengths. The dict's
+        `.plot(ax=None, weight="weight_hh_l0")` draws it.
 
     Memory: what is returned; each thread holds the float64 trajectory of one example.
-    Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU. Cotangents
-    have a scale per loss and layer, whose units may be 300 decades apart.
+    Cost: time^2 / 2 products of a vector with W_hh per example and layer, on the CPU.
     Source: backpropagation through time; the norm of an outer product is the product of the norms.
 
     Raises:
