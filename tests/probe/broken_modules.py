@@ -80,12 +80,6 @@ def with_weight(name: str, value: torch.Tensor) -> nn.RNNBase:
     return changed(**{name: nn.Parameter(value)})
 
 
-def without_weight() -> nn.RNNBase:
-    module = gru()
-    del module.weight_hh_l0
-    return module
-
-
 def other_mode() -> nn.RNNBase:
     module = nn.RNN(3, 4)
     module.mode = "RNN_SIN"

@@ -259,27 +259,14 @@ def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
 
     The parameters are something else in a parametrized module (weight_norm).
     """
-    kind, gates = next((k, cell.gate_count) for k, cell in CELLS.items() if isinstance(rnn, k))
-    d, H, bias = rnn.input_size, rnn.hidden_size, bool(rnn.bias)
-    expected: dict[str, tuple[int, ...]] = {}
+    gates = next(cell.gate_count for kind, cell in CELLS.items() if isinstance(rnn, kind))
+    d, H, weights = rnn.input_size, rnn.hidden_size, dict[str, Tensor]()
     for n in range(rnn.num_layers):
         sizes = {"weight_ih": (H if n else d,), "weight_hh": (H,), "bias_ih": (), "bias_hh": ()}
-        for name in WEIGHTS if bias else WEIGHTS[:2]:
-            expected[f"{name}_l{n}"] = (gates * H, *sizes[name])
-    made = f"nn.{kind.__name__}({d}, {H}, num_layers={rnn.num_layers}, bias={bias})"
-    if unexpected := [n for n in rnn._flat_weights_names if n not in expected]:
-        raise InputError(f"the module has {unexpected[0]}, which {made} has not")
-    if missing := [name for name in expected if getattr(rnn, name, None) is None]:
-        raise InputError(f"the module has no {missing[0]}, which {made} has: was it deleted?")
-    weights: dict[str, Tensor] = {name: getattr(rnn, name) for name in expected}
-    first = weights["weight_hh_l0"]
-    for name, weight in weights.items():
-        check_floating(weight, name)
-        check_shape(weight, name, expected[name], f" in {made}")
-        if (weight.dtype, weight.device) != (first.dtype, first.device):
-            raise InputError(
-                f"{name} is {weight.dtype} on {weight.device}, weight_hh_l0 {first.dtype} on "
-                f"{first.device}: call module.to(...)"
-            )
-        check_finite(weight, name, ("row", "column"))
+        for kind in WEIGHTS if rnn.bias else WEIGHTS[:2]:
+            name = f"{kind}_l{n}"
+            weight = weights[name] = getattr(rnn, name)
+            check_floating(weight, name)
+            check_shape(weight, name, (gates * H, *sizes[kind]))
+            check_finite(weight, name, ("row", "column"))
     return weights
