@@ -151,11 +151,8 @@ def test_saturation_is_torchs_own():
 
 def test_refuses_what_it_cannot_do():
     x, s = torch.zeros(2, 3, 1), torch.ones(2, 4)
-    with pytest.raises(ValueError, match="single tensor; use state=None"):
+    with pytest.raises(ValueError, match="of a single tensor use state=None"):
         rnngrad.jacobian_curves_of_step(lambda s, x: s, x, s, state=0)
-    for empty in ((), s[:, :0]):
-        with pytest.raises(ValueError, match="has no entries"):
-            rnngrad.jacobian_curves_of_step(lambda s, x: s, x, empty)
     wrong: Any
     for start, wrong in (((s, ()), 1), ((s, ()), ()), ({"h": s}, "c")):
         with pytest.raises(ValueError, match="is no entry"):

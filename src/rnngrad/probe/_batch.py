@@ -150,22 +150,12 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int, ...], where: str
         raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}{where}")
 
 
-def check_integer(value: object, name: str) -> None:
-    """Raise a TypeError unless the value is an integer, which a bool is not."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-
-
 def check_floating(tensor: Tensor, name: str) -> None:
     """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if tensor.is_meta:
-        raise InputError(f"{name} is on the meta device, which holds no numbers")
-    if tensor.is_nested:
-        raise TypeError(f"{name} is a nested tensor: make it dense, and pass lengths= if need be")
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} is a sparse tensor: make it dense")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(f"{name} is a nested or sparse tensor: make it dense")
     if not tensor.is_floating_point() or tensor.itemsize < 2:
         cure = "pass torch.view_as_real" if tensor.is_complex() else "embed or convert it first"
         must = "must be floating point of 16 bits or more"

@@ -23,7 +23,6 @@ from rnngrad.probe._batch import (
     batch_first,
     check_finite,
     check_floating,
-    check_integer,
     check_shape,
     states_of,
     steps_of,
@@ -98,7 +97,6 @@ class Problem:
     def layer_index(self, layer: int) -> int:
         """Count a layer from 0, which may be counted from the last."""
         count = len(self.cells)
-        check_integer(layer, "layer")
         if not -count <= layer < count:
             raise InputError(f"layer={layer}: the module has {count} layer(s); use 0..{count - 1}")
         return layer % count

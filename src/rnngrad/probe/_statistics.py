@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from rnngrad.errors import InputError
-from rnngrad.probe._batch import Array, check_integer
+from rnngrad.probe._batch import Array
 
 Statistic = Literal["frobenius", "column_sum", "spectral", "hidden_path"]
 HIDDEN_PATH: Statistic = "hidden_path"  # only for an LSTM's cell state, and only where asked for
@@ -75,8 +75,6 @@ def wanted(
         return names, spectral_at, 0
     if "frobenius" not in names or HIDDEN_PATH in names:
         raise InputError('method="sketch" estimates "frobenius" only; for the others use "exact"')
-    check_integer(directions, "directions")
-    check_integer(seed, "seed")
     if not MIN_DIRECTIONS <= directions <= MAX_DIRECTIONS:
         raise InputError(
             f"directions={directions}: use {MIN_DIRECTIONS} to {MAX_DIRECTIONS}; the log of "

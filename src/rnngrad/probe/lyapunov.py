@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
-from rnngrad.probe._batch import Array, check_integer
+from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe._tangents import BLOCK_STEPS
@@ -71,8 +71,6 @@ def lyapunov_exponents(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, size = problem.layer_index(layer), problem.hidden * len(problem.initial)
     count = size if count is None else count
-    check_integer(count, "count")
-    check_integer(warmup, "warmup")
     if not 1 <= count <= size:
         raise InputError(f"count={count}: the state has {size} exponents; use 1..{size}")
     shortest = int(problem.lengths.min())

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._batch import Array, check_finite, check_floating, check_integer, steps_of
+from rnngrad.probe._batch import Array, check_finite, check_floating, steps_of
 from rnngrad.probe._problem import CELLS, instead
 from rnngrad.probe._scaled import ScaledRows, log10_of
 from rnngrad.probe._settings import exact_products
@@ -208,8 +208,6 @@ class _FlatStep:
         self.shapes, self.dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
-        if not self.size:
-            raise InputError("initial_state has no entries: pass tensors (batch, ...)")
         # the widest dtype holds all parts; the narrowest says how many digits there are
         self.initial = torch.cat([leaf.detach().reshape(self.batch, -1) for leaf in leaves], dim=1)
         self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
@@ -220,17 +218,11 @@ class _FlatStep:
         if state is None:
             return index
         tree = pytree.tree_unflatten(np.split(index, np.cumsum(self.sizes)[:-1]), self.spec)
-        if isinstance(state, int):
-            check_integer(state, "state")
-        if isinstance(tree, np.ndarray):
-            raise InputError(f"state={state!r}: the state is a single tensor; use state=None")
         try:
-            rows = np.concatenate(pytree.tree_leaves(tree[state]))
+            return np.concatenate(pytree.tree_leaves(tree[state]))
         except (KeyError, IndexError, TypeError, ValueError):
-            raise InputError(f"state={state!r} is no entry of the initial state") from None
-        if not rows.size:
-            raise InputError(f"state={state!r} has no entries")
-        return rows
+            cure = "; of a single tensor use state=None" if isinstance(tree, np.ndarray) else ""
+            raise InputError(f"state={state!r} is no entry of the initial state{cure}") from None
 
     def __call__(self, flat: Tensor, x: Tensor, t: int) -> Tensor:
         parts = zip(flat.split(self.sizes, dim=1), self.shapes, self.dtypes, strict=True)
