@@ -184,7 +184,7 @@ def test_weights_that_leave_no_room_for_copies_are_refused():
         (
             nn.Sequential(nn.Linear(3, 3), nn.GRUCell(3, 3)),
             None,
-            r"nn.GRU, but \.1, a torch.nn.modules.rnn.GRUCell: for a cell",
+            r"nn.GRU, but \.1, a torch.nn.modules.rnn.GRUCell: use rnngrad",
         ),
         (Elsewhere(3, 4), None, r"\.elsewhere, whose torch forward did not run; for a step"),
         (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),

@@ -120,7 +120,8 @@ def record(
     """
     if not isinstance(model, nn.Module):
         what = "the class " if isinstance(model, type) else ""
-        raise TypeError(f"model must be an nn.Module, got {what}{full_name(model)}")
+        cure = "; rnngrad.from_keras makes one of a layer" if hasattr(model, "get_weights") else ""
+        raise TypeError(f"model must be an nn.Module, got {what}{full_name(model)}{cure}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
     device, found = None, Recording()
@@ -190,11 +191,10 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
             found.not_asked.append(f".{_clean(name)}, a {full_name(part)}")
     if modules:
         return modules
-    but = f", but {' and '.join(found.not_asked[:SHOWN])}" if found.not_asked else ""
+    but = f", but {found.not_asked[0]}" if found.not_asked else ""
     raise InputError(
-        f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: for a cell or any other step "
-        f"function use {OF_STEP}, of Keras rnngrad.from_keras; hand over what a quantised, "
-        "traced or exported model was made of"
+        f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: use {OF_STEP} for a step, "
+        "rnngrad.from_keras for Keras, and what a quantised or traced model was made of"
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from rnngrad._recording import takes
-from rnngrad.errors import InputError, needs
+from rnngrad.errors import InputError, check_memory, needs
 from rnngrad.plot import MOST_PANELS, draw_distances, draw_epochs
 from rnngrad.probe import LossGradientCurves
 from rnngrad.whole_model import gradient_reach
@@ -99,7 +99,7 @@ class GradientReach(Callback):
             self.curves, self._longest = {}, 0.0
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Probe the untrained model as soon as there is a batch."""
         if self._inputs is not None or not trainer.is_global_zero:
@@ -162,7 +162,7 @@ class GradientReach(Callback):
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 figure.savefig(Path(folder) / PICTURE)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Give the curves as lists: a checkpoint is read without running code."""
         curves = {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
         return {"curves": curves, "longest": self._longest}
@@ -224,10 +224,11 @@ class LossGradientByDistance(Metric):
     full_state_update: bool | None = False
     sums: Tensor  # by distance: of what is not zero, how many that are, and how many zeros
 
-    def __init__(self, distances: int, **kwargs: Any) -> None:
+    def __init__(self, distances: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if type(distances) is not int or distances < 1:
             raise InputError(f"distances={distances!r}: use an integer from 1")
+        check_memory(48 * distances, "distances need", "use fewer")
         self.distances = distances
         self.add_state("sums", torch.zeros(3, distances).double(), "sum")
 

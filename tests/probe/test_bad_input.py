@@ -59,6 +59,10 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: None, X, X[:, 0]),
         "than it was given: <class 'NoneType'>, not (2, 3)",
     ),
+    "step that adds to its state": (
+        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.append(1) or s, X, [X[:, 0]]),
+        "[(2, 3), <class 'int'>], not [(2, 3)]",
+    ),
     "step of another structure": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: [*s, 1.0], X, {"h": X[:, 0]}),
         "than it was given: [<class 'str'>, <class 'float'>], not {'h': (2, 3)}",
@@ -211,7 +215,7 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
             method="sketch",
             directions=10_000,
         ),
-        "Jacobians and states need about 1,280 GB of memory",
+        "Jacobians need about 1,280 GB of memory",
     ),
     "steps beyond all memory": (
         lambda: rnngrad.jacobian_curves(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
@@ -220,6 +224,34 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "a model's steps beyond all memory": (
         lambda: rnngrad.gradient_reach(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
         "curves of all steps need about 320 GB of memory",
+    ),
+    "states of examples beyond all memory": (
+        lambda: rnngrad.jacobian_curves(nn.LSTM(4, 2000), torch.zeros(1).expand(3, 2 * 10**6, 4)),
+        "initial states need about 192 GB of memory",
+    ),
+    "a copy of masked inputs beyond all memory": (
+        lambda: rnngrad.jacobian_curves(
+            nn.RNN(1000, 8), torch.zeros(1).expand(1000, 10**5, 1000), lengths=[999] * 10**5
+        ),
+        "copies of inputs need about 800 GB of memory",
+    ),
+    "a loss's gradient beyond all memory": (
+        lambda: rnngrad.loss_gradient_curves(
+            nn.RNN(1, 300),
+            torch.zeros(1).expand(10**5, 10**3, 1),
+            torch.zeros(1).expand(10**5, 10**3, 300),
+        ),
+        "copies of output_gradient need about 720 GB of memory",
+    ),
+    "a trajectory's inputs beyond all memory": (
+        lambda: rnngrad.trajectory(nn.RNN(10**5, 2), torch.zeros(1).expand(1000, 1000, 10**5)),
+        "the trajectory needs about 800 GB of memory",
+    ),
+    "a step's state beyond all memory": (
+        lambda: rnngrad.jacobian_curves_of_step(
+            lambda s, x: s, torch.zeros(1, 5, 1), torch.zeros(1).expand(1, 10**10)
+        ),
+        "states and inputs need about 720 GB of memory",
     ),
     "a sketch of a statistic that it lacks": (
         lambda: rnngrad.jacobian_curves(

@@ -3,6 +3,7 @@
 import random
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,9 @@ class Foreign(nn.Module):
         (lambda: nn.RNNCell(4, 4).double(), "input, hx"),
         (lambda: torch.compile(nn.GRUCell(4, 4).double(), backend="eager"), "input, hx"),
         (lambda: nn.GRUCell(4, 4).double().forward, "input, hx"),
+        (lambda: nn.GRUCell(4, 4).double().__call__, "input, hx"),
+        (lambda: partial(nn.GRUCell(4, 4).double()), "input, hx"),
+        (lambda: nn.DataParallel(nn.GRUCell(4, 4).double()), "input, hx"),
         (Foreign, "x_t, hidden"),
         (lambda: torch.jit.script(Foreign()), "x_t, hidden"),
         (lambda: lambda x, h: x + h, "x, h"),

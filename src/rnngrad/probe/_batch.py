@@ -37,6 +37,7 @@ class Steps:
     def cleared(self, x: Tensor, name: str, entry: str) -> Tensor:
         """Put zeros where x (b, time, ...) may hold anything; the rest must be finite."""
         if not self.real.all():
+            check_memory(2 * x.nbytes, f"copies of {name} need", "pass fewer examples or steps")
             x = x.masked_fill(~self.real.to(x.device)[(..., *(None,) * (x.dim() - 2))], 0.0)
         check_finite(x, name, ("example", "step", entry))
         return x

@@ -4,6 +4,7 @@ It serves the curves of one loss, the weight gradients of all, and autograd's ow
 has no scales; in the others every loss has its own power of two in every layer.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -40,6 +41,9 @@ class Arriving(NamedTuple):
     @classmethod
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
         """Take gradients shaped as torch returns output and final states, and check them."""
+        chunks(problem, len(problem.cells), 1)  # the trajectory of an example is checked as well
+        needed = 24 * math.prod((*problem.counts.real.shape, problem.hidden))
+        check_memory(needed, f"copies of {name} need", "pass fewer examples or steps")
         of_states = len(problem.initial), *problem.initial[0].shape
         of_kind = f"final_state_gradient of a {type(problem.cells[0]).__name__}"
         at_end = states_of(final, of_kind, of_states, problem.batched, "dL/dh_n", "dL/dc_n")

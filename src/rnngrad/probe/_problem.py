@@ -4,6 +4,7 @@ Everything downstream sees batches (b, t, d), float64 weights, one cell per laye
 Weights and initial states are copied to float64 here; inputs are converted block by block.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -121,10 +122,10 @@ def problem_of(
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
+    copies = 24 * sum(weight.numel() for weight in rnn.parameters())  # float64, three of each
+    check_memory(copies, "copies of the weights need", "use a module with fewer units")
     with _unchanged(rnn):
         weights = _weights(rnn)
-    copies = 24 * sum(weight.numel() for weight in weights.values())  # float64, three of each
-    check_memory(copies, "copies of the weights need", "use a module with fewer units")
     device = weights["weight_hh_l0"].device
     x, batched = batch_first(inputs, (2, 3), rnn.batch_first, "inputs"), inputs.dim() == 3
     if not all(x.shape[:2]):
@@ -134,8 +135,9 @@ def problem_of(
     if x.device != device:
         raise InputError(f"inputs are on {x.device}, the module on {device}")
     counts = steps_of(len(x), x.shape[1], lengths, mask)
-    x = counts.counted(counts.cleared(x.detach(), "inputs", "feature"))
     shape = 1 + isinstance(rnn, nn.LSTM), rnn.num_layers, len(x), rnn.hidden_size
+    check_memory(24 * math.prod(shape), "initial states need", "pass fewer examples")
+    x = counts.counted(counts.cleared(x.detach(), "inputs", "feature"))
     of_kind = f"initial_state of a {type(rnn).__name__}"
     initial = states_of(initial_state, of_kind, shape, batched, "h_0", "c_0")
     _check_hooks(module, rnn, x, initial)
@@ -197,7 +199,7 @@ def instead(module: object) -> str:
     if hasattr(module, "get_weights"):
         return "rnngrad.from_keras makes one of a layer of Keras"
     for name, part in parts.items():
-        if "quantized" in type(part).__module__ or isinstance(part, torch.jit.ScriptModule):
+        if "quantiz" in type(part).__module__ or isinstance(part, torch.jit.ScriptModule):
             what = f".{name}, a {full_name(part)}," if name else "it"
             return f"pass the module that {what} was quantised or scripted from"
     return f"for any other step function use {OF_STEP}"

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
 CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
-INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?")
+INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?|(emb|tok|word|data|feat).*")
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
 
 CURES = {  # by torch's message, which names one missing part of a custom function at a time
@@ -43,6 +44,7 @@ CURES = {  # by torch's message, which names one missing part of a custom functi
     "generate_vmap_rule = True and jvp",
     "_encoder_layer_fwd|multi_head|dot_product": "torch.backends.mha.set_fastpath_enabled(False) "
     "and torch.nn.attention.sdpa_kernel(SDPBackend.MATH) help",
+    "mutate a captured": "call eval() on what counts, as BatchNorm does in training",
     r"data pointer|numpy\(\)": "write it in torch, without NumPy",
     r"does not require grad|requires_grad_\(\)": "use torch.func.grad in place of autograd.grad",
 }
@@ -123,9 +125,9 @@ def jacobian_curves_of_step(
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         # measured: 16 matrices of the size of M V wait at a time
-        needed = 8 * flat.batch * flat.size * (16 * (count or flat.size) + flat.steps)
+        needed = 8 * flat.batch * flat.size * 16 * (count or flat.size)
         mend = "use fewer examples or directions" if count else 'use method="sketch"'
-        check_memory(needed, "Jacobians and states need", mend)
+        check_memory(needed, "Jacobians need", mend)
         if count:
             return JacobianCurves(of_state, None, **_sketch(flat, rows, count, seed))
         out = {f"log10_{name}": np.full((flat.batch, flat.steps), np.nan) for name in names}
@@ -166,7 +168,12 @@ def _sizes(Y: Tensor) -> Tensor:
 def _check_order(step: Step) -> None:
     """Refuse (input, state), as cells have it: where both have one size, it would run as well."""
     step = getattr(step, "_orig_mod", step)  # torch.compile wraps a module
-    if isinstance(getattr(step, "module", step), tuple(CELLS)):  # DataParallel wraps it
+    step = step.func if isinstance(step, partial) and not step.args else step
+    owner: Any = getattr(step, "__self__", None)
+    if isinstance(owner, torch.nn.Module) and step in (owner.__call__, owner._call_impl):
+        step = owner  # these tell nothing of what forward takes
+    step = step.module if isinstance(step, torch.nn.DataParallel) else step
+    if isinstance(step, tuple(CELLS)):
         raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
     try:
         taken = inspect.signature(getattr(step, "forward", step)).parameters
@@ -208,6 +215,8 @@ class _FlatStep:
         self.shapes, self.dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
+        needed = 8 * self.batch * self.size * (4 + self.steps) + 2 * inputs[:, 0].nbytes
+        check_memory(needed, "states and inputs need", "use fewer examples or steps")
         # the widest dtype holds all parts; the narrowest says how many digits there are
         self.initial = torch.cat([leaf.detach().reshape(self.batch, -1) for leaf in leaves], dim=1)
         self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
@@ -234,7 +243,7 @@ class _FlatStep:
             what = "step returns a state of another structure, order or shape than it was given"
             found, wanted = (
                 pytree.tree_map(lambda v: (*v.shape,) if hasattr(v, "shape") else type(v), state)
-                for state in (new, tree)
+                for state in (new, pytree.tree_unflatten(own, self.spec))  # it may write to tree
             )
             raise InputError(f"{what}: {found}, not {wanted}")
         if (dtypes := [leaf.dtype for leaf in leaves]) != self.dtypes:

@@ -90,7 +90,8 @@ def trajectory(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     index, everyone = problem.layer_index(layer), list(range(problem.batch))
     cell, steps = problem.cells[index], slice(0, problem.steps)
-    needed = 8 * problem.batch * problem.steps * (8 * cell.gate_count + 6) * cell.hidden
+    each = (8 * cell.gate_count + 6) * cell.hidden + problem.inputs.shape[2]
+    needed = 8 * problem.batch * problem.steps * each
     check_memory(needed, "the trajectory needs", "pass fewer examples or steps")
     with exact_products():
         below = [h for _, h, _ in problem.run(everyone, steps, problem.start(everyone, index))]

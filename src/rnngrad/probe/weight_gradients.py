@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Pictured, columns_of_parts, draw_parts
 from rnngrad.probe._batch import Array
-from rnngrad.probe._cotangents import Arriving, Cotangents, chunks
+from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, prepared
@@ -112,7 +112,6 @@ def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values()))
     mend = 'use reduce="norm"' if reduce == "none" else "pass fewer examples or steps at a time"
-    chunks(problem, len(problem.cells), 1)  # the trajectory of an example is checked as well
     check_memory(size, "the parts need", mend)
     fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
