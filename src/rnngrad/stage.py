@@ -8,8 +8,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Thread
@@ -78,20 +78,12 @@ def end_with(parent: int) -> None:
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Give what a function returns or raises; TimeoutError where that takes longer.
+    """Give what a function returns or raises; multiprocessing.TimeoutError where it takes longer.
 
     This is for libraries that limit each read alone. The call goes on in a thread nobody awaits.
     """
-    answer: Future[T] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(function())
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
+    with ThreadPool(1) as thread:
+        return thread.apply_async(function).get(seconds)
 
 
 def read_output(path: str | Path, stage: str, reader: Callable[[Path], T]) -> T:
