@@ -8,10 +8,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from tempfile import gettempdir
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ from rnngrad.errors import InputError
 
 T = TypeVar("T")
 DIGEST = "digest.txt"
-LONGEST = 600  # seconds at one place: a stopped process would have others wait for ever
 
 
 def run_stage(main: Callable[..., None], *arguments: str) -> None:
@@ -115,14 +113,6 @@ def seals(paths: Iterable[Path]) -> str:
     """Give a line per file with its SHA-256 and name."""
     files = sorted(path for path in paths if not path.is_dir() and path.name != DIGEST)
     return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
-
-
-def alone(place: str) -> AbstractContextManager[Any]:
-    """Wait until no other process of this user and machine works at a place, a path or address."""
-    from filelock import FileLock
-
-    name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    return FileLock(Path(gettempdir(), f"rnngrad-{os.getuid()}-{name}.lock"), LONGEST)
 
 
 def leave_out(folder: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, cast
 
 import numpy as np
@@ -21,11 +22,12 @@ import pandas as pd
 from rnngrad.errors import InputError, needs
 from rnngrad.live import EXPERIMENT, MODEL, URI, connect, tracking_errors
 from rnngrad.params import Params, check_params
-from rnngrad.stage import DIGEST, alone
+from rnngrad.stage import DIGEST
 from rnngrad.study import trained_weights
 from rnngrad.study.results import Results
 
 with needs("study"):
+    from filelock import FileLock
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
     from ruamel.yaml import YAML, YAMLError
@@ -38,6 +40,7 @@ PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.conten
 POINTS = 320  # points of a curve that MLflow's page draws; reports/curves.csv has all steps
 ENDS = 20  # first and last steps that the question looked at
 SETTINGS = 3  # changed settings that a run's name holds
+PATIENCE = 600  # seconds in which another publisher should end: a stopped one would hold all up
 
 
 def tracking_uri() -> str:
@@ -76,7 +79,8 @@ def publish(
     result = {RESULT: _digest(files)}
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
     same, pages = (f"tags.`{tag}` = '{(result | shown)[tag]}'" for tag in (RESULT, PAGES))
-    with tracking_errors(uri), alone(uri):
+    lock = Path(gettempdir(), f"rnngrad-{os.getuid()}.lock")  # one publisher of a user at a time
+    with tracking_errors(uri), FileLock(lock, PATIENCE):
         client, experiment = connect(uri, EXPERIMENT, own)
         if client.search_runs([experiment], f"{same} AND {pages} AND status = 'FINISHED'"):
             return False
