@@ -265,22 +265,23 @@ class Params(_Section):
 def read_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a params.yaml, see :func:`check_params`."""
     try:
-        # YAML 1.2, as DVC reads it: 1e-3 is a number
-        content = YAML(typ="safe", pure=True).load(Path(path))
+        return check_params(Path(path).read_bytes(), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # !!int x, 5,000 digits or 500 brackets raise other errors
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return check_params(content, path)
 
 
-def check_params(content: Any, path: str | Path) -> Params:
+def check_params(content: str | bytes, path: str | Path) -> Params:
     """Check what a params.yaml holds, every cell's and every condition's settings as well.
 
     An InputError names the file ``path`` and the key that is unknown, missing or ill-typed.
     """
     try:
-        params = Params.checked(content)
+        # YAML 1.2, as DVC reads it: 1e-3 is a number
+        values = YAML(typ="safe", pure=True).load(content)
+    except Exception as error:  # !!int x, 5,000 digits or 500 brackets raise other errors
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        params = Params.checked(values)
         for cell in params.cells:
             params.train_of(cell)
         for case in params.conditions.cases:

@@ -30,7 +30,6 @@ with needs("study"):
     from filelock import FileLock
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
-    from ruamel.yaml import YAML, YAMLError
 
 Tags = dict[str, str]
 Point = tuple[str, float, int]  # a metric's name, its value and the step
@@ -175,10 +174,9 @@ def _run_name(params: Params, changed: list[str]) -> str:
 
 def _changed_settings(params: Params) -> list[str]:
     """Name settings that differ from the last commit, as ``dvc exp run -S`` would set them."""
-    committed = _git("show HEAD:./params.yaml")
     try:
-        before = check_params(YAML(typ="safe", pure=True).load(committed), "params.yaml")
-    except (YAMLError, InputError):
+        before = check_params(_git("show HEAD:./params.yaml"), "params.yaml")
+    except InputError:
         return []  # there is none, or it has another version
     old, new = (dict(_leaves(p.model_dump(mode="json"))) for p in (before, params))
     changed = [f"{key}={new[key]}" for key in new if key not in old or old[key] != new[key]]

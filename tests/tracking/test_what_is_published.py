@@ -1,5 +1,6 @@
 """A published result as MLflow shows it."""
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
         cell: block for cell, block in content["cells"].items() if block is not None
     }
     ways = [make_tests(*content["cells"], weights=weights) for weights in TRAINED.values()]
-    params = check_params(content, "params.yaml")
+    params = check_params(json.dumps(content), "params.yaml")
     changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
     uri = tracking.tracking_uri()
     assert publish(changed, files, uri)
