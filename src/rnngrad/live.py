@@ -55,30 +55,22 @@ def connect(uri: str, name: str, artifacts: str | None = None) -> tuple["MlflowC
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return client, client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
-    try:
+    with tracking_errors(uri, Exception):  # an address or an answer may raise anything
         return within(LONGEST, ask)
-    except Exception as error:  # an address or an answer may raise anything
-        raise _unusable(uri, error) from error
 
 
 @contextmanager
-def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn whatever a server or database raises into one line, an InputError."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
+def tracking_errors(uri: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn such errors of a server or database into one line, an InputError."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise _unusable(uri, error) from error
-
-
-def _unusable(uri: str, error: Exception) -> InputError:
-    if isinstance(error, InputError):
-        return error
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    cure = BROKEN if uri.startswith("sqlite:") else ""
-    return InputError(without_password(f"MLflow at {uri}: cannot be used: {reason}{cure}"))
+    except InputError:
+        raise
+    except kinds as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        cure = BROKEN if uri.startswith("sqlite:") else ""
+        line = without_password(f"MLflow at {uri}: cannot be used: {reason}{cure}")
+        raise InputError(line) from error
 
 
 def without_password(text: str) -> str:
@@ -111,9 +103,10 @@ def live_run(name: str, model: str) -> Iterator[Callable[[tuple[int, dict[str, f
     def until_it_fails(ask: Callable[..., Any], *arguments: Any) -> Any:
         nonlocal uri
         try:
-            return ask(*arguments) if uri else None
-        except Exception as error:  # a server or a database may raise anything
-            _go_on_without(f"{name}: {_unusable(uri, error)}")
+            with tracking_errors(uri, Exception):
+                return ask(*arguments) if uri else None
+        except InputError as error:
+            _go_on_without(f"{name}: {error}")
             uri = ""
 
     def begin() -> tuple[Any, str]:

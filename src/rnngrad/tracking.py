@@ -30,6 +30,8 @@ with needs("study"):
     from filelock import FileLock
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
 Tags = dict[str, str]
 Point = tuple[str, float, int]  # a metric's name, its value and the step
@@ -79,7 +81,7 @@ def publish(
     shown = {NOTE: note, PAGES: _digest(artifacts, json.dumps([metrics, note]))}
     same, pages = (f"tags.`{tag}` = '{(result | shown)[tag]}'" for tag in (RESULT, PAGES))
     lock = Path(gettempdir(), f"rnngrad-{os.getuid()}.lock")  # one publisher of a user at a time
-    with tracking_errors(uri), FileLock(lock, PATIENCE):
+    with tracking_errors(uri, MlflowException, SQLAlchemyError, OSError), FileLock(lock, PATIENCE):
         client, experiment = connect(uri, EXPERIMENT, own)
         if client.search_runs([experiment], f"{same} AND {pages} AND status = 'FINISHED'"):
             return False
