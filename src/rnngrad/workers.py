@@ -4,7 +4,6 @@ import json
 import logging
 import multiprocessing
 import os
-import platform
 import re
 import signal
 import sys
@@ -113,11 +112,9 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
                 f"{SCHEDULER}={place}: {reason}; name a scheduler, as tcp://host:8786, or its "
                 "file, whose workers share this folder and code"
             ) from error
-        processors = {*found.values()}
-        if len(processors) > 1:
-            print(
-                "results depend on the processor:", *sorted(processors), sep=" | ", file=sys.stderr
-            )
+        if len(processors := {*found.values()}) > 1:
+            said = " | ".join(sorted(processors))
+            print(f"results depend on the processor: {said}", file=sys.stderr)
         executor: Any = client.get_executor(pure=False)
         stack.callback(executor.shutdown, wait=False)
         executor.submit = partial(executor.submit, _elsewhere, os.getcwd())
@@ -129,13 +126,13 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
 
 def _processor(mark: str, code: str) -> str:
     """Name a worker's processor, where it sees a file, may start processes and has the code."""
+    from llvmlite.binding import get_host_cpu_name
+
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
         raise InputError("a worker does not see this folder, or runs without --no-nanny")
     if code != _code():
         raise InputError("a worker has other code, torch or NumPy than this process")
-    info = Path("/proc/cpuinfo")
-    named = re.search("model name.*: (.*)", info.read_text() if info.exists() else "")
-    return named[1] if named else platform.machine()
+    return get_host_cpu_name()
 
 
 def _code() -> str:
