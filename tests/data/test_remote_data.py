@@ -24,11 +24,11 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
-def files(server):
-    """The three files, served."""
+def served(server, monkeypatch):
+    """The three files, in place of the real ones."""
     for name, content in FILES.items():
         server.files[name] = content.encode()
-    return {name: (server.url + name, _sha256(content.encode())) for name, content in FILES.items()}
+        monkeypatch.setitem(JIGSAW, name, (server.url + name, _sha256(content.encode())))
 
 
 def _sha256(content):
@@ -36,29 +36,33 @@ def _sha256(content):
 
 
 @pytest.mark.parametrize("per_class", [None, 1])
-def test_train_is_enough_for_few_comments(files, server, per_class):
-    comments = jigsaw_comments("toxic", per_class, files)
+@pytest.mark.usefixtures("served")
+def test_train_is_enough_for_few_comments(server, per_class):
+    comments = jigsaw_comments("toxic", per_class)
     assert comments["text"].tolist() == ['x\n"y"', "fine", ""]
     assert comments["label"].tolist() == [1, 0, 0]
     assert server.requests == ["train.csv"]
 
 
-def test_test_is_added_when_train_has_too_few_toxic_comments(files, server):
-    comments = jigsaw_comments("toxic", 2, files)
+@pytest.mark.usefixtures("served")
+def test_test_is_added_when_train_has_too_few_toxic_comments(server):
+    comments = jigsaw_comments("toxic", 2)
     assert comments["text"].tolist() == ['x\n"y"', "fine", "", "two, three", "four", "five"]
     assert comments["label"].tolist() == [1, 0, 0, 1, 0, 1]
     assert comments["label"].dtype == np.int8
     assert server.requests == ["train.csv", "test.csv", "test_labels.csv"]
 
 
-def test_another_label(files):
-    comments = jigsaw_comments("insult", 2, files)
+@pytest.mark.usefixtures("served")
+def test_another_label():
+    comments = jigsaw_comments("insult", 2)
     assert comments["label"].tolist() == [1, 0, 0, 0, 0, 1]
 
 
-def test_an_unknown_label(files):
+@pytest.mark.usefixtures("served")
+def test_an_unknown_label():
     with pytest.raises(InputError, match=r"train\.csv: no column rude among its 8"):
-        jigsaw_comments("rude", None, files)
+        jigsaw_comments("rude", None)
 
 
 def test_without_a_network_it_says_where_the_file_should_lie(cache, monkeypatch):

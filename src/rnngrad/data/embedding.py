@@ -42,11 +42,10 @@ def embed_sample(
     is_known = (sample["split"] == "train").to_numpy() | (params.vocabulary == "sample")
     tokenized, vocabulary, counted = tokenize_sample(sample, is_known)
     if params.vectors == "corpus":
-        source, tokens, lengths = "corpus", tokenized.tokens, tokenized.lengths
-        if params.vocabulary == "train":
-            learns = tokenized.splits == "train"
-            tokens, lengths = tokens[np.repeat(learns, lengths)], lengths[learns]
-        vectors = corpus_vectors(tokens, lengths, len(vocabulary), params.dimensions)
+        source, lengths = "corpus", tokenized.lengths
+        learns = (tokenized.splits == "train") | (params.vocabulary == "sample")
+        tokens = tokenized.tokens[np.repeat(learns, lengths)]
+        vectors = corpus_vectors(tokens, lengths[learns], len(vocabulary), params.dimensions)
     else:
         path = Path(params.path) if params.path else fetch(*GLOVE)
         # the name alone: a folder would tell machines apart

@@ -8,7 +8,6 @@ was not scored. With the 63,978 scored rows there are 21,384 toxic ones.
 """
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +50,14 @@ def read_comments(params: Params) -> pd.DataFrame:
     return comments
 
 
-def jigsaw_comments(
-    label: str, per_class: int | None, files: Mapping[str, tuple[str, str]] = JIGSAW
-) -> pd.DataFrame:
+def jigsaw_comments(label: str, per_class: int | None) -> pd.DataFrame:
     """Get all comments of the training set, and where a class lacks ``per_class`` the test set."""
-    train = read_csv_comments(fetch(*files["train.csv"]), label)
+    train = read_csv_comments(fetch(*JIGSAW["train.csv"]), label)
     rarest = np.bincount(train["label"], minlength=2).min()
     if per_class is None or per_class <= rarest:
         return train
-    test = read_csv(fetch(*files["test.csv"]), ["id", TEXT])
-    test = test.merge(read_csv(fetch(*files["test_labels.csv"]), ["id", label]), on="id")
+    test = read_csv(fetch(*JIGSAW["test.csv"]), ["id", TEXT])
+    test = test.merge(read_csv(fetch(*JIGSAW["test_labels.csv"]), ["id", label]), on="id")
     scored = test[test[label] != "-1"]
     test = pd.DataFrame({"text": scored[TEXT], "label": scored[label].astype(np.int8)})
     return pd.concat([train, test], ignore_index=True)
