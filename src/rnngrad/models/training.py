@@ -40,8 +40,9 @@ for said in ("does not have many workers", "exists and is not empty", "isinstanc
 class Learner(pl.LightningModule):
     """Trains a :class:`CommentClassifier` of its own with Adam and the cross-entropy (nats)."""
 
-    def __init__(self, cell: str, features: int, params: TrainParams) -> None:
+    def __init__(self, who: str, cell: str, features: int, params: TrainParams) -> None:
         super().__init__()
+        self.who = who
         self.classifier = CommentClassifier(cell, features, params)
         self.learning_rate = params.learning_rate
         metrics = MetricCollection({"loss": MeanMetric(), "accuracy": BinaryAccuracy()})
@@ -60,9 +61,9 @@ class Learner(pl.LightningModule):
         gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
         if not nn.utils.get_total_norm(gradients, torch.inf).isfinite():
             raise InputError(
-                f"the gradient is beyond float32 in epoch {self.current_epoch + 1}: it explodes on "
-                "its way back, or training diverges; set another forget_bias or initializer, "
-                "train.padding to [none], or a smaller learning_rate"
+                f"{self.who}: the gradient is beyond float32 in epoch {self.current_epoch + 1}: it "
+                "explodes on its way back, or training diverges; set another forget_bias or "
+                "initializer, train.padding to [none], or a smaller learning_rate"
             )
 
     def validation_step(self, batch: Batch) -> None:
@@ -140,7 +141,7 @@ def train_model(
     )
     validation, test = validation.from_short_to_long(), test.from_short_to_long()
     pl.seed_everything(seed, verbose=False)
-    model = Learner(cell, vectors.shape[1], params)
+    model = Learner(who, cell, vectors.shape[1], params)
     _save(model.classifier, folder / f"init-{seed}.pt")
     last = _whole(checkpoints / "last.ckpt")
     batches = train.shuffled(params.batch_size, seed), validation.in_order(4 * params.batch_size)
@@ -160,10 +161,7 @@ def train_model(
             callbacks=[history, saved],
             default_root_dir=checkpoints,
         )
-        try:
-            trainer.fit(model, *batches, ckpt_path=last)
-        except InputError as error:
-            raise InputError(f"{who}: {error}") from error
+        trainer.fit(model, *batches, ckpt_path=last)
     predicted: Any = trainer.predict(model, test.in_order(4 * params.batch_size))
     probability, label = torch.cat(predicted).cpu(), torch.from_numpy(sample.labels[test.comments])
     _save(model.classifier, folder / f"trained-{seed}.pt")
