@@ -37,7 +37,11 @@ def main() -> None:
     )
     shown, models = [*cards, *pages, *figures], BUILD / "train"
     folders = models.glob("*/*/seed-*")
-    weights = [each / f"trained-{each.name.removeprefix('seed-')}.pt" for each in folders]
+    weights = [
+        each / f"{name}-{each.name.removeprefix('seed-')}.pt"
+        for each in folders
+        for name in ("init", "trained")
+    ]
     for path in (*shown, *weights):
         read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)

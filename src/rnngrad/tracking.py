@@ -139,9 +139,10 @@ def _log_models(
         train = params.train_of(cell)
         for seed in train.seeds:
             file = models / cell / padding / f"seed-{seed}" / f"trained-{seed}.pt"
-            digest = file.with_name(DIGEST)
-            model = digest.read_text()[:16] if digest.exists() else ""
-            begun, ended = _times(models.parent / "times" / f"{model}.json")
+            model = file.with_name(DIGEST).read_text()[:16]
+            # training begins by writing the initial weights, and ends by writing these
+            ends = file.with_name(f"init-{seed}.pt"), file
+            begun, ended = sorted(int(1000 * path.stat().st_mtime) for path in ends)
             own = live.pop(model, None) or client.create_run(experiment, begun)
             child, name = own.info.run_id, f"{cell} {padding} seed {seed}{others}"
             known = tags | {MODEL: model, NAME: name}
@@ -150,19 +151,9 @@ def _log_models(
             own_settings = {"cell": cell, "seed": seed, "padding": padding}
             settings = train.model_dump(exclude={"seeds"}) | own_settings
             _log(client, child, settings, _points(results, cell, seed, weights))
-            if file.exists():
-                client.log_artifact(child, file)
+            client.log_artifact(child, file)
             if own.info.status == "RUNNING":
-                client.set_terminated(child, end_time=ended or own.info.start_time)
-
-
-def _times(path: Path) -> tuple[int, int] | tuple[None, None]:
-    """Say when a training began and ended, in milliseconds; None where nobody knows."""
-    try:
-        begun, ended = json.loads(path.read_text())
-        return int(1000 * begun), int(1000 * ended)
-    except (OSError, ValueError, TypeError):
-        return None, None
+                client.set_terminated(child, end_time=ended)
 
 
 def _run_name(params: Params, changed: list[str]) -> str:

@@ -85,5 +85,5 @@ class Clone:
         return {
             p.relative_to(self.folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in files
-            if p.is_file() and p.parent.name != "times"
+            if p.is_file()
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from published import MODELS, ROOT, make_tests
+from published import ROOT, make_model, make_tests
 
 from rnngrad.params import read_params
 from rnngrad.study.results import Results
@@ -79,8 +79,5 @@ def files(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     path = Path("reports/figures/jacobian.svg")
     path.parent.mkdir(parents=True)
     path.write_text("<svg/>")
-    model = MODELS / "lstm" / "none" / "seed-5" / "digest.txt"
-    model.parent.mkdir(parents=True)
-    model.write_text("0123456789abcdef" * 4)
-    model.with_name("trained-5.pt").write_bytes(b"weights")
+    make_model("lstm", "none", 5)
     return [path]

@@ -19,6 +19,14 @@ def make_tests(*cells: str, weights: str = "trained_without_padding") -> pd.Data
     return pd.DataFrame(rows, columns=["cell", "weights", "seed", "accuracy"])
 
 
+def make_model(cell: str, padding: str, seed: int) -> None:
+    folder = MODELS / cell / padding / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("init", "trained"):
+        (folder / f"{name}-{seed}.pt").write_bytes(b"weights")
+    (folder / "digest.txt").write_text("0123456789abcdef" * 4)
+
+
 def publish(results: Results, files: list[Path], uri: str) -> bool:
     return tracking.publish(results, METRICS, "an answer", files, files, MODELS, uri)
 

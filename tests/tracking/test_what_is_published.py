@@ -1,14 +1,16 @@
 """A published result as MLflow shows it."""
 
 import json
+import os
 import subprocess
 import time
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from published import MODELS, ROOT, make_tests, publish, runs_of
+from published import MODELS, ROOT, make_model, make_tests, publish, runs_of
 from ruamel.yaml import YAML
 
 from rnngrad import live, tracking
@@ -91,6 +93,8 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     ways = [make_tests(*content["cells"], weights=weights) for weights in TRAINED.values()]
     params = check_params(json.dumps(content), "params.yaml")
     changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
+    for model in product(content["cells"], TRAINED, (1, 2, 3, 4, 5)):
+        make_model(*model)
     uri = tracking.tracking_uri()
     assert publish(changed, files, uri)
     runs = runs_of(uri)
@@ -137,16 +141,14 @@ def test_a_curve_of_few_steps_is_drawn_whole(results: Results, files: list[Path]
 
 
 def test_a_run_lasts_as_long_as_its_training(results: Results, files: list[Path]) -> None:
-    """The parent has no duration, nor has a model whose training nobody timed."""
-    uri, times = tracking.tracking_uri(), MODELS.parent / "times" / "0123456789abcdef.json"
-    times.parent.mkdir()
-    for known, seconds in (("[1000.5, 1060.5]", 60), ("[1000.5", 0)):
-        times.write_text(known)
-        files[0].write_text(known)  # another result
-        assert publish(results, files, uri)
-        child, parent = sorted(runs_of(uri)[:2], key=lambda run: "cell" not in run.data.params)
-        lasted = [(run.info.end_time or 0) - run.info.start_time for run in (child, parent)]
-        assert lasted == [1000 * seconds, 0]
+    """The parent has no duration."""
+    uri, folder = tracking.tracking_uri(), MODELS / "lstm" / "none" / "seed-5"
+    os.utime(folder / "init-5.pt", (0, 1000.5))
+    os.utime(folder / "trained-5.pt", (0, 1060.5))
+    assert publish(results, files, uri)
+    child, parent = sorted(runs_of(uri), key=lambda run: "cell" not in run.data.params)
+    assert (child.info.start_time, child.info.end_time) == (1_000_500, 1_060_500)
+    assert parent.info.start_time == parent.info.end_time
 
 
 def test_a_training_that_was_watched_is_the_models_own_run(

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -58,10 +57,4 @@ def _train(path: Path, unfinished: str, *job: Any) -> None:
     torch.set_num_threads(1)  # whatever the environment says: another number rounds differently
     # with other settings, code or inputs a training starts anew
     checkpoints = Path(unfinished) / (path / DIGEST).read_text()[:16]
-    begun, goes_on = time.time(), checkpoints.exists()
     train_model(path, checkpoints, *job)
-    if not goes_on:  # else part of its time is not known
-        # beside the stage's outputs, which are the same bytes whenever they are made
-        times = Path(unfinished).parents[1] / "times" / f"{checkpoints.name}.json"
-        times.parent.mkdir(exist_ok=True)
-        times.write_text(json.dumps([begun, time.time()]))
