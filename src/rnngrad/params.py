@@ -191,19 +191,6 @@ class Setting(_Section):
             raise ValueError("state_nonlinearity sigmoid: untrained LSTMs only, cells: [lstm]")
         return self
 
-    def why_ignored(self, key: str) -> str:
-        """Tell why another value of ``key`` would change nothing here; empty where it would."""
-        trained, own = self.weights == "trained", self.initializer
-        reasons = (
-            ("initializer forget_bias units", trained, "trained weights have that of training"),
-            ("trained_with", not trained, "initial weights are not trained"),
-            ("sliced_input", trained, "trained models read all features"),
-            ("padding", self.input != "comments", f"of input {self.input} nothing is padded"),
-            ("forget_bias", own != "keras", f"initializer {own} takes none"),
-            ("forget_bias", "lstm" not in self.cells, "it is the LSTM's alone"),
-        )
-        return next((why for keys, holds, why in reasons if holds and key in keys.split()), "")
-
 
 class Case(_Section):
     """The name of the factor that a case varies, and what it changes of the question's setting."""
@@ -233,9 +220,19 @@ class ConditionsParams(_Section):
         """Give the question's setting with the case's own block on top."""
         changes = self.cases[case].model_dump(exclude={"factor"})
         setting = Setting.checked(self.question.model_dump() | changes, "conditions", "cases", case)
-        for key in changes:
-            if why := setting.why_ignored(key):
-                raise InputError(f"conditions.cases.{case}.{key}: {why}; remove it")
+        trained, own = setting.weights == "trained", setting.initializer
+        # keys, where they change nothing, and why
+        ignored = (
+            ("initializer forget_bias units", trained, "trained weights have that of training"),
+            ("trained_with", not trained, "initial weights are not trained"),
+            ("sliced_input", trained, "trained models read all features"),
+            ("padding", setting.input != "comments", f"of input {setting.input} nothing is padded"),
+            ("forget_bias", own != "keras", f"initializer {own} takes none"),
+            ("forget_bias", "lstm" not in setting.cells, "it is the LSTM's alone"),
+        )
+        for keys, here, why in ignored:
+            if here and (given := changes.keys() & keys.split()):
+                raise InputError(f"conditions.cases.{case}.{min(given)}: {why}; remove it")
         return setting
 
 
