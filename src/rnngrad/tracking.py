@@ -66,11 +66,10 @@ def publish(
     """Publish a result unless it is there already; say whether anything was published.
 
     Args:
-        results: what the stages found.
         metrics: reports/metrics.json; nested, with null for what is no number.
         note: the answer, shown as the parent's description.
         files: the numbers; their checksum says whether two results are the same.
-        artifacts: cards, figures and pages to attach; drawn anew they take the old ones' place.
+        artifacts: cards, figures and pages to attach.
         models: the folder of the trained models. One logged in its training keeps that run.
         uri: an MLflow tracking URI. InputError says where it cannot be used.
     """

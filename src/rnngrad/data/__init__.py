@@ -1,4 +1,1 @@
-"""Comments, sampling, words and word vectors: stages 1 to 3 of the pipeline.
-
-Whatever is wrong with what a person or an earlier stage gave is an InputError.
-"""
+"""Comments, samples, words and vectors; whatever is wrong with its input is an InputError."""
