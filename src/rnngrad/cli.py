@@ -110,11 +110,8 @@ def _diagnose(options: argparse.Namespace) -> int:
     if not 0 <= options.seed < 2**63:
         raise InputError("--seed is a whole number from 0 to 2**63 - 1")
     # ten Jacobians of (h, c), W_ih in float32 and three times in float64, and the inputs
-    check_memory(
-        320 * H * H + 112 * H * D + 4 * T * D,
-        "--units, --steps and --features take",
-        "ask for less",
-    )
+    needed = 320 * H * H + 112 * H * D + 4 * T * D
+    check_memory(needed, "--units, --steps and --features take", "ask for less")
     torch.manual_seed(options.seed)
     kind, bias = getattr(torch.nn, options.cell.upper()), 1.0 if bias is None else bias
     module = make_layer(kind, D, H, options.init, longest=T, forget_bias=bias)

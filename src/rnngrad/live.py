@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "rnngrad"
 MODEL = "rnngrad.model"  # the tag by which publishing finds a model's run
 URI = "MLFLOW_TRACKING_URI"
-BROKEN = (
-    "; if the database is broken, move it away and run the same command again: every result is in "
-    "build/ and reports/"
-)
+BROKEN = "; if the database is broken, move it away and run the same again: results are in build/"
 SECONDS = 4  # that one answer may take; MLflow itself would try for four minutes
 LONGEST = 60  # seconds in which a database is made
 

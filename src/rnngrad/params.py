@@ -109,8 +109,7 @@ class SampleParams(_Section):
         if rarest < (self.per_class or 0):
             raise InputError(
                 f"sample.per_class asks for {self.per_class} comments of each class, but class "
-                f"{comments.index(rarest)} has {rarest}; lower it, or set it to null to take as "
-                "many as there are"
+                f"{comments.index(rarest)} has {rarest}; lower it, or leave it empty for all"
             )
         size = self.per_class or rarest
         validation, test = round(self.validation * size), round(self.test * size)

@@ -149,7 +149,7 @@ def test_a_split_without_tokens(params, rows, message):
 def test_a_file_without_a_vector_of_the_sample(params, tmp_path, content):
     path = tmp_path / "zero.txt"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"zero\.txt: no word of the sample has a vector other"):
+    with pytest.raises(InputError, match=r"zero\.txt: no word of the sample has a vector; give"):
         embed_sample(SAMPLE, params(path=str(path)))
 
 

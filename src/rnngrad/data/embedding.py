@@ -52,10 +52,8 @@ def embed_sample(
         source, vectors = path.name, read_vectors(path, vocabulary, params.dimensions)
     has = (vectors != 0).any(axis=1)
     if not has.any():
-        raise InputError(
-            f"{source}: no word of the sample has a vector other than zero; give vectors of the "
-            "comments' language"
-        )
+        line = f"{source}: no word of the sample has a vector; give those of the comments' language"
+        raise InputError(line)
     card = counted | {
         # parts of all words of the sample: one outside the vocabulary has no vector either
         "coverage_of_tokens": int(has[tokenized.tokens].sum()) / counted["tokens"],
@@ -84,10 +82,8 @@ def tokenize_sample(
     kept = lengths > 0
     for split in SPLITS:
         if not (kept & (sample["split"] == split)).any():
-            raise InputError(
-                f"build/sample.parquet: no comment of the {split} split has a token; "
-                "give more comments (sample.per_class)"
-            )
+            line = f"no comment of the {split} split has a token; give more (sample.per_class)"
+            raise InputError(line)
     distance = sample["telling_distance"].to_numpy("float64", na_value=np.nan)
     told = distance < sizes
     at = ends - 1 - np.where(told, distance, 0).astype(int)

@@ -47,8 +47,7 @@ def read_vectors(path: Path, vocabulary: dict[str, int], dimensions: int) -> np.
         if len(vector) != dimensions or not (np.abs(vector) <= LARGEST).all():
             raise InputError(
                 f"{path}: line {number}: not a word and {dimensions} numbers (embed.dimensions) up "
-                f"to {LARGEST:.0e}, separated by single blanks; correct it, or get the file again "
-                "if it ends there"
+                f"to {LARGEST:.0e}, separated by single blanks; correct it, or get the file again"
             )
         if word in vocabulary:
             vectors[vocabulary[word]] = vector
