@@ -201,23 +201,28 @@ def refused(run: Run, path: Path, inputs: Path) -> str:
     return err
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_class_that_is_not_torch_s_is_refused_by_name(
-    zipped: bool, run: Run, tmp_path: Path, inputs: Path
+    zipped: bool, protocol: int, run: Run, tmp_path: Path, inputs: Path
 ):
     path = tmp_path / "model.pt"
-    torch.save(Model(), path, _use_new_zipfile_serialization=zipped)
+    form: Any = {"_use_new_zipfile_serialization": zipped, "pickle_protocol": protocol}
+    torch.save(Model(), path, **form)
     assert "it holds test_cli_probe.Model, not known to be safe" in (refused(run, path, inputs))
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_malicious_file_runs_nothing(plain: bool, run: Run, tmp_path: Path, inputs: Path):
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_malicious_file_runs_nothing(
+    plain: bool, protocol: int, run: Run, tmp_path: Path, inputs: Path
+):
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
     harm = {"weight_hh_l0": Malicious(f"touch {trace}")}
     if plain:
-        path.write_bytes(pickle.dumps(harm, protocol=2))
+        path.write_bytes(pickle.dumps(harm, protocol=protocol))
     else:
-        torch.save(harm, path)
+        torch.save(harm, path, pickle_protocol=protocol)
     assert f"it holds {os.system.__module__}.system, not known to be safe" in refused(
         run, path, inputs
     )
@@ -236,7 +241,7 @@ def test_files_that_hold_no_module(run: Run, saved: Save, inputs: Path, tmp_path
     for thing, says in (
         (cyclic, "torch.load(weights_only=True) cannot read it: save model.state_dict()"),
         (nn.Linear(2, 2), "no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it"),
-        (nn.LSTMCell(5, 4).state_dict(), "in it; of an nn.LSTMCell or the like, add _l0"),
+        (nn.LSTMCell(5, 4).state_dict(), "in it; of an nn.LSTMCell, add _l0"),
         (3, "no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it"),
         ({"weight_hh_l0": torch.zeros(7, 3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),

@@ -46,6 +46,7 @@ def edited(tmp_path: Path) -> Callable[..., Path]:
             config = json.loads(old.read("config.json"))
             layer = config["config"]["layers"][-1]
             layer["class_name"] = kind
+            layer["module"] = settings.pop("module", layer["module"])
             layer["config"] |= settings
             new.writestr("config.json", json.dumps(config))
             new.writestr("model.weights.h5", old.read("model.weights.h5"))
@@ -95,6 +96,7 @@ def test_what_a_file_says_of_its_layers_is_checked(edited: Callable[..., Path]):
         ({"reset_after": False}, "reset_after=False: write the layer as a step"),
         ({"kind": "RNN"}, "is a RNN, no LSTM, GRU or SimpleRNN"),
         ({"name": "other"}, "the settings of .* are not in it"),
+        ({"module": "mine"}, "the settings of .* are not in it"),
     ):
         with pytest.raises(rnngrad.InputError, match=says):
             rnngrad.from_keras(edited(**settings))
@@ -154,6 +156,8 @@ def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 class LSTM:
     """It has as much of a layer of Keras as is looked at."""
 
+    __module__ = "keras.src.layers"
+
     def __init__(self, *shapes: tuple[int, ...], **config: Any) -> None:
         rng = np.random.default_rng(1)
         self.weights = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
@@ -167,11 +171,14 @@ class LSTM:
 
 
 class GRU(LSTM):
-    pass
+    __module__ = "keras.src.layers"
 
 
 class Sequential(LSTM):
-    pass
+    __module__ = "keras.src.models"
+
+
+OwnLSTM = type("LSTM", (LSTM,), {"__module__": "mine"})  # its call may do anything
 
 
 def test_a_live_layer_is_asked_for_its_weights():
@@ -203,6 +210,7 @@ def test_weights_in_bfloat16_are_read_exactly():
         (GRU((3, 6), (2, 6), (6,)), "reset_after=False"),
         (Sequential((3, 8), (2, 8), (8,)), "is a Sequential, no LSTM.* pass the layer"),
         (LSTM((3, 10), (2, 10)), "is a LSTM, no"),
+        (OwnLSTM((3, 8), (2, 8), (8,)), r"is a mine\.LSTM, no LSTM, GRU"),
     ],
 )
 def test_a_live_layer_that_torch_has_not(layer: LSTM, says: str):

@@ -31,13 +31,15 @@ NEEDED = {
     "go_backwards": (False, "pass weights alone (model.save_weights), and flip the inputs' steps"),
 }
 
+PACKAGES = "keras", "tf_keras", "tensorflow"  # that Keras' own classes are in
+
 
 def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LSTM | nn.GRU:
     """Make the torch module that computes what a layer of Keras does; Keras is not imported.
 
     Args:
         layer_or_file: a built LSTM, GRU (``reset_after=True``) or SimpleRNN (tanh or relu), or the
-            path of a ``.keras`` or ``.weights.h5`` file of Keras 3, which needs h5py.
+            path of a ``.keras`` (Keras 3.6 or later) or ``.weights.h5`` file, which needs h5py.
         name: the layer's name in the file; None where there is but one.
 
     Returns:
@@ -65,7 +67,10 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         raise TypeError(f"from_keras takes a Keras layer or a path, got {full_name(layer)}")
     if not (weights := [np.asarray(weight) for weight in layer.get_weights()]):
         raise InputError("the layer has no weights yet: call it once, or layer.build(shape)")
-    return _module("the layer", weights, type(layer).__name__, layer.get_config())
+    kind = type(layer).__name__
+    if type(layer).__module__.split(".")[0] not in PACKAGES:  # a class that is only called like it
+        kind = full_name(layer)
+    return _module("the layer", weights, kind, layer.get_config())
 
 
 def _layers_of_file(path: str) -> dict[str, Layer]:
@@ -73,8 +78,8 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
     known, found, file = dict[str, Any](), dict[str, Layer](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
-        config = part.get("config")
-        if isinstance(config, dict) and "name" in config and "class_name" in part:
+        config, own = part.get("config"), str(part.get("module")).split(".")[0] in PACKAGES
+        if own and isinstance(config, dict) and "name" in config and "class_name" in part:
             known[config["name"]] = part["class_name"], config
         return part
 
@@ -84,8 +89,9 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
             place = at.removesuffix(VARS)
             own = group.file.get(f"{place}/vars")
             name = own.attrs.get("name", place) if own else place
-            if known and (name not in known or name in found):
-                raise InputError(f"{path}: the settings of {place} are not in it: pass the layer")
+            if path.endswith(".keras") and (name not in known or name in found):
+                cure = "pass the layer, or save it with Keras 3.6 or later"
+                raise InputError(f"{path}: the settings of {place} are not in it: {cure}")
             # a file of weights alone has no class and no settings
             found[place if name in found else name] = arrays, *known.get(name, ("", {}))
 

@@ -59,7 +59,8 @@ class GradientReach(Callback):
     - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
         Another training begins anew; one that is resumed goes on.
 
-    Weights are identical with and without the callback. In ddp the first process alone probes.
+    Weights are identical with and without the callback, of which a Trainer takes one. In ddp the
+    first process alone probes.
 
     Raises:
         InputError: wrong arguments; weights in parts over processes; a forward or loss that fails.
@@ -198,6 +199,17 @@ class GradientReach(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
+def _sums_by_distance(log10_norms: Tensor, distances: int) -> Tensor:
+    """Give sums, counts and counts of zeros (3, distances) of (batch, time), NaN: no step."""
+    if log10_norms.dim() != 2 or not log10_norms.shape[1]:
+        raise InputError(f"log10_norms must be (batch, time), got {tuple(log10_norms.shape)}")
+    last = (~log10_norms.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+    t = last - torch.arange(distances, device=log10_norms.device)
+    values = log10_norms.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+    zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
+    return torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
+
+
 class LossGradientByDistance(Metric):
     """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
@@ -235,15 +247,9 @@ class LossGradientByDistance(Metric):
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
         """Take norms (batch, time), NaN beyond an example's length."""
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
-        values = torch.as_tensor(norms, device=self.sums.device).double()
-        if values.dim() != 2:
-            raise InputError(f"log10_norms must be (batch, time), got {tuple(values.shape)}")
-        last = (~values.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
-        t = last - torch.arange(self.distances, device=values.device)
-        values = values.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
-        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
         # out of place: whoever holds an old state keeps it
-        self.sums = self.sums + torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
+        values = torch.as_tensor(norms, device=self.sums.device).double()
+        self.sums = self.sums + _sums_by_distance(values, self.distances)
 
     def compute(self) -> Result:
         """By distance: "log10", the mean where there is a gradient; "zero", the part without."""

@@ -1,9 +1,13 @@
 """A recurrent module from a file of torch's, without running anything that the file may hold."""
 
+import io
+import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +43,7 @@ def recurrent_module(path: str, name: str | None, nonlinearity: str | None) -> n
 def chosen(name: str | None, names: Iterable[str], path: str) -> str:
     """Give the name, or the only one there is; InputError where that is none."""
     if not (names := list(names)):
-        cure = "of an nn.LSTMCell or the like, add _l0 to the names of the weights"
+        cure = "of an nn.LSTMCell, add _l0 to the weights' names; of Keras, save it as .keras"
         raise InputError(f"{path}: no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it; {cure}")
     if name is None and len(names) == 1:
         return names[0]
@@ -89,16 +93,45 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # a file that somebody made may raise anything
         if isinstance(error, OSError) and error.filename:  # it cannot be opened
             raise
-        what = f"torch.load(weights_only=True) cannot read it: {CURE}"
-        if named := re.search(r"GLOBAL (\S+)", str(error)):
-            what = f"it holds {named[1]}, not known to be safe; nothing of it was run: {CURE}"
+        what = f"torch.load(weights_only=True) cannot read it: {CURE}, without pickle_protocol="
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if name := named[1] if named else _other_name(path):
+            what = f"it holds {name}, not known to be safe; nothing of it was run: {CURE}"
         raise InputError(f"{path}: {what}") from None
+
+
+class _Names(pickle.Unpickler):
+    """Raise LookupError with the first name in a pickle that torch does not write; make nothing."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = module.split(".")[0] == "torch" and name != "_load_from_bytes"
+        if own or (module, name) == ("collections", "OrderedDict"):
+            return Mock
+        raise LookupError(f"{module}.{name}")
+
+    def persistent_load(self, pid: object) -> None: ...
+
+
+def _other_name(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    pickled = [n for n in archive.namelist() if n.endswith("data.pkl")]
+                    _Names(io.BytesIO(archive.read(pickled[0]))).load()
+            file.seek(0)
+            while True:  # the older format is several pickles
+                _Names(file).load()
+    except LookupError as error:
+        return str(error.args[0])
+    except Exception:  # a file that somebody made may raise anything
+        return ""
 
 
 def _tensors(found: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested dicts by dotted names."""
     if isinstance(found, Tensor):
         yield prefix, found.detach()
-    elif isinstance(found, Mapping):
-        for key, value in found.items():
+    elif isinstance(found, Mapping | list | tuple):
+        for key, value in found.items() if isinstance(found, Mapping) else enumerate(found):
             yield from _tensors(value, f"{prefix}.{key}")
