@@ -11,7 +11,7 @@ import quiet  # noqa: F401  # isort: skip
 from functools import partial
 from pathlib import Path
 
-from rnngrad.stage import read_json, read_output, run_stage, whole
+from rnngrad.stage import DIGEST, read_json, read_output, run_stage, whole
 
 BUILD, REPORTS = Path("build"), Path("reports")
 
@@ -36,13 +36,10 @@ def main() -> None:
         REPORTS / "answer.txt", "dvc repro", partial(Path.read_text, encoding="utf-8")
     )
     shown, models = [*cards, *pages, *figures], BUILD / "train"
-    folders = models.glob("*/*/seed-*")
-    weights = [
-        each / f"{name}-{each.name.removeprefix('seed-')}.pt"
-        for each in folders
-        for name in ("init", "trained")
-    ]
-    for path in (*shown, *weights):
+    seeds = ((each, each.name.removeprefix("seed-")) for each in models.glob("*/*/seed-*"))
+    names = DIGEST, "init-{}.pt", "trained-{}.pt"
+    trained = [each / name.format(seed) for each, seed in seeds for name in names]
+    for path in (*shown, *trained):
         read_output(path, "dvc repro", Path.stat)
     done = publish(results, metrics, note, [*cards, *numbers], shown, models, uri)
     print(f"{'published to' if done else 'already in'} MLflow at {without_password(uri)}")

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -390,6 +391,18 @@ def test_a_checkpoint_is_no_other_call():
     found = rnngrad.gradient_reach(model, x, loss=lambda h: h.square().sum())
     assert list(found.layers) == ["first", "second"]
     close(found, rnngrad.gradient_reach(plain, x, loss=lambda h: h.square().sum()))
+
+    def scaled(h: Tensor, model: nn.Module) -> Tensor:
+        loss = h.square().sum()
+        with torch.no_grad():
+            model(2 * x)  # a loss's target
+        return loss / torch.autograd.grad(loss, [h], retain_graph=True)[0].norm()
+
+    first, second = (
+        rnngrad.gradient_reach(each, x, loss=partial(scaled, model=each)) for each in (model, plain)
+    )
+    assert list(first.layers) == ["first", "second"]
+    close(first, second)
 
 
 def test_a_layer_can_be_asked_again_where_the_loss_looks_at_its_cell_state():

@@ -101,7 +101,7 @@ class Recording:
     cells that it depends on.
     not_asked: recurrent modules of other kinds, and those that did not run. twice: names of layers
     through which the loss takes a derivative of its own. needed: bytes of all that waits for the
-    backward pass.
+    backward pass. of_model: how many of the layers ran before the loss.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -109,6 +109,7 @@ class Recording:
     not_asked: list[str] = field(default_factory=list)
     twice: set[str] = field(default_factory=set)
     needed: float = 0.0
+    of_model: int = 0
 
 
 def record(
@@ -161,6 +162,7 @@ def record(
             kind.forward = _noted(kind.forward, notes)
         args, kwargs = pytree.tree_map_only(Tensor, usable, (inputs, options))
         output = model(*args, **kwargs)
+        found.of_model = len(found.layers)
         scalar = loss and found.layers and loss(output)
         # a checkpoint runs its part of the model again in the backward pass: no new call
         layers = [replace(layer) for layer in found.layers]
@@ -171,6 +173,12 @@ def record(
                 f"for a step function use {OF_STEP}"
             )
         gradients = {} if loss is None else _gradients(layers, scalar, found.twice)
+        # nor is a backward pass within the loss
+        layers = [
+            layer
+            for n, layer in enumerate(layers)
+            if n < found.of_model or any(x in gradients for x in (*layer.outputs, *layer.cells))
+        ]
         loops = [
             f".{name} as one loop of {sum(titles.values())} calls, between which its state was "
             f"changed or copied (use {OF_STEP})"
@@ -217,6 +225,8 @@ def _recorded(
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
         if module.training and module.dropout:
             raise InputError(f"{name} drops out in eval mode, too: set its dropout to 0")
+        if found.of_model and not torch.is_grad_enabled():  # a loss's target is no part of it
+            return plain(module, input, hx)
         packed = isinstance(input, PackedSequence)
         if packed and counting:
             raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")

@@ -236,7 +236,7 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
     """Draw one weight's triangle, each row beside its largest part.
 
     For a single loss, or where its losses are summed, it draws the curves of all weights. For
-    several examples it draws the medians.
+    several examples it draws medians over those in which a step adds something.
     """
     if weight not in parts and parts.reduce != "curve":
         raise InputError(f"weight={weight!r}: use one of {', '.join(parts)}")

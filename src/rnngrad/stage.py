@@ -63,7 +63,7 @@ def _state() -> str:
 def code_digest() -> str:
     """Digest this package's files, wherever they lie."""
     found = Path(__file__).parent.rglob("*")
-    return seals(path for path in found if path.parent.name != "__pycache__")
+    return seals(path for path in found if path.is_file() and path.parent.name != "__pycache__")
 
 
 def end_with(parent: int) -> None:

@@ -181,12 +181,10 @@ def gradient_reach(
     PackedSequence, every step of padded inputs counts. Curves hold a layer's inputs fixed: what
     comes back through a decoder that reads its own output is in the columns of the loss alone.
 
-    Curves hold a layer's inputs fixed. A decoder may read its own last output: what comes back on
-    that way is in the columns of the loss alone.
-
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
     a module it computes in float64. What arrives, or goes on through many steps, may underflow: a
-    warning says so, and zeros are NaN. Inside of a layer no number is too small.
+    warning says so, and zeros are NaN. Zeros at all steps are doubted in float16 alone, for a head
+    may begin with zeros. Inside of a layer no number is too small.
 
     Raises:
         InputError: no recurrent module ran; the loss is no scalar or does not depend on any of
@@ -209,9 +207,10 @@ def gradient_reach(
         reaches = {v.name: _reach(v, run, v.name not in unknown) for v in progress}
     for dtype, names in _doubt(run, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
+        named = ", ".join([*dict.fromkeys(names)][:SHOWN])
         warnings.warn(
-            f"{', '.join(names[:SHOWN])}: what arrives there, or goes on to earlier layers, is too "
-            f"small for {dtype}: gradients may be larger than they seem, zeros are NaN; {cure}",
+            f"{named}: what arrives there, or goes on to earlier layers, is too small for {dtype}: "
+            f"gradients may be larger than they seem, zeros are NaN; {cure}",
             stacklevel=2,
         )
     title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
@@ -235,7 +234,7 @@ def _doubt(run: Recording, reaches: dict[str, LayerReach]) -> dict[torch.dtype, 
     Zeros of all that ran before them, or before one that is unknown, may be rounding: they are NaN.
     """
     found: dict[torch.dtype, list[str]] = {}
-    before: list[np.ndarray] = []
+    before: list[tuple[np.ndarray, np.ndarray]] = []  # what was found, and which zeros are in doubt
     lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
     for _, directions in groupby(run.layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
         both = [(v, reaches[v.name].loss_gradients) for v in directions]
@@ -247,16 +246,20 @@ def _doubt(run: Recording, reaches: dict[str, LayerReach]) -> dict[torch.dtype, 
                 if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
                     found.setdefault(layer.sends, []).append(layer.name)
                     doubtful = True
-        own: list[np.ndarray] = []
+        own: list[tuple[np.ndarray, np.ndarray]] = []
         for layer, losses in known:
             lowest = min(lowest, np.nanmin(losses.log10_h))
+            states = [v for v in (losses.log10_h, losses.log10_c) if v is not None]
+            none = np.logical_and.reduce([np.isneginf(v) for v in states])
+            # where the layer's own gradient is there, an input of zeros makes that of a weight zero
             weights = reaches[layer.name].weight_gradients.values()
-            own += [v for v in (losses.log10_h, losses.log10_c, *weights) if v is not None]
+            own += [(v, np.isneginf(v)) for v in states]
+            own += [(v, none & np.isneginf(v)) for v in weights]
             if layer.arrives and lowest < _end(layer.arrives) + DIGITS and _lost(layer, run):
                 found.setdefault(layer.arrives, []).append(layer.name)
                 before, own, doubtful = before + own, [], True
-        for values in before if doubtful else ():
-            values[np.isneginf(values)] = np.nan
+        for values, zeros in before if doubtful else ():
+            values[zeros] = np.nan
         before += own
     return found
 
@@ -268,7 +271,7 @@ def _end(dtype: torch.dtype) -> float:
 def _lost(layer: Layer, run: Recording) -> bool:
     """Is what arrives at a module's last layer too small for its dtype?"""
     nodes = (*layer.outputs, *layer.cells)
-    parts = [run.gradients[x].abs().flatten() for x in nodes if x in run.gradients]
+    parts = [run.gradients[x].norm(dim=-1).flatten() for x in nodes if x in run.gradients]
     sizes = torch.cat(parts) if parts else torch.zeros(0)
     some = sizes[sizes > 0]
     if len(some):

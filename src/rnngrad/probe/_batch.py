@@ -155,6 +155,8 @@ def check_floating(tensor: Tensor, name: str) -> None:
     """Raise a TypeError unless it is a dense tensor of numbers with 16 bits or more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+    if tensor.is_meta:
+        raise InputError(f"{name} is on the meta device, which holds no numbers")
     if tensor.is_nested or tensor.layout != torch.strided:
         raise TypeError(f"{name} is a nested or sparse tensor: make it dense")
     if not tensor.is_floating_point() or tensor.itemsize < 2:

@@ -42,7 +42,7 @@ class Arriving(NamedTuple):
     def of(cls, problem: Problem, output: Tensor, name: str, final: Any) -> Self:
         """Take gradients shaped as torch returns output and final states, and check them."""
         chunks(problem, len(problem.cells), 1)  # the trajectory of an example is checked as well
-        needed = 24 * math.prod((*problem.counts.real.shape, problem.hidden))
+        needed = 16 * math.prod((*problem.counts.real.shape, problem.hidden))
         check_memory(needed, f"copies of {name} need", "pass fewer examples or steps")
         of_states = len(problem.initial), *problem.initial[0].shape
         of_kind = f"final_state_gradient of a {type(problem.cells[0]).__name__}"

@@ -122,7 +122,9 @@ def problem_of(
 ) -> Problem:
     """Check everything; raise one clear line otherwise."""
     rnn = _supported(module)
-    copies = 24 * sum(weight.numel() for weight in rnn.parameters())  # float64, three of each
+    own = ("weight_", "bias_", "parametrizations.")
+    sizes = [w.numel() for name, w in rnn.named_parameters() if name.startswith(own)]
+    copies = 24 * sum(sizes)  # float64, three of each
     check_memory(copies, "copies of the weights need", "use a module with fewer units")
     with _unchanged(rnn):
         weights = _weights(rnn)

@@ -173,7 +173,7 @@ def _check_order(step: Step) -> None:
     if isinstance(owner, torch.nn.Module) and step in (owner.__call__, owner._call_impl):
         step = owner  # these tell nothing of what forward takes
     step = step.module if isinstance(step, torch.nn.DataParallel) else step
-    if isinstance(step, tuple(CELLS)):
+    if isinstance(getattr(step, "module", step), tuple(CELLS)):  # AveragedModel has it as such
         raise InputError("step is a module that takes all steps: use rnngrad.jacobian_curves")
     try:
         taken = inspect.signature(getattr(step, "forward", step)).parameters
@@ -183,7 +183,8 @@ def _check_order(step: Step) -> None:
     inside = step.modules() if isinstance(step, torch.nn.Module) and not second else ()
     if first != "args" and any(isinstance(module, tuple(CELLS)) for module in inside):
         raise InputError(f"step takes (state, x), this model {first} alone: {instead(step)}")
-    if INPUT_NAME.fullmatch(first) and STATE_NAME.fullmatch(second):
+    known = INPUT_NAME.fullmatch(first) and not STATE_NAME.fullmatch(first)
+    if known and STATE_NAME.fullmatch(second):
         raise InputError(
             f"step takes ({first}, {second}), and is called with (state, x): hand over "
             "lambda state, x: cell(x, state), with cell for what you handed over"
@@ -215,6 +216,8 @@ class _FlatStep:
         self.shapes, self.dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
         self.sizes = [leaf[0].numel() for leaf in leaves]
         self.size = sum(self.sizes)
+        if not self.size:
+            raise InputError("initial_state has no entries: pass tensors (batch, ...)")
         needed = 8 * self.batch * self.size * (4 + self.steps) + 2 * inputs[:, 0].nbytes
         check_memory(needed, "states and inputs need", "use fewer examples or steps")
         # the widest dtype holds all parts; the narrowest says how many digits there are

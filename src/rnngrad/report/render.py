@@ -93,7 +93,7 @@ def render_html(markdown: str, figures: Mapping[str, str]) -> str:
     markdown = markdown.replace("`explore.html`", "[explore.html](explore.html)", 1)
     body = MarkdownIt("commonmark").enable("table").render(markdown)
     body = re.sub(r"<(h\d)>(?=(.*)</)", _with_anchor, body)
-    image = r'<img src="figures/(.*)\.svg" alt="(.*)" />'
+    image = r'<img src="figures/([^"]*)\.svg" alt="([^"]*)" />'
     body = re.sub(image, lambda found: _inline_figure(figures[found[1]], *found.groups()), body)
     for found, shown in BEYOND_MARKDOWN.items():
         body = re.sub(found, shown, body)
