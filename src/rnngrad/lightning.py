@@ -106,8 +106,9 @@ class GradientReach(Callback):
         if self._inputs is not None or not trainer.is_global_zero:
             return
         if self.batch is None:
-            pair = isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence)
-            first = batch[0] if pair else batch
+            first = batch
+            if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence):
+                first = batch[0]
             if isinstance(first, dict):  # it may hold labels
                 # a dict that forward takes as a whole stays a dict
                 taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
