@@ -64,11 +64,6 @@ def test_shape_length_and_zero_rows():
     assert norms[1:41] == pytest.approx(np.full(40, 5.7), rel=1e-5)
 
 
-def test_the_same_comments_give_the_same_bytes():
-    first, again = (corpus_vectors(*joined(topics()), 40, dimensions=10) for _ in range(2))
-    assert first.tobytes() == again.tobytes()
-
-
 @pytest.mark.parametrize(
     ("comments", "words"),
     [

@@ -107,14 +107,6 @@ def test_download_refuses_a_bad_csv_file(study):
     refused(study, "download", "comments.csv: data row 2", "is not 0 or 1")
 
 
-def test_sample_refuses_comments_without_words(study):
-    blank = HEADER + "".join(f"{i}, ,{i % 2}\n" for i in range(10))
-    (study.folder / "comments.csv").write_text(blank)
-    study.edit(data__source="csv", data__path="comments.csv")
-    study.run("download")
-    refused(study, "sample", "0 comments of each class, of 0 and 0, leave none")
-
-
 @pytest.mark.parametrize(
     ("stage", "needed", "before"),
     [("sample", "comments.parquet", "download"), ("embed", "sample.parquet", "sample")],
@@ -136,23 +128,6 @@ def test_a_bit_that_has_changed_in_a_table_is_noticed(copied, stage, needed, pla
     content[int(place * len(content))] ^= 1
     path.write_bytes(content)
     refused(copied, stage, f"build/{needed}: cannot be read")
-
-
-def test_embed_refuses_a_bad_vectors_file(copied):
-    (copied.folder / "vectors.txt").write_text("the 1 2\n")
-    copied.edit(embed__vectors="file", embed__path="vectors.txt")
-    line = "vectors.txt: line 1: not a word and 4 numbers (embed.dimensions)"
-    refused(copied, "embed", line)
-
-
-def test_embed_refuses_a_sample_too_small_for_its_dimensions(copied):
-    copied.edit(embed__dimensions=5000)
-    refused(copied, "embed", "embed.dimensions is 5000, but the sample has", "lower it")
-
-
-def test_a_stage_checks_the_params(study):
-    study.edit(data__colour="blue")
-    refused(study, "download", "params.yaml: data.colour: unknown key")
 
 
 def test_the_data_room_needs_neither_torch_nor_lightning_nor_mlflow():

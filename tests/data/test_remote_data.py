@@ -1,14 +1,11 @@
 """The real data's own paths, from a local server that has small files of the same form."""
 
-import gzip
 import hashlib
 
 import numpy as np
 import pytest
 
-from rnngrad.data.fetch import fetch
 from rnngrad.data.sources import JIGSAW, jigsaw_comments
-from rnngrad.data.vector_file import GLOVE, read_vectors
 from rnngrad.errors import InputError
 
 NAMES = "toxic,severe_toxic,obscene,threat,insult,identity_hate"
@@ -18,7 +15,6 @@ TRAIN = (
 TEST = 'id,comment_text\nd,"two, three"\ne,unscored\nf,four\ng,five\n'
 LABELS = f"id,{NAMES}\ng,1,0,0,0,1,0\nd,1,0,0,0,0,0\ne,-1,-1,-1,-1,-1,-1\nf,0,0,0,0,0,0\n"
 FILES = {"train.csv": TRAIN, "test.csv": TEST, "test_labels.csv": LABELS}
-
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -63,32 +59,3 @@ def test_another_label():
 def test_an_unknown_label():
     with pytest.raises(InputError, match=r"train\.csv: no column rude among its 8"):
         jigsaw_comments("rude", None)
-
-
-def test_without_a_network_it_says_where_the_file_should_lie(cache, monkeypatch):
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
-    with pytest.raises(
-        InputError, match=r"^train\.csv cannot be downloaded from https://"
-    ) as caught:
-        jigsaw_comments("toxic", None)
-    assert str(cache / "train.csv") in str(caught.value)
-    assert list(cache.iterdir()) == []
-
-
-def test_glove_has_a_header_line_and_is_packed(server):
-    rows = np.random.default_rng(0).normal(size=(3, 100)).round(4)
-    text = "".join(
-        f"{word} {' '.join(map(str, row))}\n"
-        for word, row in zip(("the", ",", "café"), rows.tolist(), strict=True)
-    ).encode()
-    server.files["glove.gz"] = gzip.compress(b"3 100\n" + text)
-    path = fetch(server.url + "glove.gz", _sha256(server.files["glove.gz"]))
-    vectors = read_vectors(path, {"café": 1, "the": 2}, 100)
-    np.testing.assert_array_equal(vectors[1:], rows[[2, 0]].astype(np.float32))
-
-
-def test_every_file_has_a_known_content():
-    for url, sha256 in (*JIGSAW.values(), GLOVE):
-        assert url.startswith("https://")
-        assert len(bytes.fromhex(sha256)) == 32

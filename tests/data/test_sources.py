@@ -27,12 +27,6 @@ def test_labels_may_be_written_as_decimals_and_with_blanks(tmp_path):
     assert read_csv_comments(path, "toxic")["label"].tolist() == [1, 0, 0]
 
 
-def test_another_label_column(tmp_path):
-    path = tmp_path / "comments.csv"
-    path.write_text("insult,comment_text,toxic\n1,a,0\n0,b,1\n")
-    assert read_csv_comments(path, "insult")["label"].tolist() == [1, 0]
-
-
 def test_columns_that_nobody_reads_may_share_a_name(tmp_path):
     path = tmp_path / "comments.csv"
     path.write_text("x,comment_text,,toxic,,x,toxic.1\n1,a,,0,,2,1\n1,b,,1,,2,0\n")
@@ -45,7 +39,6 @@ def rows(*labels):
 
 BAD = {
     "empty": (b"", r"\(No columns to parse from file\); give a CSV"),
-    "blank": (b"\n\n", "No columns to parse"),
     "no text": (
         b"id,text,toxic\n1,a,0\n",
         "no column comment_text among its 3; separate",
@@ -63,27 +56,18 @@ BAD = {
         gzip.compress(b"comment_text,toxic\na,0\n"),
         r"codec.*; give a CSV file in UTF-8, packed as \.csv\.gz or not at all",
     ),
-    "many columns": (
-        ",".join(f"c{i}" for i in range(1000)) + ",toxic\n",
-        "no column comment_text among its 1001",
-    ),
-    "no header": (f"{SECRET},0\nfine,1\n", "among its 2; separate"),
     "label 2": (
         rows(0, 1, 2, 3),
         r"data row 3 \(the header not counted\): label in column toxic is "
         r"not 0 or 1 \(2 such rows\); correct it, or set data.label",
     ),
-    "label -1": (rows(0, -1), "data row 2 .*is not 0 or 1"),
     "label text": (rows(0, SECRET), "data row 2 .*label in column toxic is not 0 or 1"),
-    "label empty": (rows(0, ""), "data row 2 .*is not 0 or 1"),
     "no last field": (f"comment_text,toxic\na,0\n{SECRET}\n", "data row 2 .*is not 0 or 1"),
     "a field too many": (
         f"comment_text,toxic\na,0\n{SECRET},{SECRET},0\n",
         r"cannot be read \(.*in line 3, saw 3",
     ),
-    "fields too many": (f"comment_text,toxic\n{SECRET},0,{SECRET}\n", "cannot be read"),
     "open quote": (f'comment_text,toxic\na,0\n"{SECRET},1\nb,0\n', "cannot be read"),
-    "binary": (bytes(range(128, 256)) * 20, "codec"),
     "latin-1": (rows(0, 1).replace("u", "ü").encode("latin-1"), "codec"),
 }
 
@@ -98,12 +82,6 @@ def test_a_bad_file_is_named_and_none_of_its_comments(tmp_path, case):
     assert str(caught.value).startswith(f"{path}: ")
     assert SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_comments_are_no_labels(tmp_path):
-    (tmp_path / "a.csv").write_text(GOOD)
-    with pytest.raises(InputError, match="label in column comment_text is not 0 or 1"):
-        read_csv_comments(tmp_path / "a.csv", "comment_text")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -61,14 +59,3 @@ def test_an_npz_file_with_other_arrays(tmp_path):
     np.savez(tmp_path / "tokens.npz", tokens=np.zeros(3))
     with pytest.raises(InputError, match=r"tokens\.npz: cannot be read"):
         TokenizedSample.load(tmp_path / "tokens.npz")
-
-
-def test_reading_a_sample_needs_numpy_only():
-    code = (
-        "import sys, rnngrad.data.tokenized; "
-        "print({'torch', 'pandas', 'scipy', 'pydantic'} & set(sys.modules))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "set()"

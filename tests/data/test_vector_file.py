@@ -52,14 +52,11 @@ def test_vectors_of_the_vocabulary(tmp_path, name, content):
 BAD = {
     "dimensions": ("a 1 2\nb 1 2\n", r"line 1: not a word and 3 numbers \(embed.dimensions\) up"),
     "too few": ("a 1 2 3\nb 1 2\nc 1 2 3\n", "line 2: not a word and 3 numbers"),
-    "too many": ("a 1 2 3\nb 1 2 3 4\n", "line 2: not"),
     "two blanks": ("a 1 2 3\nb  1 2 3\n", "line 2: .* separated by single"),
     "blank line": ("a 1 2 3\n\nb 1 2 3\n", "line 2: not"),
     "text": ("a 1 2 3\nb 1 x 3\n", "line 2: not .*; correct it"),
     "text in a word not needed": ("a 1 2 3\nother 1 x 3\n", "line 2: not"),
-    "text, first line": ("a 1 x 3\n", "line 1: not"),
     "nan": ("a 1 2 3\nb 1 nan 3\n", r"line 2: not .* up to 1e\+09"),
-    "inf": ("a 1 2 3\nb 1 -inf 3\n", r"line 2: not"),
     "beyond float32": ("a 1 2 3\nb 1 1e99 3\n", r"line 2: not"),
     "cut last line": (
         "a 1 2 3\nthe 1 2 3\nb 1",
