@@ -1,4 +1,4 @@
-"""Several rooms' tests share these: one thread, settings, made-up samples, servers of no use."""
+"""Several rooms' tests share these: one thread, servers of no use, the command."""
 
 import signal
 import socket
@@ -7,13 +7,10 @@ from contextlib import ExitStack, suppress
 from threading import Event, Thread
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from rnngrad.cli import main
-from rnngrad.data.tokenized import TokenizedSample
-from rnngrad.params import TrainParams
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,47 +33,6 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="session")
-def make_train_params() -> Callable[..., TrainParams]:
-    """TrainParams of a tiny model; keywords override."""
-
-    def make(**changes: Any) -> TrainParams:
-        settings = {
-            "seeds": [3],
-            "hidden": 6,
-            "initializer": "keras",
-            "forget_bias": 1.0,
-            "epochs": 4,
-            "batch_size": 8,
-            "learning_rate": 0.02,
-            "clip_norm": None,
-            "padding": ["pre"],
-        }
-        return TrainParams.model_validate(settings | changes)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_sample() -> Callable[..., tuple[TokenizedSample, np.ndarray]]:
-    """Comments of the given lengths, every word its own, and random (V + 1, D) vectors."""
-
-    def make(lengths: list[int], splits: list[str], D: int) -> tuple[TokenizedSample, np.ndarray]:
-        n, V = len(lengths), sum(lengths)
-        sample = TokenizedSample(
-            tokens=np.arange(1, V + 1, dtype=np.int32),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            labels=(np.arange(n) % 2).astype(np.int8),
-            splits=np.resize(splits, n),
-            telling_distance=np.full(n, np.nan, dtype=np.float32),
-        )
-        vectors = np.random.default_rng(0).standard_normal((V + 1, D)).astype(np.float32)
-        vectors[0] = 0
-        return sample, vectors
-
-    return make
 
 
 @pytest.fixture

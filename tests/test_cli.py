@@ -14,9 +14,7 @@ import rnngrad
 
 FIXTURES = Path(__file__).with_name("keras_fixtures")
 
-
 SMALL = ("diagnose", "--units", "8", "--features", "4", "--steps", "50", "--words", "9")
-
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +21,8 @@ from llvmlite.binding import get_host_cpu_name
 from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
 from rnngrad.models.seeds import train_cell
-from rnngrad.params import TrainParams
 from rnngrad.workers import pool
+from tiny import make_sample, make_train_params
 
 ROOT = Path(__file__).parents[1]
 SOON = 120
@@ -104,8 +103,6 @@ def test_a_training_gives_the_same_bytes_as_here(
     cluster: Cluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    make_sample: Callable[..., Any],
-    make_train_params: Callable[..., TrainParams],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     splits = ["train", "validation", "test", "train", "validation", "test"]

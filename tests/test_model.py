@@ -15,7 +15,6 @@ from whole_models import BATCH, STEPS, Reader, close, everything, tokens
 
 KINDS: dict[str, Callable[..., Any]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
-
 LENGTHS = [9, 4, 7]
 
 

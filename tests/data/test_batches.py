@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from rnngrad.data.batches import CommentBatches, SimilarLengths
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.params import Padding
+from tiny import make_sample
 
 D = 4
-MakeSample = Callable[..., tuple[TokenizedSample, np.ndarray]]
 SPLITS = ["train", "validation", "test"]
 
 
@@ -22,12 +21,7 @@ SPLITS = ["train", "validation", "test"]
     ],
 )
 def test_padding_puts_zeros_where_it_says(
-    padding: Padding,
-    T: int,
-    prefix: int,
-    starts: list[int],
-    lengths: list[int],
-    make_sample: MakeSample,
+    padding: Padding, T: int, prefix: int, starts: list[int], lengths: list[int]
 ) -> None:
     sample, vectors = make_sample([2, 5, 8], SPLITS, D)
     batch = CommentBatches(sample, vectors, np.arange(3), padding, 8)[[0, 1]]
@@ -42,7 +36,7 @@ def test_padding_puts_zeros_where_it_says(
     assert batch.inputs[0].count_nonzero() == 2 * D
 
 
-def test_only_the_last_words_are_kept_of_a_long_comment(make_sample: MakeSample) -> None:
+def test_only_the_last_words_are_kept_of_a_long_comment() -> None:
     sample, vectors = make_sample([6], SPLITS, D)
     batch = CommentBatches(sample, vectors, np.arange(1), "none", 2)[[0]]
     np.testing.assert_array_equal(batch.inputs[0], vectors[[5, 6]])
@@ -71,7 +65,7 @@ def test_batches_hold_similar_lengths() -> None:
     assert padded(SimilarLengths(lengths, 20, seed=0)) < 0.6 * padded(at_random)
 
 
-def test_comments_in_order_come_from_short_to_long(make_sample: MakeSample) -> None:
+def test_comments_in_order_come_from_short_to_long() -> None:
     sample, vectors = make_sample([9, 3, 5, 2, 7, 4, 1, 8, 6], SPLITS, D)
     test = CommentBatches(sample, vectors, sample.indices_of("test"), "none", 6)
     batches = list(test.from_short_to_long().in_order(2))
@@ -82,7 +76,7 @@ def test_comments_in_order_come_from_short_to_long(make_sample: MakeSample) -> N
     np.testing.assert_array_equal(labels, sample.labels[told])
 
 
-def test_shuffled_comments_come_in_batches_of_similar_lengths(make_sample: MakeSample) -> None:
+def test_shuffled_comments_come_in_batches_of_similar_lengths() -> None:
     sample, vectors = make_sample([1, 40, 2, 41], ["train"], D)
     train = CommentBatches(sample, vectors, np.arange(4), "none", 50)
     found = [sorted(batch.lengths.tolist()) for batch in train.shuffled(2, seed=1)]

@@ -13,7 +13,6 @@ from rnngrad.errors import InputError
 CONTENT = b"id,comment_text,toxic\n1,hello,0\n" * 500
 NOWHERE = "http://127.0.0.1:9/train.csv"
 
-
 pytestmark = [
     pytest.mark.usefixtures("cache"),
     # pooch leaves the connections of failed downloads to the garbage collector

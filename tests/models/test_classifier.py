@@ -9,19 +9,18 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rnngrad.data.batches import Batch, CommentBatches
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier, last_hidden_states
-from rnngrad.params import Padding, TrainParams
+from rnngrad.params import Padding
+from tiny import make_sample, make_train_params
 
 D, T = 4, 30
 LENGTHS = [3, 11, 7]
 
 MakeBatches = Callable[[Padding], CommentBatches]
-MakeParams = Callable[..., TrainParams]
 
 
 @pytest.fixture
-def make_batches(make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]]) -> MakeBatches:
+def make_batches() -> MakeBatches:
     sample, vectors = make_sample(LENGTHS, ["train"], D)
     return lambda padding: CommentBatches(sample, vectors, np.arange(3), padding, T)
 
@@ -38,12 +37,7 @@ def loss_and_gradients(
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_loss_and_gradients_equal_those_of_full_padding(
-    cell: str,
-    padding: Padding,
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    make_train_params: MakeParams,
-) -> None:
+def test_loss_and_gradients_equal_those_of_full_padding(cell: str, padding: Padding) -> None:
     """A batch of the study's own shape, padded to 1,403 steps and run through the plain module."""
     torch.manual_seed(0)
     model = CommentClassifier(cell, D, make_train_params())
@@ -70,7 +64,7 @@ def test_loss_and_gradients_equal_those_of_full_padding(
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_without_padding_the_state_is_read_at_the_last_word(
-    cell: str, make_batches: MakeBatches, make_train_params: MakeParams
+    cell: str, make_batches: MakeBatches
 ) -> None:
     torch.manual_seed(0)
     model = CommentClassifier(cell, D, make_train_params())
@@ -96,7 +90,7 @@ def output_and_gradients(module: nn.RNNBase, hidden: Tensor) -> list[Tensor]:
     return [hidden.detach(), *torch.autograd.grad(loss, list(module.parameters()))]
 
 
-def mixed_batch(make_sample: Callable[..., tuple], padding: Padding, max_length: int) -> Batch:
+def mixed_batch(padding: Padding, max_length: int) -> Batch:
     sample, vectors = make_sample(MIXED, ["train"], D)
     everything = np.arange(len(MIXED))
     return CommentBatches(sample, vectors, everything, padding, max_length)[everything.tolist()]
@@ -106,9 +100,9 @@ def mixed_batch(make_sample: Callable[..., tuple], padding: Padding, max_length:
 @pytest.mark.parametrize("padding", ["pre", "none"])
 @pytest.mark.parametrize("cell", RECURRENT)
 def test_comments_of_all_lengths_equal_the_module_over_every_padded_step(
-    cell: str, padding: Padding, max_length: int, make_sample: Callable[..., tuple]
+    cell: str, padding: Padding, max_length: int
 ) -> None:
-    batch = mixed_batch(make_sample, padding, max_length)
+    batch = mixed_batch(padding, max_length)
     batch = batch._replace(inputs=batch.inputs.double())
     torch.manual_seed(0)
     module = RECURRENT[cell](D, 5, batch_first=True, dtype=torch.float64)
@@ -118,14 +112,12 @@ def test_comments_of_all_lengths_equal_the_module_over_every_padded_step(
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
-def test_short_comments_do_not_pay_for_long_ones(
-    padding: Padding, make_sample: Callable[..., tuple]
-) -> None:
+def test_short_comments_do_not_pay_for_long_ones(padding: Padding) -> None:
     """No comment runs over more than twice its words, beside the padding that is run once."""
     module = nn.GRU(D, 5, batch_first=True)
     steps = []
     module.register_forward_pre_hook(lambda _, given: steps.append(given[0].shape[:2]))
-    last_hidden_states(module, mixed_batch(make_sample, padding, 90))
+    last_hidden_states(module, mixed_batch(padding, 90))
     rows = sum(B * T for B, T in steps)
     once = 90 - min(MIXED) if padding == "pre" else 0
     assert sum(MIXED) <= rows < 2 * sum(MIXED) + once

@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 import rnngrad
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.seeds import train_cell
-from rnngrad.params import TrainParams
+from tiny import make_sample, make_train_params
 
 # Lightning's advice; pytest shows what the stage itself ignores
 pytestmark = [
@@ -25,12 +24,7 @@ FILES = {"digest.txt", "history.csv", "predictions.csv", "test.json"}
 
 
 @pytest.fixture
-def train(
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    make_train_params: Callable[..., TrainParams],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., set[str]]:
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
     """Train RNNs on twelve comments; says which models, such as "pre 1", were trained."""
     # a process would take seconds to import Lightning
     monkeypatch.setattr("rnngrad.kept.pool", lambda *_, **__: ThreadPoolExecutor(1))

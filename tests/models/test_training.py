@@ -1,6 +1,5 @@
 import json
 import resource
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from rnngrad.errors import InputError
 from rnngrad.models.training import EpochHistory, train_model
 from rnngrad.params import TrainParams
 from rnngrad.study.runs.open_model import load_classifier
+from tiny import make_train_params
 
 D = 5
 # Lightning's advice; pytest shows what the stage itself ignores
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def params(make_train_params: Callable[..., TrainParams]) -> TrainParams:
+def params() -> TrainParams:
     return make_train_params(hidden=8)
 
 
@@ -177,9 +177,7 @@ def test_a_disk_too_small_for_the_weights_is_an_error_of_the_system(
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
-def test_a_gradient_that_is_not_finite_is_one_line(
-    embed: Path, make_train_params: Callable[..., TrainParams], tmp_path: Path
-) -> None:
+def test_a_gradient_that_is_not_finite_is_one_line(embed: Path, tmp_path: Path) -> None:
     params = make_train_params(hidden=8).model_copy(update={"learning_rate": 3e38})
     with pytest.raises(InputError, match="lstm, seed 3, padding pre: the gradient is beyond"):
         train_model(tmp_path, tmp_path / "run", "lstm", params, 20, embed)

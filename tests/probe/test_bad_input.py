@@ -295,7 +295,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
 }
 
-
 TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "steps that are no integers": (
         lambda: rnngrad.jacobian_curves(gru(), X, spectral_steps="ab"),

@@ -29,10 +29,8 @@ from rnngrad.study.results import Results
 
 ROOT = Path(__file__).parent.parent.parent
 
-
 # of the default study, so that every claim's template is filled
 COMMITTED = [Claim(**claim) for claim in json.loads((ROOT / "reports/claims.json").read_text())]
-
 
 NO_FIGURES: tuple[str, ...] = ()
 

@@ -11,12 +11,9 @@ from rnngrad.study.claims import Claim
 
 SEEDS = (1, 2, 3)
 
-
 Case = tuple[str, str]  # weights and input
 
-
 CASES: list[Case] = [(w, i) for w in ("init", "trained") for i in ("padding", "words")]
-
 
 HOLDS, ONLY, NOT = "holds", "holds only if", "does not hold"
 
@@ -42,7 +39,6 @@ ALL_BETTER = {  # log10 at the last step of RNN and LSTM
     "trained": (-10.0, -36.0),
     "trained_without_padding_on_padding": (-20.0, -30.0),
 }
-
 
 TURNED = {"no_padding": (-150.0, -101.0), "torch_initializer": (-312.0, -271.0)}
 
@@ -140,9 +136,7 @@ def late(untrained: list[float], trained: list[float]) -> Claim | None:
 
 MUCH, LITTLE, UNSURE, LESS = [0.7, 0.72, 0.71], [0.53, 0.54, 0.55], [0.4, 0.9, 0.9], [0.3, 0.2, 0.3]
 
-
 LINEAR = [("init", "padding"), ("radius 0.9", "padding")]
-
 
 SATURATED = [("init", "words"), ("radius 1.1", "padding"), ("trained", "padding")]
 

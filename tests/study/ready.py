@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import Inputs, Opened, State
+from tiny import make_run
 
 
 def words_alone(x: Tensor, labels: Tensor | None = None) -> Inputs:
@@ -16,16 +17,12 @@ def words_alone(x: Tensor, labels: Tensor | None = None) -> Inputs:
 def ready(
     module: nn.RNNBase, inputs: Inputs, start: State, head: nn.Linear | None = None
 ) -> Opened:
-    run = Run(
-        cell="lstm" if isinstance(module, nn.LSTM) else "rnn",
-        seed=1,
-        weights="trained",
-        input="comments",
-        padding="pre",
-        steps=None,
-        examples=len(inputs.words),
-        inputs_seed=1,
-        initial_state="uniform",
-        state_seed=1,
-    )
+    cell = "lstm" if isinstance(module, nn.LSTM) else "rnn"
+    run = make_run(cell=cell, seed=1, examples=len(inputs.words))
     return Opened(run, module, head, inputs, start)
+
+
+def opened(run: Run, module: nn.RNNBase, head: nn.Linear | None = None) -> Opened:
+    """The module; what it reads of the run's own inputs is not asked for."""
+    nothing = torch.zeros(1, 1, module.input_size)
+    return Opened(run, module, head, words_alone(nothing), nothing)

@@ -48,21 +48,15 @@ from rnngrad.study.claims import Claim
 
 CASES += [("trained_without_padding", "words")]
 
-
 SMALL_BIAS = "with a forget bias of 0 and 1"
-
 
 ALL_PATHS = "with all paths counted, not the gates alone"
 
-
 ON_WORDS = "on words, for the gates alone"
-
 
 MORE, HARDLY = ([0.9, 0.92, 0.91], [0.3, 0.25, 0.28]), ([0.4, 0.6, 0.5], [0.3, 0.9, 0.7])
 
-
 WITH, WITHOUT = "models trained with padding", "models trained without padding"
-
 
 TURNS: list[tuple[int, Callable[[], Claim | None], str, str | None]] = [
     (1, lambda: fall(-1.9, -np.inf, -np.inf), HOLDS, None),

@@ -1,35 +1,22 @@
 """The inputs of models, and where they read padding or words."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
+from ready import opened
 
 from rnngrad.data.batches import CommentBatches
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.intervals import change_per_step
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.params import TrainParams
-from rnngrad.study.runs import Run
-from rnngrad.study.runs.open_model import Inputs, Opened, inputs_of, open_passage
+from rnngrad.study.runs.open_model import Inputs, inputs_of, open_passage
+from tiny import make_run, make_sample, make_train_params
 
 D, T = 3, 24
 LENGTHS = [9, 4, 7, 12, 8]
-Sample = Callable[..., tuple[TokenizedSample, np.ndarray]]
-MakeRun = Callable[..., Run]
-
-
-def opened(run: Run, module: torch.nn.RNNBase) -> Opened:
-    """The module; what it reads of the run's own inputs is not asked for."""
-    nothing = torch.zeros(1, 1, D)
-    return Opened(run, module, None, Inputs(nothing, [range(1)], torch.ones(1)), nothing)
 
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
-def test_comments_are_padded_as_the_classifier_reads_them(
-    padding: str, make_sample: Sample, make_run: MakeRun
-) -> None:
+def test_comments_are_padded_as_the_classifier_reads_them(padding: str) -> None:
     embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     found = inputs_of(make_run(padding=padding, steps=None if padding == "none" else T), embedding)
     words = {"pre": (15, 17, 20), "none": (0, 0, 0)}[padding]
@@ -40,22 +27,18 @@ def test_comments_are_padded_as_the_classifier_reads_them(
         assert (row != 0).any(dim=1).tolist() == [t in own for t in range(len(row))]
     ranges = found.ranges()
     assert ranges["words"] == found.words
-    expected = {
-        "pre": [range(15), range(17), range(20)],
-        "none": [range(9, 9), range(7, 7), range(4, 4)],
-    }
-    assert ranges["padding"] == expected[padding]
+    ends = (9, 7, 4)
+    empty = [range(end, end) for end in ends]
+    assert ranges["padding"] == (empty if padding == "none" else [*map(range, words)])
 
 
-def test_a_long_comment_keeps_its_last_words(make_sample: Sample, make_run: MakeRun) -> None:
+def test_a_long_comment_keeps_its_last_words() -> None:
     sample, vectors = make_sample([6], ["test"], D)
     found = inputs_of(make_run(steps=4), (sample, vectors))
     np.testing.assert_array_equal(found.x[0].numpy(), vectors[sample.tokens_of(0)[-4:]])
 
 
-def test_a_stream_has_no_padding_and_starts_again_at_its_end(
-    make_sample: Sample, make_run: MakeRun
-) -> None:
+def test_a_stream_has_no_padding_and_starts_again_at_its_end() -> None:
     embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     run = make_run(input="stream", padding="none", steps=T, examples=2)
     stream = inputs_of(run, embedding)
@@ -67,7 +50,7 @@ def test_a_stream_has_no_padding_and_starts_again_at_its_end(
     assert torch.equal(stream.x[:, 20:], stream.x[:, : T - 20])
 
 
-def test_inputs_that_are_no_comments(make_sample: Sample, make_run: MakeRun) -> None:
+def test_inputs_that_are_no_comments() -> None:
     embedding = make_sample([3, 9], ["test"], D)
     run = make_run(input="emptied_comments", padding="none", steps=T, examples=1)
     emptied = inputs_of(run, embedding)
@@ -82,12 +65,7 @@ def test_inputs_that_are_no_comments(make_sample: Sample, make_run: MakeRun) -> 
 
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
-def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
-    cell: str,
-    make_sample: Sample,
-    make_run: MakeRun,
-    make_train_params: Callable[..., TrainParams],
-) -> None:
+def test_the_last_state_of_a_passage_is_the_one_that_is_classified(cell: str) -> None:
     torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier(cell, D, make_train_params())
@@ -103,9 +81,7 @@ def test_the_last_state_of_a_passage_is_the_one_that_is_classified(
     torch.testing.assert_close(classifier.head(hidden[:, -1])[:, 0], classifier(batch))
 
 
-def test_without_padding_the_first_words_are_read_from_zero(
-    make_sample: Sample, make_run: MakeRun
-) -> None:
+def test_without_padding_the_first_words_are_read_from_zero() -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     model = opened(make_run(padding="none"), torch.nn.LSTM(D, 5, batch_first=True))
     passage = open_passage(model, (sample, vectors), comments=2, steps=6)
@@ -114,9 +90,7 @@ def test_without_padding_the_first_words_are_read_from_zero(
     assert all(s.shape == (1, 2, 5) and not s.any() for s in passage.start)
 
 
-def test_where_comments_are_short_or_few_the_passages_are_too(
-    make_sample: Sample, make_run: MakeRun
-) -> None:
+def test_where_comments_are_short_or_few_the_passages_are_too() -> None:
     embedding = make_sample(LENGTHS, ["test"], D)
     module = torch.nn.RNN(D, 5, batch_first=True)
     few = open_passage(opened(make_run(), module), embedding, comments=2, steps=100)

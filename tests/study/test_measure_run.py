@@ -1,8 +1,6 @@
 """The measurements of a run, against autograd."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,13 +16,13 @@ from rnngrad.study.condition_tables import tabulate
 from rnngrad.study.measure_run import float32_zero_from, measure_run
 from rnngrad.study.runs import condition_jobs, conditions_of
 from rnngrad.study.runs.open_model import Inputs, Opened, open_model
+from tiny import make_params, make_sample
 
-MakeParams = Callable[..., Params]
 T, D = 24, 4
 
 
 @pytest.fixture
-def embed(tmp_path: Path, make_sample: Any) -> Path:
+def embed(tmp_path: Path) -> Path:
     sample, vectors = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     sample.save(tmp_path / "tokens.npz")
     np.save(tmp_path / "vectors.npy", vectors)
@@ -66,9 +64,7 @@ def by_autograd(params: Params, folder: Path, cell: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_the_question_s_statistic_is_what_autograd_gives(
-    cell: str, embed: Path, make_params: MakeParams
-) -> None:
+def test_the_question_s_statistic_is_what_autograd_gives(cell: str, embed: Path) -> None:
     params = make_params(
         {
             "question": {"cells": [cell]},
@@ -87,7 +83,7 @@ def test_the_question_s_statistic_is_what_autograd_gives(
     assert ends["question"] == pytest.approx(expected[-1], abs=1e-12)
 
 
-def test_a_norm_falls_from_that_of_the_identity(embed: Path, make_params: MakeParams) -> None:
+def test_a_norm_falls_from_that_of_the_identity(embed: Path) -> None:
     case = {"cells": ["rnn"], "input": "emptied_comments", "statistic": "frobenius"}
     rows, _ = run(make_params({"frobenius": case}), embed)
     found = rows.iloc[0]
@@ -96,7 +92,7 @@ def test_a_norm_falls_from_that_of_the_identity(embed: Path, make_params: MakePa
     assert np.isnan(found["decades_per_step_tokens"])
 
 
-def test_flushed_zeros_begin_where_autograd_s_do(embed: Path, make_params: MakeParams) -> None:
+def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     """The forget gates are closed, and three units leave float32 within some hundred steps."""
     params = make_params({"question": {"cells": ["lstm"]}}, forget_bias=-8.0, units=3, steps=150)
     rows, curves = run(params, embed)
@@ -132,9 +128,7 @@ class SigmoidState(nn.Module):
         return c
 
 
-def test_a_sigmoid_state_is_differentiated_as_autograd_does(
-    embed: Path, make_params: MakeParams
-) -> None:
+def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None:
     case = {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}
     params = make_params({"question": case})
     _, curves = run(params, embed)
@@ -176,9 +170,7 @@ def test_there_is_no_first_zero_where_the_last_step_has_none(forgetful: Opened) 
         assert float32_zero_from(forgetful._replace(inputs=inputs), np.full((2, 9), guess)) is None
 
 
-def test_costly_readings_are_taken_where_the_question_looked(
-    embed: Path, make_params: MakeParams
-) -> None:
+def test_costly_readings_are_taken_where_the_question_looked(embed: Path) -> None:
     """Its last 20 steps in float32 with flush-to-zero alone."""
     arithmetic = ("float32", "float32_flushed", "float64")
     cases = {name: {"cells": ["rnn"], "arithmetic": name} for name in arithmetic}

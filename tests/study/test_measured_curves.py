@@ -1,6 +1,5 @@
 """The study's curves against autograd, on padded comments of a small classifier."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.params import TrainParams
 from rnngrad.study.measures.curves import jacobian_curves, log_spaced_steps, over_comments
-from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import open_model
+from tiny import make_run, make_sample, make_train_params
 
 D, H = 3, 5
 LENGTHS = [4, 9, 6]
@@ -42,14 +39,7 @@ def autograd_jacobian(
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_curves_equal_autograd(
-    cell: str,
-    padding: str,
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    make_train_params: Callable[..., TrainParams],
-    make_run: Callable[..., Run],
-    tmp_path: Path,
-) -> None:
+def test_curves_equal_autograd(cell: str, padding: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     train = make_train_params(hidden=H)
     torch.save(CommentClassifier(cell, D, train).state_dict(), tmp_path / "weights.pt")
@@ -79,7 +69,7 @@ def test_curves_equal_autograd(
                 assert found[name] == pytest.approx(value, abs=1e-4), (name, t)
 
 
-def test_the_mean_over_comments_survives_what_no_float_holds(make_run: Callable[..., Run]) -> None:
+def test_the_mean_over_comments_survives_what_no_float_holds() -> None:
     values = np.array([[-400.0, -np.inf, 1.0], [-400.0 + np.log10(3), -np.inf, np.nan]])
     table = over_comments(make_run(cell="rnn"), {"frobenius": values})
     assert table["log10_mean"].tolist() == pytest.approx([-400 + np.log10(2), -np.inf, 1.0])
@@ -88,9 +78,7 @@ def test_the_mean_over_comments_survives_what_no_float_holds(make_run: Callable[
     assert {"statistic", "step", "log10_median"} <= {*table.columns}
 
 
-def test_quantiles_are_those_of_the_comments_that_reach_a_step(
-    make_run: Callable[..., Run],
-) -> None:
+def test_quantiles_are_those_of_the_comments_that_reach_a_step() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(8, 3))
     values[5:, 2] = np.nan

@@ -1,6 +1,5 @@
 """All measures of a cell's models, from the files of the stages before, on tiny models."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import torch
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.params import EmbedParams, Params, ProbeParams, TrainParams, read_params
+from rnngrad.params import EmbedParams, Params, ProbeParams, read_params
 from rnngrad.study import WEIGHTS
 from rnngrad.study.measures import measure_model
 from rnngrad.study.results import MEASURES
 from rnngrad.study.runs import probe_jobs
+from tiny import make_sample, make_train_params
 
 D = 3
 LENGTHS = [9, 11, 7, 12, 8, 13, 6, 10]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def params(make_train_params: Callable[..., TrainParams]) -> Params:
+def params() -> Params:
     params = read_params(ROOT / "params.yaml")
     embed = params.embed.model_dump() | {"dimensions": D, "max_length": None}
     changes = {
@@ -53,11 +53,7 @@ def build_for(cell: str, params: Params, sample: TokenizedSample, vectors: np.nd
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_every_model_is_measured_and_twice_the_same(
-    cell: str,
-    params: Params,
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cell: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

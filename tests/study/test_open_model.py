@@ -1,6 +1,5 @@
 """A run's model, and its initial state."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from torch import nn
 
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.params import TrainParams
-from rnngrad.study.runs import Run
 from rnngrad.study.runs.open_model import initial_state, open_model, state_after
+from tiny import make_run, make_sample, make_train_params
 
 D, H = 4, 5
 DRAWN = {
@@ -28,11 +26,11 @@ Embedding = tuple[TokenizedSample, np.ndarray]
 
 
 @pytest.fixture
-def embedding(make_sample: Callable[..., Embedding]) -> Embedding:
+def embedding() -> Embedding:
     return make_sample([3, 9, 5], ["test"], D)
 
 
-def test_initializers_reach_the_module(embedding: Embedding, make_run: Callable[..., Run]) -> None:
+def test_initializers_reach_the_module(embedding: Embedding) -> None:
     def module(**changes: Any) -> nn.RNNBase:
         return open_model(make_run(**DRAWN | changes), embedding).module
 
@@ -52,10 +50,7 @@ def test_initializers_reach_the_module(embedding: Embedding, make_run: Callable[
 
 
 def test_a_file_s_weights_are_opened_with_the_logistic_unit(
-    embedding: Embedding,
-    make_run: Callable[..., Run],
-    make_train_params: Callable[..., TrainParams],
-    tmp_path: Path,
+    embedding: Embedding, tmp_path: Path
 ) -> None:
     train = make_train_params()
     classifier = CommentClassifier("gru", D, train)

@@ -16,6 +16,7 @@ from rnngrad.study.measures.output_gates import (
     log10_norm_of_product,
     output_gates,
 )
+from tiny import make_train_params
 
 B, T, D, H = 2, 9, 3, 6
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
@@ -23,7 +24,7 @@ LABELS = torch.tensor([0.0, 1.0])
 
 
 @pytest.fixture
-def classifier(make_train_params) -> CommentClassifier:
+def classifier() -> CommentClassifier:
     torch.manual_seed(0)
     return CommentClassifier("lstm", D, make_train_params(hidden=H))
 

@@ -1,43 +1,34 @@
 """Telling words at known distances: which comments count, and the gradient against autograd."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ready import words_alone
+from ready import opened
 from torchmetrics.functional.classification import binary_auroc
 
 from rnngrad.data.batches import CommentBatches
 from rnngrad.data.tokenized import TokenizedSample
 from rnngrad.models.classifier import RECURRENT, CommentClassifier
-from rnngrad.params import TrainParams
 from rnngrad.study.measures.remembered import BINS, remembered, telling_comments
-from rnngrad.study.runs import Run
-from rnngrad.study.runs.open_model import Opened
+from tiny import make_run, make_sample, make_train_params
 
 D = 3
 LENGTHS = [9, 11, 7, 12, 8, 13, 6, 10, 9, 8, 7, 12]
 DISTANCES = {1: 8, 3: 1, 5: 11, 7: 4, 11: 5}  # odd comments are toxic
 
+Embedding = tuple[TokenizedSample, np.ndarray]
+
 
 @pytest.fixture
-def embedding(
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-) -> tuple[TokenizedSample, np.ndarray]:
+def embedding() -> Embedding:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     distance = sample.telling_distance.copy()
     distance[list(DISTANCES)] = list(DISTANCES.values())
     distance[0] = 2  # not toxic
     return replace(sample, telling_distance=distance), vectors
-
-
-def opened(classifier: CommentClassifier, run: Run) -> Opened:
-    """The classifier; what it reads of the run's own inputs is not asked for."""
-    nothing = torch.zeros(1, 1, D)
-    return Opened(run, classifier.recurrent, classifier.head, words_alone(nothing), nothing)
 
 
 def make_predictions(sample: TokenizedSample) -> pd.DataFrame:
@@ -48,7 +39,7 @@ def make_predictions(sample: TokenizedSample) -> pd.DataFrame:
 
 
 def test_distances_end_where_the_state_is_read(
-    embedding: tuple[TokenizedSample, np.ndarray], make_run: Callable[..., Run]
+    embedding: Embedding,
 ) -> None:
     sample, _ = embedding
     for padding in ("pre", "none"):
@@ -63,20 +54,14 @@ def test_distances_end_where_the_state_is_read(
 
 @pytest.mark.parametrize("padding", ["pre", "none"])
 @pytest.mark.parametrize("cell", list(RECURRENT))
-def test_gradients_equal_autograds(
-    cell: str,
-    padding: str,
-    embedding: tuple[TokenizedSample, np.ndarray],
-    make_run: Callable[..., Run],
-    make_train_params: Callable[..., TrainParams],
-) -> None:
+def test_gradients_equal_autograds(cell: str, padding: str, embedding: Embedding) -> None:
     """d logit/d s_t by running the classifier up to t and from there on."""
     torch.manual_seed(0)
     sample, vectors = embedding
     run = make_run(cell=cell, padding=padding)
     classifier = CommentClassifier(cell, D, make_train_params())
     predictions = make_predictions(sample)
-    table = remembered(opened(classifier, run), embedding, predictions)
+    table = remembered(opened(run, classifier.recurrent, classifier.head), embedding, predictions)
     telling = telling_comments(sample, run).sort_values("distance")
     assert table["distance_median"].tolist() == telling["distance"].tolist()
     module, head = classifier.double().recurrent, classifier.head
@@ -102,20 +87,14 @@ def test_gradients_equal_autograds(
         assert found == pytest.approx(norms[0] - norms[1], abs=1e-4)
 
 
-def test_a_single_distance_is_a_bin(
-    embedding: tuple[TokenizedSample, np.ndarray], make_run: Callable[..., Run]
-) -> None:
+def test_a_single_distance_is_a_bin(embedding: Embedding) -> None:
     sample, _ = embedding
     same = np.where(sample.labels == 1, np.float32(3), np.float32(np.nan))
     found = telling_comments(replace(sample, telling_distance=same), make_run())
     assert found["bin"].tolist() == [0] * 6
 
 
-def test_scores_per_bin(
-    embedding: tuple[TokenizedSample, np.ndarray],
-    make_run: Callable[..., Run],
-    make_train_params: Callable[..., TrainParams],
-) -> None:
+def test_scores_per_bin(embedding: Embedding) -> None:
     sample, vectors = embedding
     # a sixth comment, at a distance that there is already
     distance = sample.telling_distance.copy()
@@ -124,7 +103,9 @@ def test_scores_per_bin(
     predictions = make_predictions(sample)
     classifier = CommentClassifier("rnn", D, make_train_params())
     run = make_run(cell="rnn")
-    table = remembered(opened(classifier, run), (sample, vectors), predictions)
+    table = remembered(
+        opened(run, classifier.recurrent, classifier.head), (sample, vectors), predictions
+    )
     assert table["comments"].sum() == 6
     probability = predictions["probability"].to_numpy()
     telling = telling_comments(sample, run)
@@ -138,13 +119,9 @@ def test_scores_per_bin(
         assert row.auroc == pytest.approx(auroc.item(), abs=1e-6)
 
 
-def test_without_telling_words_there_is_nothing_to_tell(
-    make_sample: Callable[..., tuple[TokenizedSample, np.ndarray]],
-    make_run: Callable[..., Run],
-    make_train_params: Callable[..., TrainParams],
-) -> None:
+def test_without_telling_words_there_is_nothing_to_tell() -> None:
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier("rnn", D, make_train_params())
-    model = opened(classifier, make_run())
+    model = opened(make_run(), classifier.recurrent, classifier.head)
     table = remembered(model, (sample, vectors), make_predictions(sample))
     assert table.empty

@@ -1,7 +1,6 @@
 """Results are read from the files of every model, or what is missing is named."""
 
 import json
-from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rnngrad.params import Params
 from rnngrad.stage import seal
 from rnngrad.study import WEIGHTS
 from rnngrad.study.results import GATES, MEASURES, load_results, read_result
+from tiny import make_params
 
 TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
 
@@ -44,7 +44,7 @@ def write(path: Path, *columns: str, rows: int = 1) -> None:
 
 
 @pytest.fixture
-def params(make_params: Callable[..., Params]) -> Params:
+def params() -> Params:
     cells: dict[str, Any] = {cell: {"seeds": [1, 2, 6]} for cell in ("rnn", "lstm")}
     return make_params({"question": {}}).model_copy(update={"cells": cells})
 

@@ -1,6 +1,5 @@
 """The study has these runs, and conditions read from them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 from rnngrad.errors import InputError
 from rnngrad.params import Params
 from rnngrad.study.runs import Run, condition_jobs, conditions_of, job_name, probe_jobs
+from tiny import make_params
 
-MakeParams = Callable[..., Params]
 BUILD = Path("build")
 
 
@@ -21,7 +20,7 @@ def runs(params: Params) -> dict[str, list[Run]]:
     return found
 
 
-def test_conditions_of_equal_runs_are_measured_once(make_params: MakeParams) -> None:
+def test_conditions_of_equal_runs_are_measured_once() -> None:
     cases = {
         "question": {},
         "again": {"factor": "another name"},
@@ -38,7 +37,7 @@ def test_conditions_of_equal_runs_are_measured_once(make_params: MakeParams) -> 
     assert len(jobs) == 3 * 2 * 2
 
 
-def test_one_more_condition_adds_its_own_jobs_alone(make_params: MakeParams) -> None:
+def test_one_more_condition_adds_its_own_jobs_alone() -> None:
     cases: dict[str, dict[str, Any]] = {"question": {}}
     before = condition_jobs(make_params(cases), BUILD)
     same_run = condition_jobs(make_params(cases | {"halved": {"halved_mean": True}}), BUILD)
@@ -53,7 +52,7 @@ def test_one_more_condition_adds_its_own_jobs_alone(make_params: MakeParams) -> 
     assert all(first[name] == job for name, job in before.items())
 
 
-def test_what_changes_nothing_in_a_run_is_no_part_of_it(make_params: MakeParams) -> None:
+def test_what_changes_nothing_in_a_run_is_no_part_of_it() -> None:
     cases = {"question": {}, "biased": {"cells": ["rnn", "lstm"], "forget_bias": 3.0}}
     found = runs(make_params(cases))
     by_cell = {cell: [r for r in found["biased"] if r.cell == cell] for cell in ("rnn", "lstm")}
@@ -62,18 +61,14 @@ def test_what_changes_nothing_in_a_run_is_no_part_of_it(make_params: MakeParams)
     assert job_name(by_cell["rnn"][0], "log") in condition_jobs(make_params(cases), BUILD)
 
 
-def test_trained_models_of_a_cell_that_nobody_trained_are_left_out(
-    make_params: MakeParams,
-) -> None:
+def test_trained_models_of_a_cell_that_nobody_trained_are_left_out() -> None:
     params = make_params({"trained": {"weights": "trained", "cells": ["rnn", "gru"]}})
     params = params.model_copy(update={"cells": {"rnn": {"seeds": [7, 8, 9]}}})
     found = runs(params)["trained"]
     assert [(run.cell, run.seed) for run in found] == [("rnn", 7), ("rnn", 8), ("rnn", 9)]
 
 
-def test_models_read_padding_or_words_whatever_they_were_trained_with(
-    make_params: MakeParams,
-) -> None:
+def test_models_read_padding_or_words_whatever_they_were_trained_with() -> None:
     ways = [(padding, reading) for padding in ("pre", "none") for reading in ("pre", "none")]
     cases = {
         f"{padding}_{reading}": {
@@ -102,16 +97,14 @@ def test_models_read_padding_or_words_whatever_they_were_trained_with(
     assert list(runs(params.model_copy(update={"train": train}))) == ["none_pre", "none_none"]
 
 
-def test_trained_models_read_all_features_also_where_the_question_s_are_sliced(
-    make_params: MakeParams,
-) -> None:
+def test_trained_models_read_all_features_also_where_the_question_s_are_sliced() -> None:
     case = {"weights": "trained", "cells": ["rnn"]}
     found = runs(make_params({"trained": case, "question": {}}, sliced_input=True, units=3))
     assert found["trained"][0].features is None
     assert found["question"][0].features == 3
 
 
-def test_one_more_seed_adds_its_models_alone(make_params: MakeParams) -> None:
+def test_one_more_seed_adds_its_models_alone() -> None:
     params = make_params({"question": {}})
     few, more = (
         params.model_copy(update={"train": params.train.model_copy(update={"seeds": seeds})})
@@ -134,7 +127,7 @@ def test_one_more_seed_adds_its_models_alone(make_params: MakeParams) -> None:
     ],
 )
 def test_a_probed_model_reads_as_it_was_trained(
-    padding: list[str], readings: dict[str, str], make_params: MakeParams
+    padding: list[str], readings: dict[str, str]
 ) -> None:
     params = make_params({"question": {}})
     train = params.train.model_copy(update={"seeds": [1], "padding": padding})
@@ -146,7 +139,7 @@ def test_a_probed_model_reads_as_it_was_trained(
         assert predictions == (None if name == "init" else file.with_name("predictions.csv"))
 
 
-def test_contradictions_in_a_case_are_named(make_params: MakeParams) -> None:
+def test_contradictions_in_a_case_are_named() -> None:
     for change, words in (
         ({"initializer": "identity"}, "identity is made for rnn"),
         ({"initializer": "chrono", "cells": ["rnn"]}, "chrono is made for lstm"),

@@ -12,9 +12,9 @@ from rnngrad.models.classifier import RECURRENT, CommentClassifier
 from rnngrad.study.measures.shares import shares
 from rnngrad.study.measures.tutorial import tutorial
 from rnngrad.study.runs.open_model import State
+from tiny import make_train_params
 
 B, T, D = 3, 20, 3
-
 
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
 
@@ -31,7 +31,7 @@ def norms_by_autograd(classifier: CommentClassifier, inputs: Tensor, state: Stat
 
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
-def test_shares_equal_autograds(cell, make_train_params) -> None:
+def test_shares_equal_autograds(cell) -> None:
     torch.manual_seed(0)
     classifier = CommentClassifier(cell, D, make_train_params())
     h, c = torch.rand(1, B, 6), torch.rand(1, B, 6)
@@ -51,7 +51,7 @@ def test_shares_equal_autograds(cell, make_train_params) -> None:
             np.testing.assert_allclose(triangle[-1], expected, atol=1e-5)
 
 
-def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal(make_train_params) -> None:
+def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal() -> None:
     torch.manual_seed(0)
     classifier = CommentClassifier("rnn", D, make_train_params())
     # from the zero state W_hh meets nothing at the first step
