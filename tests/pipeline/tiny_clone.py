@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,22 @@ class Clone:
             for p in files
             if p.is_file()
         }
+
+
+def fresh_clone(folder: Path, changes: dict[str, str]) -> Clone:
+    """Make a clone in a folder, with these changes of params.yaml in its one commit."""
+    clone, here = Clone(folder), Clone(ROOT)
+    listed = here.succeed("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    # an installed rnngrad would run this repository's code, not the clone's
+    clone.environment["PYTHONPATH"] = str(folder / "src")
+    for old, new in changes.items():
+        clone.edit(old, new)
+    clone.succeed("git", "init", "--quiet")
+    clone.succeed("git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    clone.succeed("git", *who, "commit", "--quiet", "--message", "all")
+    return clone

@@ -1,5 +1,6 @@
 """Made-up results of a study, for a report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def make_hostile(results: Results) -> Results:
         "embed_card": results.embed_card | {"vectors": HOSTILE[3]},
         "conditions": conditions,
     }
-    return Results(**{**vars(results), **changed})
+    return replace(results, **changed)
 
 
 def make_results() -> Results:
@@ -256,7 +257,3 @@ def make_results() -> Results:
             for j, weights in enumerate(WEIGHTS)
         },
     )
-
-
-def with_conditions(results: Results, conditions: pd.DataFrame) -> Results:
-    return Results(**{**vars(results), "conditions": conditions})

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import CLAIMS, TIMES, with_conditions
+from made_up import CLAIMS, TIMES
 
 from rnngrad.plot import FLOAT32_NORMAL
 from rnngrad.report import metrics
@@ -34,7 +34,7 @@ def test_the_answer_tells_where_gates_alone_would_leave_less(
 ) -> None:
     names = {"weights": "trained_without_padding", "input": "words"}
     paths = pd.DataFrame([names | {"seed": 1, "total": -0.04, "cell_path": cell_path}])
-    known = Results(**{**vars(results), "evidence": results.evidence | {"paths": paths}})
+    known = replace(results, evidence=results.evidence | {"paths": paths})
     said = answer(known, CLAIMS)[2]
     assert said.endswith("its forget gates alone would leave less.") == less
 
@@ -44,14 +44,14 @@ def test_a_gradient_that_hardly_falls_is_not_said_to_vanish(results: Results) ->
     lstm = (table["condition"] == "question") & (table["cell"] == "lstm")
     for end, vanishes in ((-0.8, False), (-30.0, True)):
         table.loc[lstm, "log10_at_end"] = end
-        said = answer(Results(**{**vars(results), "conditions": table}), CLAIMS)
+        said = answer(replace(results, conditions=table), CLAIMS)
         assert any("vanishing is real" in line for line in said) == vanishes
 
 
 def test_the_answer_does_without_what_was_not_run(results: Results) -> None:
     few = results.conditions.query("condition == 'trained'")
     no_gates = results.gates.iloc[:0]
-    (said,) = answer(Results(**{**vars(results), "conditions": few, "gates": no_gates}), [])
+    (said,) = answer(replace(results, conditions=few, gates=no_gates), [])
     assert said == "With these cells, seeds and conditions no claim can be judged."
 
 
@@ -89,10 +89,10 @@ def test_a_gradient_that_is_zero_is_said_to_be_zero(results: Results) -> None:
     table = results.conditions.copy()
     lstm = (table["condition"] == "question") & (table["cell"] == "lstm")
     table.loc[lstm, "log10_at_end"] = -np.inf
-    zeros, rnn, *_ = answer(with_conditions(results, table), CLAIMS[:1])
+    zeros, rnn, *_ = answer(replace(results, conditions=table), CLAIMS[:1])
     assert zeros == "The zeros are real: the LSTM's true gradient is exactly 0 at the last step."
     assert rnn == "The RNN ends at 10^-3.0, the LSTM at exactly 0."
-    changes = causes_of(with_conditions(results, table)).filter(like="_change")
+    changes = causes_of(replace(results, conditions=table)).filter(like="_change")
     assert not np.isinf(changes).any(axis=None)
 
 
@@ -105,7 +105,7 @@ def with_question(results: Results, **changes: object) -> Results:
     question = conditions.question.model_copy(update=changes)
     changed = conditions.model_copy(update={"question": question})
     params = results.params.model_copy(update={"conditions": changed})
-    return Results(**{**vars(results), "params": params})
+    return replace(results, params=params)
 
 
 def test_training_is_held_against_models_that_begin_as_trained_ones(results: Results) -> None:
@@ -129,19 +129,19 @@ def test_a_question_without_padding_is_not_called_padded(results: Results) -> No
 
 def test_the_answer_says_nothing_of_what_was_not_measured(results: Results) -> None:
     table = results.conditions.assign(decades_per_step_tokens=np.nan)
-    assert not any("nan" in line for line in answer(with_conditions(results, table), CLAIMS))
+    assert not any("nan" in line for line in answer(replace(results, conditions=table), CLAIMS))
     table = results.conditions.assign(decades_per_step_padding=0.02)
-    assert "leaves 104.7% of the gradient" in answer(with_conditions(results, table), CLAIMS)[1]
+    assert "leaves 104.7% of the gradient" in answer(replace(results, conditions=table), CLAIMS)[1]
 
 
 def test_a_cause_shows_only_what_was_run(results: Results) -> None:
     table = results.conditions
     lstm_alone = table[~((table["condition"] == "averaging_bug") & (table["cell"] == "rnn"))]
-    page = render_markdown(with_conditions(results, lstm_alone), CLAIMS, (), TIMES)
+    page = render_markdown(replace(results, conditions=lstm_alone), CLAIMS, (), TIMES)
     assert "halves it | `averaging_bug` |  | −96.3 |  | −0.3 |  |" in page
-    assert causes_of(with_conditions(results, table[table["condition"] == "question"])).empty
+    assert causes_of(replace(results, conditions=table[table["condition"] == "question"])).empty
     neither = table[table["condition"].isin(["question", "float32"])]
-    assert causes_of(with_conditions(results, neither)).empty
+    assert causes_of(replace(results, conditions=neither)).empty
 
 
 def test_of_an_input_without_comments_the_answer_says_nothing_of_theirs(results: Results) -> None:
@@ -168,14 +168,14 @@ def test_causes_are_in_the_order_of_their_effect(results: Results) -> None:
 )
 def test_causes_need_the_question_s_own_setting(left_out: str, results: Results) -> None:
     table = results.conditions.query(f"not ({left_out})")
-    assert causes_of(with_conditions(results, table)).empty
-    assert render_markdown(with_conditions(results, table), CLAIMS, (), TIMES)
+    assert causes_of(replace(results, conditions=table)).empty
+    assert render_markdown(replace(results, conditions=table), CLAIMS, (), TIMES)
 
 
 def test_padding_is_no_share_where_the_steps_cut_comments(results: Results) -> None:
     words = results.data_card["sample"]["words"] | {"max": 1e6}
     card = results.data_card | {"sample": results.data_card["sample"] | {"words": words}}
-    cut = Results(**{**vars(results), "data_card": card})
+    cut = replace(results, data_card=card)
     assert metrics.padding_share(cut) is None
     page = render_markdown(cut, CLAIMS, (), TIMES)
     assert "some of the steps are padding" in page

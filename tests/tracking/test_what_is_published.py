@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_a_study_of_many_conditions_is_published(results: Results, files: list[P
     conditions = results.params.conditions.model_copy(update={"cases": many})
     params = results.params.model_copy(update={"conditions": conditions})
     uri = tracking.tracking_uri()
-    assert publish(Results(**{**vars(results), "params": params}), files, uri)
+    assert publish(replace(results, params=params), files, uri)
     runs = runs_of(uri)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.params["conditions.cases.case_79.steps"] == "79"
@@ -92,7 +93,7 @@ def test_a_run_is_named_by_what_is_set_otherwise_than_in_the_last_commit(
     }
     ways = [make_tests(*content["cells"], weights=weights) for weights in TRAINED.values()]
     params = check_params(json.dumps(content), "params.yaml")
-    changed = Results(**{**vars(results), "params": params, "tests": pd.concat(ways)})
+    changed = replace(results, params=params, tests=pd.concat(ways))
     for model in product(content["cells"], TRAINED, (1, 2, 3, 4, 5)):
         make_model(*model)
     uri = tracking.tracking_uri()
@@ -117,7 +118,7 @@ def test_a_long_curve_has_as_many_points_as_are_drawn(results: Results, files: l
         for step in range(1, 2501)
     )
     uri = tracking.tracking_uri()
-    publish(Results(**{**vars(results), "curves": curves}), files, uri)
+    publish(replace(results, curves=curves), files, uri)
     (child,) = [run for run in runs_of(uri) if "cell" in run.data.params]
     for statistic in "abcdef":
         points = MlflowClient(uri).get_metric_history(child.info.run_id, f"init_{statistic}_log10")
@@ -133,7 +134,7 @@ def test_a_curve_of_few_steps_is_drawn_whole(results: Results, files: list[Path]
     row = results.condition_curves.iloc[0].to_dict()
     curves = pd.DataFrame({**row, "step": step, "log10": -0.1 * step} for step in steps)
     uri = tracking.tracking_uri()
-    publish(Results(**{**vars(results), "condition_curves": curves}), files, uri)
+    publish(replace(results, condition_curves=curves), files, uri)
     (parent,) = [run for run in runs_of(uri) if "cell" not in run.data.params]
     (name,) = {key for key in parent.data.metrics if key.endswith("_log10")}
     points = MlflowClient(uri).get_metric_history(parent.info.run_id, name)

@@ -2,18 +2,15 @@
 
 import os
 import runpy
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_clone import BIN, ROOT, fresh_clone
 
 from rnngrad.errors import InputError
 from rnngrad.params import read_params
 
-ROOT = Path(__file__).parent.parent
 TINY = "says: About a week.\ndisk: 0.001\nsettings: [train.hidden=4, 'train.seeds=[3]']\n"
 
 
@@ -66,36 +63,19 @@ exec {dvc} "$@" check
 
 @pytest.mark.slow
 def test_dvc_takes_the_full_study_in_a_fresh_clone(tmp_path: Path) -> None:
-    python = Path(sys.executable)
-    clone, bin_folder = tmp_path / "clone", tmp_path / "bin"
-    bin_folder.mkdir()
-    dvc = bin_folder / "dvc"
-    dvc.write_text(UP_TO_CHECK.format(dvc=python.parent / "dvc"))
+    clone = fresh_clone(tmp_path / "clone", {})
+    (tmp_path / "bin").mkdir()
+    dvc = tmp_path / "bin" / "dvc"
+    dvc.write_text(UP_TO_CHECK.format(dvc=BIN / "dvc"))
     dvc.chmod(0o755)
-    path = os.pathsep.join([str(bin_folder), str(python.parent), os.environ["PATH"]])
-
-    def run(*arguments: str, cwd: Path = clone) -> str:
-        environment = {**os.environ, "PATH": path}
-        done = subprocess.run(
-            arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    for name in listed.splitlines():
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
-    run("git", "init", "--quiet")
-    run("git", "add", "--all")
-    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    run("git", *who, "commit", "--quiet", "--message", "fresh")
-    assert "Running stage 'check':" in run("python", "pipeline/preset.py", "full")
-    full = read_params(clone / "params.yaml")
+    clone.environment["PATH"] = f"{dvc.parent}{os.pathsep}{clone.environment['PATH']}"
+    assert "Running stage 'check':" in clone.succeed("python", "pipeline/preset.py", "full")
+    full = read_params(clone.folder / "params.yaml")
     assert (full.data.source, full.sample.per_class) == ("jigsaw", 20_000)
     assert (full.embed.vectors, full.embed.max_length) == ("glove", None)
     assert (full.train.padding, full.train.seeds) == (["pre", "none"], [1, 2, 3, 4, 5])
     assert list(full.cells)[:2] == ["rnn", "lstm"]
     assert full.probe.comments == 100
-    assert "(question)" in (clone / "params.yaml").read_text()  # the comments are still there
+    assert (
+        "(question)" in (clone.folder / "params.yaml").read_text()
+    )  # the comments are still there
