@@ -7,17 +7,14 @@ import torch
 from broken_modules import (
     OwnForward,
     X,
-    changed,
     gru,
     hooked,
     keras_layer,
     lstm,
-    other_mode,
-    parametrized,
     quantised,
     with_nan,
     with_weight,
-    x_with,
+    x_with_nan,
 )
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -34,22 +31,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.diagnose(with_weight("weight_hh_l1", torch.zeros(12, 5)), X),
         "weight_hh_l1 has shape (12, 5), expected (12, 4)",
     ),
-    "bias of one number": (
-        lambda: rnngrad.jacobian_curves(with_weight("bias_ih_l0", torch.ones(1)), X),
-        "bias_ih_l0 has shape (1,), expected (12,)",
-    ),
-    "altered hidden size": (
-        lambda: rnngrad.jacobian_curves(changed(hidden_size=5), X),
-        "weight_ih_l0 has shape (12, 3), expected (15, 3)",
-    ),
-    "altered input size": (
-        lambda: rnngrad.jacobian_curves(changed(input_size=4), torch.zeros(2, 5, 4)),
-        "weight_ih_l0 has shape (12, 3), expected (12, 4)",
-    ),
-    "unknown mode": (
-        lambda: rnngrad.jacobian_curves(other_mode(), X),
-        "the module's mode is 'RNN_SIN': use RNN_TANH or RNN_RELU",
-    ),
     "step of another shape": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s + torch.ones(2, 4), X, X[:, 0, :1]),
         "step returns a state of another structure, order or shape than it was given: (2, 4), "
@@ -58,14 +39,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "step without a result": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: None, X, X[:, 0]),
         "than it was given: <class 'NoneType'>, not (2, 3)",
-    ),
-    "step that adds to its state": (
-        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.append(1) or s, X, [X[:, 0]]),
-        "[(2, 3), <class 'int'>], not [(2, 3)]",
-    ),
-    "step of another structure": (
-        lambda: rnngrad.jacobian_curves_of_step(lambda s, x: [*s, 1.0], X, {"h": X[:, 0]}),
-        "than it was given: [<class 'str'>, <class 'float'>], not {'h': (2, 3)}",
     ),
     "step that is not a number": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s * torch.nan, X, X[:, 0]),
@@ -79,10 +52,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves_of_step(gru(), X, X[:, 0]),
         "step is a module that takes all steps: use rnngrad.jacobian_curves",
     ),
-    "wrapped module as a step": (
-        lambda: rnngrad.jacobian_curves_of_step(nn.DataParallel(gru()), X, X[:, 0]),
-        "step is a module that takes all steps: use rnngrad.jacobian_curves",
-    ),
     "model as a step": (
         lambda: rnngrad.jacobian_curves_of_step(nn.Sequential(nn.Linear(3, 3), gru()), X, X[:, 0]),
         "step takes (state, x), this model input alone: it has .1: pass that, or use",
@@ -90,10 +59,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "step in place": (
         lambda: rnngrad.jacobian_curves_of_step(lambda s, x: s.mul_(0.5), X, torch.ones(2, 4)),
         "step changes its arguments in place: let it make new tensors",
-    ),
-    "statistics": (
-        lambda: rnngrad.jacobian_curves(gru(), X, statistics=5),  # pyright: ignore[reportArgumentType]
-        "statistics=5: use some of frobenius",
     ),
     "feature size": (
         lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(2, 5, 4)),
@@ -107,10 +72,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(0, 5, 3)),
         "hold no example or no step",
     ),
-    "no steps": (
-        lambda: rnngrad.jacobian_curves(lstm(), torch.zeros(2, 0, 3)),
-        "hold no example or no step",
-    ),
     "state shape": (
         lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 3, 4)),
         "h_0 has shape (1, 3, 4), expected (1, 2, 4)",
@@ -119,29 +80,13 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(lstm(), X, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))),
         "c_0 has shape (1, 2, 5), expected (1, 2, 4)",
     ),
-    "unbatched state for a batch": (
-        lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 4)),
-        "h_0 has shape (1, 4), expected (1, 2, 4)",
-    ),
     "NaN input": (
-        lambda: rnngrad.jacobian_curves(lstm(), x_with(float("nan"))),
+        lambda: rnngrad.jacobian_curves(lstm(), x_with_nan()),
         "inputs contains nan at example 1, step 3, feature 2",
-    ),
-    "inf input": (
-        lambda: rnngrad.lyapunov_exponents(lstm(), x_with(float("inf"))),
-        "inputs contains inf at example 1, step 3, feature 2",
     ),
     "NaN weight": (
         lambda: rnngrad.diagnose(with_nan(lstm(num_layers=2), "weight_hh_l1"), X),
         "weight_hh_l1 contains nan at row 2, column 1",
-    ),
-    "inf weight": (
-        lambda: rnngrad.jacobian_curves(with_nan(gru(), "weight_ih_l0", float("-inf")), X),
-        "weight_ih_l0 contains -inf at row 2, column 1",
-    ),
-    "NaN in a computed weight": (
-        lambda: rnngrad.jacobian_curves(parametrized(), X),
-        "weight_hh_l0 contains",
     ),
     "NaN state": (
         lambda: rnngrad.jacobian_curves(gru(), X, torch.full((1, 2, 4), float("nan"))),
@@ -152,14 +97,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         'state="c": the GRU has no cell state; use state="h"',
     ),
     "unknown state": (lambda: rnngrad.jacobian_curves(gru(), X, state="x"), "state='x': use"),
-    "an array for a method": (
-        lambda: rnngrad.jacobian_curves(gru(), X, method=X.numpy()),  # pyright: ignore[reportArgumentType]
-        'use "exact" or "sketch"',
-    ),
-    "a list for a state": (
-        lambda: rnngrad.diagnose(gru(), X, state=["h"]),  # pyright: ignore[reportArgumentType]
-        "state=['h']: use",
-    ),
     "unknown layer": (
         lambda: rnngrad.jacobian_curves(gru(), X, layer=1),
         "layer=1: the module has 1 layer(s)",
@@ -185,10 +122,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(gru(), X, spectral_steps=[0]),
         "spectral_steps must lie in 1..5",
     ),
-    "unknown statistic of a cell state": (
-        lambda: rnngrad.jacobian_curves(lstm(), X, state="c", statistics="norm"),
-        "use some of frobenius, column_sum, spectral, hidden_path",
-    ),
     "unknown verdict": (
         lambda: rnngrad.diagnose(gru(), X).first_steps("Decayed"),
         "use one of structural, saturated, underflow, decayed, exploding, alive",
@@ -207,22 +140,8 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         'use method="sketch"',
     ),
-    "a sketch beyond all memory": (
-        lambda: rnngrad.jacobian_curves_of_step(
-            lambda s, x: 0.5 * s + x,
-            torch.zeros(1, 2, 1),
-            torch.zeros(1, 10**6),
-            method="sketch",
-            directions=10_000,
-        ),
-        "Jacobians need about 1,280 GB of memory",
-    ),
     "steps beyond all memory": (
         lambda: rnngrad.jacobian_curves(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
-        "curves of all steps need about 320 GB of memory",
-    ),
-    "a model's steps beyond all memory": (
-        lambda: rnngrad.gradient_reach(gru(), torch.zeros(1, 1, 3).expand(-1, 10**10, -1)),
         "curves of all steps need about 320 GB of memory",
     ),
     "states of examples beyond all memory": (
@@ -264,14 +183,6 @@ INPUT_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
             nn.RNN(1, 50), torch.zeros(1, 10**5, 1), method="sketch", directions=10_000
         ),
         "use fewer directions, or fewer examples",
-    ),
-    "directions beyond all memory": (
-        lambda: rnngrad.jacobian_curves(gru(), X, method="sketch", directions=2**62),
-        "directions=4611686018427387904: use 4 to 10000",
-    ),
-    "steps beyond 64 bits": (
-        lambda: rnngrad.autograd_column_sums(gru(), X, steps=[2**70]),
-        "steps must lie in 1..5",
     ),
     "bidirectional": (
         lambda: rnngrad.jacobian_curves(lstm(bidirectional=True), X),
@@ -363,14 +274,6 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(gru(), X, lengths=["a", "b"]),  # pyright: ignore[reportArgumentType]
         "lengths must be integers up to 64 bits, one per example",
     ),
-    "lengths beyond all integers": (
-        lambda: rnngrad.jacobian_curves(gru(), X, lengths=[10**5000, 1]),
-        "lengths must be integers up to 64 bits, one per example",
-    ),
-    "a tensor for a name": (
-        lambda: rnngrad.compare({X: rnngrad.jacobian_curves(gru(), X)}),  # pyright: ignore[reportArgumentType]
-        "results must be a dict from names",
-    ),
     "a tensor for results": (
         lambda: rnngrad.compare(X),  # pyright: ignore[reportArgumentType]
         "results must be a dict from names",
@@ -379,16 +282,6 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnngrad.jacobian_curves(OwnForward(3, 4), X),
         "OwnForward has a forward of its own",
     ),
-    "complex module": (
-        lambda: rnngrad.jacobian_curves(gru().to(torch.complex64), X),
-        "weight_ih_l0 must be floating point of 16 bits or more, got torch.complex64",
-    ),
-    "sparse weight": (
-        lambda: rnngrad.jacobian_curves(
-            with_weight("weight_hh_l0", torch.eye(12, 4).to_sparse()), X
-        ),
-        "weight_hh_l0 is a nested or sparse tensor: make it dense",
-    ),
     "sparse": (
         lambda: rnngrad.jacobian_curves(gru(), X.to_sparse()),
         "inputs is a nested or sparse tensor: make it dense",
@@ -396,10 +289,6 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "eight bits": (
         lambda: rnngrad.jacobian_curves(gru(), X.to(torch.float8_e4m3fn)),
         "inputs must be floating point of 16 bits or more, got torch.float8_e4m3fn",
-    ),
-    "eight bits of an initial state": (
-        lambda: rnngrad.jacobian_curves(gru(), X, torch.zeros(1, 2, 4).to(torch.float8_e5m2)),
-        "h_0 must be floating point of 16 bits or more, got torch.float8_e5m2",
     ),
 }
 
@@ -413,7 +302,6 @@ def test_input_errors(name: str):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore:Complex modules")  # what torch says of them
 @pytest.mark.parametrize("name", TYPE_ERRORS)
 def test_type_errors(name: str):
     call, message = TYPE_ERRORS[name]

@@ -86,12 +86,6 @@ def test_against_autograd(cell: str):
         np.testing.assert_allclose(getattr(curves, name), expected, rtol=0, atol=1e-9)
 
 
-def test_identical_examples():
-    instance = make(Case("gru", batch=1, steps=20))
-    curves = rnngrad.jacobian_curves(instance.module, instance.inputs.expand(4, -1, -1))
-    np.testing.assert_array_equal(curves.log10_frobenius, curves.log10_frobenius[:1].repeat(4, 0))
-
-
 @pytest.mark.parametrize("differ", ["h", "c", "lower layer"])
 def test_another_initial_state_is_another_problem(differ: str):
     """By 1e-7 in one unit; the curves move less, and by what they move alone."""
@@ -100,21 +94,6 @@ def test_another_initial_state_is_another_problem(differ: str):
     (c if differ == "c" else h)[0 if differ == "lower layer" else 1, 1, 0] += 1e-7
     found = assert_as_alone(instance.module, padded(20, [3, 3]), (h, c)).log10_frobenius
     assert (found[0, :17] != found[1, :17]).all()
-
-
-def test_a_start_token():
-    instance = make(Case("rnn_tanh", batch=3, steps=30))
-    instance.inputs[:, 0] = 1
-    assert_as_alone(
-        instance.module, instance.inputs, repeated(instance.initial_state, 3), lengths=[10, 30, 20]
-    )
-
-
-def test_examples_that_go_on_where_another_ends():
-    """The first is nothing but padding: it runs for the others until its own last step."""
-    instance = make(Case("lstm", batch=1))
-    initial = repeated(instance.initial_state, 3)
-    assert_as_alone(instance.module, padded(40, [24, 24, 24]), initial, lengths=[16, 40, 30])
 
 
 @pytest.mark.parametrize("closed", [-300.0, -800.0])
@@ -129,12 +108,6 @@ def test_rows_far_apart_from_the_prefix_on(closed: float):
     x[:, 10:20, 0] = 1
     for state in ("h", "c", "full"):
         assert_as_alone(module, x, repeated((torch.zeros(1, 1, 3),) * 2, 3), state=state)
-
-
-def test_a_sketch_has_directions_of_its_own():
-    instance = make(Case("gru", batch=3))
-    curves = rnngrad.jacobian_curves(instance.module, padded(50, [10, 4, 2]), method="sketch")
-    assert (curves.log10_frobenius[0, :40] != curves.log10_frobenius[1, :40]).all()
 
 
 def test_overflow_is_reported_where_it_happens():

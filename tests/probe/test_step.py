@@ -54,24 +54,10 @@ def layer_normalised_lstm(hidden: int) -> Callable[[Any, Tensor], Any]:
     return step
 
 
-def sigmoid_lstm(hidden: int) -> Callable[[Any, Tensor], Any]:
-    """The third tutorial's variant: a sigmoid in place of tanh for candidate and output."""
-    torch.manual_seed(1)
-    W, U = nn.Linear(3, 4 * hidden).double(), nn.Linear(hidden, 4 * hidden).double()
-
-    def step(state: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-        i, f, g, o = torch.sigmoid(W(x) + U(state["h"])).chunk(4, dim=-1)
-        c = f * state["c"] + i * g
-        return {"h": o * torch.sigmoid(c), "c": c}
-
-    return step
-
-
-@pytest.mark.parametrize("make_step", [layer_normalised_lstm, sigmoid_lstm])
 @pytest.mark.parametrize("state", ["c", None])
-def test_other_recurrences_against_autograd(make_step: Callable[..., Any], state: str | None):
+def test_another_recurrence_against_autograd(state: str | None):
     H, T, B = 4, 15, 2
-    step = make_step(H)
+    step = layer_normalised_lstm(H)
     x = torch.randn(B, T, 3, dtype=torch.float64)
     initial = {k: torch.randn(B, H, dtype=torch.float64) for k in ("h", "c")}
     found = rnngrad.jacobian_curves_of_step(step, x, initial, state=state)
@@ -91,15 +77,6 @@ def test_other_recurrences_against_autograd(make_step: Callable[..., Any], state
     assert isinstance(J, Tensor)
     for name, expected in log10_statistics(J.permute(2, 0, 1, 3)).items():
         np.testing.assert_allclose(getattr(found, name), expected.numpy(), rtol=0, atol=1e-9)
-
-
-def test_scales_are_kept_apart():
-    found = rnngrad.jacobian_curves_of_step(
-        lambda s, x: s * torch.tensor([1e-200, 1e-250], dtype=s.dtype),
-        torch.zeros(1, 30, 1, dtype=torch.float64),
-        torch.ones(1, 2, dtype=torch.float64),
-    )
-    np.testing.assert_allclose(found.log10_frobenius, [-200.0 * np.arange(1, 31)], rtol=1e-12)
 
 
 def test_scale_of_an_entry_that_is_not_read():
@@ -128,25 +105,6 @@ def test_mixing_that_the_initial_state_hides(mix: Callable[[Tensor], Tensor]):
     with pytest.raises(ValueError, match="mixes examples"):
         rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, mix(s)), x, zero)
     rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero)
-
-
-def test_saturation_is_torchs_own():
-    """The docstring's statement on 1 - tanh^2 is true: right to 1e-7 up to 11, zero from 20."""
-    cell, module = nn.RNNCell(1, 3).double(), nn.RNN(1, 3, batch_first=True).double()
-    x, zero = torch.zeros(1, 1, 1).double(), torch.zeros(1, 3).double()
-    with torch.no_grad():
-        for p in cell.parameters():
-            p.zero_()
-        cell.weight_hh.copy_(torch.eye(3))
-    for drive, close in ((10.5, True), (20.0, False)):
-        with torch.no_grad():
-            cell.bias_ih.fill_(drive)
-        module.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
-        found = rnngrad.jacobian_curves_of_step(lambda s, x: cell(x, s), x, zero).log10_frobenius
-        closed = rnngrad.jacobian_curves(module, x).log10_frobenius
-        assert np.isfinite(closed).all()
-        assert np.allclose(found, closed, atol=1e-7, rtol=0) == close
-        assert close or found[0, 0] == -np.inf
 
 
 def test_refuses_what_it_cannot_do():

@@ -52,7 +52,6 @@ class Foreign(nn.Module):
     ("make", "names"),
     [
         (lambda: nn.GRUCell(4, 4).double(), "input, hx"),
-        (lambda: nn.RNNCell(4, 4).double(), "input, hx"),
         (lambda: torch.compile(nn.GRUCell(4, 4).double(), backend="eager"), "input, hx"),
         (lambda: nn.GRUCell(4, 4).double().forward, "input, hx"),
         (lambda: nn.GRUCell(4, 4).double().__call__, "input, hx"),
@@ -97,29 +96,6 @@ def warned(step: Step, x: Tensor, state: Any) -> str:
 
 UNLIKE_RESULTS = "the derivative of step is more than 1 % off a central difference"
 UNLIKE_AUTOGRAD = "the derivative of step is more than 1 % off autograd's"
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_whose_tangents_are_lost():
-    x, state = batch()
-    eager = Foreign()
-    expected = rnngrad.jacobian_curves_of_step(
-        lambda h, v: 0.1 * h + 0.9 * eager(v, h), x, state
-    ).log10_frobenius
-    for frozen in (False, True):
-        scripted: Any = torch.jit.script(Foreign().requires_grad_(not frozen))
-        for t in range(8):  # it is made for what it has seen
-            scripted(x[:, t], state)
-
-        def zoneout(h: Tensor, v: Tensor, scripted: Any = scripted) -> Tensor:
-            return 0.1 * h + 0.9 * scripted(v, h)
-
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            found = rnngrad.jacobian_curves_of_step(zoneout, x, state).log10_frobenius
-        said = [str(w.message) for w in caught if w.category is UserWarning]
-        assert np.allclose(found, expected, atol=1e-9) or "call requires_grad_(False)" in said[0]
-        assert not (frozen and said)
 
 
 CELLS = {dtype: cells(dtype) for dtype in (torch.float32, torch.float64)}
@@ -275,29 +251,6 @@ def test_a_step_that_counts_its_calls(late: Callable[[int], bool]):
         assert message.startswith("step has a memory of its own (a counter, a cache), or is random")
 
 
-def test_a_counter_that_is_an_input_gives_the_curves():
-    """The leak of a counter that starts with the sequence."""
-    x, state = batch(steps=24)
-    late = (torch.arange(24) >= 10).double().view(1, 24, 1).expand(2, 24, 1)
-    w, u = cells()
-
-    def step(h: Tensor, v: Tensor) -> Tensor:
-        leak = 0.2 + 0.7 * v[:, 4:]
-        return leak * h + (1 - leak) * torch.tanh(w(v[:, :4]) + u(h))
-
-    inputs = torch.cat([x, late], dim=2)
-    found = rnngrad.jacobian_curves_of_step(step, inputs, state).log10_frobenius[0, -1]
-    counting = Counting(lambda n: n >= 10)
-
-    def state_at_the_end(h: Tensor) -> Tensor:
-        counting.calls = 0
-        return last(counting, h, x[:1])
-
-    J = torch.autograd.functional.jacobian(state_at_the_end, state[:1])
-    assert isinstance(J, Tensor)
-    assert found == pytest.approx(float(J.norm().log10()), abs=1e-9)
-
-
 def test_a_random_draw_now_and_then():
     w, u = cells()
     draw = random.Random(0)
@@ -357,22 +310,6 @@ def test_a_pair_that_mixes_at_one_step(pair: tuple[int, int]):
 
     message = refusal(step, x, state)
     assert f"step mixes examples: at step 6 the state of example {to} depends" in message
-
-
-def test_those_who_come_near_mix():
-    """Four agents walk towards each other; who is near shares states, from step 8 on."""
-    torch.manual_seed(0)
-    cell = nn.GRUCell(7, 5).double()
-    far = torch.tensor([[0.0, 0], [3, 0], [0, 3], [3, 3]]).double()
-    x = torch.stack([far + (1.5 - far) * t / 12 for t in range(12)], dim=1)
-
-    def step(h: Tensor, p: Tensor) -> Tensor:
-        near = (torch.cdist(p, p) < 1.5).double() - torch.eye(len(p)).double()
-        return cell(torch.cat([p, near @ h], dim=1), h)
-
-    state = torch.zeros(4, 5).double()
-    assert "step mixes examples: at step 8" in refusal(step, x, state)
-    rnngrad.jacobian_curves_of_step(step, x[:, :7], state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -130,12 +130,3 @@ def test_beyond_its_length_an_example_may_hold_anything():
     x[0, 4:] = torch.nan
     with pytest.raises(InputError, match="inputs contains nan at example 0, step 4, feature 0"):
         rnngrad.jacobian_curves(module, x, lengths=[5, 9, 7])
-
-
-# torch's own, when its compiler is imported
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_module_is_the_module_that_was_compiled():
-    module, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 9, 3)
-    compiled = torch.compile(module)  # nothing is compiled before it is called
-    found = rnngrad.jacobian_curves(compiled, x).log10_frobenius  # pyright: ignore[reportArgumentType]
-    np.testing.assert_array_equal(found, rnngrad.jacobian_curves(module, x).log10_frobenius)
