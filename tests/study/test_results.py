@@ -13,27 +13,10 @@ from rnngrad.errors import InputError
 from rnngrad.params import Params
 from rnngrad.stage import seal
 from rnngrad.study import WEIGHTS
-from rnngrad.study.results import GATES, MEASURES, load_results, read_result
+from rnngrad.study.results import GATES, MEASURES, load_results
 from tiny import make_params
 
 TRIANGLE = np.array([[0, np.nan], [-2, 0]], dtype=np.float32)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, "not found"),
-        ("", "cannot be read"),
-        ('a,b\n1,"2', "cannot be read"),
-    ],
-)
-def test_a_damaged_table_is_one_line(content: str | None, expected: str, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=f"table.csv: {expected}.*; run dvc repro") as caught:
-        read_result(path)
-    assert "\n" not in str(caught.value)
 
 
 def write(path: Path, *columns: str, rows: int = 1) -> None:
@@ -141,13 +124,3 @@ def test_whatever_file_is_damaged_is_named(build: Path, params: Params) -> None:
             load_results(build, one)
         path.write_bytes(content)
     assert len(files) > 30
-
-
-def test_half_a_table_is_no_table(tmp_path: Path) -> None:
-    path = tmp_path / "paths.csv"
-    write(path, "a", rows=4)
-    seal(tmp_path)
-    assert len(read_result(path)) == 4
-    write(path, "a", rows=2)
-    with pytest.raises(InputError, match=r"paths.csv: cannot be read \(cut or changed\); run dvc"):
-        read_result(path)
