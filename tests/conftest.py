@@ -92,3 +92,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return status, out, err + end
 
     return call
+
+
+@pytest.fixture
+def refusal(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """The one line about bad input of the command with these arguments."""
+
+    def call(*arguments: object) -> str:
+        status, out, err = run(*arguments)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        return err
+
+    return call

@@ -72,9 +72,6 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
     assert status == 0
     assert f"drawn: {tmp_path / 'curve.png'}" in out
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    status, _, err = run(*SMALL, "--png", "no/such/folder.png")
-    assert (status, err.count("\n")) == (1, 1)
-    assert "--png no/such/folder.png: there is no such folder" in err
 
 
 @pytest.mark.parametrize(
@@ -84,21 +81,17 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
         (("--init", "identity"), "the identity initialiser is made for an nn.RNN"),
         (("--state", "c", "--cell", "rnn"), 'state="c": the RNN has no cell state'),
         (("--cell", "gru", "--forget-bias", "5"), "--forget-bias is of --cell lstm --init keras"),
-        (("--init", "torch", "--forget-bias", "1"), "--forget-bias is of --cell lstm"),
         (("--steps", "0"), "--units, --features, --steps, --words: whole numbers from 1"),
-        (("--steps", "4" * 12), "whole numbers from 1 to 2**31 - 1"),
         (("--forget-bias", "1e300"), "--forget-bias is a number that float32 holds"),
         (("--seed", "9" * 30), "--seed is a whole number from 0 to 2**63 - 1"),
         (("--units", "1000000"), "--units, --steps and --features take about"),
-        (("--features", "1000000", "--units", "5000"), "--units, --steps and --features take"),
+        (("--png", "no/such/folder.png"), "--png no/such/folder.png: there is no such folder"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, run: Run):
-    status, out, err = run(*SMALL, *arguments)
-    assert (status, out) == (1, "")
+def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, refusal: Callable[..., str]):
+    err = refusal(*SMALL, *arguments)
     assert err.startswith("rnngrad diagnose: ")
     assert says in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [("--steps", "few"), ("--cell", "lstn"), ("--sed", "1")])
