@@ -27,6 +27,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Each test draws the same numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Ctrl-C reaches child processes also where a shell has started the tests in the background."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import bench, rounds, turns
-from benchmarks.cases import CASES, EVERYBODY, FORWARD, Case, Work
+from benchmarks.cases import CASES, EVERYBODY, Case, Work
 from benchmarks.rounds import FOREIGN, make_problem, run_case
 from benchmarks.study_ways import stage_seconds
 from benchmarks.summary import figure, goal_row, table
@@ -76,9 +76,6 @@ def test_the_reference_is_the_jacobian_in_float64(cell: str):
 SPOILT = [
     (lambda c: c | {"column_sum": c["column_sum"] + 0.01}, False, "off by 2e-02"),
     (lambda c: c | {"frobenius": c["frobenius"] + 1e-8}, True, "off by 2e-08"),
-    (lambda c: c | {"column_sum": c["column_sum"] + 1e-8}, True, "off by 2e-08"),
-    (lambda c: c | {"spectral": c["spectral"] + 1e-8}, True, "off by 2e-08"),
-    (lambda c: c | {"frobenius": c["column_sum"]}, False, "off by"),
     (lambda c: c | {"column_sum": c["column_sum"][:, 2:]}, False, "broadcast"),
     (lambda c: c | {"column_sum": c["column_sum"] * np.nan}, False, "off by nan"),
     (lambda c: {"frobenius": c["frobenius"]}, False, "column_sum"),
@@ -125,16 +122,6 @@ def test_every_way_of_a_case_is_right(name: str):
         assert not found or check(found, exact) < (1e-9 if exact else 1e-4), way
 
 
-def test_the_ways_that_are_named_exist():
-    for case in CASES.values():
-        for way in case.ways:
-            file, function = way.split()[0].split(".")
-            source = Path(rounds.ROOT, "benchmarks", f"{file}.py").read_text()
-            assert f"def {function}(" in source
-    assert FORWARD in EVERYBODY
-    assert CASES["50x32x1"].ways[:2] == [PROBE, JAX]
-
-
 def test_a_part_stands_for_the_whole(monkeypatch: pytest.MonkeyPatch):
     now, asked = [0.0], []
 
@@ -167,12 +154,6 @@ def test_competitors_work_in_processes_of_their_own(monkeypatch: pytest.MonkeyPa
     assert "no_such_way" in found[ways[1]]["refused"]
     said = capsys.readouterr().err
     assert f"{JAX} is left out: .nowhere/python is missing" in said
-
-
-def test_a_competitor_that_hangs_is_left_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rounds, "LIMIT", 0.01)
-    case = Case("≤ 1", Work(2, 2, 1), ways=[FORWARD], check="")
-    assert run_case(case)[FORWARD]["refused"] == "no answer within 0 s"
 
 
 def result(*seconds: float, extrapolated: bool = False, **others: Any) -> dict[str, Any]:

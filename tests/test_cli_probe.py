@@ -119,7 +119,6 @@ def test_parametrized_weights_are_to_be_computed_first(refusal: Refusal, saved: 
 def test_one_of_several_modules_is_chosen(
     wrapped: bool, run: Run, refusal: Refusal, saved: Save, inputs: Path
 ):
-    torch.manual_seed(0)
     model = Model()
     weights = model.state_dict()
     path = saved({"epoch": 3, "state_dict": weights} if wrapped else weights)

@@ -173,11 +173,6 @@ def test_a_result_that_somebody_has_changed_is_made_again(kept: Kept) -> None:
     assert (kept.results / "a" / "result.txt").read_text() == "(1, 'one')"
 
 
-def test_what_has_no_value_to_compare_is_refused(kept: Kept) -> None:
-    with pytest.raises(ValueError, match="serialize"):
-        kept.run({"a": (object(),)})
-
-
 def test_a_failing_job_leaves_the_others_and_nothing_half_written(kept: Kept) -> None:
     jobs = {"a": ("write",), "b": ("write",)}
     kept.run(jobs, fail_or_write)

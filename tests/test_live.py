@@ -118,15 +118,6 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(
     assert line.startswith("lstm seed 1: MLflow at ")
 
 
-def test_a_database_that_cannot_be_used_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://elsewhere")
-    make_experiment()
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("MLflow at nonsense://elsewhere: cannot be used: ")
-
-
 def test_a_folder_that_cannot_be_written_to_is_one_line_at_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

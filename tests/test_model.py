@@ -18,11 +18,6 @@ KINDS: dict[str, Callable[..., Any]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": n
 LENGTHS = [9, 4, 7]
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_what_the_functions_find_by_hand(kind: str):
     module = KINDS[kind](3, 4, num_layers=2, batch_first=True).double()
@@ -379,7 +374,6 @@ def test_an_encoder_learns_through_the_state_that_it_hands_to_a_decoder() -> Non
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.decoder(x, self.encoder(x)[1])[0]
 
-    torch.manual_seed(0)
     model, x = Model().double(), torch.randn(2, 5, 3).double()
     layers = rnngrad.gradient_reach(model, x, loss=lambda h: h[0].sum()).layers
     last = model.encoder(x)[1].detach().requires_grad_()

@@ -12,11 +12,6 @@ import rnngrad
 from whole_models import close, everything
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
 class OwnForward(nn.LSTM):
     def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
         h, state = super().forward(x, hx)

@@ -19,11 +19,6 @@ MODULES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
 def a_mask() -> Tensor:
     """As many steps as LENGTHS say, in front, behind and in between."""
     return torch.stack([torch.randperm(STEPS) < length for length in LENGTHS])

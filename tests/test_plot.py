@@ -25,7 +25,6 @@ STEPS = 30
 @pytest.fixture(autouse=True)
 def no_window() -> Iterator[None]:
     with mpl.rc_context({"backend": "agg"}):
-        torch.manual_seed(0)
         yield
         plt.close("all")
 
@@ -183,17 +182,6 @@ def test_the_median_of_two_examples_is_not_zero_where_one_is():
     assert list(lines(rnngrad.jacobian_curves(rnn, x).plot())) == ["all paths"]
 
 
-@pytest.mark.parametrize("size", [1e-200, 1e200])
-def test_triangles_of_any_size_are_drawn(size: float):
-    rnn, x = nn.RNN(3, 4, batch_first=True).double(), batch().double()
-    G = torch.full((5, STEPS, 4), size, dtype=torch.float64)
-    parts = rnngrad.weight_gradient_parts(rnn, x, G)
-    image = np.asarray(parts.plot().images[0].get_array())
-    assert np.isfinite(image[1:, 1:][np.tril_indices(STEPS - 1)]).all()  # h_0 is zero
-    with pytest.raises(rnngrad.InputError, match="weight='nix': use one of weight_ih_l0"):
-        parts.plot(weight="nix")
-
-
 def test_a_triangle_shows_what_each_step_adds_in_the_examples_in_which_it_counts():
     gru, G = nn.GRU(3, 4, batch_first=True), torch.ones(5, STEPS, 4)
     parts = rnngrad.weight_gradient_parts(gru, batch(), G, lengths=[STEPS, 9, 9, 9, 9])
@@ -211,6 +199,8 @@ def test_losses_triangle_and_gates():
     np.testing.assert_array_equal(drawn["|dL/dc_t|"][:, 1], np.median(losses.log10_c, axis=0))
 
     parts = rnngrad.weight_gradient_parts(lstm, x, torch.ones(5, STEPS, 4), reduce="log10_norm")
+    with pytest.raises(rnngrad.InputError, match="weight='nix': use one of weight_ih_l0"):
+        parts.plot(weight="nix")
     image = parts.plot(weight="weight_ih_l0").images[0]
     shown, median = np.asarray(image.get_array()), np.median(parts["weight_ih_l0"], axis=0)
     assert (shown[np.triu_indices(STEPS, 1)] != shown[np.triu_indices(STEPS, 1)]).all()  # NaN
@@ -267,14 +257,6 @@ def test_the_legend_of_a_model_names_each_layer_once():
     names = [text.get_text() for text in legend.get_texts()]
     assert names[:4] == ["dotted: forget gates alone", "0", "2.0", "2.1"]
     assert len(ax.lines) >= 5
-
-
-def test_what_is_zero_throughout_is_drawn_over_its_steps():
-    rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
-    with torch.no_grad():
-        for weight in rnn.parameters():
-            weight.zero_()
-    assert rnngrad.diagnose(rnn, batch()).plot().get_xlim() == (0, STEPS)
 
 
 def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():

@@ -39,7 +39,6 @@ def loss_and_gradients(
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_loss_and_gradients_equal_those_of_full_padding(cell: str, padding: Padding) -> None:
     """A batch of the study's own shape, padded to 1,403 steps and run through the plain module."""
-    torch.manual_seed(0)
     model = CommentClassifier(cell, D, make_train_params())
     with torch.no_grad():
         for parameter in model.recurrent.parameters():
@@ -66,7 +65,6 @@ def test_loss_and_gradients_equal_those_of_full_padding(cell: str, padding: Padd
 def test_without_padding_the_state_is_read_at_the_last_word(
     cell: str, make_batches: MakeBatches
 ) -> None:
-    torch.manual_seed(0)
     model = CommentClassifier(cell, D, make_train_params())
     batches = make_batches("none")
     together = model(batches[[0, 1, 2]])
@@ -104,7 +102,6 @@ def test_comments_of_all_lengths_equal_the_module_over_every_padded_step(
 ) -> None:
     batch = mixed_batch(padding, max_length)
     batch = batch._replace(inputs=batch.inputs.double())
-    torch.manual_seed(0)
     module = RECURRENT[cell](D, 5, batch_first=True, dtype=torch.float64)
     ours = output_and_gradients(module, last_hidden_states(module, batch))
     for a, b in zip(ours, output_and_gradients(module, plain(module, batch)), strict=True):

@@ -12,7 +12,6 @@ GATES = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
 
 @pytest.mark.parametrize("make", GATES)
 def test_kernels_are_glorot_and_orthogonal_over_the_stacked_gates(make: Any) -> None:
-    torch.manual_seed(0)
     D, H = 30, 20
     module = make(D, H, dtype=torch.float64)
     initialize_like_keras(module)

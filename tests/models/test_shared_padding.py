@@ -120,7 +120,6 @@ def test_a_state_at_rest_and_a_dead_cotangent_cost_nothing(name: str) -> None:
 
 
 def test_a_state_that_rounding_keeps_moving_rests() -> None:
-    torch.manual_seed(0)
     module = nn.LSTM(3, 200, batch_first=True)
     count = Count(module)
     with torch.no_grad():

@@ -155,7 +155,6 @@ def test_weights_of_any_size(cell: str, sizes: list[int], seed: int):
 @pytest.mark.parametrize("drive", [-103.0, 23.0, 25.0, 190.0])
 def test_saturated_units_beside_others(drive: float):
     """tanh'(190) is 4 exp(-380), and its square is below float64."""
-    torch.manual_seed(0)
     module = nn.RNN(1, 16, batch_first=True).double()
     weight = torch.zeros(16, 1)
     weight[:8] = drive
@@ -181,7 +180,6 @@ SPECTRA = {
 @pytest.mark.parametrize("turned", [True, False])
 def test_spectral_norm_of_many_directions(spectrum: str, turned: bool):
     """Singular values as they are, on the diagonal, and turned into all directions."""
-    torch.manual_seed(0)
     U, V = (torch.linalg.qr(torch.randn(90, 90).double())[0] for _ in range(2))
     A = torch.diag(SPECTRA[spectrum].double())
     A = U @ A @ V if turned else A

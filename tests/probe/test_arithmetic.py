@@ -25,7 +25,6 @@ def independent_product(W: np.ndarray, slopes: np.ndarray) -> np.ndarray:
 
 
 def test_20000_steps_neither_underflow_nor_overflow():
-    torch.manual_seed(0)
     module = nn.RNN(3, 8, batch_first=True)
     x = torch.randn(1, 20_000, 3)
     found = rnngrad.jacobian_curves(module, x, statistics=("frobenius", "column_sum"))
@@ -164,7 +163,6 @@ def test_units_whose_sum_overflows_do_not():
 @pytest.mark.parametrize("factor", [1e-9, 1e-15, 1e25])
 def test_column_sums_of_any_size(factor: float):
     """The sums of Q^t, whose signs cancel, times factor^t."""
-    torch.manual_seed(0)
     Q = nn.init.orthogonal_(torch.empty(8, 8).double())
     module = nn.RNN(3, 8, batch_first=True).double()
     set_weights(module, weight_hh_l0=factor * Q)
@@ -177,7 +175,6 @@ def test_column_sums_of_any_size(factor: float):
 @pytest.mark.parametrize("closed", [-365.0, -400.0])
 def test_a_state_far_below_the_other_is_not_zero(closed: float):
     """An output gate of exp(-400): h is proportional to it, c is of size 1."""
-    torch.manual_seed(0)
     module = nn.LSTM(1, 2, batch_first=True).double()
     found = []
     for bias in (-100.0, closed):
@@ -191,7 +188,6 @@ def test_a_state_far_below_the_other_is_not_zero(closed: float):
 
 def test_a_counting_lstm_is_never_zero():
     """c_t = t, so d h_t / d h_0 falls as tanh'(t) = 4 exp(-2 t)."""
-    torch.manual_seed(0)
     module = nn.LSTM(1, 2, batch_first=True).double()
     with torch.no_grad():
         weights(module)["bias_ih_l0"][:6] = 40

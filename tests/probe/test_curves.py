@@ -93,7 +93,6 @@ def test_only_what_is_asked_for():
 
 def test_orthogonal_linear_rnn_keeps_its_norm():
     """At the origin tanh is linear, so J_t = W^t."""
-    torch.manual_seed(0)
     module = nn.RNN(2, 7, bias=False, batch_first=True).double()
     Q = torch.linalg.qr(torch.randn(7, 7, dtype=torch.float64)).Q
     set_weights(module, weight_hh_l0=Q)

@@ -50,7 +50,6 @@ def test_sum_is_the_mean_log_determinant(cell: str, warmup: int):
 
 def test_exponents_of_a_constant_linear_map():
     """At the origin M_t = W: the exponents are the logarithms of the moduli of its eigenvalues."""
-    torch.manual_seed(0)
     V = torch.randn(4, 4, dtype=torch.float64)
     moduli = torch.tensor([1.3, 0.9, 0.4, 0.1], dtype=torch.float64)
     module = nn.RNN(1, 4, batch_first=True).double()
@@ -122,7 +121,6 @@ def test_sum_with_saturated_units(kind: str):
 
 @pytest.mark.parametrize("drive", [10.0, 18.0, 20.0, 25.0, 300.0])
 def test_sum_with_units_that_are_driven(drive: float):
-    torch.manual_seed(0)
     module = nn.RNN(6, 6, batch_first=True, bias=False).double()
     with torch.no_grad():
         module.get_parameter("weight_ih_l0").copy_(torch.eye(6))
@@ -142,7 +140,6 @@ def test_sum_with_units_that_are_driven(drive: float):
 @pytest.mark.parametrize("others", [[4], [3, 4], [0, 1, 2, 3]])
 def test_what_float64_cannot_tell_is_nan(others: list[int]):
     """Dependent rows of W_hh: the last exponent is -inf, and any finite number is round-off."""
-    torch.manual_seed(0)
     module = nn.RNN(1, 6, batch_first=True).double()
     with torch.no_grad():
         weight = module.get_parameter("weight_hh_l0")
@@ -154,7 +151,6 @@ def test_what_float64_cannot_tell_is_nan(others: list[int]):
 
 
 def test_unit_that_nobody_reads_is_minus_infinity():
-    torch.manual_seed(0)
     module = nn.RNN(1, 4, batch_first=True).double()
     with torch.no_grad():
         module.get_parameter("weight_hh_l0")[:, 2] = 0

@@ -77,7 +77,6 @@ def test_lengths_layers_and_states(state: str):
 
 def test_of_a_step():
     """The mean over many sketches is the curve, and so is that of the squared norms."""
-    torch.manual_seed(0)
     cell, x = nn.LSTMCell(3, 8).double(), torch.randn(1, 40, 3).double()
 
     def curves(copies: int, **options: Any) -> rnngrad.JacobianCurves:
@@ -120,7 +119,6 @@ def test_of_a_step_neither_underflows_nor_needs_the_matrix():
 
 @pytest.mark.parametrize("directions", [4, 16])
 def test_of_a_step_examples_that_mix_and_gradients_that_stop_are_found(directions: int):
-    torch.manual_seed(0)
     W = torch.randn(6, 6).double()
     start, x = torch.randn(3, 6).double(), torch.zeros(3, 5, 1).double()
     options: Any = {"method": "sketch", "directions": directions}

@@ -263,7 +263,6 @@ def test_a_random_draw_now_and_then():
 
 def test_a_chaotic_step_has_no_memory():
     """Rounding would grow to the size of the state if two runs were compared."""
-    torch.manual_seed(0)
     g = torch.randn(20, 20).double() * 4 / 20**0.5
     step: Step = lambda h, v: torch.tanh(h @ g) + 0 * v[:, :1]  # noqa: E731
     found = rnngrad.jacobian_curves_of_step(

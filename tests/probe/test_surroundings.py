@@ -24,7 +24,6 @@ def everything(module: nn.LSTM, x: Tensor) -> list[np.ndarray]:
 
 
 def test_autocast_and_fast_products_change_nothing():
-    torch.manual_seed(0)
     module, x = nn.LSTM(3, 70, batch_first=True), torch.randn(2, 30, 3)
     plain = everything(module, x)
     torch.set_float32_matmul_precision("medium")
@@ -51,7 +50,6 @@ def test_the_precision_by_backend_changes_nothing_and_is_not_changed(name: str):
     settings: dict[str, Any] = {
         n: attrgetter(n)(torch.backends) if n else torch.backends for n in PRECISIONS
     }
-    torch.manual_seed(0)
     module, x = nn.LSTM(3, 70, batch_first=True), torch.randn(2, 30, 3)
     plain = rnngrad.diagnose(module, x).naive
     try:
@@ -66,7 +64,6 @@ def test_the_precision_by_backend_changes_nothing_and_is_not_changed(name: str):
 
 
 def test_another_default_device_changes_nothing():
-    torch.manual_seed(0)
     module, cell, x = nn.LSTM(3, 4, batch_first=True), nn.LSTMCell(3, 4), torch.randn(2, 9, 3)
     zero, gradient = torch.zeros(2, 4), torch.randn(2, 9, 4)
 
@@ -109,7 +106,6 @@ class Drawn(nn.Module):
 
 
 def test_parametrized_weights_are_read_once():
-    torch.manual_seed(0)
     module, x = nn.GRU(3, 6, batch_first=True), torch.randn(2, 9, 3)
     parametrize.register_parametrization(module, "weight_hh_l0", Drawn())
     found = rnngrad.diagnose(module, x, dtype=torch.float64)
@@ -117,7 +113,6 @@ def test_parametrized_weights_are_read_once():
 
 
 def test_beyond_its_length_an_example_may_hold_anything():
-    torch.manual_seed(0)
     module, x = nn.GRU(3, 4, batch_first=True), torch.randn(3, 9, 3)
     lengths = np.array([4, 9, 7], dtype=np.uint16)
     plain = rnngrad.jacobian_curves(module, x, lengths=lengths).log10_frobenius

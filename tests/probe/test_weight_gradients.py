@@ -49,7 +49,6 @@ def test_parts_sum_to_autograds_gradient(case: Case):
 
 
 def test_parts_do_not_underflow_in_log10():
-    torch.manual_seed(0)
     module = nn.RNN(2, 3, batch_first=True)
     with torch.no_grad():
         weights(module)["weight_hh_l0"].mul_(1e-3)
@@ -96,7 +95,6 @@ def test_norms_of_parts_whose_squares_underflow():
 )
 def test_parametrized_weights(parametrize: Callable[..., nn.Module], name: str):
     """The parts belong to the weights that the module multiplies with."""
-    torch.manual_seed(0)
     module = nn.LSTM(2, 3, batch_first=True).double()
     parametrize(module, name)
     plain = nn.LSTM(2, 3, batch_first=True).double()
@@ -163,7 +161,6 @@ def by_step(module: nn.RNNBase, x: Tensor, G: Tensor, losses: list[int]) -> np.n
 @pytest.mark.parametrize("cell", CELLS)
 def test_parts_of_losses_far_ahead(cell: str, radius: float):
     """Losses that vanish, stay or grow; some are zero."""
-    torch.manual_seed(0)
     kind, options = CELLS[cell]
     module = kind(3, 12, batch_first=True, **options).double()
     with torch.no_grad():

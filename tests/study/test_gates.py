@@ -14,7 +14,6 @@ B, T, D, H = 2, 6, 3, 4
 
 @pytest.mark.parametrize(("kind", "gate"), [(nn.LSTM, "f"), (nn.GRU, "z")])
 def test_histogram_shares_sum_to_one_and_absent_inputs_have_no_rows(kind: Any, gate: str) -> None:
-    torch.manual_seed(0)
     module, inputs, h = kind(D, H, batch_first=True), torch.randn(B, T, D), torch.rand(1, B, H)
     start = (h, torch.rand(1, B, H)) if kind is nn.LSTM else h
     words = np.zeros((B, T), dtype=bool)

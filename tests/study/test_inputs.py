@@ -66,7 +66,6 @@ def test_inputs_that_are_no_comments() -> None:
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_the_last_state_of_a_passage_is_the_one_that_is_classified(cell: str) -> None:
-    torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     classifier = CommentClassifier(cell, D, make_train_params())
     model = opened(make_run(steps=15), classifier.recurrent)

@@ -145,7 +145,6 @@ def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None
 @pytest.fixture
 def forgetful() -> Opened:
     """An LSTM whose forget gates are nearly closed, two examples of 150 steps and their states."""
-    torch.manual_seed(0)
     module = nn.LSTM(D, 3, batch_first=True)
     with torch.no_grad():
         dict(module.named_parameters())["bias_ih_l0"][3:6] = -7.0

@@ -56,7 +56,6 @@ def test_every_model_is_measured_and_twice_the_same(
     cell: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
     sample, vectors = make_sample(LENGTHS, ["test"], D)
     distance = np.array([np.nan, 4, np.nan, 1, np.nan, 9, np.nan, np.nan], dtype=np.float32)
     build = build_for(cell, params, replace(sample, telling_distance=distance), vectors)

@@ -79,7 +79,6 @@ def test_all_examples_have_the_same_initial_state() -> None:
 
 
 def test_the_state_after_inputs_is_the_module_s() -> None:
-    torch.manual_seed(0)
     module, x = nn.LSTM(D, H, batch_first=True), torch.randn(3, 6, D)
     h, c = state_after(module, x)
     expected = module(x)[1]

@@ -25,7 +25,6 @@ LABELS = torch.tensor([0.0, 1.0])
 
 @pytest.fixture
 def classifier() -> CommentClassifier:
-    torch.manual_seed(0)
     return CommentClassifier("lstm", D, make_train_params(hidden=H))
 
 

@@ -203,7 +203,6 @@ def test_the_rate_at_a_state_is_that_of_autograd_s_jacobian() -> None:
 
 def test_keras_lstm_at_the_zero_state_is_the_gate_and_a_quarter_of_its_kernel() -> None:
     """dc_t = (sigmoid(1) I + 0.25 U_g) dc_(t-1)."""
-    torch.manual_seed(0)
     module = nn.LSTM(D, 30, batch_first=True).double()
     initialize_like_keras(module)
     U_g = cast("Tensor", module.weight_hh_l0).detach()[60:90]

@@ -35,7 +35,6 @@ def measured(module: nn.RNNBase, inputs: Inputs, h: Tensor) -> pd.DataFrame:
 def test_on_padding_a_contracting_kernel_has_the_rate_of_its_spectral_radius(
     inputs: Inputs,
 ) -> None:
-    torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
     initialize_like_keras(module)
     with torch.no_grad():
@@ -69,7 +68,6 @@ def test_a_state_that_never_comes_to_rest_keeps_the_gradient(inputs: Inputs) -> 
 
 
 def test_the_slope_is_the_mean_derivative_of_tanh(inputs: Inputs) -> None:
-    torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
     h = torch.rand(1, B, H)
     states = module(inputs.x, h)[0].detach()
@@ -92,7 +90,6 @@ def test_singular_values_and_radius_of_a_shear(inputs: Inputs) -> None:
 
 
 def test_kernels_are_also_scaled_to_either_side_of_one(inputs: Inputs) -> None:
-    torch.manual_seed(0)
     module = nn.RNN(D, H, batch_first=True)
     initialize_like_keras(module)
     before = cast("Tensor", module.weight_hh_l0).detach().clone()

@@ -56,7 +56,6 @@ def test_distances_end_where_the_state_is_read(
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_gradients_equal_autograds(cell: str, padding: str, embedding: Embedding) -> None:
     """d logit/d s_t by running the classifier up to t and from there on."""
-    torch.manual_seed(0)
     sample, vectors = embedding
     run = make_run(cell=cell, padding=padding)
     classifier = CommentClassifier(cell, D, make_train_params())

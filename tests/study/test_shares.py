@@ -32,7 +32,6 @@ def norms_by_autograd(classifier: CommentClassifier, inputs: Tensor, state: Stat
 
 @pytest.mark.parametrize("cell", list(RECURRENT))
 def test_shares_equal_autograds(cell) -> None:
-    torch.manual_seed(0)
     classifier = CommentClassifier(cell, D, make_train_params())
     h, c = torch.rand(1, B, 6), torch.rand(1, B, 6)
     start = (h, c) if cell == "lstm" else h
@@ -52,7 +51,6 @@ def test_shares_equal_autograds(cell) -> None:
 
 
 def test_a_triangle_is_relative_to_its_rows_and_empty_above_the_diagonal() -> None:
-    torch.manual_seed(0)
     classifier = CommentClassifier("rnn", D, make_train_params())
     # from the zero state W_hh meets nothing at the first step
     start = torch.zeros(1, B, 6)
