@@ -191,10 +191,7 @@ def refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rnngrad.workers.SECONDS", 1)
     monkeypatch.setattr("rnngrad.workers.PATIENCE", 1)
     begun = time.monotonic()
-    with (
-        pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: ") as caught,
-        pool(1),
-    ):
+    with pytest.raises(InputError, match=f"RNNGRAD_SCHEDULER={place}: ") as caught, pool(1):
         pass
     assert time.monotonic() < begun + 10
     assert len(str(caught.value)) <= 300

@@ -60,9 +60,7 @@ def test_epochs_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
-    silent_server: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    silent_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
     begun = time.monotonic()
@@ -88,9 +86,7 @@ def test_a_server_that_does_not_answer_costs_one_line_and_seconds(
 
 
 def test_an_answer_of_another_shape_is_one_line(
-    listen: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    listen: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server}")

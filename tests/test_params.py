@@ -45,11 +45,7 @@ BAD = {
     ),
     "csv without a path": ("source: demo", "source: csv", "data.path"),
     "file without a path": ("vectors: corpus", "vectors: file", "embed.path"),
-    "the same seed twice": (
-        SEEDS,
-        "  - 1\n  - 1\n",
-        "seeds: must differ from one another",
-    ),
+    "the same seed twice": (SEEDS, "  - 1\n  - 1\n", "seeds: must differ from one another"),
     "a bias that is no number": ("forget_bias: 1.0 ", "forget_bias: .nan ", "forget_bias"),
     "unknown key of a case": ("forget_bias: 3.0,", "bias: 3,", "cases.forget_bias_3.bias: unknown"),
     "a case without a factor": (
@@ -88,11 +84,7 @@ BAD = {
         "lstm: {initializer: torch, forget_bias: 2.0}",
         "cells.lstm.forget_bias: initializer torch takes none; remove it",
     ),
-    "a path that nothing reads": (
-        "path:       ",
-        "path: a.csv ",
-        "demo reads no data.path",
-    ),
+    "a path that nothing reads": ("path:       ", "path: a.csv ", "demo reads no data.path"),
     "a path of vectors that nothing reads": (
         "path:                   # file",
         "path: glove.txt         # file",

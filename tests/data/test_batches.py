@@ -15,10 +15,7 @@ SPLITS = ["train", "validation", "test"]
 
 @pytest.mark.parametrize(
     ("padding", "T", "prefix", "starts", "lengths"),
-    [
-        ("pre", 5, 3, [3, 0], [5, 5]),
-        ("none", 5, 0, [0, 0], [2, 5]),
-    ],
+    [("pre", 5, 3, [3, 0], [5, 5]), ("none", 5, 0, [0, 0], [2, 5])],
 )
 def test_padding_puts_zeros_where_it_says(
     padding: Padding, T: int, prefix: int, starts: list[int], lengths: list[int]

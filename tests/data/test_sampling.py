@@ -169,12 +169,7 @@ def test_the_card_counts():
         "source": "a test",
         "given": summary | {"without_words": 0},
         "sample": summary,
-        "filler": {
-            "word": "the",
-            "fraction": 0.3,
-            "words_replaced": 30,
-            "comments_left_whole": 10,
-        },
+        "filler": {"word": "the", "fraction": 0.3, "words_replaced": 30, "comments_left_whole": 10},
         "splits": {
             "train": {"0": 6, "1": 6},
             "validation": {"0": 2, "1": 2},

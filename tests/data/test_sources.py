@@ -39,19 +39,10 @@ def rows(*labels):
 
 BAD = {
     "empty": (b"", r"\(No columns to parse from file\); give a CSV"),
-    "no text": (
-        b"id,text,toxic\n1,a,0\n",
-        "no column comment_text among its 3; separate",
-    ),
-    "no label": (
-        b"id,comment_text\n1,a\n",
-        "no column toxic among its 2; separate",
-    ),
+    "no text": (b"id,text,toxic\n1,a,0\n", "no column comment_text among its 3; separate"),
+    "no label": (b"id,comment_text\n1,a\n", "no column toxic among its 2; separate"),
     "neither": (b"a;b\n1;2\n", "no column comment_text or toxic among its 1; separate"),
-    "semicolons": (
-        b"id;comment_text;toxic\n1;a;0\n",
-        "among its 1; separate them by commas",
-    ),
+    "semicolons": (b"id;comment_text;toxic\n1;a;0\n", "among its 1; separate them by commas"),
     "gzipped": (
         gzip.compress(b"comment_text,toxic\na,0\n"),
         r"codec.*; give a CSV file in UTF-8, packed as \.csv\.gz or not at all",

@@ -58,10 +58,7 @@ BAD = {
     "text in a word not needed": ("a 1 2 3\nother 1 x 3\n", "line 2: not"),
     "nan": ("a 1 2 3\nb 1 nan 3\n", r"line 2: not .* up to 1e\+09"),
     "beyond float32": ("a 1 2 3\nb 1 1e99 3\n", r"line 2: not"),
-    "cut last line": (
-        "a 1 2 3\nthe 1 2 3\nb 1",
-        "line 3: not .* or get the file again",
-    ),
+    "cut last line": ("a 1 2 3\nthe 1 2 3\nb 1", "line 3: not .* or get the file again"),
     "a first word that is a number": ("1990 1 2\na 1 2\n", "line 1: not"),
     "not UTF-8": (b"a 1 2 3\n\xff 1 2 3\n", "cannot be read .*codec"),
 }

@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import gallery
-import rnngrad
 from gallery import GALLERY, Cell, D, H
-from rnngrad.probe.cells import SigmoidStateLSTM
 
 STEPS = 6
 CELLS = {label: cell for _, cells in GALLERY.values() for label, cell in cells.items()}
@@ -66,19 +64,6 @@ def test_peepholes_are_a_way_from_c_to_c():
         diagonal = diagonal * (f + c * f * (1 - f) * p_f + g * i * (1 - i) * p_i)
         c = f * c + i * g
     assert found(cell)[-1] == pytest.approx(float(diagonal.norm().log10()), abs=1e-12)
-
-
-def test_the_tutorials_variant_is_the_probes_module():
-    module = SigmoidStateLSTM(D, H, bias=False, batch_first=True).double()
-    W_x, W_h = gallery.weights(4 * H)
-    module.load_state_dict({"weight_ih_l0": W_x, "weight_hh_l0": W_h})
-    h, c = gallery.two_states()
-    curves = rnngrad.jacobian_curves(
-        module, inputs().transpose(0, 1), (h[None], c[None]), state="c"
-    )
-    np.testing.assert_allclose(
-        found(gallery.sigmoid_state_lstm()), curves.log10_frobenius[0], atol=1e-9
-    )
 
 
 def test_min_gru_keeps_what_its_gate_leaves():

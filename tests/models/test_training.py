@@ -143,15 +143,6 @@ def test_trainings_take_the_gpus_in_turn_and_one_each(
     assert taken == [(1, device, "SingleDeviceStrategy")]
 
 
-def test_weights_survive_the_file(embed: Path, params: TrainParams, tmp_path: Path) -> None:
-    train(tmp_path / "seed-3", "gru", embed, params, tmp_path / "run")
-    path = tmp_path / "seed-3" / "trained-3.pt"
-    trained = torch.load(path)
-    model = load_classifier(path, "gru", D, params)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("content", [None, b"", b"no weights", b"PK\x03\x04"])
 def test_a_file_without_weights_is_named(
     content: bytes | None, params: TrainParams, tmp_path: Path

@@ -258,11 +258,7 @@ def test_an_unknown_key_stops_before_anything_runs(clone: Clone, params: Path) -
 
 
 @pytest.mark.parametrize(
-    ("stage", "cell"),
-    [
-        ("report", "x; touch touched"),
-        ("-s train@{cell}", "rnn/../../../touched"),
-    ],
+    ("stage", "cell"), [("report", "x; touch touched"), ("-s train@{cell}", "rnn/../../../touched")]
 )
 def test_the_name_of_a_cell_is_no_command_and_no_folder(
     stage: str, cell: str, clone: Clone, params: Path

@@ -232,21 +232,6 @@ def compare(cell: str) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-def overflow_names_the_example() -> bool:
-    """The first example stays at zero, the second leaves the range of float64."""
-    module = nn.RNN(1, 2, nonlinearity="relu", bias=False, batch_first=True).to(DTYPE)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.fill_(1e30)
-    x = torch.tensor([0.0, 1.0], dtype=DTYPE)[:, None, None].expand(2, 40, 1)
-    with GpuIsThere():
-        try:
-            rnngrad.jacobian_curves(on_gpu(module), OnGpu(x.contiguous()))
-        except rnngrad.InputError as error:
-            return "layer 0, example 1, step" in str(error)
-    return False
-
-
 def refuses_two_devices() -> bool:
     with GpuIsThere():
         there = OnGpu(torch.ones(2))
@@ -263,6 +248,5 @@ def refuses_two_devices() -> bool:
 if __name__ == "__main__":
     kept = pretend()
     assert refuses_two_devices()
-    assert overflow_names_the_example()
     for name in filter(CELLS.get, sys.argv[1:]):
         compare(name)

@@ -111,10 +111,7 @@ def test_a_reset_at_step_400(coupling: float):
 
 
 @settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(
     resets=st.lists(st.tuples(st.integers(0, 159), st.floats(0.1, 1.5)), max_size=4),

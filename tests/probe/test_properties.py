@@ -6,14 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probe_problems import (
-    CELLS,
-    Case,
-    autograd_jacobians,
-    log10_statistics,
-    make,
-    states_of,
-)
+from probe_problems import CELLS, Case, autograd_jacobians, log10_statistics, make, states_of
 
 import rnngrad
 

@@ -139,10 +139,7 @@ def prefix_trees(draw: st.DrawFn) -> tuple[Tensor, list[int], list[int]]:
 
 
 @settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(
     tree=prefix_trees(),

@@ -97,7 +97,6 @@ def warned(step: Step, x: Tensor, state: Any) -> str:
 UNLIKE_RESULTS = "the derivative of step is more than 1 % off a central difference"
 UNLIKE_AUTOGRAD = "the derivative of step is more than 1 % off autograd's"
 
-
 CELLS = {dtype: cells(dtype) for dtype in (torch.float32, torch.float64)}
 
 

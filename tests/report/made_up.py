@@ -168,8 +168,7 @@ def make_hostile(results: Results) -> Results:
     embed = params.embed.model_copy(update={"path": HOSTILE[3]})
     filler = results.data_card["filler"] | {"word": HOSTILE[0]}
     conditions = pd.concat(
-        [results.conditions, results.conditions[:1].assign(condition=HOSTILE[2])],
-        ignore_index=True,
+        [results.conditions, results.conditions[:1].assign(condition=HOSTILE[2])], ignore_index=True
     )
     changed = {
         "params": params.model_copy(update={"data": data, "sample": sample, "embed": embed}),

@@ -32,12 +32,6 @@ def test_comments_are_padded_as_the_classifier_reads_them(padding: str) -> None:
     assert ranges["padding"] == (empty if padding == "none" else [*map(range, words)])
 
 
-def test_a_long_comment_keeps_its_last_words() -> None:
-    sample, vectors = make_sample([6], ["test"], D)
-    found = inputs_of(make_run(steps=4), (sample, vectors))
-    np.testing.assert_array_equal(found.x[0].numpy(), vectors[sample.tokens_of(0)[-4:]])
-
-
 def test_a_stream_has_no_padding_and_starts_again_at_its_end() -> None:
     embedding = make_sample([3, 9, 5, 7, 30, 4], ["train", "test"], D)
     run = make_run(input="stream", padding="none", steps=T, examples=2)

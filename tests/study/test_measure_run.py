@@ -12,6 +12,7 @@ from torch import nn
 import rnngrad
 from rnngrad.data.batches import load_embedding
 from rnngrad.params import Params
+from rnngrad.probe.cells import SigmoidStateLSTM
 from rnngrad.study.condition_tables import tabulate
 from rnngrad.study.measure_run import float32_zero_from, measure_run
 from rnngrad.study.runs import condition_jobs, conditions_of
@@ -112,34 +113,15 @@ def test_flushed_zeros_begin_where_autograd_s_do(embed: Path) -> None:
     assert curves["question", "lstm"][found] < -37
 
 
-class SigmoidState(nn.Module):
-    """The same recurrence for autograd."""
-
-    def __init__(self, lstm: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        weights = [p.detach().to(dtype) for p in lstm.parameters()]
-        self.W_ih, self.W_hh, self.b = weights[0], weights[1], weights[2] + weights[3]
-
-    def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        for t in range(x.shape[1]):
-            i, f, g, o = (x[:, t] @ self.W_ih.T + h @ self.W_hh.T + self.b).chunk(4, dim=1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.sigmoid()
-        return c
-
-
-def test_a_sigmoid_state_is_differentiated_as_autograd_does(embed: Path) -> None:
-    case = {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}
-    params = make_params({"question": case})
+def test_a_sigmoid_state_is_that_of_the_probe_s_module(embed: Path) -> None:
+    params = make_params({"question": {"cells": ["lstm"], "state_nonlinearity": "sigmoid"}})
     _, curves = run(params, embed)
     _, module, _, inputs, start = opened(params, embed, "lstm")
-    h, c = (s[0].double() for s in start)
-    reference, c = SigmoidState(module, torch.float64), c.requires_grad_()
-    for t in (1, 2, 9, T):
-        end = reference(inputs.x[:, :t].double(), h, c)
-        (gradient,) = torch.autograd.grad(end.sum(), c)
-        expected = gradient.abs().mean().log10().item()
-        assert curves["question", "lstm"][t] == pytest.approx(expected, abs=1e-12)
+    reference = SigmoidStateLSTM(D, module.hidden_size, batch_first=True)
+    reference.load_state_dict(module.state_dict())
+    log10 = rnngrad.jacobian_curves(reference, inputs.x, start, state="c").log10_column_sum
+    expected = np.log10((10**log10).mean(axis=0))
+    np.testing.assert_allclose(curves["question", "lstm"], expected, atol=1e-12)
 
 
 @pytest.fixture

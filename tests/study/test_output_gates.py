@@ -11,11 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rnngrad
 from rnngrad.models.classifier import CommentClassifier
-from rnngrad.study.measures.output_gates import (
-    FACTORS,
-    log10_norm_of_product,
-    output_gates,
-)
+from rnngrad.study.measures.output_gates import FACTORS, log10_norm_of_product, output_gates
 from tiny import make_train_params
 
 B, T, D, H = 2, 9, 3, 6

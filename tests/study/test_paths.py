@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 import rnngrad
 from rnngrad.models.initializers import initialize_like_keras
-from rnngrad.study.measures.paths import (
-    paths,
-    rate_at,
-    rate_at_settled_state,
-    tanh_factors,
-)
+from rnngrad.study.measures.paths import paths, rate_at, rate_at_settled_state, tanh_factors
 from rnngrad.study.runs.open_model import Inputs, initial_state
 
 B, T, D, H = 3, 90, 3, 4

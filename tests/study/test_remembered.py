@@ -38,9 +38,7 @@ def make_predictions(sample: TokenizedSample) -> pd.DataFrame:
     )
 
 
-def test_distances_end_where_the_state_is_read(
-    embedding: Embedding,
-) -> None:
+def test_distances_end_where_the_state_is_read(embedding: Embedding) -> None:
     sample, _ = embedding
     for padding in ("pre", "none"):
         found = telling_comments(sample, make_run(padding=padding)).set_index("comment")

@@ -141,11 +141,9 @@ def test_a_probed_model_reads_as_it_was_trained(
 
 def test_contradictions_in_a_case_are_named() -> None:
     for change, words in (
-        ({"initializer": "identity"}, "identity is made for rnn"),
         ({"initializer": "chrono", "cells": ["rnn"]}, "chrono is made for lstm"),
         ({"statistic": "spectral", "arithmetic": "float32"}, "computed with arithmetic log only"),
         ({"state_nonlinearity": "sigmoid"}, "untrained LSTMs only"),
-        ({"unknown": 1}, "conditions.cases.q.unknown: unknown key"),
     ):
         with pytest.raises(InputError, match=words):
             make_params({"q": change}).conditions.setting_of("q")

@@ -121,13 +121,7 @@ def test_the_environment_names_another_place(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     "uri",
-    [
-        "nowhere://x",
-        "mysql://x",
-        "postgresql://a:b@127.0.0.1:9/x",
-        "http://[::1",
-        "databricks",
-    ],
+    ["nowhere://x", "mysql://x", "postgresql://a:b@127.0.0.1:9/x", "http://[::1", "databricks"],
 )
 def test_an_unusable_place_is_one_line_at_once(
     uri: str, results: Results, files: list[Path], capfd: pytest.CaptureFixture[str]
