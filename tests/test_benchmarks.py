@@ -29,7 +29,7 @@ MACHINE = {
     "numpy": "2",
     "numba": "0",
 }
-PROBE, JAX, *_ = EVERYBODY
+_, JAX, *_ = EVERYBODY
 
 
 @pytest.fixture(autouse=True)

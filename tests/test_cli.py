@@ -1,7 +1,6 @@
 """The command: its answers, its one-line errors and its exit statuses."""
 
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rnngrad
+from processes import start
 
 FIXTURES = Path(__file__).with_name("keras_fixtures")
 
@@ -161,13 +161,9 @@ except SystemExit as end:
     assert "exit status: 0 done, 1 bad input (one line on stderr), doctor found something" in text
 
 
-def in_a_process(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "import sys, rnngrad.cli as c; sys.exit(c.main())", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
-    )
+def in_a_process(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    code = "import sys, rnngrad.cli as c; sys.exit(c.main())"
+    return start("-c", code, *arguments, env=environment)
 
 
 @pytest.mark.parametrize("arguments", [SMALL, ("--print-completion", "bash")])
@@ -176,7 +172,7 @@ def test_a_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]):
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        assert b"Broken" not in process.stderr.read()
+        assert "Broken" not in process.stderr.read()
     assert process.returncode == 1
 
 
@@ -193,4 +189,4 @@ def test_a_terminal_without_dots_gets_question_marks():
     out, _ = process.communicate()
     assert process.returncode == 0
     assert out.isascii()
-    assert b"? true norm" in out
+    assert "? true norm" in out

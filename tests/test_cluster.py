@@ -18,6 +18,8 @@ import pytest
 from distributed import Client
 from llvmlite.binding import get_host_cpu_name
 
+import processes
+from processes import SOON, wait_until
 from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
 from rnngrad.models.seeds import train_cell
@@ -25,35 +27,26 @@ from rnngrad.workers import pool
 from tiny import make_sample, make_train_params
 
 ROOT = Path(__file__).parents[1]
-SOON = 120
 
 
 class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "scheduler.json"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[str]] = []
         self.start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-show")
-        deadline = time.monotonic() + SOON
-        while not self.file.exists() or not self.file.read_text().endswith("}"):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: self.file.exists() and self.file.read_text().endswith("}"))
         self.workers = [self.start_worker(f"worker{number}") for number in (1, 2)]
 
-    def start_worker(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str, *options: str) -> subprocess.Popen[str]:
         nanny = options or ("--no-nanny",)
         return self.start("dask_worker", "--nthreads", "1", "--name", name, *nanny)
 
-    def start(self, program: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.{program}"]
-        command += ["--scheduler-file", str(self.file), "--no-dashboard", *options]
-        paths = os.pathsep.join([str(ROOT / "src"), *sys.path])
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": paths},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    def start(self, program: str, *options: str) -> subprocess.Popen[str]:
+        command = ["-m", f"distributed.cli.{program}", "--scheduler-file", self.file]
+        command += ["--no-dashboard", *options]
+        paths = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])}
+        nothing = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = processes.start(*command, cwd=self.folder, env=paths, **nothing)
         self.processes.append(process)
         return process
 
@@ -156,16 +149,12 @@ def test_a_job_ends_when_nobody_waits_for_it(cluster: Cluster, tmp_path: Path) -
     def interrupt() -> None:
         with pool(1) as executor:
             executor.submit(write_and_wait, tmp_path, "late", SOON)
-            while not Path("own").exists() or not Path("own").read_text():
-                time.sleep(0.1)
+            wait_until(lambda: Path("own").exists() and Path("own").read_text())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupt()
-    deadline = time.monotonic() + SOON / 2
-    while Path("/proc", Path("own").read_text()).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not Path("/proc", Path("own").read_text()).exists(), SOON / 2)
     assert not Path("result.txt").exists()
 
 

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from processes import start, wait_until
 from rnngrad.errors import InputError
 from rnngrad.kept import run_kept
 from rnngrad.params import DemoParams
@@ -204,17 +202,8 @@ if __name__ == '__main__':
 def test_what_is_whole_when_it_is_interrupted_is_kept(how: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text(STAGE)
     results = tmp_path / "results"
-    process = subprocess.Popen(
-        [sys.executable, "stage.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "RNNGRAD_CORES": "2"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not ((results / "0").exists() and len([*results.rglob("half")]) == 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = start("stage.py", cwd=tmp_path, env={"RNNGRAD_CORES": "2"})
+    wait_until(lambda: (results / "0").exists() and len([*results.rglob("half")]) == 3)
     process.send_signal(how)
     _, errors = process.communicate(timeout=120)
     if how == signal.SIGINT:

@@ -1,17 +1,15 @@
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from processes import SOON, start, wait_until
+
 ROOT = Path(__file__).parent.parent
-SOON = 120  # seconds
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -19,13 +17,9 @@ def test_the_page_of_the_runs_is_named_and_ctrl_c_ends_it(tmp_path: Path) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with subprocess.Popen(
-        [sys.executable, ROOT / "pipeline" / "ui.py", str(port)],
-        cwd=tmp_path,
-        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
+    script = ROOT / "pipeline" / "ui.py"
+    with start(script, port, cwd=tmp_path, env=uri, stderr=None) as process:
         try:
             check(process, port)
         finally:
@@ -34,18 +28,18 @@ def test_the_page_of_the_runs_is_named_and_ctrl_c_ends_it(tmp_path: Path) -> Non
         assert again.connect_ex(("127.0.0.1", port))  # nobody listens any more
 
 
-def check(process: "subprocess.Popen[str]", port: int) -> None:
+def check(process: Any, port: int) -> None:
     assert process.stdout
     said = next(line for line in process.stdout if line.startswith("MLflow: "))
     address = said.split()[1]
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
-    page, deadline = "", time.monotonic() + SOON
-    while not page:
-        assert time.monotonic() < deadline
+
+    def page() -> str:
         assert process.poll() is None
-        time.sleep(0.2)
         with suppress(OSError), urllib.request.urlopen(address) as answer:
-            page = answer.read().decode()
-    assert "MLflow" in page
+            return answer.read().decode()
+        return ""
+
+    wait_until(lambda: "MLflow" in page())
     process.send_signal(signal.SIGINT)
     process.wait(SOON)

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
+from processes import SOON, start, wait_until
 from rnngrad.errors import InputError
 from rnngrad.workers import cores, pool, worker_number
 
 METHODS = ["forkserver", "spawn"] if sys.platform == "linux" else ["spawn"]
 QUIET = "interrupted; make study or dvc repro goes on from here\n"
-# Seconds: what should end at once is given less than what it must not wait for takes. Both are
-# long, since a process may take many seconds to start on a busy machine.
-SOON, LONG = 120, 300
+LONG = 300  # seconds: what should end at once is given SOON, and must not wait for this
 
 
 @pytest.fixture(params=METHODS)
@@ -91,10 +90,7 @@ def test_there_are_as_many_workers_as_cores_and_no_more_than_jobs(
 def meet(folder: Path, expected: int) -> int:
     """This worker's number, once so many workers are there."""
     (folder / str(worker_number())).touch()
-    deadline = time.monotonic() + SOON
-    while len([*folder.iterdir()]) < expected:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len([*folder.iterdir()]) >= expected)
     return worker_number()
 
 
@@ -145,14 +141,8 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     (folder / "stage.py").write_text(STAGE)
     for name, seconds in (("slow", 1), ("slower", LONG)):
         (folder / f"{name}.py").write_text(f"import time\ntime.sleep({seconds})\n")
-    process = subprocess.Popen(
-        [sys.executable, folder / "stage.py", *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    paths = {"PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
+    process = start(folder / "stage.py", *arguments, env=paths, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     return process
@@ -186,10 +176,7 @@ def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
 
 def wait_for_the_end(process: subprocess.Popen[str]) -> None:
     """All its processes end within some tenths of a second, where the machine is idle."""
-    deadline = time.monotonic() + SOON
-    while left := session(process):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    wait_until(lambda: not session(process))
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -250,14 +237,8 @@ def test_modules_are_imported_before_the_first_job(tmp_path: Path) -> None:
         "    print(len(found), 'once' in sys.modules)\n"
     )
     (tmp_path / "stage.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "stage.py"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("1 False\n", "")
+    paths = {"PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    assert start(tmp_path / "stage.py", env=paths).communicate() == ("1 False\n", "")
 
 
 def test_who_starts_the_workers_needs_no_torch() -> None:

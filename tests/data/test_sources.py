@@ -87,26 +87,21 @@ def test_a_broken_gzip_file(tmp_path, content):
         read_csv_comments(path, "toxic")
 
 
-def test_an_address_is_no_file():
-    with pytest.raises(InputError, match="cannot be read"):
-        read_csv_comments("https://example.org/comments.csv", "toxic")
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(
-        InputError,
-        match=r"none\.csv: .*No such file or directory\); give .*, or correct data\.path",
-    ):
-        read_csv_comments(tmp_path / "none.csv", "toxic")
-
-
-def test_a_folder(tmp_path):
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
-        read_csv_comments(tmp_path, "toxic")
-
-
 def test_a_gzipped_file_under_its_own_name_is_told_of_its_text(tmp_path):
     path = tmp_path / "bad.csv.gz"
     path.write_bytes(gzip.compress("comment_text,toxic\nü,0\n".encode("latin-1")))
     with pytest.raises(InputError, match=r"codec.* give a CSV file in UTF-8"):
+        read_csv_comments(path, "toxic")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("none.csv", r"none\.csv: .*No such file or directory\); give .*, or correct data\.path"),
+        (".", r"cannot be read \(Is a directory\)"),
+        ("https://example.org/comments.csv", "cannot be read"),
+    ],
+)
+def test_what_is_no_file(path, says):
+    with pytest.raises(InputError, match=says):
         read_csv_comments(path, "toxic")

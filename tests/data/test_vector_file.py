@@ -90,19 +90,18 @@ def test_a_text_file_that_is_called_gz(tmp_path):
         read_vectors(path, VOCABULARY, 3)
 
 
-def test_a_missing_file(tmp_path):
-    with pytest.raises(
-        InputError,
-        match=r"none\.txt: .*No such file or directory\); get it again, or correct embed\.path",
-    ):
-        read_vectors(tmp_path / "none.txt", VOCABULARY, 3)
-
-
-def test_a_folder(tmp_path):
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
-        read_vectors(tmp_path, VOCABULARY, 3)
-
-
 def test_fields_that_are_not_separated_by_blanks(tmp_path):
     with pytest.raises(InputError, match=r"line 1: .*by single blanks"):
         read_vectors(write(tmp_path, GOOD.replace(" ", "\t")), VOCABULARY, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none.txt", r"none\.txt: .*No such file or directory\); get it again, or correct embed"),
+        (".", r"cannot be read \(Is a directory\)"),
+    ],
+)
+def test_what_is_no_file(tmp_path, name, says):
+    with pytest.raises(InputError, match=says):
+        read_vectors(tmp_path / name, VOCABULARY, 3)

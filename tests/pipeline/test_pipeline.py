@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tiny_clone import STAGES, Clone
 
+from processes import wait_until
 from rnngrad.live import EXPERIMENT
 
 VERDICTS = {"holds", "holds only if", "does not hold"}
@@ -284,18 +285,9 @@ def test_ctrl_c_leaves_nothing_half_written_and_training_resumes(
     shutil.rmtree(clone.folder / "build" / "train" / "rnn")
     clone.edit("epochs: 2", "epochs: 15")
     command = ["python", "pipeline/train.py", "rnn"]
-    process = subprocess.Popen(
-        command,
-        cwd=clone.folder,
-        env=clone.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = clone.start(*command, stderr=subprocess.PIPE, start_new_session=True)
     unfinished = clone.folder / "build" / "unfinished"
-    deadline = time.monotonic() + 120
-    while not list(unfinished.rglob("last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: list(unfinished.rglob("last.ckpt")))
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -345,13 +337,7 @@ def test_an_input_that_is_cut_or_missing_is_named(
 def test_after_dvc_alone_is_killed_another_repro_ends_well(clone: Clone, params: Path) -> None:
     """The stage that it ran ends as well, and does not write what the next one writes."""
     clone.edit("hidden: 8", "hidden: 9")
-    process = subprocess.Popen(
-        ["dvc", "repro", "train@rnn"],
-        cwd=clone.folder,
-        env=clone.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = clone.start("dvc", "repro", "train@rnn", stdout=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if "Running stage 'train@rnn'" in line:
@@ -381,15 +367,9 @@ def test_ctrl_c_while_a_stage_is_imported_is_one_line(
     module: str, script: str, clone: Clone
 ) -> None:
     name, *cell = script.split()
-    process = subprocess.Popen(
-        ["python", "-X", "importtime", f"pipeline/{name}.py", *cell],
-        cwd=clone.folder,
-        env=clone.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["python", "-X", "importtime", f"pipeline/{name}.py", *cell]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = clone.start(*command, **pipes, start_new_session=True)
     assert process.stderr is not None
     with process.stderr as lines:
         for line in lines:

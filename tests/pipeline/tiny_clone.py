@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -63,6 +64,11 @@ class Clone:
             capture_output=True,
             text=True,
             check=False,
+        )
+
+    def start(self, *command: str, **options: Any) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, text=True, **options
         )
 
     def succeed(self, *command: str) -> str:

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 from published import publish, statuses
 
+from processes import wait_until
 from rnngrad import live, tracking
 from rnngrad.errors import InputError
 from rnngrad.study.results import Results
@@ -59,11 +60,8 @@ def server(postgresql: str, files: list[Path], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # cores are shared with other tests
     try:
-        deadline = time.monotonic() + 120
-        while not is_up(uri):
-            assert process.poll() is None, Path("server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda: is_up(uri) or process.poll() is not None)
+        assert process.poll() is None, Path("server.log").read_text()
         yield uri
     finally:
         with suppress(ProcessLookupError):
