@@ -222,12 +222,10 @@ def test_table_and_lengths():
     assert len(lines) <= 12
 
 
-def test_multi_layer_and_dtype_checks():
+def test_another_layer_and_dtype():
     instance = make(Case("gru", layers=2))
     found = rnngrad.diagnose(instance.module, instance.inputs, dtype=torch.float64, layer=0)
     assert set(found.verdict.flat) <= {"alive", "decayed"}
-    with pytest.raises(ValueError, match=r"use torch\.float32 or torch\.float64"):
-        rnngrad.diagnose(instance.module, instance.inputs, dtype=torch.float16)
 
 
 @pytest.mark.slow
