@@ -245,6 +245,7 @@ def test_files_that_hold_no_module(refused: Refusal, saved: Save, tmp_path: Path
         (nn.LSTMCell(5, 4).state_dict(), "in it; of an nn.LSTMCell, add _l0"),
         (3, "no nn.RNN, nn.LSTM, nn.GRU or layer of Keras 3 in it"),
         ({"weight_hh_l0": torch.zeros(7, 3)}, "has not the weights of an nn.RNN"),
+        ({"weight_hh_l0": torch.zeros(3, 3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(3)}, "has not the weights of an nn.RNN"),
         ({"weight_hh_l0": torch.zeros(0, 0)}, "has not the weights of an nn.RNN"),
         (weights | {"bias_hh_l0": torch.zeros(3)}, "size mismatch for bias_hh_l0"),
