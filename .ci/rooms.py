@@ -28,8 +28,9 @@ def diagram() -> str:
     """One arrow per import that no longer way through other rooms stands for."""
     below = imports()
 
-    def reaches(room: str, other: str) -> bool:
-        return any(each == other or reaches(each, other) for each in below[room])
+    def reaches(room: str, other: str, *seen: str) -> bool:  # a circle ends where it began
+        further = below[room] - {*seen}
+        return any(each == other or reaches(each, other, room, *seen) for each in further)
 
     arrows = [
         f"    {room.removeprefix('rnngrad.')} --> {other.removeprefix('rnngrad.')}"

@@ -1,10 +1,9 @@
 """Stage 0: refuse a params.yaml with an unknown, missing or ill-typed key before anything runs.
 
-Writes build/cells/<cell>.json, the training settings of every cell that there is, null of one that
-params.yaml does without: the stages of a cell depend on its file. build/own/ holds the checksums of
-the files that data.path and embed.path name: this stage runs each time, so that DVC sees a change.
-dvc.yaml itself holds no value of params.yaml, since DVC would hand it to a shell, or delete the
-folder of that name.
+Writes a cell's training settings to build/cells/<cell>.json, on which its stages depend. They are
+null where params.yaml does without the cell. build/own/ holds the checksums of the files that
+data.path and embed.path name: this stage runs each time, so that DVC sees a change. dvc.yaml
+itself holds no value of params.yaml. DVC would hand it to a shell, or delete a folder of that name.
 """
 
 import quiet  # noqa: F401  # isort: skip

@@ -1,10 +1,10 @@
 """Stage 6: why is it zero? The question's setting, and one factor changed at a time.
 
-Reads build/embed/ and build/train/. Writes a folder for every run, such as
-build/conditions/lstm-1-0123456789ab-log/, see :func:`rnngrad.study.measure_run.measure_run`; and
-from them build/conditions/: seeds.csv (every number of every condition, cell and weight seed),
-conditions.csv (the medians), and curves.csv (log10 by step, median over seeds and their range). One
-more condition measures that condition alone.
+Reads build/embed/ and build/train/. Every run has a folder, such as
+build/conditions/lstm-1-0123456789ab-log/, see :func:`rnngrad.study.measure_run.measure_run`. In
+build/conditions/, seeds.csv has every number of every condition, cell and weight seed. There
+conditions.csv has their medians, and curves.csv log10 by step, the median over seeds and the range.
+One more condition measures that condition alone.
 """
 
 import quiet  # noqa: F401  # isort: skip

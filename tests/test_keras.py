@@ -18,6 +18,7 @@ from torch import nn
 import rnngrad
 
 FIXTURES = Path(__file__).with_name("keras_fixtures")
+pytestmark = pytest.mark.filterwarnings("ignore:weights alone hold no settings")
 NO_KERAS = "no Keras: .ci/run has it in .keras-venv"
 LAYERS = {
     "encoder": "LSTM(3, 4, batch_first=True)",
@@ -72,7 +73,8 @@ def test_a_layer_of_a_model_file_has_the_same_numbers(name: str):
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "relu"])
 def test_so_has_one_of_a_weight_file(name: str, weights_alone: str):
-    check_outputs(rnngrad.from_keras(weights_alone, name), name)
+    with pytest.warns(UserWarning, match="Keras' defaults are assumed"):
+        check_outputs(rnngrad.from_keras(weights_alone, name), name)
 
 
 def test_the_only_layer_of_a_file_needs_no_name_and_can_be_probed():

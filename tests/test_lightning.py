@@ -268,6 +268,17 @@ def test_another_training_begins_anew():
     np.testing.assert_array_equal(callback.curves["lstm.0"][0], once.curves["lstm.0"][0])
 
 
+class TimeFirst(Model):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens.T)
+
+
+def test_a_batch_in_which_time_comes_first_is_told():
+    batch, callback = torch.randint(20, (9, 8)), rnngrad.GradientReach(budget=ALWAYS)
+    with pytest.warns(UserWarning, match="layers read 4 steps only: where time comes first, pass"):
+        fit([callback], TimeFirst(), DataLoader([(batch, torch.zeros(8))], None), max_epochs=1)
+
+
 class Packed(Model):
     def forward(self, tokens: Any) -> Tensor:
         return self.head(self.lstm(tokens)[0].data)[:, 0]

@@ -123,6 +123,17 @@ def test_masks_that_do_not_fit_are_refused(given: Any, message: str):
         rnngrad.gradient_reach(nn.LSTM(3, 4, batch_first=True), torch.randn(3, 9, 3), **given)
 
 
+class Longer(Anything):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _, state = self.lstm(x)
+        return self.lstm(torch.cat((x, x), dim=1), state)[0]
+
+
+def test_lengths_are_those_of_one_sequence():
+    with pytest.raises(rnngrad.InputError, match="reads 18 steps: lengths of the 9 steps that"):
+        rnngrad.gradient_reach(Longer(), torch.randn(BATCH, STEPS, 3), lengths=LENGTHS)
+
+
 def test_packed_inputs_say_themselves_which_steps_count():
     packed = pack_padded_sequence(torch.randn(BATCH, STEPS, 3), torch.tensor([9, 7, 4]), True)
     with pytest.raises(rnngrad.InputError, match="lstm reads packed inputs: leave lengths out"):

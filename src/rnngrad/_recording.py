@@ -38,8 +38,8 @@ class Layer:
     weight_hh. Steps are in the order in which the layer reads. start, end and cells are
     (1, b, units) each. Other modules read outputs (b, t, units) and cells.
     The layer's next call reads end instead, so their gradients hold nothing of its later steps.
-    A loss's gradient arrives at a module's last layer in the dtype arrives, and goes on in the
-    dtype sends to earlier modules, if there may be any.
+    A loss's gradient arrives at a module's last layer in the dtype arrives. It goes on to earlier
+    modules, if there may be any, in the dtype sends.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Recording:
     cells that it depends on.
     not_asked: recurrent modules of other kinds, and those that did not run. twice: names of layers
     through which the loss takes a derivative of its own. needed: bytes of all that waits for the
-    backward pass. of_model: how many of the layers ran before the loss.
+    backward pass. of_model: how many of the layers ran before the loss. time: the last one's steps.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -110,6 +110,7 @@ class Recording:
     twice: set[str] = field(default_factory=set)
     needed: float = 0.0
     of_model: int = 0
+    time: int = 0
 
 
 def record(
@@ -243,6 +244,14 @@ def _recorded(
         else:
             x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
             steps = counting
+            if steps and found.time not in (0, x.shape[1]):
+                known = (
+                    f"{' and '.join(steps)} of the {found.time} steps that a layer before it reads"
+                )
+                raise InputError(
+                    f"{name} reads {x.shape[1]} steps: {known} do not fit; pack inputs"
+                )
+            found.time = x.shape[1]
         try:
             counts = steps_of(len(x), x.shape[1], **steps)
             # measured: up to 14 arrays of a layer's size

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -133,10 +134,10 @@ def _probe(options: argparse.Namespace) -> int:
     if options.file.endswith((".keras", ".h5")):
         if options.nonlinearity:
             raise InputError("--nonlinearity is of torch's state dicts: save Keras' whole model")
-        module = from_keras(options.file, options.module)
-        if options.file.endswith(".h5"):
-            said = "weights alone hold no settings; Keras' defaults are assumed"
-            print(f"rnngrad: {said}", file=sys.stderr)
+        with warnings.catch_warnings(record=True, action="always") as told:
+            module = from_keras(options.file, options.module)
+        for warning in told:
+            print(f"rnngrad: {warning.message}", file=sys.stderr)
     else:
         module = recurrent_module(options.file, options.module, options.nonlinearity)
         if not options.nonlinearity and isinstance(module, torch.nn.RNN):

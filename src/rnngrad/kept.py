@@ -14,7 +14,7 @@ from tqdm import tqdm
 import rnngrad
 from rnngrad.errors import needs
 from rnngrad.stage import DIGEST, read_output, remove, seal, seals, whole
-from rnngrad.workers import pool
+from rnngrad.workers import pool, versions
 
 with needs("study"):
     from pydantic_core import to_json
@@ -52,7 +52,8 @@ def run_kept(
     """
     content = cache(_content)
     package = Path(rnngrad.__path__[0])
-    same = function, {part: content(package / part, "*.py") for part in code}
+    # other versions, or threads of a worker, round otherwise
+    same = versions(), function, {part: content(package / part, "*.py") for part in code}
     digests = {
         name: _digest(to_json((same, [content(p) if isinstance(p, Path) else p for p in job])))
         for name, job in jobs.items()

@@ -8,6 +8,7 @@ adds two biases where Keras has one, except in a GRU with reset_after.
 import io
 import json
 import os
+import warnings
 import zipfile
 from typing import Any
 
@@ -61,6 +62,9 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         path = os.fspath(layer_or_file)
         layers = _layers_of_file(path)
         name = chosen(name, layers, path)
+        if path.endswith(".h5"):
+            said = "weights alone hold no settings; Keras' defaults are assumed"
+            warnings.warn(said, stacklevel=2)
         return _module(f"{path}: {name}", *layers[name])
     layer: Any = layer_or_file
     if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):

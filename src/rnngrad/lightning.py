@@ -185,6 +185,14 @@ class GradientReach(Callback):
             cure = f"{type(model).__name__}.forward or loss fails, pass what they take as batch="
             cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
+        read = {tuple(layer.inputs.shape[:2]) for layer in reach.layers.values()}
+        leaves = [v for v in pytree.tree_leaves(self._inputs) if isinstance(v, Tensor)]
+        turned = {
+            tuple(v.shape[1::-1]) for v in leaves if v.shape[:1] == (EXAMPLES,) != v.shape[1:2]
+        }
+        if self.batch is None and read == turned:
+            said = f"layers read {EXAMPLES} steps only: where time comes first, pass batch="
+            warnings.warn(said, stacklevel=2)
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -217,11 +225,11 @@ class LossGradientByDistance(Metric):
     Args:
         distances: how many are told apart, from 0; steps further away are left out.
 
-    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count: what
-    `loss_gradient_curves` returns, under a mask `np.where(mask, curves.log10_h, np.nan)`, or those
-    that a loop over a cell retains, `torch.stack([h.grad.norm(dim=1) for h in path], 1).log10()`.
+    `update` takes log10 norms of dL/dh_t (batch, time), NaN where a step does not count. They are
+    what `loss_gradient_curves` returns; under a mask `np.where(mask, curves.log10_h, np.nan)`. A
+    loop over a cell may retain them: `torch.stack([h.grad.norm(dim=1) for h in path], 1).log10()`.
     The gradient of an nn.LSTM's output lacks what later steps send back. By distance, `compute`
-    gives "log10", the mean of what is not zero, and "zero", the share that is exactly zero.
+    gives "log10", the mean of what is not zero. "zero" is the share that is exactly zero.
 
     Raises:
         InputError: distances is no integer from 1, or norms are not (batch, time).

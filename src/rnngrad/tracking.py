@@ -1,8 +1,8 @@
 """MLflow as a view of the result files: one parent run per result, one child per trained model.
 
 A result that is already there, by the checksum of its numbers, is left alone. If its pages
-changed, or it was published in part, it is published anew and takes the old one's place: the parent
-is FINISHED once all is there.
+changed, or it was published in part, it takes the old one's place. The parent is FINISHED once all
+is there.
 """
 
 import hashlib

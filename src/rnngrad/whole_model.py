@@ -175,11 +175,13 @@ def gradient_reach(
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
     modes, weights and buffers, its lists and dicts, and all random states. Other objects,
     generators, and what lies in lists of more than 1,000 entries are not put back. Meanwhile memory
-    holds a copy of the weights. The title names what was not asked: cells, quantised modules, those
-    that did not run, loops of more than 8 calls that change a state between them, and losses that
-    reach c between two calls, or hold a gradient penalty. Without lengths, mask or a
-    PackedSequence, every step of padded inputs counts. Curves hold a layer's inputs fixed: what
-    comes back through a decoder that reads its own output is in the columns of the loss alone.
+    holds a copy of the weights. Without lengths, mask or a PackedSequence, every step of padded
+    inputs counts. Curves hold a layer's inputs fixed. What comes back through a decoder that reads
+    its own output is in the columns of the loss alone.
+
+    The title names what was not asked: cells, quantised modules and those that did not run. It also
+    names loops of more than 8 calls that change a state between them. Of losses it names those that
+    reach c between two calls, or hold a gradient penalty.
 
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
     a module it computes in float64. What arrives, or goes on through many steps, may underflow: a
@@ -294,6 +296,9 @@ def _reach(layer: Layer, run: Recording, with_loss: bool) -> LayerReach:
     asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
     losses, parts, sent, final = None, {}, None, None
+    if with_loss and not all(x.isfinite().all() for x in run.gradients.values()):
+        cure = "look at the loss, or try model.double()"
+        raise InputError(f"what the loss sends to {layer.name} or beyond is NaN or inf: {cure}")
     try:
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
         if with_loss:

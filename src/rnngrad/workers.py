@@ -105,7 +105,9 @@ def _cluster(place: str) -> Iterator[futures.Executor]:
             client = stack.enter_context(within(SECONDS + 1, make))
             client.wait_for_workers(1, timeout=PATIENCE)
             with NamedTemporaryFile(dir=".", prefix=".unfinished-") as mark:
-                found: Any = client.run(_processor, os.path.abspath(mark.name), _code())
+                found: Any = client.run(
+                    _processor, os.path.abspath(mark.name), code_digest() + versions()
+                )
         except Exception as error:  # an address may raise anything
             reason = str(error).partition("\n")[0] or f"{type(error).__name__}: no Dask scheduler"
             raise InputError(
@@ -130,14 +132,14 @@ def _processor(mark: str, code: str) -> str:
 
     if not os.path.exists(mark) or multiprocessing.current_process().daemon:
         raise InputError("a worker does not see this folder, or runs without --no-nanny")
-    if code != _code():
+    if code != code_digest() + versions():
         raise InputError("a worker has other code, torch or NumPy than this process")
     return get_host_cpu_name()
 
 
-def _code() -> str:
-    """Name what results depend on, wherever a job runs."""
-    return " ".join([code_digest(), *map(metadata.version, ("torch", "numpy"))])
+def versions() -> str:
+    """Name what results depend on beside their own code and inputs."""
+    return " ".join([*map(metadata.version, ("torch", "numpy")), *_ENVIRONMENT.values()])
 
 
 def _elsewhere(folder: str, *job: Any) -> Any:

@@ -1,12 +1,12 @@
 """Stage 3: the sample as tokens, and a vector for each word of its vocabulary.
 
-Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``:
+Tokens are those of Keras 2's ``Tokenizer(num_words=None, oov_token=None)``.
 
-1. the text is put in lower case;
-2. each of the characters of ``FILTERS`` becomes a blank: ``don't`` is one token, ``e-mail`` two;
-3. the text is split at blanks only: other white space, such as a no-break space, stays in a token;
-4. tokens are numbered from 1, the most frequent first, ties in the order of first appearance;
-5. words that are not in the vocabulary are left out of the sequence; none stands in for them.
+1. The text is put in lower case.
+2. Each of the characters of ``FILTERS`` becomes a blank: ``don't`` is one token, ``e-mail`` two.
+3. The text is split at blanks only. Other white space, such as a no-break space, stays in a token.
+4. Tokens are numbered from 1, the most frequent first, ties in the order of first appearance.
+5. Words that are not in the vocabulary are left out of the sequence. None stands in for them.
 """
 
 from array import array

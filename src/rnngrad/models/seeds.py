@@ -19,9 +19,10 @@ CODE = ("models", "data/batches.py", "data/tokenized.py")
 def train_cell(cell: str, params: TrainParams, max_length: int | None, build: Path) -> None:
     """Make ``build/train/<cell>/`` from ``build/embed/``, one model per seed and padding.
 
-    Each model has a folder ``<padding>/seed-<seed>``: init-<seed>.pt and trained-<seed>.pt (state
-    dicts), history.csv (seed, epoch, split, loss in nats, accuracy), predictions.csv (seed,
-    comment, label, probability), test.json (metrics on the test split). model_card.json is of all.
+    Each model has a folder ``<padding>/seed-<seed>``. It holds the state dicts init-<seed>.pt and
+    trained-<seed>.pt. Its history.csv has seed, epoch, split, loss in nats and accuracy, its
+    predictions.csv seed, comment, label and probability. Its test.json has metrics on the test
+    split. One model_card.json is of all.
     """
     folder, unfinished = build / "train" / cell, build / "unfinished" / cell
     make_experiment()

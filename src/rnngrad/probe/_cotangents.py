@@ -124,8 +124,8 @@ class Cotangents:
     def back(self, t: int, losses: slice) -> Iterator[tuple[int, Array, Array, Array]]:
         """Push some losses from step t (from 0) to t - 1, layer by layer from the last.
 
-        Yields the layer, dL/dh_t and dL/dc_t (r, H), which is dL/dh_t without a cell state, and
-        delta (sides, r, GH): cotangents of the gates' hidden side first, of their input side last.
+        Yields the layer, dL/dh_t and dL/dc_t (r, H), and delta (sides, r, GH). Without a cell state
+        dL/dc_t is dL/dh_t. In delta the cotangents of the gates' hidden side come first.
         All hold until the next layer is asked for.
         """
         for layer in reversed(range(len(self.cells))):

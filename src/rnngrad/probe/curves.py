@@ -102,12 +102,11 @@ def jacobian_curves(
         directions, seed: number (4 to 10,000) and seed of sketch directions.
 
     Float64 norms are exact to 1e-9 of themselves after 1,403 steps. Column sums are exact to 1e-9
-    while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. Separate scales prevent underflow
-    and overflow: -inf means exactly zero, given a step's factors in float64. These have no digits
-    where tanh is of 370 and more, or a GRU's h and n saturate to the same +-1.
+    while above 1e-2 of the norm, to 1e-6 while above 1e-6 of it. -inf means exactly zero, given a
+    step's factors, which lack digits at tanh of 370 or where a GRU's h and n saturate alike.
 
-    Examples share steps while states and inputs are equal. Directions that J_t no longer depends on
-    are dropped. The bits do not depend on torch.get_num_threads().
+    Examples share steps while states and inputs are equal. Directions on which J_t no longer
+    depends are dropped. The bits do not depend on torch.get_num_threads().
 
     Memory: some (H, H) matrices per thread, up to 128 more per group that begins alike.
     Source: Pascanu, Mikolov and Bengio (2013), equation 5, as forward tangents.

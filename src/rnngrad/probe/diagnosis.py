@@ -131,8 +131,8 @@ def diagnose(
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
     Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: its own and two
-    sweeps of up to time^2 / 2 vector products. Where the norm is 10 decades below the smallest
-    subnormal number, one step in 16 tells whether autograd's result is zero at all of them.
+    sweeps of up to time^2 / 2 vector products. Steps whose norm is 10 decades below the smallest
+    subnormal number are judged by one in 16.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.

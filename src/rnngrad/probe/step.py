@@ -36,7 +36,9 @@ State = TypeVar("State")  # a tensor, or tuples, lists and dicts of them
 Step = Callable[[Any, Tensor], Any]
 
 CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
-INPUT_NAME = re.compile(r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?|(emb|tok|word|data|feat).*")
+INPUT_NAME = re.compile(
+    r"xs?|x_?t|inp|inputs?|inputs?_.*|.*_inputs?|u|u_?t|(emb|tok|word|data|feat).*"
+)
 STATE_NAME = re.compile(r"[hs]|hx|hc|hs|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem).*")
 
 CURES = {  # by torch's message, which names one missing part of a custom function at a time
@@ -95,13 +97,13 @@ def jacobian_curves_of_step(
     with one scale per row. Memory: all states, of S entries each, and a few (batch, S, S) matrices.
     The step's intermediate values are there S times. Other threads must not use forward mode then.
 
-    Saturation: torch's own derivatives, 1 - tanh^2 and s (1 - s), lose digits. In float64 they are
-    exactly zero from pre-activations of about 19 and 37 on, in float32 from 9 and 17: curves may be
-    -inf though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
+    Saturation: torch's own derivatives, 1 - tanh^2 and s (1 - s), lose digits. They are exactly
+    zero from pre-activations of about 19 and 37 on in float64, 9 and 17 in float32. Curves may then
+    be -inf though the Jacobian is not zero. Prefer `jacobian_curves` for torch's own modules.
 
-    Stopped gradients: at the first, the middle and the last step the derivative is compared with
-    a central difference, which shows `.detach()`, and with autograd's, which shows torch.no_grad.
-    A warning tells where it is more than 1 % off. Numbers of 16 bits are not compared.
+    Stopped gradients: three steps' derivatives are compared with central differences and with
+    autograd's. The first show `.detach()`, the others torch.no_grad. A warning tells where one is
+    more than 1 % off. Numbers of 16 bits are not compared.
 
     Raises:
         InputError: shapes that do not fit, or Jacobians beyond the memory. A step that fails, runs
@@ -292,8 +294,8 @@ class _FlatStep:
 
     def _linearised(self, s: Tensor, t: int, V: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and M V, from one call, so that M belongs to that state."""
-        # Two more directions, sums of V's, tell whether examples mix: then M V misses the one whose
-        # weights differ between examples by more than it misses the other.
+        # Two more directions, sums of V's, tell whether examples mix. If they do, M V misses that
+        # whose weights differ between examples by more.
         x, own = self.inputs[:, t].clone(), _random_directions(V[:, 0], t)
         weights = torch.stack([own, own[:1].expand_as(own)])
         extra = torch.einsum("bik,nbk->nbi", V, weights)

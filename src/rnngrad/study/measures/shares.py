@@ -1,6 +1,6 @@
 """Which steps does the gradient of a recurrent weight come from?
 
-For a loss at step T the gradient of W_hh is a sum over the steps at which W_hh was used,
+For a loss at step T the gradient of W_hh is a sum over the steps at which W_hh was used. It is
 dL_T/dW_hh = sum_(t <= T) delta_(T,t) h_(t-1)^T. The norms of these parts, for every T and t, are a
 triangle. Its last row says which steps the last loss learns from.
 """

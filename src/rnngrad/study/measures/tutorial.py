@@ -11,8 +11,8 @@ import rnngrad
 def tutorial() -> pd.DataFrame:
     """Norms of the parts of dL/dW_x of the tutorial's own example, an LSTM over three steps.
 
-    N, D, T, H = 1, 3, 3, 1; c_0 = 0. Standard normal draws after ``numpy.random.seed(1)`` give, in
-    order, x (N, T, D), h_0 (N, H), W_x (D, 4H), W_h (H, 4H), b (4H), output gradient (N, T, H).
+    N, D, T, H = 1, 3, 3, 1; c_0 = 0. All else is drawn after ``numpy.random.seed(1)``. The order is
+    x (N, T, D), h_0 (N, H), W_x (D, 4H), W_h (H, 4H), b (4H), output gradient (N, T, H).
     Its gates are stacked as i, f, o, g, torch's as i, f, g, o. Losses and steps count from 1.
     """
     N, D, T, H = 1, 3, 3, 1
