@@ -123,8 +123,8 @@ def test_masks_that_do_not_fit_are_refused(given: Any, message: str):
         rnngrad.gradient_reach(nn.LSTM(3, 4, batch_first=True), torch.randn(3, 9, 3), **given)
 
 
-class Longer(Anything):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+class Longer(Masked):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         _, state = self.lstm(x)
         return self.lstm(torch.cat((x, x), dim=1), state)[0]
 
