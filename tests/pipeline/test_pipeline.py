@@ -53,7 +53,7 @@ def test_the_first_run_leaves_a_whole_report(clone: Clone) -> None:
 def test_every_condition_and_claim_is_written(clone: Clone) -> None:
     reports = clone.folder / "reports"
     conditions = pd.read_csv(reports / "conditions.csv")
-    assert " ".join(conditions) == (
+    assert " ".join(map(str, conditions.columns)) == (
         "condition factor cell examples log10_at_20 log10_at_100 log10_at_400 log10_at_1383 "
         "log10_at_end float32_zero_from decades_per_step_padding decades_per_step_tokens horizon"
     )
