@@ -257,6 +257,8 @@ def test_files_that_hold_no_module(refused: Refusal, saved: Save, tmp_path: Path
     scripted = tmp_path / "scripted.pt"
     torch.jit.script(nn.LSTM(5, 4)).save(scripted)
     assert "it holds __torch__.torch.nn.modules.rnn.LSTM" in refused(scripted)
+    np.savez(tmp_path / "it.npz", X.numpy())  # a zip archive, too
+    assert "cannot read it: save model.state_dict()" in refused(tmp_path / "it.npz")
     whole = saved(nn.LSTM(50, 40)).read_bytes()
     for text in (b"", b"nothing", whole[: len(whole) // 2], whole[:-100]):
         (tmp_path / "it.pt").write_bytes(text)

@@ -101,13 +101,13 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class _Names(pickle.Unpickler):
-    """Raise LookupError with the first name in a pickle that torch does not write; make nothing."""
+    """Raise InputError of the first name in a pickle that torch does not write; make nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
         own = module.split(".")[0] == "torch" and name != "_load_from_bytes"
         if own or (module, name) == ("collections", "OrderedDict"):
             return Mock
-        raise LookupError(f"{module}.{name}")
+        raise InputError(f"{module}.{name}")
 
     def persistent_load(self, pid: object) -> None: ...
 
@@ -122,8 +122,8 @@ def _other_name(path: str) -> str:
             file.seek(0)
             while True:  # the older format is several pickles
                 _Names(file).load()
-    except LookupError as error:
-        return str(error.args[0])
+    except InputError as error:
+        return str(error)
     except Exception:  # a file that somebody made may raise anything
         return ""
 

@@ -41,7 +41,7 @@ class LayerReach(Pictured):
     - final_state_gradient: (0, dL/dc_n) for an LSTM; None for other cells and without a loss.
 
     An equal module without a projection stands for one that has it. Its h is what W_hr projects,
-    and its weight_hh is W_hh W_hr. What a step adds to W_hr is not asked; other weights' is.
+    and its weight_hh is W_hh W_hr. `weight_gradients` are of the model's own W_hh, without W_hr.
 
     Examples:
         >>> import torch, rnngrad
