@@ -8,16 +8,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from rnngrad.errors import InputError, needs
 
 with needs("study"):
-    from pydantic import (
-        AfterValidator,
-        BaseModel,
-        ConfigDict,
-        Field,
-        ValidationError,
-        model_validator,
-    )
+    from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
     from ruamel.yaml import YAML
-
 
 Item = TypeVar("Item")
 
@@ -49,7 +41,7 @@ Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,50}$")]
 
 class _Section(BaseModel):
     # strict: a number in quotes is a slip, not a number
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = {"frozen": True, "extra": "forbid", "strict": True, "allow_inf_nan": False}
 
     @classmethod
     def checked(cls, values: Any, *place: str) -> Self:
@@ -191,10 +183,9 @@ class Setting(_Section):
         return self
 
 
-class Case(_Section):
+class Case(_Section, extra="allow"):
     """The name of the factor that a case varies, and what it changes of the question's setting."""
 
-    model_config = ConfigDict(extra="allow")
     factor: Annotated[str, Field(pattern=r"^\w[\w ,.()-]*$")]  # it stands in the report
 
 
