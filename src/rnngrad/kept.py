@@ -105,14 +105,14 @@ def _content(path: Path, pattern: str = "*") -> dict[str, str]:
 
     InputError where a file is missing that was sealed.
     """
-    found = set(path.rglob(pattern) if path.is_dir() else [path])
-    marks = {file for file in found if file.name == DIGEST and file.is_file()}
-    said = {mark: mark.read_text(errors="replace") for mark in marks}
-    sealed = {mark.with_name(name) for mark in marks for name in SEALED.findall(said[mark])}
-    files = sorted({file for file in found - marks if not file.is_dir()} | sealed)
+    files = [file for file in path.rglob(pattern) if not file.is_dir()] if path.is_dir() else [path]
+    marks = [file for file in files if file.name == DIGEST]
+    for mark in marks:
+        names = SEALED.findall(mark.read_text(errors="replace"))
+        files += map(mark.with_name, names)
     return {
         str(file.relative_to(path)): _digest(read_output(file, "dvc repro", Path.read_bytes))
-        for file in files
+        for file in sorted({*files} - {*marks})
     }
 
 
