@@ -49,7 +49,8 @@ def curve_numbers(
     The reading's arithmetic says above which number rates are taken.
     """
     recorded = np.flatnonzero(~np.isnan(log10).any(axis=0))
-    mean = log10_mean(log10[:, recorded]) - (np.log10(2) if reading.halved_mean else 0.0)
+    halved = np.log10(2) if reading.halved_mean else 0.0  # at step 0 as well
+    mean = log10_mean(log10[:, recorded]) - halved
     curve = pd.Series(mean, pd.Index(recorded + 1, name="step"), name="log10")
     T, smallest = log10.shape[1], SMALLEST[reading.arithmetic]
     padding = [range(own.start) for own in words]
@@ -60,8 +61,7 @@ def curve_numbers(
     for name, ranges in (("padding", padding), ("tokens", words)):
         held = [_held(row, own, smallest) for row, own in zip(log10, ranges, strict=True)]
         numbers[f"decades_per_step_{name}"] = change_per_step(from_start, held)
-    # a mean that is halved is so at step 0 as well
-    numbers["horizon"] = _horizon(curve, start - (np.log10(2) if reading.halved_mean else 0.0))
+    numbers["horizon"] = _horizon(curve, start - halved)
     return curve, numbers
 
 

@@ -30,7 +30,7 @@ def gates(model: Opened) -> pd.DataFrame:
     sums = dict.fromkeys(ranges, 0.0)
     for b, path in enumerate(trajectories(model)):
         for name, steps in ranges.items():
-            chosen = memory_gate(path)[0, steps[b].start : steps[b].stop]
+            chosen = memory_gate(path)[0, steps[b]]
             counts[name] += np.histogram(chosen, edges)[0]
             sums[name] += float(chosen.sum())
     tables = []

@@ -57,9 +57,8 @@ def paths(model: Opened, curves: Mapping[str, Array]) -> pd.DataFrame:
             log10_through = np.log10(path.factors.maps().through[0]).mean(axis=1)
         states = np.concatenate([path.h[0], path.c[0]], axis=1)  # (h, c) after t = 0 .. T steps
         for name, steps in ((name, own[b]) for name, own in counting.items() if own[b]):
-            at = slice(steps.start, steps.stop)
-            found = {"input": name, "log10_through": log10_through[at]}
-            found["spread"] = memory_gate(path)[0, at].std(axis=0)
+            found = {"input": name, "log10_through": log10_through[steps]}
+            found["spread"] = memory_gate(path)[0, steps].std(axis=0)
             found["last_step"] = states[[steps[-1], steps.stop]]
             seen.append(found)
     factors = _tanh_factors_per_step(model.of(slice(longest, longest + 1)))

@@ -32,7 +32,7 @@ def powers(model: Opened, log10: NDArray[np.floating]) -> pd.DataFrame:
     moves = torch.diff(h, dim=1, prepend=before).abs().amax(dim=2).numpy()
     for name, ranges in model.inputs.ranges(settled=True).items():
         if read := [(b, steps) for b, steps in enumerate(ranges) if steps]:
-            slope = np.concatenate([slopes[b, steps.start : steps.stop] for b, steps in read])
+            slope = np.concatenate([slopes[b, steps] for b, steps in read])
             row = {
                 "input": name,
                 "spectral_radius": radius,
