@@ -17,7 +17,7 @@ from typing import Any
 from rnngrad.errors import InputError
 from rnngrad.stage import DIGEST, run_stage
 
-TOLERANCE = 0.01  # of the largest number in a file; other processors round otherwise
+TOLERANCE = 0.01  # of the largest number of a column or array; other processors round otherwise
 UNKNOWN = "other bytes, and the committed ones are not in DVC's cache"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -95,10 +95,11 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
         import torch
 
         found = {name: w.numpy() for name, w in torch.load(path, weights_only=True).items()}
-    elif path.suffix == ".parquet":
+    elif path.suffix in (".parquet", ".csv"):
         import pandas as pd
 
-        found = {str(name): column.to_numpy() for name, column in pd.read_parquet(path).items()}
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        found = {str(name): column.to_numpy() for name, column in table.items()}
     else:
         text = path.read_text(encoding="utf-8")
         numbers = np.array([float(number) for number in NUMBER.findall(text)])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from pipeline.verify import compare
 
-TEXT = "step,log10\n1,-0.5\n2,-95.25\n3,-inf\n"
+# a column is measured by its own largest number, and not by that of another one
+TEXT = "step,log10\n1,-0.5\n2,-95.25\n1403,-inf\n"
 
 
 def write(path: Path, change: float) -> None:
@@ -39,6 +40,7 @@ def test_numbers_are_compared_beside_the_largest(name: str, tmp_path: Path) -> N
     [
         (TEXT.replace("-95.25", "-95.26"), "within 1e-04"),
         (TEXT.replace("-95.25", "-45.25"), "different"),
+        (TEXT.replace("-95.25", "-97.25"), "different"),
         (TEXT.replace("-inf", "inf"), "different"),
         (TEXT + "4,-0.5\n", "different"),
         (TEXT.replace("step", "time"), "different"),
