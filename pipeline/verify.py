@@ -17,7 +17,8 @@ from typing import Any
 from rnngrad.errors import InputError
 from rnngrad.stage import DIGEST, run_stage
 
-TOLERANCE = 0.01  # of the largest number of a column or array; other processors round otherwise
+# Of the largest number of a column or array; of a number in a text, or of 1 where that is more.
+TOLERANCE = 0.01  # other processors round otherwise
 UNKNOWN = "other bytes, and the committed ones are not in DVC's cache"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -64,7 +65,7 @@ def compare(before: Path, again: Path) -> str:
 
 
 def _gap(before: Path, again: Path) -> float:
-    """The largest difference of two files' numbers, in units of the largest number."""
+    """The largest difference of two files' numbers, in units of the largest of each array."""
     import numpy as np
 
     if not (before.is_file() and again.is_file()):
@@ -102,8 +103,7 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
         found = {str(name): column.to_numpy() for name, column in table.items()}
     else:
         text = path.read_text(encoding="utf-8")
-        numbers = np.array([float(number) for number in NUMBER.findall(text)])
-        return NUMBER.sub("0", text), [numbers]
+        return NUMBER.sub("0", text), [np.array([float(n), 1.0]) for n in NUMBER.findall(text)]
     words = {name: v.tolist() for name, v in found.items() if v.dtype.kind not in "fiub"}
     return (list(found), words), [v.astype(float) for k, v in found.items() if k not in words]
 

@@ -52,6 +52,12 @@ def test_text_is_the_same_but_for_its_numbers(text: str, verdict: str, tmp_path:
     assert compare(tmp_path / "before.csv", tmp_path / "again.csv") == verdict
 
 
+def test_a_number_is_not_measured_by_a_larger_one_beside_it(tmp_path: Path) -> None:
+    for name, accuracy in (("before.json", 0.9), ("again.json", 0.8)):
+        (tmp_path / name).write_text(f'{{"comments": 1000, "accuracy": {accuracy}}}')
+    assert compare(tmp_path / "before.json", tmp_path / "again.json") == "different"
+
+
 def test_one_more_file_is_another_folder(tmp_path: Path) -> None:
     for folder in ("before", "again"):
         write(tmp_path / folder, 0.0)
