@@ -165,23 +165,21 @@ def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes"
         raise TypeError("results must be a dict from names, str, to results")
     found: dict[str, Any] = {}
     for name, result in results.items():
-        layers = getattr(result, "layers", {})
+        layers = getattr(result, "layers", {name: result})
         for own, layer in layers.items():
-            found[f"{name}: {own}" if len(layers) > 1 else name] = layer.curves
-        if not layers:
-            found[name] = result
-    kinds = {name: _main(result)[0] for name, result in found.items()}
+            found[f"{name}: {own}" if len(layers) > 1 else name] = getattr(layer, "curves", layer)
+    kinds = {name: _main(result) for name, result in found.items()}
     if len({*kinds.values()}) != 1 or "" in kinds.values():
         told = ", ".join(f"{name} has {kind or 'none'}" for name, kind in kinds.items())
         raise InputError(f"compare draws curves of one norm: {told or 'hand over some results'}")
-    shown = {name: _main(result)[1] for name, result in found.items()}
+    shown = {name: getattr(result, kinds[name]) for name, result in found.items()}
     return _draw(ax, shown, f"log10 of {_name(*found.values())}")
 
 
 def draw_curves(curves: Any, ax: "Axes | None" = None) -> "Axes":
     """Draw the Jacobian's norm beside its cell path and hidden path, on axes that it returns."""
     shown = {
-        "all paths": _main(curves)[1],
+        "all paths": getattr(curves, _main(curves), None),
         "cell path: forget gates alone": curves.log10_cell_path,
         "hidden path: through h": curves.log10_hidden_path,
     }
@@ -200,13 +198,12 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     for column in diagnosis.verdict.T:
         names, counts = np.unique(column[column != ""], return_counts=True)
         commonest.append(str(names[counts.argmax()]) if len(names) else commonest[-1])
-    stretches, start, named = [], 1, list[tuple[int, float]]()
-    for verdict, same in itertools.groupby(commonest[1:]):
-        stretches.append((len(list(same)), start, verdict))
-        start += stretches[-1][0]
-    for length, t, verdict in sorted(stretches, reverse=True):  # names could cover each other
+    steps, named = range(1, len(commonest)), list[tuple[int, float]]()
+    stretches = [[*same] for _, same in itertools.groupby(steps, commonest.__getitem__)]
+    for stretch in sorted(stretches, key=len, reverse=True):  # names could cover each other
+        t, verdict = stretch[0], commonest[stretch[0]]
         axes.axvline(t, color=GRID, lw=1.2)
-        end = t + max(length, LETTER * len(verdict) * diagnosis.verdict.shape[1])
+        end = t + max(len(stretch), LETTER * len(verdict) * len(steps))
         if all(t >= there or end <= begin for begin, there in named):
             place = axes.get_xaxis_transform()
             axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
@@ -246,12 +243,10 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
     # a step that does not count in an example has no part of it
     known = np.where(triangles > -np.inf, triangles, np.nan).reshape(len(triangles), -1)
     found = _median(known).reshape(triangles.shape[1:])
-    axes, found = _axes(ax), np.where(np.isnan(found), -np.inf, found)
-    top, T = found.max(axis=1, keepdims=True), len(found)
-    shown = np.where(found > -np.inf, found - np.where(top > -np.inf, top, 0), np.nan)
+    shown = found - np.fmax.reduce(found, axis=1, keepdims=True)
+    axes, end = _axes(ax), len(found) + 0.5
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
-    edges = (0.5, T + 0.5, T + 0.5, 0.5)
-    picture = axes.imshow(shown, vmin=FAINTEST, vmax=0, extent=edges, **look)
+    picture = axes.imshow(shown, vmin=FAINTEST, vmax=0, extent=(0.5, end, end, 0.5), **look)
     axes.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
     axes.locator_params(integer=True)
     axes.figure.colorbar(picture, ax=axes, extend="min", label="log10, beside the row's largest")
@@ -288,26 +283,27 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
     On given axes it draws the states alone.
     """
-    layers, states, styles = list(reach.layers.values()), {}, _styles(reach.layers)
+    layers, states, styles = reach.layers.values(), {}, _styles(reach.layers)
     for v in layers:
         if v.curves.log10_cell_path is not None:
             # a legend leaves names out that begin with _
             name = f"_{v.name}" if states else "dotted: forget gates alone"
             states[name], styles[name] = v.curves.log10_cell_path, (styles[v.name][0], ":")
-    states |= {v.name: _main(v.curves)[1] for v in layers}
+    states |= {v.name: v.curves.log10_frobenius for v in layers}
+    panels = [(states, f"log10 of\n{_name(*(v.curves for v in layers))}")]
     told = [v for v in layers if v.loss_gradients is not None]
-    axes: Any = _axes(None, 3) if ax is None and told else [ax]
-    last = _draw(axes[0], states, f"log10 of\n{_name(*(v.curves for v in layers))}", styles)
-    if len(axes) == 3:
+    if ax is None and told:
         losses = {v.name: v.loss_gradients.log10_h for v in told}
         weights = {v.name: v.learned_at for v in told}
-        _draw(axes[1], losses, "log10 of\n|dL/dh_t|", styles)
-        last = _draw(axes[2], weights, "log10 of\nwhat step t adds to dL/dW", styles)
-    last.set_xlabel("step t, in the order in which a layer reads")
-    if len(axes) == 1:
-        return last
+        panels += [(losses, "log10 of\n|dL/dh_t|")]
+        panels += [(weights, "log10 of\nwhat step t adds to dL/dW")]
+    axes: Any = _axes(None, len(panels)) if len(panels) > 1 else [ax]
+    drawn = [_draw(own, *panel, styles) for own, panel in zip(axes, panels, strict=True)]
+    drawn[-1].set_xlabel("step t, in the order in which a layer reads")
+    if len(drawn) == 1:
+        return drawn[0]
     shown = {}
-    for own in axes:
+    for own in drawn:
         shown |= dict(zip(*own.get_legend_handles_labels()[::-1], strict=True))
         own.get_legend().remove()
         own.label_outer()
@@ -376,14 +372,13 @@ def _name(*results: Any) -> str:
     names = {known.get(getattr(v, "state", "losses"), known["full"]) for v in results}
     name = names.pop() if len(names) == 1 else known["full"]
     # a column sum is no norm
-    return f"|{name}|" if _main(results[0])[0] != "log10_column_sum" else f"column sum of {name}"
+    return f"|{name}|" if _main(results[0]) != "log10_column_sum" else f"column sum of {name}"
 
 
-def _main(result: Any) -> tuple[str, Any]:
-    """Give the statistic that a result is about, and its curves; "" and None without one."""
+def _main(result: Any) -> str:
+    """Name the curves that a result is about; "" without any."""
     names = ("log10_frobenius", "log10_column_sum", "log10_spectral", "log10_h")
-    found = ((name, getattr(result, name, None)) for name in names)
-    return next(((name, values) for name, values in found if values is not None), ("", None))
+    return next((name for name in names if getattr(result, name, None) is not None), "")
 
 
 def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) -> Any:
