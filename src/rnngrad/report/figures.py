@@ -13,17 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from rnngrad import plot
 from rnngrad.intervals import mean_interval
 from rnngrad.report import style
 from rnngrad.report.style import COLOURS, DASHES, INK, MARKERS, NAMES, WIDTH
 from rnngrad.study import WEIGHTS
 from rnngrad.study.results import Results
 
-WINDOWS = [  # cell, condition, first and last step (from 1; from -19 on: the last 20)
-    ("rnn", "question", 1, 500),
-    ("rnn", "question", 900, 1400),
-    ("lstm", "float32_flushed", 1, 20),
-    ("lstm", "float32_flushed", -19, 0),
+WINDOWS = [  # cell, condition, and which of the recorded steps
+    ("rnn", "question", slice(500)),
+    ("rnn", "question", slice(899, 1400)),
+    ("lstm", "float32_flushed", slice(20)),
+    ("lstm", "float32_flushed", slice(-20, None)),
 ]
 PUBLISHED_HALVES = np.loadtxt(Path(__file__).with_name("published_halves.txt"))
 PANELS = {  # condition: what is said above its panel
@@ -36,7 +37,7 @@ FLOOR = -300.0  # log10; a trained RNN may go on to -1000 and would squeeze ever
 PATHS = {  # statistic: label, colour and line; COLOURS are the cells'
     "frobenius": ("total", COLOURS["lstm"], "-"),
     "cell_path": ("cell path", INK, ":"),
-    "hidden_path": ("hidden path", "#cc79a7", "--"),
+    "hidden_path": ("hidden path", plot.COLOURS[3], "--"),
 }
 FIRST_STEPS = 60
 YLABELS = {"loss": "cross-entropy (nats)", "accuracy": "share of comments"}
@@ -62,10 +63,8 @@ def windows(results: Results) -> Figure | None:
     """Draw the windows that the question looked through; None where a condition was not run."""
     curves = results.condition_curves
     figure, axes = _panels(4.6, 2, 2)
-    for axis, (cell, condition, first, last) in zip(axes.flat, WINDOWS, strict=True):
-        curve = curves[(curves["condition"] == condition) & (curves["cell"] == cell)]
-        before = 0 if first > 0 else curve["step"].max()
-        part = curve[curve["step"].between(before + first, before + last)]
+    for axis, (cell, condition, window) in zip(axes.flat, WINDOWS, strict=True):
+        part = curves[(curves["condition"] == condition) & (curves["cell"] == cell)][window]
         if part.empty:
             return None
         steps, ends = part["step"], (part["step"].min(), part["step"].max())

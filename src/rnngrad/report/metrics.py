@@ -29,18 +29,17 @@ LEFT = -1.0  # log10 of a tenth, up to which the loss is said to reach
 SWING = 0.1  # the least that a unit moves in a step of padding; tanh allows at most 2
 STEADY = 0.001  # decades per step that a gradient at most gains or loses on padding
 MODEL = ["cell", "weights"]
-PADDED = "question", "no_padding"  # conditions, with padding and without
 
 
-def value_of(conditions: pd.DataFrame, condition: str, cell: str, column: str) -> float | None:
+def value_of(results: Results, condition: str, cell: str, column: str) -> float | None:
     """One number of the table of conditions; None where it was not measured."""
-    found = conditions.query("condition == @condition and cell == @cell")[column].dropna()
+    found = results.conditions.query("condition == @condition and cell == @cell")[column].dropna()
     return None if found.empty else float(found.iloc[0])
 
 
-def per_word(conditions: pd.DataFrame, cell: str) -> float | None:
+def per_word(results: Results, cell: str) -> float | None:
     """Give decades per word that an untrained model gains on streams, else on padded comments."""
-    found = (value_of(conditions, name, cell, "decades_per_step_tokens") for name in READ["init"])
+    found = (value_of(results, name, cell, "decades_per_step_tokens") for name in READ["init"])
     return next((rate for rate in found if rate is not None), None)
 
 
@@ -76,9 +75,8 @@ def cause_table(results: Results, conditions: Iterable[str]) -> pd.DataFrame:
     change = change.where(np.isfinite(change))  # an exact zero that was one before moves nothing
     change["lead"] = change["rnn"] - change["lstm"]
     change.loc[np.isneginf(found).all(axis=1), "lead"] = np.nan
-    size = change.abs().sort_values(["lead", "lstm"], ascending=False)
-    table = found.join(change.add_suffix("_change"))
-    return table.loc[size.index].reset_index(names="condition")
+    table = found.join(change.add_suffix("_change")).reset_index(names="condition")
+    return table.sort_values(["lead_change", "lstm_change"], ascending=False, key=abs)
 
 
 def rnn_leads(claims: Sequence[Claim]) -> dict[str, int]:
@@ -86,9 +84,11 @@ def rnn_leads(claims: Sequence[Claim]) -> dict[str, int]:
 
     The numbers are those of claim 2; 0 where its interval holds zero, or there is none.
     """
-    found = next((claim.measured for claim in claims if claim.id == 2), {})
-    ends = {name: (found.get(f"{name}/low", 0), found.get(f"{name}/high", 0)) for name in PADDED}
-    return {name: (low > 0) - (high < 0) for name, (low, high) in ends.items()}
+    ends = next((claim.measured for claim in claims if claim.id == 2), {})
+    return {
+        name: (ends.get(f"{name}/low", 0) > 0) - (ends.get(f"{name}/high", 0) < 0)
+        for name in ("question", "no_padding")
+    }
 
 
 def curve_table(results: Results) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     highest: log10 at the end of padded comments, median and ends over seeds. reach: words until a
     tenth of the loss's gradient is left. accuracy: on the test split. NaN or None: no such number.
     """
-    scores, rows = test_scores(results), []
+    scores, cases, rows = test_scores(results), results.params.conditions, []
     reach = results.evidence["reach"].query("state == 'c' or cell != 'lstm'")
     left = reach.groupby([*MODEL, "distance"])["log10"].median()
     reached = left[left <= LEFT].reset_index("distance").groupby(MODEL)["distance"].min()
@@ -133,16 +133,15 @@ def opened_gates(results: Results) -> list[dict[str, Any]]:
     ends = by_seed.agg(padded="median", lowest="min", highest="max")
     for cell, weights in product(results.cells, results.weights):
         words, padded = READ[weights]
-        find = partial(value_of, results.conditions, words, cell)
+        if weights == "init" and not starts_alike(results, cell):
+            words = padded = ""  # these are other models
+        elif padded in cases.cases and cases.setting_of(padded).padding == "none":
+            padded = ""
+        find = partial(value_of, results, words, cell)
         gates = openness(results.gates[results.gates["cell"] == cell], NEARLY_OPEN)
         row = {"cell": cell, "weights": weights, **gates.reindex([(weights, "words")]).iloc[0]}
         row |= {"rate": find("decades_per_step_tokens"), "end": find("log10_at_end")}
         row |= ends.reindex([(padded, cell)]).iloc[0].to_dict()
-        if weights == "init" and not starts_alike(results, cell):
-            row |= dict.fromkeys(("rate", "end", *ends), None)
-        cases = results.params.conditions
-        if padded in cases.cases and cases.setting_of(padded).padding == "none":
-            row |= dict.fromkeys(ends)
         row["reach"] = reached.get((cell, weights), math.nan)
         rows.append(row | scores.get((cell, weights), {"accuracy": None}))
     return rows

@@ -45,8 +45,8 @@ def _fill(template: str, results: Results, claims: Sequence[Claim], **more: Any)
     """A template asks `metrics` for the numbers that the results do not hold themselves."""
     more |= {"results": results, "claims": claims, "metrics": metrics}
     more["counts"] = Counter(claim.verdict for claim in claims)
-    more["value"] = partial(metrics.value_of, results.conditions)
-    more["per_word"] = partial(metrics.per_word, results.conditions)
+    more["value"] = partial(metrics.value_of, results)
+    more["per_word"] = partial(metrics.per_word, results)
     return environment().get_template(template).render(vars(results) | more)
 
 

@@ -9,13 +9,13 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnngrad.plot import FLOAT32_NORMAL
+from rnngrad import plot
+from rnngrad.plot import FLOAT32_NORMAL, INK
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
 THIN = 4  # steps between the points that are drawn of a curve: a point per pixel
-INK = "#24292f"
 GRID = "#c9ced4"
-COLOURS = {"rnn": "#d55e00", "lstm": "#0072b2", "gru": "#009e73"}
+COLOURS = {cell: plot.COLOURS[n] for cell, n in plot.CELLS.items()}
 DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
 MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
