@@ -198,16 +198,12 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     for column in diagnosis.verdict.T:
         names, counts = np.unique(column[column != ""], return_counts=True)
         commonest.append(str(names[counts.argmax()]) if len(names) else commonest[-1])
-    steps, named = range(1, len(commonest)), list[tuple[int, float]]()
-    stretches = [[*same] for _, same in itertools.groupby(steps, commonest.__getitem__)]
-    for stretch in sorted(stretches, key=len, reverse=True):  # names could cover each other
-        t, verdict = stretch[0], commonest[stretch[0]]
+    starts = [t for t in range(1, len(commonest)) if commonest[t] != commonest[t - 1]]
+    for t, following in zip(starts, [*starts[1:], np.inf], strict=True):
         axes.axvline(t, color=GRID, lw=1.2)
-        end = t + max(len(stretch), LETTER * len(verdict) * len(steps))
-        if all(t >= there or end <= begin for begin, there in named):
+        if following - t >= LETTER * len(commonest[t]) * len(commonest):  # its name has room
             place = axes.get_xaxis_transform()
-            axes.text(t, 1.01, f" {verdict}", fontsize="small", transform=place)
-            named.append((t, end))
+            axes.text(t, 1.01, f" {commonest[t]}", fontsize="small", transform=place)
     return axes
 
 
