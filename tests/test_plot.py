@@ -259,6 +259,17 @@ def test_the_legend_of_a_model_names_each_layer_once():
     assert len(ax.lines) >= 5
 
 
+def test_names_that_begin_with_an_underscore_stand_in_the_legend():
+    model = nn.Module()
+    model.a, model._a = nn.LSTM(3, 4), nn.LSTM(4, 4)
+    model.forward = lambda x: model._a(model.a(x)[0])[0]
+    reach = rnngrad.gradient_reach(model, torch.randn(5, 2, 3), loss=torch.sum)
+    (legend,) = reach.plot()[0].figure.legends
+    assert [text.get_text().strip() for text in legend.get_texts()[1:3]] == ["a", "_a"]
+    compared = rnngrad.compare({"_old": reach.layers["_a"].curves})
+    assert [text.get_text().strip() for text in compared.get_legend().get_texts()] == ["_old"]
+
+
 def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():
     reach = rnngrad.gradient_reach(nn.LSTM(3, 4), batch())
     page = reach._repr_html_()

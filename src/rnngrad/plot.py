@@ -172,7 +172,7 @@ def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes"
     if len({*kinds.values()}) != 1 or "" in kinds.values():
         told = ", ".join(f"{name} has {kind or 'none'}" for name, kind in kinds.items())
         raise InputError(f"compare draws curves of one norm: {told or 'hand over some results'}")
-    shown = {name: getattr(result, kinds[name]) for name, result in found.items()}
+    shown = {_visible(name): getattr(result, kinds[name]) for name, result in found.items()}
     return _draw(ax, shown, f"log10 of {_name(*found.values())}")
 
 
@@ -279,18 +279,18 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
     On given axes it draws the states alone.
     """
-    layers, states, styles = reach.layers.values(), {}, _styles(reach.layers)
-    for v in layers:
+    layers = {_visible(name): layer for name, layer in reach.layers.items()}
+    states, styles = {}, _styles(layers)
+    for name, v in layers.items():
         if v.curves.log10_cell_path is not None:
-            # a legend leaves names out that begin with _
-            name = f"_{v.name}" if states else "dotted: forget gates alone"
-            states[name], styles[name] = v.curves.log10_cell_path, (styles[v.name][0], ":")
-    states |= {v.name: v.curves.log10_frobenius for v in layers}
-    panels = [(states, f"log10 of\n{_name(*(v.curves for v in layers))}")]
-    told = [v for v in layers if v.loss_gradients is not None]
+            path = f"_{name}" if states else "dotted: forget gates alone"
+            states[path], styles[path] = v.curves.log10_cell_path, (styles[name][0], ":")
+    states |= {name: v.curves.log10_frobenius for name, v in layers.items()}
+    panels = [(states, f"log10 of\n{_name(*(v.curves for v in layers.values()))}")]
+    told = {name: v for name, v in layers.items() if v.loss_gradients is not None}
     if ax is None and told:
-        losses = {v.name: v.loss_gradients.log10_h for v in told}
-        weights = {v.name: v.learned_at for v in told}
+        losses = {name: v.loss_gradients.log10_h for name, v in told.items()}
+        weights = {name: v.learned_at for name, v in told.items()}
         panels += [(losses, "log10 of\n|dL/dh_t|")]
         panels += [(weights, "log10 of\nwhat step t adds to dL/dW")]
     axes: Any = _axes(None, len(panels)) if len(panels) > 1 else [ax]
@@ -360,6 +360,11 @@ def _styles(names: Iterable[str]) -> dict[str, Style]:
     own = {name: CELLS[name.lower()] for name in names if name.lower() in CELLS}
     free = itertools.cycle([i for i in range(len(STYLES)) if i not in own.values()])
     return {name: STYLES[own[name] if name in own else next(free)] for name in names}
+
+
+def _visible(name: str) -> str:
+    """A legend leaves names out that begin with _: put a blank in front."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _name(*results: Any) -> str:
