@@ -6,6 +6,7 @@ puts their results back to where those steps were.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a batch, (b, time) as given.
-
-    real: (b, time) bool, those that count. ends: (b,) lengths as given. masked: is there a mask?
-    """
+    """The steps of a batch as given: which count, (b, time) bool, and the lengths (b,)."""
 
     real: Tensor
     ends: Tensor
-    masked: bool
 
-    @property
+    @cached_property
+    def masked(self) -> bool:
+        """Does a mask leave out steps within the lengths?"""
+        return not torch.equal(self.lengths, self.ends)
+
+    @cached_property
     def lengths(self) -> Tensor:
         """The number of steps that count, (b,)."""
         return self.real.sum(dim=1)
@@ -126,16 +128,16 @@ def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> St
         for b in ((ends < 1) | (ends > time)).nonzero().flatten().tolist():
             raise InputError(f"lengths[{b}] = {int(ends[b])}: must lie in 1..{time}")
     real = torch.arange(time, device="cpu") < ends[:, None]
-    if mask is None:
-        return Steps(real, ends, masked=False)
-    given = _tensor(mask, "mask must be bool, (batch, time)")
-    if given.dtype != torch.bool:
-        raise TypeError(f"mask must be bool (.bool()), True where steps count, got {given.dtype}")
-    check_shape(given, "mask", (batch, time))
-    real &= given
+    if mask is not None:
+        given = _tensor(mask, "mask must be bool, (batch, time)")
+        if given.dtype != torch.bool:
+            must = "mask must be bool (.bool()), True where steps count"
+            raise TypeError(f"{must}, got {given.dtype}")
+        check_shape(given, "mask", (batch, time))
+        real &= given
     for b in (~real.any(dim=1)).nonzero().flatten().tolist():
         raise InputError(f"mask counts no step of example {b}: leave the example out")
-    return Steps(real, ends, masked=True)
+    return Steps(real, ends)
 
 
 def _tensor(values: Any, expected: str) -> Tensor:

@@ -258,18 +258,19 @@ def _unchanged(rnn: nn.RNNBase) -> Iterator[None]:
 
 
 def _weights(rnn: nn.RNNBase) -> dict[str, Tensor]:
-    """The weights that the module multiplies with, by torch's flat names: its attributes.
+    """The weights that the module multiplies with, by torch's flat names.
 
     The parameters are something else in a parametrized module (weight_norm).
     """
     gates = next(cell.gate_count for kind, cell in CELLS.items() if isinstance(rnn, kind))
-    d, H, weights = rnn.input_size, rnn.hidden_size, dict[str, Tensor]()
-    for n in range(rnn.num_layers):
-        sizes = {"weight_ih": (H if n else d,), "weight_hh": (H,), "bias_ih": (), "bias_hh": ()}
-        for kind in WEIGHTS if rnn.bias else WEIGHTS[:2]:
+    rows, weights = gates * rnn.hidden_size, dict[str, Tensor]()
+    for n, layer in enumerate(rnn.all_weights):
+        columns = rnn.hidden_size if n else rnn.input_size
+        shapes = (rows, columns), (rows, rnn.hidden_size), (rows,), (rows,)
+        for kind, weight, shape in zip(WEIGHTS, layer, shapes, strict=False):
             name = f"{kind}_l{n}"
-            weight = weights[name] = getattr(rnn, name)
             check_floating(weight, name)
-            check_shape(weight, name, (gates * H, *sizes[kind]))
+            check_shape(weight, name, shape)
             check_finite(weight, name, ("row", "column"))
+            weights[name] = weight
     return weights
