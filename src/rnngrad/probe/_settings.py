@@ -15,6 +15,8 @@ from tqdm import tqdm
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
+bar = partial(tqdm, delay=3, disable=None, leave=False)  # on a terminal, after three seconds
+
 _controller = cache(ThreadpoolController)  # looking for the libraries takes a millisecond
 _lock = threading.Lock()
 # One entry per call that runs now: the user's limits of BLAS, oneDNN switch and torch threads.
@@ -62,24 +64,17 @@ def exact_products() -> Iterator[int]:
 
 
 @contextmanager
-def threads(
-    total: int, what: str, unit: str
-) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], Any]]]:
-    """Share exact products among threads, with a bar on a terminal after three seconds."""
-    bar = tqdm(total=total, desc=what, unit=unit, delay=3, disable=None, leave=False)
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Share exact products among threads."""
     # threads inherit a flush of denormal numbers, which would change autograd's float32 results
     unflushed = partial(ThreadPoolExecutor, initializer=torch.set_flush_denormal, initargs=(False,))
-    with exact_products() as count, unflushed(count) as pool, bar:
-        yield pool, bar.update
+    with exact_products() as count, unflushed(count) as pool:
+        yield pool
 
 
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], what: str
 ) -> list[Result]:
     """The function of every item, by several threads."""
-    results = []
-    with threads(len(items), what, "part") as (pool, progress):
-        for result in pool.map(function, items):
-            results.append(result)
-            progress(1)
-    return results
+    with threads() as pool:
+        return list(bar(pool.map(function, items), what, len(items), unit="part"))

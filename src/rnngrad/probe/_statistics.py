@@ -55,7 +55,7 @@ def chosen_steps(steps: Any, time: int, name: str) -> Array:
 
 
 def wanted(
-    statistics: Any, method: str, spectral_steps: Any, directions: int, seed: int, time: int,
+    statistics: Any, method: str, spectral_steps: Any, directions: int, time: int,
     paths: bool = False,
 ) -> tuple[tuple[str, ...], Array, int]:  # fmt: skip
     """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?

@@ -25,7 +25,7 @@ from rnngrad.probe import _compiled
 from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import Problem, States
 from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import threads
+from rnngrad.probe._settings import bar, threads
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
@@ -94,7 +94,8 @@ class _Sweep:
         check_memory(waiting, "Jacobians where examples branch off need", "use fewer examples")
         leaders, others = self.examples[leads].tolist(), self.examples[~leads & (own > 0)].tolist()
         alone = len(leaders) == 1  # then threads share its columns
-        with threads(int(own.sum()), "Jacobians", "step") as (pool, self.progress):
+        steps = bar(total=int(own.sum()), desc="Jacobians", unit="step")
+        with threads() as pool, steps as self.bar:
             over = repeat(pool.map if alone else map)
             list((map if alone else pool.map)(self.run, leaders, over))
             list(pool.map(self.run, others))
@@ -119,7 +120,7 @@ class _Sweep:
                 out = {name: values[example, steps] for name, values in self.found.items()}
                 at = self.plan.spectral_at[steps]
                 tangents.advance(maps.each(itemgetter(0)), out, at, length - steps.stop, over)
-                self.progress(steps.stop - block)
+                self.bar.update(steps.stop - block)
             for follower in followers[branch[followers] == stop].tolist():
                 self.waiting[follower] = deepcopy(states), copy(tangents)
 
@@ -201,15 +202,14 @@ class Tangents:
 
     def _slowly(self, maps: StepMaps, at: Array) -> tuple[Array, ...]:
         """Take the same steps with one scale per row."""
-        found: list[tuple[Any, ...]] = []
+        path = []
         for t in range(len(at)):
             self.J = scaled_step(maps.each(itemgetter(t)), self.cell.W, self.J)
-            own = self.J.read(self.plan.rows)
-            beyond = self.J.read(slice(2 * self.cell.hidden, None))
-            J, exponent = own.aligned()
-            found.append((own.log10_norm(), beyond.log10_norm(), J.sum(axis=0), J, exponent))
-        norm, hidden_norm, sums, kept, exponents = map(np.array, zip(*found, strict=True))
-        return norm, hidden_norm, sums, kept[at], exponents
+            path.append(self.J)
+        every = ScaledRows(*map(np.stack, zip(*path, strict=True)))
+        own, beyond = every.read(self.plan.rows), every.read(slice(2 * self.cell.hidden, None))
+        J, exponents = own.aligned()
+        return own.log10_norm(), beyond.log10_norm(), J.sum(axis=1), J[at], exponents
 
     def _drop(self) -> None:
         """Leave the directions away on which no row depends any more."""

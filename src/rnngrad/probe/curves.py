@@ -123,7 +123,7 @@ def jacobian_curves(
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask)
     rows = problem.state_rows(state)
-    asked = statistics, method, spectral_steps, directions, seed, problem.counts.real.shape[1]
+    asked = statistics, method, spectral_steps, directions, problem.counts.real.shape[1]
     names, chosen, count = wanted(*asked, paths=state == "c")
     size = problem.hidden * len(problem.initial)
     weights = sum(cell.weight_hh.numel() for cell in problem.cells)

@@ -113,19 +113,19 @@ class _Sweep:
         """Sweep some examples from their last steps to the first."""
         maps = [maps for *_, maps in self.problem.whole(examples)[self.layer :]]
         cotangents = Cotangents(self.cells, maps, len(examples))
-        everyone, far = slice(0, len(examples)), np.zeros(len(examples), dtype=bool)
+        everyone, lost = slice(0, len(examples)), cotangents.lost
         for t in reversed(range(int(self.problem.lengths[examples].max()))):
             cotangents.add(self.arriving.at(t, examples, self.layer), everyone)
             for layer, h, c, delta in cotangents.back(t, everyone):
                 if layer == 0:  # this is the wanted one, for those below are left out
                     norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
                     self.found[:, examples, t + 1] = log10_of(norms, cotangents.exponent[0])
-                far |= _underflown(h, c, delta[0], maps[layer].mix[:, t])
+                lost |= _underflown(h, c, delta[0], maps[layer].mix[:, t])
             size = np.abs(cotangents.by_layer)
-            far |= (((size > 0) & (size < TOO_SMALL)) | ~np.isfinite(size)).any(axis=(0, 1, 3))
+            lost |= (((size > 0) & (size < TOO_SMALL)) | ~np.isfinite(size)).any(axis=(0, 1, 3))
         norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
         self.found[:, examples, 0] = log10_of(norms, cotangents.exponent[0])
-        for example in examples[far | cotangents.lost]:
+        for example in examples[lost]:
             self._scaled(int(example))
 
     def _scaled(self, example: int) -> None:

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
-from tqdm import tqdm
 
 from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._batch import Array, check_finite, check_floating, steps_of
 from rnngrad.probe._problem import CELLS, instead
 from rnngrad.probe._scaled import ScaledRows, log10_of
-from rnngrad.probe._settings import exact_products
+from rnngrad.probe._settings import bar, exact_products
 from rnngrad.probe._statistics import (
     SIZES,
     STATISTICS,
@@ -123,7 +122,7 @@ def jacobian_curves_of_step(
     with parametrize.cached(), torch.inference_mode(False), torch.no_grad():
         flat = _FlatStep(step, initial_state, inputs, lengths, mask)
         names, spectral_at, count = wanted(
-            statistics, method, spectral_steps, directions, seed, flat.steps
+            statistics, method, spectral_steps, directions, flat.steps
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         # measured: 16 matrices of the size of M V wait at a time
@@ -267,8 +266,8 @@ class _FlatStep:
             V = torch.eye(self.size, dtype=torch.float64, device="cpu").expand(self.batch, -1, -1)
         states = self._states()
         looked_at = {0, self.steps // 2, self.steps - 1} if self.eps < 1e-4 else set[int]()
-        bar = {"unit": "step", "delay": 3, "disable": None, "leave": False}
-        for t, s in enumerate(tqdm(states[:-1], f"Jacobians of {self.size:,} entries", **bar)):
+        what = f"Jacobians of {self.size:,} entries"
+        for t, s in enumerate(bar(states[:-1], what, unit="step")):
             new, M = self._linearised(s, t, V)
             _check_memory(new, states[t + 1], t, self.eps**0.3)  # vmap may use other kernels
             if t in looked_at and (message := self._wrong_derivative(s, M, t, V)):
