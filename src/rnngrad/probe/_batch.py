@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from rnngrad.errors import InputError, check_memory
-
-Array = np.ndarray
+from rnngrad.probe._scaled import Array
 
 
 @dataclass(frozen=True)

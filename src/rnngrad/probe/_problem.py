@@ -19,7 +19,6 @@ from torch.utils import _pytree as pytree
 from rnngrad.errors import InputError, check_memory, full_name
 from rnngrad.probe import _compiled
 from rnngrad.probe._batch import (
-    Array,
     Steps,
     batch_first,
     check_finite,
@@ -28,6 +27,7 @@ from rnngrad.probe._batch import (
     states_of,
     steps_of,
 )
+from rnngrad.probe._scaled import Array
 from rnngrad.probe.cells import GRU, LSTM, RNN, WEIGHTS, Cell, SigmoidStateLSTM, StepMaps
 
 Examples = Sequence[int] | Array

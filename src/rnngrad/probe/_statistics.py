@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from rnngrad.errors import InputError
-from rnngrad.probe._batch import Array
+from rnngrad.probe._scaled import Array
 
 Statistic = Literal["frobenius", "column_sum", "spectral", "hidden_path"]
 HIDDEN_PATH: Statistic = "hidden_path"  # only for an LSTM's cell state, and only where asked for

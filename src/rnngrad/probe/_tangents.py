@@ -22,9 +22,8 @@ from torch import Tensor, linalg
 
 from rnngrad.errors import check_memory
 from rnngrad.probe import _compiled
-from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import Problem, States
-from rnngrad.probe._scaled import LOG10_2, ZERO, ScaledRows, log10_of, times_power
+from rnngrad.probe._scaled import LOG10_2, ZERO, Array, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import bar, threads
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm

@@ -42,8 +42,8 @@ import torch
 from torch import Tensor, nn
 
 from rnngrad.probe import _compiled
+from rnngrad.probe._scaled import Array
 
-Array = np.ndarray
 X = TypeVar("X", Array, Tensor)
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError
 from rnngrad.plot import DERIVATIVES, ColumnSums, Pictured, draw_diagnosis, span, text_table
-from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
+from rnngrad.probe._scaled import Array
 from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import chosen_steps

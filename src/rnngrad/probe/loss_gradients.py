@@ -9,10 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses, long_form
-from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._scaled import ScaledRows, log10_of
+from rnngrad.probe._scaled import Array, ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe.curves import ABSENT
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
-from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
+from rnngrad.probe._scaled import Array
 from rnngrad.probe._settings import in_threads, prepared
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps

@@ -16,9 +16,9 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from rnngrad.errors import InputError, check_memory
-from rnngrad.probe._batch import Array, check_finite, check_floating, steps_of
+from rnngrad.probe._batch import check_finite, check_floating, steps_of
 from rnngrad.probe._problem import CELLS, instead
-from rnngrad.probe._scaled import ScaledRows, log10_of
+from rnngrad.probe._scaled import Array, ScaledRows, log10_of
 from rnngrad.probe._settings import bar, exact_products
 from rnngrad.probe._statistics import (
     SIZES,

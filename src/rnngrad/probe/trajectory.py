@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rnngrad.errors import check_memory
 from rnngrad.plot import Pictured, columns_of_trajectory, draw_trajectory
-from rnngrad.probe._batch import Array
 from rnngrad.probe._problem import problem_of
+from rnngrad.probe._scaled import Array
 from rnngrad.probe._settings import exact_products, prepared
 from rnngrad.probe.cells import GRUFactors, LSTMFactors, RNNFactors
 from rnngrad.probe.curves import ABSENT

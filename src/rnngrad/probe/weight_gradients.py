@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Pictured, columns_of_parts, draw_parts
-from rnngrad.probe._batch import Array
 from rnngrad.probe._cotangents import Arriving, Cotangents
 from rnngrad.probe._problem import Problem, problem_of
-from rnngrad.probe._scaled import ScaledRows, log10_of, times_power
+from rnngrad.probe._scaled import Array, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, prepared
 
 REDUCTIONS = ("norm", "log10_norm", "none", "curve")
