@@ -181,6 +181,19 @@ def test_loss_gradients_of_units_far_apart(kind: str):
     np.testing.assert_allclose(again.log10_h, found.log10_h, rtol=0, atol=1e-9)
 
 
+def test_a_small_gradient_survives_a_small_weight():
+    """Unit 1 has 1e-140 and hears unit 2 through 1e-200; unit 0 of order 1 dies at step 3."""
+    module = nn.RNN(1, 3, nonlinearity="relu", batch_first=True).double()
+    weight = torch.diag(torch.tensor([1.0, 0.0, 1.0])).double()
+    weight[1, 2] = 1e-200
+    into = torch.tensor([[-100.0], [0.0], [0.0]])
+    set_weights(module, weight_hh_l0=weight, weight_ih_l0=into, bias_ih_l0=1.0)
+    x, G = torch.zeros(1, 6, 1).double(), torch.zeros(1, 6, 3).double()
+    x[0, 2], G[0, -1, 0], G[0, -1, 1] = 1, 1, 1e-140
+    found = rnngrad.loss_gradient_curves(module, x, G).log10_h[0]
+    np.testing.assert_allclose(found, [-340, -340, 0, 0, 0, 0], rtol=1e-12, atol=1e-12)
+
+
 def test_final_state_gradients_that_do_not_fit():
     lstm, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
     state = torch.zeros(1, 2, 4)

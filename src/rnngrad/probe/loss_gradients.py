@@ -107,6 +107,9 @@ class _Sweep:
         self.problem, self.arriving, self.layer = problem, arriving, layer
         self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
         self.found = np.full((len(problem.initial), problem.batch, problem.steps + 1), np.nan)
+        # products with such a weight could underflow where nothing tells
+        weights = [w for cell in self.cells for w in (cell.weight_hh, cell.weight_ih)]
+        self.tiny = any(((w != 0) & (w.abs() < TOO_SMALL)).any() for w in weights)
 
     def run(self, examples: Array) -> None:
         """Sweep some examples from their last steps to the first."""
@@ -124,7 +127,7 @@ class _Sweep:
             lost |= (((size > 0) & (size < TOO_SMALL)) | ~np.isfinite(size)).any(axis=(0, 1, 3))
         norms = np.linalg.norm(cotangents.by_layer[0], axis=2)
         self.found[:, examples, 0] = log10_of(norms, cotangents.exponent[0])
-        for example in examples[lost]:
+        for example in examples[lost | self.tiny]:
             self._scaled(int(example))
 
     def _scaled(self, example: int) -> None:
