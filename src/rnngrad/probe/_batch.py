@@ -127,13 +127,13 @@ def steps_of(batch: int, time: int, lengths: Any = None, mask: Any = None) -> St
         for b in ((ends < 1) | (ends > time)).nonzero().flatten().tolist():
             raise InputError(f"lengths[{b}] = {int(ends[b])}: must lie in 1..{time}")
     real = torch.arange(time, device="cpu") < ends[:, None]
-    if mask is not None:
-        given = _tensor(mask, "mask must be bool, (batch, time)")
-        if given.dtype != torch.bool:
-            must = "mask must be bool (.bool()), True where steps count"
-            raise TypeError(f"{must}, got {given.dtype}")
-        check_shape(given, "mask", (batch, time))
-        real &= given
+    if mask is None:
+        return Steps(real, ends)
+    given = _tensor(mask, "mask must be bool, (batch, time)")
+    if given.dtype != torch.bool:
+        raise TypeError(f"mask must be bool (.bool()), True where steps count, got {given.dtype}")
+    check_shape(given, "mask", (batch, time))
+    real &= given
     for b in (~real.any(dim=1)).nonzero().flatten().tolist():
         raise InputError(f"mask counts no step of example {b}: leave the example out")
     return Steps(real, ends)
