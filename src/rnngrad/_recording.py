@@ -38,8 +38,9 @@ class Layer:
     weight_hh. Steps are in the order in which the layer reads. start, end and cells are
     (1, b, units) each. Other modules read outputs (b, t, units) and cells.
     The layer's next call reads end instead, so their gradients hold nothing of its later steps.
-    A loss's gradient arrives at a module's last layer in the dtype arrives. It goes on to earlier
-    modules, if there may be any, in the dtype sends.
+    sent, sent_to_cells: these gradients of a loss, if it depends on any of these tensors.
+    They arrive at a module's last layer in the dtype arrives. What goes on to earlier layers, if
+    there may be any, does so in the dtype sends. nested: was each backward pass a part of the loss?
     """
 
     name: str
@@ -48,13 +49,17 @@ class Layer:
     W_hr: Tensor | None
     start: States
     end: States
+    arrives: torch.dtype | None
+    sends: torch.dtype | None
     returned: States = ()  # by the last call
     lengths: Any = 0
-    arrives: torch.dtype | None = None
-    sends: torch.dtype | None = None
+    nested: list[bool] = field(default_factory=list)
     read: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     cells: tuple[Tensor, ...] = ()
+    depends: bool = False
+    sent: tuple[Tensor, ...] = ()
+    sent_to_cells: tuple[Tensor, ...] = ()
 
     def advance(self, x: Tensor, real: Tensor) -> Tensor:
         """Go on through the real steps (b, t) of x (b, t, d); give the output (b, t, units)."""
@@ -84,6 +89,9 @@ class Layer:
         self.read += (x.detach().masked_fill(beyond[:, :, None], 0.0),)
         self.outputs += (output,)
         self.cells += cells
+        nested = self.nested  # a hook that held the layer would never be freed
+        for node in (output, *cells):  # create_graph=True keeps gradients on
+            node.register_hook(lambda _: nested.append(torch.is_grad_enabled()))
         # where a step does not count, the state is kept
         output = torch.cat((before, output), dim=1)
         output = output.take_along_dim(real.cumsum(dim=1)[:, :, None], dim=1)
@@ -97,17 +105,14 @@ class Layer:
 class Recording:
     """One run of a model.
 
-    layers: in the order in which they ran. gradients: the loss's, by those of their outputs and
-    cells that it depends on.
-    not_asked: recurrent modules of other kinds, and those that did not run. twice: names of layers
-    through which the loss takes a derivative of its own. needed: bytes of all that waits for the
-    backward pass. of_model: how many of the layers ran before the loss. time: the last one's steps.
+    layers: in the order in which they ran.
+    not_asked: recurrent modules of other kinds, and those that did not run. needed: bytes of all
+    that waits for the backward pass. of_model: how many of the layers ran before the loss.
+    time: the last one's steps.
     """
 
     layers: list[Layer] = field(default_factory=list)
-    gradients: dict[Tensor, Tensor] = field(default_factory=dict)
     not_asked: list[str] = field(default_factory=list)
-    twice: set[str] = field(default_factory=set)
     needed: float = 0.0
     of_model: int = 0
     time: int = 0
@@ -173,13 +178,10 @@ def record(
                 f"the forward pass runs none of the model's modules: {'; '.join(idle[:SHOWN])}; "
                 f"for a step function use {OF_STEP}"
             )
-        gradients = {} if loss is None else _gradients(layers, scalar, found.twice)
+        if loss is not None:
+            _note_gradients(layers, scalar)
         # nor is a backward pass within the loss
-        layers = [
-            layer
-            for n, layer in enumerate(layers)
-            if n < found.of_model or any(x in gradients for x in (*layer.outputs, *layer.cells))
-        ]
+        of_loss = [layer for layer in layers[found.of_model :] if layer.depends]
         loops = [
             f".{name} as one loop of {sum(titles.values())} calls, between which its state was "
             f"changed or copied (use {OF_STEP})"
@@ -187,7 +189,7 @@ def record(
             if sum(titles.values()) > MANY
         ]
         found.not_asked += idle + loops
-        return replace(found, layers=layers, gradients=gradients)
+        return replace(found, layers=layers[: found.of_model] + of_loss)
 
 
 def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
@@ -272,19 +274,12 @@ def _recorded(
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
             run = _layers(title, module, states_of_hx(start))
             found.layers.extend(run)
-        if with_loss:
-            given = (x,) if hx is None else (x, *states_of_hx(hx))
-            earlier = any(v.requires_grad for v in given)
-            for n, layer in enumerate(run):
-                layer.sends = torch.float64 if n >= ways else x.dtype if earlier else layer.sends
-            for layer in run[-ways:]:
-                layer.arrives = module.weight_hh_l0.dtype
+        if x.requires_grad or any(s.requires_grad for s in states_of_hx(hx) if s is not None):
+            for layer in run[:ways]:
+                layer.sends = x.dtype
         x = _wide(x)
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
-        for layer in run if with_loss else ():
-            for node in (layer.outputs[-1], *layer.cells[-1:]):
-                node.register_hook(partial(_note_twice, found.twice, layer.name))
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
         ends = zip(*(layer.returned for layer in run), strict=True)
         states = tuple(torch.cat(parts).to(**like) for parts in ends)
@@ -313,11 +308,6 @@ def _noted(torchs: Callable[..., Any], notes: dict[int, Callable[..., Any]]) -> 
     return forward
 
 
-def _note_twice(names: set[str], name: str, _: Tensor) -> None:
-    if torch.is_grad_enabled():  # create_graph=True: this backward pass is part of the loss
-        names.add(name)
-
-
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
     # states stay attached: what a loss sends through them belongs to whatever made them
@@ -340,22 +330,27 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
                 )
         alone = module_of(own, kind, name).requires_grad_(False).eval()
-        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c)))
+        dtype = module.weight_hh_l0.dtype if n == module.num_layers - 1 else None
+        inner = torch.float64 if n else None
+        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c), dtype, inner))
     return layers
 
 
-def _gradients(layers: list[Layer], loss: Any, twice: set[str]) -> dict[Tensor, Tensor]:
+def _note_gradients(layers: list[Layer], loss: Any) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
     found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
     known = {x: g for x, g in zip(nodes, found, strict=False) if g is not None}
-    if not known and not twice:
+    for layer in layers:
+        layer.depends = any(x in known for x in (*layer.outputs, *layer.cells))
+        layer.sent = tuple(known.get(x, torch.zeros_like(x)) for x in layer.outputs)
+        layer.sent_to_cells = tuple(known.get(c, torch.zeros_like(c)) for c in layer.cells)
+    if not known and not any(any(layer.nested) for layer in layers):
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
             "stopped on the way, by detach(), torch.no_grad() or checkpoint(use_reentrant=True)"
         )
-    return known
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

@@ -1,12 +1,10 @@
 """How far back do gradients reach in a whole model? Each of its recurrent layers, from one pass."""
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import SHOWN, Layer, Recording, hx_of, record
+from rnngrad._recording import SHOWN, Layer, hx_of, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
@@ -204,10 +202,9 @@ def gradient_reach(
     run = record(model, inputs, kwargs, loss, counting)
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        unclear = {layer.name: _unclear(layer, run) for layer in run.layers}
-        unknown = {name for name, why in unclear.items() if why or loss is None}
-        reaches = {v.name: _reach(v, run, v.name not in unknown) for v in progress}
-    for dtype, names in _doubt(run, reaches).items():
+        unclear = {layer.name: _unclear(layer) for layer in run.layers}
+        reaches = {v.name: _reach(v, loss is not None and not unclear[v.name]) for v in progress}
+    for dtype, names in _doubt(run.layers, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
         named = ", ".join([*dict.fromkeys(names)][:SHOWN])
         warnings.warn(
@@ -230,82 +227,82 @@ def gradient_reach(
     return ModelReach(title, reaches)
 
 
-def _doubt(run: Recording, reaches: dict[str, LayerReach]) -> dict[torch.dtype, list[str]]:
-    """Find layers whose gradient arrives, or goes on to small ones, too small for its dtype.
+def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[Any, list[str]]:
+    """Find by dtype layers whose gradient arrives, or goes on to small ones, too small for it.
 
     Zeros of all that ran before them, or before one that is unknown, may be rounding: they are NaN.
     """
-    found: dict[torch.dtype, list[str]] = {}
-    before: list[tuple[np.ndarray, np.ndarray]] = []  # what was found, and which zeros are in doubt
-    lowest = np.inf  # of the layers before, which lose nothing where all they get is much larger
-    for _, directions in groupby(run.layers, lambda v: re.sub(r"\.(for|back)ward$", "", v.name)):
-        both = [(v, reaches[v.name].loss_gradients) for v in directions]
-        known = [(layer, losses) for layer, losses in both if losses is not None]
-        doubtful = len(known) < len(both)
-        for layer, losses in known:
-            if layer.sends is not None:
-                log10, end = losses.log10_h, _end(layer.sends)
-                if lowest < end + DIGITS and ((log10 < end) & (log10 > -np.inf)).any():
-                    found.setdefault(layer.sends, []).append(layer.name)
-                    doubtful = True
-        own: list[tuple[np.ndarray, np.ndarray]] = []
-        for layer, losses in known:
-            lowest = min(lowest, np.nanmin(losses.log10_h))
-            states = [v for v in (losses.log10_h, losses.log10_c) if v is not None]
-            none = np.logical_and.reduce([np.isneginf(v) for v in states])
-            # where the layer's own gradient is there, an input of zeros makes that of a weight zero
-            weights = reaches[layer.name].weight_gradients.values()
-            own += [(v, np.isneginf(v)) for v in states]
-            own += [(v, none & np.isneginf(v)) for v in weights]
-            if layer.arrives and lowest < _end(layer.arrives) + DIGITS and _lost(layer, run):
+    found: dict[Any, list[str]] = {}
+    # the smallest of all that layers before get, by name: much larger numbers lose nothing
+    before, own = dict[str, float](), dict[str, float]()
+    for layer in layers:
+        if f"{layer.name.removesuffix('.backward')}.forward" not in own:  # that runs beside it
+            before, own = before | own, {}
+        losses, doubted = reaches[layer.name].loss_gradients, before
+        if losses is not None:
+            doubted, h, end = {}, losses.log10_h, _end(layer.sends)
+            small = (h < end) & (h > -np.inf)
+            if min(before.values(), default=np.inf) < end + DIGITS and small.any():
+                found.setdefault(layer.sends, []).append(layer.name)
+                doubted = before
+            own[layer.name] = np.nanmin(h)
+            if min((before | own).values()) < _end(layer.arrives) + DIGITS and _lost(layer):
                 found.setdefault(layer.arrives, []).append(layer.name)
-                before, own, doubtful = before + own, [], True
-        for values, zeros in before if doubtful else ():
-            values[zeros] = np.nan
-        before += own
+                doubted = before | own
+        for name in doubted:
+            _forget_zeros(reaches[name])
     return found
 
 
-def _end(dtype: torch.dtype) -> float:
-    return math.log10(torch.finfo(dtype).smallest_normal)
+def _forget_zeros(reach: LayerReach) -> None:
+    """Write NaN over the zeros of a layer."""
+    losses: Any = reach.loss_gradients
+    states = [v for v in (losses.log10_h, losses.log10_c) if v is not None]
+    none = np.logical_and.reduce([np.isneginf(v) for v in states])
+    # where the layer's own gradient is there, an input of zeros makes that of a weight zero
+    for values in reach.weight_gradients.values():
+        values[none & np.isneginf(values)] = np.nan
+    for values in states:
+        values[np.isneginf(values)] = np.nan
 
 
-def _lost(layer: Layer, run: Recording) -> bool:
+def _end(dtype: torch.dtype | None) -> float:
+    return -np.inf if dtype is None else math.log10(torch.finfo(dtype).smallest_normal)
+
+
+def _lost(layer: Layer) -> bool:
     """Is what arrives at a module's last layer too small for its dtype?"""
-    nodes = (*layer.outputs, *layer.cells)
-    parts = [run.gradients[x].norm(dim=-1).flatten() for x in nodes if x in run.gradients]
-    sizes = torch.cat(parts) if parts else torch.zeros(0)
-    some = sizes[sizes > 0]
-    if len(some):
-        return math.log10(some.min()) < _end(layer.arrives or some.dtype)
+    sizes = torch.cat([g.norm(dim=-1).flatten() for g in layer.sent + layer.sent_to_cells])
+    if sizes.any():
+        return math.log10(sizes[sizes > 0].min()) < _end(layer.arrives)
     # float16 ends at 6e-8; in other dtypes zeros are rather those of a head that begins with zeros
-    return len(sizes) > 0 and layer.arrives == torch.float16
+    return layer.depends and layer.arrives == torch.float16
 
 
-def _unclear(layer: Layer, run: Recording) -> str:
+def _unclear(layer: Layer) -> str:
     """Say why nothing is known of what a loss sends to a layer; nothing where it is known."""
-    if layer.name in run.twice:
+    if any(layer.nested):
         return ", through which it takes a derivative of its own (create_graph=True)"
-    between = any(run.gradients[c].any() for c in layer.cells[:-1] if c in run.gradients)
+    between = any(g.any() for g in layer.sent_to_cells[:-1])
     return ", whose c it reaches between two calls" if between else ""
 
 
-def _reach(layer: Layer, run: Recording, with_loss: bool) -> LayerReach:
+def _reach(layer: Layer, with_loss: bool) -> LayerReach:
     """Ask the probe about one direction of a layer."""
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
     losses, parts, sent, final = None, {}, None, None
-    if with_loss and not all(x.isfinite().all() for x in run.gradients.values()):
+    if with_loss and not all(g.isfinite().all() for g in layer.sent + layer.sent_to_cells):
         cure = "look at the loss, or try model.double()"
         raise InputError(f"what the loss sends to {layer.name} or beyond is NaN or inf: {cure}")
     try:
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
         if with_loss:
-            nodes = (*layer.outputs, *layer.cells[-1:])
-            arrived = [run.gradients.get(x, torch.zeros_like(x)) for x in nodes]
-            sent = torch.cat(arrived[: len(layer.outputs)], dim=1)
-            final = (torch.zeros_like(arrived[-1]), arrived[-1]) if layer.cells else None
+            sent = torch.cat(layer.sent, dim=1)
+            if layer.cells:
+                last = layer.sent_to_cells[-1]
+                final = torch.zeros_like(last), last
             loss: Any = asked | {"final_state_gradient": final}
             losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
             parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
