@@ -71,16 +71,12 @@ class Layer:
         # packed, 1,403 steps would take a hundred times as long in the backward pass
         edges = [0, *lengths.unique().tolist()]
         for first, part in zip(edges, x.split(np.diff(edges).tolist(), dim=1), strict=False):
-            going = lengths > first
-            rows = slice(None) if going.all() else going.nonzero().flatten()
+            rows = (lengths > first).nonzero().flatten()
             h, hx = self.module(part[rows], hx_of(tuple(s[:, rows] for s in self.end)))
-            end = states_of_hx(hx)
-            if isinstance(rows, Tensor):  # examples that have ended keep their states
-                h = h.new_zeros(len(x), *h.shape[1:]).index_copy(0, rows, h)
-                both = zip(self.end, end, strict=True)
-                end = tuple(s.index_copy(1, rows, new) for s, new in both)
-            outputs.append(h)
-            self.end = end
+            outputs.append(h.new_zeros(len(x), *h.shape[1:]).index_copy(0, rows, h))
+            # examples that have ended keep their states
+            both = zip(self.end, states_of_hx(hx), strict=True)
+            self.end = tuple(s.index_copy(1, rows, new) for s, new in both)
         output = torch.cat(outputs, dim=1).requires_grad_()
         # the gradients of these copies hold nothing of the next call
         cells = tuple(c.clone().requires_grad_() for c in self.end[1:])
