@@ -153,11 +153,11 @@ def record(
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
-        calls: dict[str, dict[str, bool]] = {}
+        calls: dict[str, list[bool]] = {}
         notes: dict[int, Callable[..., Any]] = {}
         for name, module in modules.items():
             name = _clean(name) or type(module).__name__.lower()
-            calls[name] = {}
+            calls[name] = []
             notes[id(module)] = _recorded(name, module, found, counting, calls[name])
         for kind in KINDS.values():
             back.callback(setattr, kind, "forward", kind.forward)
@@ -179,10 +179,10 @@ def record(
         # nor is a backward pass within the loss
         of_loss = [layer for layer in layers[found.of_model :] if layer.depends]
         loops = [
-            f".{name} as one loop of {sum(titles.values())} calls, between which its state was "
-            f"changed or copied (use {OF_STEP})"
-            for name, titles in calls.items()
-            if sum(titles.values()) > MANY
+            f".{name} as one loop of {sum(given)} calls, between which its state was changed or "
+            f"copied (use {OF_STEP})"
+            for name, given in calls.items()
+            if sum(given) > MANY
         ]
         found.not_asked += idle + loops
         return replace(found, layers=layers[: found.of_model] + of_loss)
@@ -211,11 +211,11 @@ def _clean(name: str) -> str:
 
 
 def _recorded(
-    name: str, module: Any, found: Recording, counting: dict[str, Any], titles: dict[str, bool]
+    name: str, module: Any, found: Recording, counting: dict[str, Any], given: list[bool]
 ) -> Callable[..., Any]:
     """Make torch's forward of the module anew, so that it notes its calls.
 
-    titles: of its calls so far, and whether each was given a state.
+    given: whether each call so far was given a state; those that go on from one are none.
     """
     plain = next(kind.forward for kind in KINDS.values() if isinstance(module, kind))
     ways, ended = 1 + module.bidirectional, dict[States, list[Layer]]()
@@ -232,24 +232,21 @@ def _recorded(
         flat = not packed and input.dim() == 2
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
-        time = int(module.batch_first and not flat)
-        with torch.no_grad():  # torch's own first step refuses what does not fit
-            some = input.narrow(time, 0, 1) if not packed and input.dim() in (2, 3) else input
-            _, end = plain(module, some, hx)
+        with torch.no_grad():  # torch refuses what does not fit
+            _, end = plain(module, input, hx)
+        time_first, steps = not (module.batch_first or flat or packed), counting
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
             steps = {"lengths": lengths}
         else:
-            x = input[None] if flat else input if module.batch_first else input.transpose(0, 1)
-            steps = counting
-            if steps and found.time not in (0, x.shape[1]):
-                known = (
-                    f"{' and '.join(steps)} of the {found.time} steps that a layer before it reads"
-                )
-                raise InputError(
-                    f"{name} reads {x.shape[1]} steps: {known} do not fit; pack inputs"
-                )
-            found.time = x.shape[1]
+            x = input[None] if flat else input
+            x = x.transpose(0, 1) if time_first else x
+        if counting and found.time not in (0, x.shape[1]):
+            raise InputError(
+                f"{name} reads {x.shape[1]} steps: {' and '.join(counting)} of the {found.time} "
+                "steps that a layer before it reads do not fit; pack inputs"
+            )
+        found.time = x.shape[1]
         try:
             counts = steps_of(len(x), x.shape[1], **steps)
             # measured: up to 14 arrays of a layer's size
@@ -262,11 +259,11 @@ def _recorded(
         run = None if steps else ended.pop(states_of_hx(hx), None)
         # a state that was written to begins a new call; for a loss, so does one unknown to autograd
         with_loss = torch.is_grad_enabled()
-        if run is None or any(
+        if not run or any(
             s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
         ):
-            title = f"{name} (call {len(titles) + 1})" if titles else name
-            titles[title] = hx is not None
+            title = f"{name} (call {len(given) + 1})" if given else name
+            given.append(hx is not None)
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
             run = _layers(title, module, states_of_hx(start))
             found.layers.extend(run)
@@ -283,7 +280,8 @@ def _recorded(
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], counts.ends[order], batch_first=True).data
             return input._replace(data=data.to(**like)), hx_of(states)
-        output = (x[0] if flat else x if module.batch_first else x.transpose(0, 1)).to(**like)
+        output = (x.transpose(0, 1) if time_first else x).to(**like)
+        output = output[0] if flat else output
         states = tuple(s[:, 0] for s in states) if flat else states
         if not module.bidirectional:
             ended[states] = run
