@@ -189,7 +189,7 @@ def test_weights_that_leave_no_room_for_copies_are_refused():
         (
             nn.GRU(3, 4),
             lambda output: (1e30 * output[0].double()).pow(9).sum(),
-            "^what the loss sends to gru or beyond is NaN or inf: look",
+            "^gru: what the loss sends there is NaN or inf: look",
         ),
     ],
     ids=["linear", "embedding", "cell", "own", "vector", "detached", "elsewhere", "explodes"],
@@ -229,7 +229,7 @@ def test_what_torch_refuses_is_refused(inputs: tuple[Any, ...]) -> None:
 
 def test_inputs_that_hold_no_numbers_and_what_is_no_model():
     with pytest.raises(rnngrad.InputError, match=r"^gru: inputs contains nan"):
-        rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan))
+        rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan), loss=everything)
     with pytest.raises(TypeError, match=r"an nn\.Module, got builtins\.function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
     with pytest.raises(TypeError, match="loss must be a function"):

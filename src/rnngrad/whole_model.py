@@ -287,22 +287,28 @@ def _unclear(layer: Layer) -> str:
     return ", whose c it reaches between two calls" if between else ""
 
 
+def _sent(layer: Layer) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """Give what a loss sends to a layer's outputs, and to its last state of (h, c)."""
+    if not all(g.isfinite().all() for g in layer.sent + layer.sent_to_cells):
+        cure = "look at the loss, or try model.double()"
+        raise InputError(f"what the loss sends there is NaN or inf: {cure}")
+    outputs = torch.cat(layer.sent, dim=1)
+    if not layer.cells:
+        return outputs, None
+    last = layer.sent_to_cells[-1]
+    return outputs, (torch.zeros_like(last), last)
+
+
 def _reach(layer: Layer, with_loss: bool) -> LayerReach:
     """Ask the probe about one direction of a layer."""
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
     asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
     asked["lengths"] = layer.lengths
     losses, parts, sent, final = None, {}, None, None
-    if with_loss and not all(g.isfinite().all() for g in layer.sent + layer.sent_to_cells):
-        cure = "look at the loss, or try model.double()"
-        raise InputError(f"what the loss sends to {layer.name} or beyond is NaN or inf: {cure}")
-    try:
+    try:  # inputs that hold NaN are told before what comes of them
         diagnosis = probe.diagnose(**asked, state="c" if layer.cells else "h")
         if with_loss:
-            sent = torch.cat(layer.sent, dim=1)
-            if layer.cells:
-                last = layer.sent_to_cells[-1]
-                final = torch.zeros_like(last), last
+            sent, final = _sent(layer)
             loss: Any = asked | {"final_state_gradient": final}
             losses = probe.loss_gradient_curves(output_gradient=sent, **loss)
             parts = probe.weight_gradient_parts(output_gradients=sent, reduce="curve", **loss)
