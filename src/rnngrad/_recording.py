@@ -101,10 +101,9 @@ class Layer:
 class Recording:
     """One run of a model.
 
-    layers: in the order in which they ran.
-    not_asked: recurrent modules of other kinds, and those that did not run. needed: bytes of all
-    that waits for the backward pass. of_model: how many of the layers ran before the loss.
-    time: the last one's steps.
+    layers: in the order in which they ran. not_asked: recurrent modules of other kinds, and those
+    that did not run. needed: bytes of all that waits for the backward pass. of_model: how many of
+    the layers ran before the loss. time: the last one's steps.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -324,9 +323,9 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
                     f"{name}: weight_hr lacks rank: no state makes the given h_0 of it"
                 )
         alone = module_of(own, kind, name).requires_grad_(False).eval()
-        dtype = module.weight_hh_l0.dtype if n == module.num_layers - 1 else None
-        inner = torch.float64 if n else None
-        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c), dtype, inner))
+        arrives = module.weight_hh_l0.dtype if n == module.num_layers - 1 else None
+        sends = torch.float64 if n else None  # the first layer's is known once it reads
+        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c), arrives, sends))
     return layers
 
 

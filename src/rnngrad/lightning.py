@@ -208,17 +208,6 @@ class GradientReach(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
-def _sums_by_distance(log10_norms: Tensor, distances: int) -> Tensor:
-    """Give sums, counts and counts of zeros (3, distances) of (batch, time), NaN: no step."""
-    if log10_norms.dim() != 2 or not log10_norms.shape[1]:
-        raise InputError(f"log10_norms must be (batch, time), got {tuple(log10_norms.shape)}")
-    last = (~log10_norms.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
-    t = last - torch.arange(distances, device=log10_norms.device)
-    values = log10_norms.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
-    zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
-    return torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
-
-
 class LossGradientByDistance(Metric):
     """Measure dL/dh_t by distance to an example's last step, over batches and processes.
 
@@ -256,9 +245,15 @@ class LossGradientByDistance(Metric):
     def update(self, log10_norms: Tensor | np.ndarray | LossGradientCurves) -> None:
         """Take norms (batch, time), NaN beyond an example's length."""
         norms: Any = getattr(log10_norms, "log10_h", log10_norms)
+        norms = torch.as_tensor(norms, device=self.sums.device).double()
+        if norms.dim() != 2 or not norms.shape[1]:
+            raise InputError(f"log10_norms must be (batch, time), got {tuple(norms.shape)}")
+        last = (~norms.isnan()).cumsum(dim=1).argmax(dim=1, keepdim=True)
+        t = last - torch.arange(self.distances, device=norms.device)
+        values = norms.gather(1, t.clamp(min=0)).where(t >= 0, torch.nan)
+        zero, other = values == -torch.inf, values > -torch.inf  # NaN is neither
         # out of place: whoever holds an old state keeps it
-        values = torch.as_tensor(norms, device=self.sums.device).double()
-        self.sums = self.sums + _sums_by_distance(values, self.distances)
+        self.sums = self.sums + torch.stack([values.where(other, 0), other, zero]).sum(dim=1)
 
     def compute(self) -> Result:
         """By distance: "log10", the mean where there is a gradient; "zero", the part without."""
