@@ -155,7 +155,7 @@ def record(
         calls: dict[str, list[bool]] = {}
         notes: dict[int, Callable[..., Any]] = {}
         for name, module in modules.items():
-            name = _clean(name) or type(module).__name__.lower()
+            name = name or type(module).__name__.lower()
             calls[name] = []
             notes[id(module)] = _recorded(name, module, found, counting, calls[name])
         for kind in KINDS.values():
@@ -189,12 +189,14 @@ def record(
 
 def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     """Find the modules to ask by name; note others; raise InputError if there is none."""
-    modules = {n: m for n, m in model.named_modules() if isinstance(m, tuple(KINDS.values()))}
-    for name, part in model.named_modules():
+    # what is compiled goes by the name of its wrapper, which comes first
+    own = {n.replace("._orig_mod", ""): part for n, part in model.named_modules()}
+    modules = {n: part for n, part in own.items() if isinstance(part, tuple(KINDS.values()))}
+    for name, part in own.items():
         known = isinstance(part, nn.RNNCellBase | nn.RNNBase)
         known |= type(part).__module__.startswith("torch.ao.nn.") and hasattr(part, "hidden_size")
         if known and name and name not in modules:
-            found.not_asked.append(f".{_clean(name)}, a {full_name(part)}")
+            found.not_asked.append(f".{name}, a {full_name(part)}")
     if modules:
         return modules
     but = f", but {found.not_asked[0]}" if found.not_asked else ""
@@ -202,11 +204,6 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
         f"{full_name(model)} holds no nn.RNN, nn.LSTM or nn.GRU{but}: use {OF_STEP} for a step, "
         "rnngrad.from_keras for Keras, and what a quantised or traced model was made of"
     )
-
-
-def _clean(name: str) -> str:
-    """Give a module's name in the model that was compiled."""
-    return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
 
 
 def _recorded(
