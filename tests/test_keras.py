@@ -39,9 +39,9 @@ def weights_alone(tmp_path: Path) -> str:
 
 @pytest.fixture
 def edited(tmp_path: Path) -> Callable[..., Path]:
-    """A copy of single.keras whose one layer has other settings."""
+    """A copy of single.keras whose one layer has other settings, or a twin with such."""
 
-    def edit(kind: str = "GRU", **settings: Any) -> Path:
+    def edit(kind: str = "GRU", twin: Any = (), **settings: Any) -> Path:
         path = tmp_path / "edited.keras"
         with zipfile.ZipFile(FIXTURES / "single.keras") as old, zipfile.ZipFile(path, "w") as new:
             config = json.loads(old.read("config.json"))
@@ -49,6 +49,7 @@ def edited(tmp_path: Path) -> Callable[..., Path]:
             layer["class_name"] = kind
             layer["module"] = settings.pop("module", layer["module"])
             layer["config"] |= settings
+            config["config"]["layers"] += [layer | {"config": layer["config"] | dict(twin)}]
             new.writestr("config.json", json.dumps(config))
             new.writestr("model.weights.h5", old.read("model.weights.h5"))
         return path
@@ -99,9 +100,14 @@ def test_what_a_file_says_of_its_layers_is_checked(edited: Callable[..., Path]):
         ({"kind": "RNN"}, "is a RNN, no LSTM, GRU or SimpleRNN"),
         ({"name": "other"}, "the settings of .* are not in it"),
         ({"module": "mine"}, "the settings of .* are not in it"),
+        ({"twin": {"reset_after": False}}, "the settings of .* differ among layers of that name"),
     ):
         with pytest.raises(rnngrad.InputError, match=says):
             rnngrad.from_keras(edited(**settings))
+
+
+def test_layers_of_one_name_may_have_one_kind_of_settings(edited: Callable[..., Path]):
+    assert rnngrad.from_keras(edited(twin={"units": 9})).hidden_size == 4
 
 
 def test_layers_of_one_name_are_told_apart_by_their_places(tmp_path: Path):

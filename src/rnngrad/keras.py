@@ -19,8 +19,8 @@ from torch import nn
 from rnngrad.errors import InputError, full_name, needs
 from rnngrad.saved import chosen, module_of
 
-# weights, class and settings; a file of weights alone has neither class nor settings
-Layer = tuple[list[np.ndarray], str, dict[str, Any]]
+# class and settings; a file of weights alone has neither
+Settings = tuple[str, dict[str, Any]]
 NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}  # by the number of gates
 TORCH = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 VARS = "/cell/vars"  # where a file has the weights of a recurrent layer
@@ -62,10 +62,15 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         path = os.fspath(layer_or_file)
         layers = _layers_of_file(path)
         name = chosen(name, layers, path)
+        weights, settings = layers[name]
         if path.endswith(".h5"):
             said = "weights alone hold no settings; Keras' defaults are assumed"
             warnings.warn(said, stacklevel=2)
-        return _module(f"{path}: {name}", *layers[name])
+        elif len(settings) != 1:
+            what = "differ among layers of that name" if settings else "are not in it"
+            cure = "pass the layer, or save it with Keras 3.6 or later"
+            raise InputError(f"{path}: the settings of {name} {what}: {cure}")
+        return _module(f"{path}: {name}", weights, *(settings or [("", {})])[0])
     layer: Any = layer_or_file
     if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):
         raise TypeError(f"from_keras takes a Keras layer or a path, got {full_name(layer)}")
@@ -77,14 +82,19 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
     return _module("the layer", weights, kind, layer.get_config())
 
 
-def _layers_of_file(path: str) -> dict[str, Layer]:
-    """Find the recurrent layers by name; a second one of the same name by its place in the file."""
-    known, found, file = dict[str, Any](), dict[str, Layer](), path
+def _layers_of_file(path: str) -> dict[str, tuple[list[np.ndarray], list[Settings]]]:
+    """Find the recurrent layers by name; a second one of the same name by its place in the file.
+
+    The settings are those of all layers of the name, where they differ.
+    """
+    known, found, file = dict[str, list[Settings]](), dict[str, Any](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
         config, own = part.get("config"), str(part.get("module")).split(".")[0] in PACKAGES
         if own and isinstance(config, dict) and "name" in config and "class_name" in part:
-            known[config["name"]] = part["class_name"], config
+            counting = {key: config[key] for key in (*NEEDED, "activation") if key in config}
+            settings, same = (part["class_name"], counting), known.setdefault(config["name"], [])
+            same += [] if settings in same else [settings]
         return part
 
     def look(at: str, group: Any) -> None:
@@ -93,11 +103,7 @@ def _layers_of_file(path: str) -> dict[str, Layer]:
             place = at.removesuffix(VARS)
             own = group.file.get(f"{place}/vars")
             name = own.attrs.get("name", place) if own else place
-            if path.endswith(".keras") and (name not in known or name in found):
-                cure = "pass the layer, or save it with Keras 3.6 or later"
-                raise InputError(f"{path}: the settings of {place} are not in it: {cure}")
-            # a file of weights alone has no class and no settings
-            found[place if name in found else name] = arrays, *known.get(name, ("", {}))
+            found[place if name in found else name] = arrays, known.get(name, [])
 
     try:
         if path.endswith(".keras"):
