@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,12 +42,14 @@ class Layer:
     sent, sent_to_cells: these gradients of a loss, if it depends on any of these tensors.
     They arrive at a module's last layer in the dtype arrives. What goes on to earlier layers, if
     there may be any, does so in the dtype sends. nested: was each backward pass a part of the loss?
+    followed: did autograd follow all calls? makes_weights: are other modules' weights made of it?
     """
 
     name: str
     tail: str
     module: nn.RNNBase
     W_hr: Tensor | None
+    weights: dict[str, Tensor]  # the module's own, in float64
     start: States
     end: States
     arrives: torch.dtype | None
@@ -58,6 +61,8 @@ class Layer:
     outputs: tuple[Tensor, ...] = ()
     cells: tuple[Tensor, ...] = ()
     depends: bool = False
+    followed: bool = True
+    makes_weights: bool = False
     sent: tuple[Tensor, ...] = ()
     sent_to_cells: tuple[Tensor, ...] = ()
 
@@ -103,7 +108,8 @@ class Recording:
 
     layers: in the order in which they ran. not_asked: recurrent modules of other kinds, and those
     that did not run. needed: bytes of all that waits for the backward pass. of_model: how many of
-    the layers ran before the loss. time: the last one's steps.
+    the layers ran before the loss. time: the last one's steps. computed: weights that the model has
+    made of other tensors.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -111,6 +117,7 @@ class Recording:
     needed: float = 0.0
     of_model: int = 0
     time: int = 0
+    computed: list[Tensor] = field(default_factory=list)
 
 
 def record(
@@ -148,6 +155,13 @@ def record(
             # what forward logs is training's; each of Lightning's two packages has such a class
             if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
                 vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
+        # a checkpoint would run its part of the model without autograd, or again
+        plainly = {
+            "CheckpointFunction.apply": lambda function, _, *args: function(*args),
+            "_checkpoint_without_reentrant_generator": lambda *_, **__: iter([None]),
+        }
+        for name, other in plainly.items():
+            back.enter_context(patch(f"torch.utils.checkpoint.{name}", other))
         modules = _asked(model, found)
         for name in [*counting]:
             if takes(model.forward, name):
@@ -174,12 +188,12 @@ def record(
                 f"for a step function use {OF_STEP}"
             )
         if loss is not None:
-            _note_gradients(layers, scalar)
+            _note_gradients(layers, scalar, found.computed)
         # nor is a backward pass within the loss
         of_loss = [layer for layer in layers[found.of_model :] if layer.depends]
         loops = [
-            f".{name} as one loop of {sum(given)} calls, between which its state was changed or "
-            f"copied (use {OF_STEP})"
+            f".{name} as one loop of {sum(given)} calls, between which its state or weights were "
+            f"changed or copied (use {OF_STEP})"
             for name, given in calls.items()
             if sum(given) > MANY
         ]
@@ -253,20 +267,19 @@ def _recorded(
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         run = None if steps else ended.pop(states_of_hx(hx), None)
-        # a state that was written to begins a new call; for a loss, so does one unknown to autograd
-        with_loss = torch.is_grad_enabled()
-        if not run or any(
-            s._version or (with_loss and not s.requires_grad) for s in states_of_hx(hx)
-        ):
+        if not (run and _goes_on(run, module, states_of_hx(hx))):
             title = f"{name} (call {len(given) + 1})" if given else name
             given.append(hx is not None)
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
             run = _layers(title, module, states_of_hx(start))
             found.layers.extend(run)
+            found.computed += [w for w in module._flat_weights if w.requires_grad and not w.is_leaf]
         if x.requires_grad or any(s.requires_grad for s in states_of_hx(hx) if s is not None):
             for layer in run[:ways]:
                 layer.sends = x.dtype
         x = _wide(x)
+        for layer in run:
+            layer.followed &= torch.is_grad_enabled()
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
@@ -298,22 +311,46 @@ def _noted(torchs: Callable[..., Any], notes: dict[int, Callable[..., Any]]) -> 
     return forward
 
 
+def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
+    """Does a call go on with the weights and the states that a run ended with, as autograd sees it?
+
+    The model may have written to either, also behind autograd's back.
+    """
+    if torch.is_grad_enabled() and not all(s.requires_grad for s in states):
+        return False
+    ends = zip(*(layer.returned for layer in run), strict=True)
+    pairs = [
+        (s, torch.cat(end).reshape(s.shape).to(s)) for s, end in zip(states, ends, strict=True)
+    ]
+    for layer, weights in zip(run, _weights(module), strict=True):
+        pairs += [(layer.weights[name], weight) for name, weight in weights.items()]
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def _weights(module: Any) -> list[dict[str, Tensor]]:
+    """By layer and direction, the weights that count now, named as in a module of one layer."""
+    flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # torch's own
+    tails = [names[0].removeprefix("weight_ih") for names in module._all_weights]
+    return [
+        {name.replace(tail, "_l0"): _wide(flat[name].detach()) for name in names}
+        for names, tail in zip(module._all_weights, tails, strict=True)
+    ]
+
+
 def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
     """Make each direction of each layer a module of its own, with the weights that count now."""
     # states stay attached: what a loss sends through them belongs to whatever made them
     states = [_wide(s if s.dim() == 3 else s[:, None]) for s in start]
     kind, layers = module.mode.removeprefix("RNN_").lower(), []
-    flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # torch's own
-    for row, names in enumerate(module._all_weights):
+    for row, weights in enumerate(_weights(module)):
         n, way = divmod(row, 1 + module.bidirectional)
         name = run + (f".{n}" if module.num_layers > 1 else "")
         name += (".forward", ".backward")[way] if module.bidirectional else ""
-        tail = names[0].removeprefix("weight_ih")
-        own = {w.replace(tail, "_l0"): _wide(flat[w].detach()) for w in names}
+        tail = module._all_weights[row][0].removeprefix("weight_ih")
         h, *c = (s[[row]] for s in states)
-        W_hr = own.pop("weight_hr_l0", None)
+        own, W_hr = {**weights}, weights.get("weight_hr_l0")
         if W_hr is not None:
-            own["weight_hh_l0"] = own["weight_hh_l0"] @ W_hr
+            own["weight_hh_l0"] = own["weight_hh_l0"] @ own.pop("weight_hr_l0")
             given_h, h = h, h @ torch.linalg.pinv(W_hr).T  # the smallest that W_hr projects to it
             if given_h.isfinite().all() and not torch.allclose(h @ W_hr.T, given_h):
                 raise InputError(
@@ -322,14 +359,20 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
         alone = module_of(own, kind, name).requires_grad_(False).eval()
         arrives = module.weight_hh_l0.dtype if n == module.num_layers - 1 else None
         sends = torch.float64 if n else None  # the first layer's is known once it reads
-        layers.append(Layer(name, tail, alone, W_hr, (h, *c), (h, *c), arrives, sends))
+        layers.append(Layer(name, tail, alone, W_hr, weights, (h, *c), (h, *c), arrives, sends))
     return layers
 
 
-def _note_gradients(layers: list[Layer], loss: Any) -> None:
+def _note_gradients(layers: list[Layer], loss: Any, computed: list[Tensor]) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
+    if computed:
+        ones = [torch.ones_like(w) for w in computed]
+        into = torch.autograd.grad(computed, nodes, ones, retain_graph=True, allow_unused=True)
+        made_of = {x for x, g in zip(nodes, into, strict=True) if g is not None}
+        for layer in layers:
+            layer.makes_weights = not made_of.isdisjoint((*layer.outputs, *layer.cells))
     found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
     known = {x: g for x, g in zip(nodes, found, strict=False) if g is not None}
     for layer in layers:
@@ -339,7 +382,7 @@ def _note_gradients(layers: list[Layer], loss: Any) -> None:
     if not known and not any(any(layer.nested) for layer in layers):
         raise InputError(
             "the loss does not depend on what the recurrent modules return, or autograd is "
-            "stopped on the way, by detach(), torch.no_grad() or checkpoint(use_reentrant=True)"
+            "stopped on the way, by detach() or torch.no_grad()"
         )
 
 

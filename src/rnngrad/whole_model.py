@@ -178,8 +178,9 @@ def gradient_reach(
     its own output is in the columns of the loss alone.
 
     The title names what was not asked: cells, quantised modules and those that did not run. It also
-    names loops of more than 8 calls that change a state between them. Of losses it names those that
-    reach c between two calls, or hold a gradient penalty.
+    names loops of more than 8 calls that change a state or weights between them. Of losses it names
+    those that reach c between two calls, hold a gradient penalty, or pass through layers that run
+    without autograd or make weights for others.
 
     Autograd brings what a loss sends into a module in the model's own dtype. Between the layers of
     a module it computes in float64. What arrives, or goes on through many steps, may underflow: a
@@ -202,7 +203,7 @@ def gradient_reach(
     run = record(model, inputs, kwargs, loss, counting)
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        unclear = {layer.name: _unclear(layer) for layer in run.layers}
+        unclear = {v.name: _unclear(v) if loss is not None else "" for v in run.layers}
         reaches = {v.name: _reach(v, loss is not None and not unclear[v.name]) for v in progress}
     for dtype, names in _doubt(run.layers, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
@@ -281,6 +282,10 @@ def _lost(layer: Layer) -> bool:
 
 def _unclear(layer: Layer) -> str:
     """Say why nothing is known of what a loss sends to a layer; nothing where it is known."""
+    if not layer.followed:
+        return ", which runs without autograd (torch.no_grad)"
+    if layer.makes_weights:
+        return ", of whose output other recurrent weights are made"
     if any(layer.nested):
         return ", through which it takes a derivative of its own (create_graph=True)"
     between = any(g.any() for g in layer.sent_to_cells[:-1])
