@@ -63,7 +63,7 @@ def zeroed(_: Any, state: Any) -> Any:
 
 
 def learned(lstm: Any, state: Any) -> Any:
-    lstm.weight_hh_l0.data += 0.1
+    lstm.weight_hh_l0.data.add_(0.1)
     return state
 
 

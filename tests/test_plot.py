@@ -260,14 +260,19 @@ def test_the_legend_of_a_model_names_each_layer_once():
 
 
 def test_names_that_begin_with_an_underscore_stand_in_the_legend():
-    model = nn.Module()
-    model.a, model._a = nn.LSTM(3, 4), nn.LSTM(4, 4)
-    model.forward = lambda x: model._a(model.a(x)[0])[0]
-    reach = rnngrad.gradient_reach(model, torch.randn(5, 2, 3), loss=torch.sum)
-    (legend,) = reach.plot()[0].figure.legends
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self._a = nn.LSTM(3, 4), nn.LSTM(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self._a(self.a(x)[0])[0]
+
+    reach = rnngrad.gradient_reach(Model(), torch.randn(5, 2, 3), loss=torch.sum)
+    (legend,) = np.ravel(np.asarray(reach.plot()))[0].figure.legends
     assert [text.get_text().strip() for text in legend.get_texts()[1:3]] == ["a", "_a"]
     compared = rnngrad.compare({"_old": reach.layers["_a"].curves})
-    assert [text.get_text().strip() for text in compared.get_legend().get_texts()] == ["_old"]
+    assert compared.get_legend_handles_labels()[1] == [" _old"]
 
 
 def test_a_notebook_shows_table_and_picture_and_no_window_stays_open():
