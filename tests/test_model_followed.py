@@ -70,10 +70,11 @@ def learned(lstm: Any, state: Any) -> Any:
 @pytest.mark.parametrize("between", [zeroed, learned])
 def test_what_autograd_does_not_see_begins_a_new_call(between: Any):
     model, x, seen = InParts(between).double(), torch.randn(2, 9, 3).double(), list[Tensor]()
-    weights = model.lstm.weight_hh_l0.detach().clone()
+    lstm: Any = model.lstm
+    weights = lstm.weight_hh_l0.detach().clone()
     reach = rnngrad.gradient_reach(model, x, loss=lambda h: (seen.append(h), h.sum())[1])
     assert list(reach.layers) == ["lstm", "lstm (call 2)", "lstm (call 3)"]
-    assert torch.equal(model.lstm.weight_hh_l0, weights)
+    assert torch.equal(lstm.weight_hh_l0, weights)
     torch.testing.assert_close(seen[0], model(x), rtol=0, atol=1e-12)
 
 
