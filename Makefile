@@ -61,7 +61,7 @@ bench: $(INSTALLED) ## time the probe beside JAX, TensorFlow and plain torch; on
 
 docs: .docs-venv ## the pages about the library, in site/
 	@NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build --strict
-	@echo "docs: file://$(abspath site/index.html)"
+	@echo "docs: file://$(abspath site/index.html), or with its search: python3 -m http.server -d site"
 
 .docs-venv: pyproject.toml
 	@$(PYTHON) -m venv $@

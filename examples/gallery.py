@@ -98,8 +98,8 @@ def peephole_lstm(size: float, scale: float = 1.0) -> Cell:
     """Gates that see c open a way from c to c that is neither the forget gate nor h.
 
     Where W_h is zero, the forget gates alone would set the rate; with peepholes they do not.
-    Large ones keep the norm up with W_h, and much of it where W_h is zero. Gers and Schmidhuber
-    (2000).
+    Large ones keep the norm up with W_h; where that is zero, 6 decades are lost in place of 64.
+    Gers and Schmidhuber (2000).
     """
     return lstm(scale, peephole=size)
 

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from rnngrad.errors import InputError
 from rnngrad.stage import DIGEST, run_stage
 
-# Of the largest number of a column or array; of a number in a text, or of 1 where that is more.
+# Of the largest number of a column, array or picture; of a number in a text, or of 1 if more.
 TOLERANCE = 0.01  # other processors round otherwise
 UNKNOWN = "other bytes, and the committed ones are not in DVC's cache"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -99,11 +100,20 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
     elif path.suffix in (".parquet", ".csv"):
         import pandas as pd
 
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".csv" and not path.stat().st_size:
+            return "", []
+        csv = partial(pd.read_csv, keep_default_na=False, na_values=[""])
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else csv(path)
         found = {str(name): column.to_numpy() for name, column in table.items()}
     else:
         text = path.read_text(encoding="utf-8")
-        return NUMBER.sub("0", text), [np.array([float(n), 1.0]) for n in NUMBER.findall(text)]
+        numbers, sizes = NUMBER.findall(text), dict[str, float]()
+        if path.suffix in (".svg", ".html"):
+            return NUMBER.sub("0", text), [np.array(numbers, dtype=float)]
+        if path.suffix == ".md":  # prose rounds: its last digit may be another one
+            decimals = {number: len(number.partition(".")[2]) for number in numbers}
+            sizes = {n: 2 * 10.0**-d / TOLERANCE for n, d in decimals.items() if d}
+        return NUMBER.sub("0", text), [np.array([float(n), sizes.get(n, 1.0)]) for n in numbers]
     words = {name: v.tolist() for name, v in found.items() if v.dtype.kind not in "fiub"}
     return (list(found), words), [v.astype(float) for k, v in found.items() if k not in words]
 

@@ -51,10 +51,11 @@ def test_each_kind_of_model_is_diagnosed(arguments: tuple[str, ...], says: str, 
 
 
 def test_padding_and_words_change_what_is_read(run: Run):
-    settings = [("pre", 9), ("post", 9), ("none", 9), ("pre", 3)]
+    settings = [("pre", 9), ("post", 9), ("pre", 3), ("pre", 50)]
     found = [run(*SMALL, "--padding", p, "--words", w)[1] for p, w in settings]
     assert len({*found}) == 4
-    assert run(*SMALL, "--padding", "pre", "--words", 77)[1] == found[2]
+    assert run(*SMALL[:-2], "--padding", "none")[1] == found[3]
+    assert run(*SMALL[:-2])[1] == run(*SMALL, "--words", 36)[1]
 
 
 def test_the_forget_bias_makes_it_remember(run: Run):
@@ -81,7 +82,10 @@ def test_a_picture_instead_of_text(run: Run, tmp_path: Path):
         (("--init", "identity"), "the identity initialiser is made for an nn.RNN"),
         (("--state", "c", "--cell", "rnn"), 'state="c": the RNN has no cell state'),
         (("--cell", "gru", "--forget-bias", "5"), "--forget-bias is of --cell lstm --init keras"),
-        (("--steps", "0"), "--units, --features, --steps, --words: whole numbers from 1"),
+        (("--steps", "0"), "--units, --features, --steps: whole numbers from 1"),
+        (("--words", "51"), "--words 51: a whole number from 1 to --steps, 50"),
+        (("--words", "0"), "--words 0: a whole number from 1 to --steps, 50"),
+        (("--padding", "none"), "--words stand beside padding: leave it out"),
         (("--forget-bias", "1e300"), "--forget-bias is a number that float32 holds"),
         (("--seed", "9" * 30), "--seed is a whole number from 0 to 2**63 - 1"),
         (("--units", "1000000"), "--units, --steps and --features take about"),

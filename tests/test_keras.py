@@ -99,7 +99,7 @@ def test_what_a_file_says_of_its_layers_is_checked(edited: Callable[..., Path]):
         ({"reset_after": False}, "reset_after=False: write the layer as a step"),
         ({"kind": "RNN"}, "is a RNN, no LSTM, GRU or SimpleRNN"),
         ({"name": "other"}, "the settings of .* are not in it"),
-        ({"module": "mine"}, "the settings of .* are not in it"),
+        ({"module": "mine"}, r"is a mine\.GRU, no LSTM, GRU or SimpleRNN"),
         ({"twin": {"reset_after": False}}, "the settings of .* differ among layers of that name"),
     ):
         with pytest.raises(rnngrad.InputError, match=says):

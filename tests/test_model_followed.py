@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,36 @@ class Checkpointed(InParts):
     reentrant = False
 
 
+@pytest.mark.parametrize("x", [torch.randn(5, 3), torch.randn(5, 2, 3)])
+def test_what_a_module_returns_is_no_view(x: Tensor):
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output, h = self.gru(x)
+            first, _ = self.gru(x, h.detach_())
+            return first + output.detach_()
+
+    assert len(rnngrad.gradient_reach(Model(), x, loss=torch.sum).layers) == 2
+
+
+class Failing(InParts):
+    def read(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        def stopped() -> None:
+            raise ValueError("stopped")
+
+        with pytest.raises(ValueError, match="stopped"):
+            checkpoint(stopped, use_reentrant=False)
+        return super().read(x, h, c)
+
+
+def test_an_error_in_a_checkpoint_is_the_models_own():
+    x = torch.randn(2, 9, 3)
+    assert list(rnngrad.gradient_reach(Failing(), x, loss=torch.sum).layers) == ["lstm"]
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_checkpoint_hides_nothing(reentrant: bool):
     model, plain = Checkpointed().double(), InParts().double()
@@ -65,6 +96,19 @@ def zeroed(_: Any, state: Any) -> Any:
 def learned(lstm: Any, state: Any) -> Any:
     lstm.weight_hh_l0.data.add_(0.1)
     return state
+
+
+def written(_: Any, state: Any) -> Any:
+    return tuple(part.copy_(part.detach()) for part in state)
+
+
+def test_a_state_written_with_its_own_values_lets_no_loss_pass():
+    reach = rnngrad.gradient_reach(
+        InParts(written), torch.randn(2, 9, 3), loss=lambda h: h[:, -1].sum()
+    )
+    first, *_, last = reach.layers.values()
+    assert np.isneginf(first.learned_at).all()
+    assert (last.learned_at > -np.inf).all()
 
 
 @pytest.mark.parametrize("between", [zeroed, learned])

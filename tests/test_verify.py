@@ -58,6 +58,26 @@ def test_a_number_is_not_measured_by_a_larger_one_beside_it(tmp_path: Path) -> N
     assert compare(tmp_path / "before.json", tmp_path / "again.json") == "different"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "other", "verdict"),
+    [
+        ("a.md", "-1.2 decades of 1403", "-1.3 decades of 1403", "within 5e-03"),
+        ("a.md", "-1.2 decades of 1403", "-1.5 decades of 1403", "different"),
+        ("a.md", "2 of 11 claims", "3 of 11 claims", "different"),
+        ("a.svg", "M 100 0.5", "M 100 0.6", "within 1e-03"),
+        ("a.csv", "", "", "the same numbers"),
+        ("a.csv", "x\nNA\n", "x\nnull\n", "different"),
+    ],
+)
+def test_prose_rounds_and_pictures_have_one_scale(
+    name: str, text: str, other: str, verdict: str, tmp_path: Path
+) -> None:
+    for folder, content in (("before", text), ("again", other)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(content)
+    assert compare(tmp_path / "before" / name, tmp_path / "again" / name) == verdict
+
+
 def test_one_more_file_is_another_folder(tmp_path: Path) -> None:
     for folder in ("before", "again"):
         write(tmp_path / folder, 0.0)

@@ -4,6 +4,7 @@ During the pass an equal forward replaces each of theirs, layer by layer, in flo
 """
 
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -15,6 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
@@ -28,6 +30,7 @@ MANY = 8  # calls of one module, each a layer of its own
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 OF_STEP = "rnngrad.jacobian_curves_of_step"
+GENERATOR = "_checkpoint_without_reentrant_generator"
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
 
@@ -156,12 +159,8 @@ def record(
             if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
                 vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *_, **__: None))
         # a checkpoint would run its part of the model without autograd, or again
-        plainly = {
-            "CheckpointFunction.apply": lambda function, _, *args: function(*args),
-            "_checkpoint_without_reentrant_generator": lambda *_, **__: iter([None]),
-        }
-        for name, other in plainly.items():
-            back.enter_context(patch(f"torch.utils.checkpoint.{name}", other))
+        for name, plain in ("CheckpointFunction.apply", _run), (GENERATOR, _run_within):
+            back.enter_context(patch(f"torch.utils.checkpoint.{name}", plain))
         modules = _asked(model, found)
         for name in [*counting]:
             if takes(model.forward, name):
@@ -179,7 +178,7 @@ def record(
         output = model(*args, **kwargs)
         found.of_model = len(found.layers)
         scalar = loss and found.layers and loss(output)
-        # a checkpoint runs its part of the model again in the backward pass: no new call
+        # what a backward pass runs again is no new call
         layers = [replace(layer) for layer in found.layers]
         idle = [f".{name}, whose torch forward did not run" for name in calls if not calls[name]]
         if not layers:
@@ -201,10 +200,20 @@ def record(
         return replace(found, layers=layers[: found.of_model] + of_loss)
 
 
+def _run(function: Callable[..., Any], _: bool, *args: Any) -> Any:
+    return function(*args)
+
+
+def _run_within(_: Any, __: bool, contexts: Callable[[], Any], *___: Any, **____: Any) -> Any:
+    with contexts()[0]:  # torch runs the function when this yields
+        yield
+
+
 def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     """Find the modules to ask by name; note others; raise InputError if there is none."""
     # what is compiled goes by the name of its wrapper, which comes first
-    own = {n.replace("._orig_mod", ""): part for n, part in model.named_modules()}
+    named = model.named_modules()
+    own = {re.sub(r"\._orig_mod(?=\.|$)", "", name): part for name, part in named}
     modules = {n: part for n, part in own.items() if isinstance(part, tuple(KINDS.values()))}
     for name, part in own.items():
         known = isinstance(part, nn.RNNCellBase | nn.RNNBase)
@@ -273,7 +282,7 @@ def _recorded(
             start = [torch.zeros_like(s) for s in states_of_hx(end)] if hx is None else hx
             run = _layers(title, module, states_of_hx(start))
             found.layers.extend(run)
-            found.computed += [w for w in module._flat_weights if w.requires_grad and not w.is_leaf]
+        found.computed += [w for w in module._flat_weights if w.grad_fn]
         if x.requires_grad or any(s.requires_grad for s in states_of_hx(hx) if s is not None):
             for layer in run[:ways]:
                 layer.sends = x.dtype
@@ -283,15 +292,15 @@ def _recorded(
         for n in range(0, len(run), ways):
             x = torch.cat([layer.advance(x, counts.real) for layer in run[n : n + ways]], dim=2)
         like = {"device": input[0].device, "dtype": module.weight_hh_l0.dtype, "copy": True}
-        ends = zip(*(layer.returned for layer in run), strict=True)
-        states = tuple(torch.cat(parts).to(**like) for parts in ends)
+        ends = map(torch.cat, zip(*(layer.returned for layer in run), strict=True))
+        # no views: the model may detach them in place
+        states = tuple((end[:, 0] if flat else end).to(**like) for end in ends)
         if packed:
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], counts.ends[order], batch_first=True).data
             return input._replace(data=data.to(**like)), hx_of(states)
-        output = (x.transpose(0, 1) if time_first else x).to(**like)
-        output = output[0] if flat else output
-        states = tuple(s[:, 0] for s in states) if flat else states
+        x = x.transpose(0, 1) if time_first else x
+        output = (x[0] if flat else x).to(**like)
         if not module.bidirectional:
             ended[states] = run
         return output, hx_of(states)
@@ -316,7 +325,8 @@ def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
 
     The model may have written to either, also behind autograd's back.
     """
-    if torch.is_grad_enabled() and not all(s.requires_grad for s in states):
+    followed = torch.is_grad_enabled()
+    if followed and not all(s.requires_grad and not s._version for s in states):
         return False
     ends = zip(*(layer.returned for layer in run), strict=True)
     pairs = [
@@ -324,7 +334,7 @@ def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
     ]
     for layer, weights in zip(run, _weights(module), strict=True):
         pairs += [(layer.weights[name], weight) for name, weight in weights.items()]
-    return all(torch.equal(*pair) for pair in pairs)
+    return followed == run[0].followed and all(torch.equal(*pair) for pair in pairs)
 
 
 def _weights(module: Any) -> list[dict[str, Tensor]]:
@@ -367,12 +377,14 @@ def _note_gradients(layers: list[Layer], loss: Any, computed: list[Tensor]) -> N
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         raise InputError("loss must make a scalar tensor of the model's output")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
-    if computed:
-        ones = [torch.ones_like(w) for w in computed]
-        into = torch.autograd.grad(computed, nodes, ones, retain_graph=True, allow_unused=True)
-        made_of = {x for x, g in zip(nodes, into, strict=True) if g is not None}
-        for layer in layers:
-            layer.makes_weights = not made_of.isdisjoint((*layer.outputs, *layer.cells))
+    made_of, waiting = set[Any](), [weight.grad_fn for weight in computed]
+    while waiting:
+        if (node := waiting.pop()) and node not in made_of:
+            made_of.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    for layer in layers:
+        own = [get_gradient_edge(x).node for x in (*layer.outputs, *layer.cells) if made_of]
+        layer.makes_weights = not made_of.isdisjoint(own)
     found = torch.autograd.grad(loss.sum(), nodes, allow_unused=True) if loss.requires_grad else ()
     known = {x: g for x, g in zip(nodes, found, strict=False) if g is not None}
     for layer in layers:

@@ -20,7 +20,8 @@ EXIT = (
     "exit status: 0 done, 1 bad input (one line on stderr), doctor found something BAD, or nobody "
     "reads on, 2 wrong usage, 130 Ctrl-C"
 )
-UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity", "forget_bias"
+UNSET = "state", "png", "lengths", "mask", "module", "nonlinearity", "forget_bias", "words"
+WORDS = 36  # of a comment
 MARKERS = {".": ".", "+": "+", "braille": "⠒"}  # a curve's marker, and its look in the key
 WORD_SCALE = 0.57  # the standard deviation of the numbers in GloVe's vectors
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--features", type=int, default=100, metavar="D", help="numbers per word")
     add("--steps", type=int, default=1403, metavar="T", help="steps, padding included")
     add("--padding", choices=("pre", "post", "none"), default="pre", help="zeros: where they stand")
-    add("--words", type=int, default=36, metavar="N", help="random words beside the padding")
+    add("--words", type=int, metavar="N", help=f"random words beside the padding ({WORDS})")
     add("--start", choices=("uniform", "zero"), default="uniform", help="h_0, c_0: U(0, 1) or 0")
     add("--seed", type=int, default=1, help="of weights, words and start")
     read = command("probe", _probe, "why is the gradient zero in a file's weights, on your inputs?")
@@ -101,8 +102,13 @@ def _diagnose(options: argparse.Namespace) -> int:
     from rnngrad.models.initializers import make_layer
 
     H, D, T = options.units, options.features, options.steps
-    if not 1 <= min(H, D, T, options.words) <= max(H, D, T, options.words) < 2**31:
-        raise InputError("--units, --features, --steps, --words: whole numbers from 1 to 2**31 - 1")
+    if not 1 <= min(H, D, T) <= max(H, D, T) < 2**31:
+        raise InputError("--units, --features, --steps: whole numbers from 1 to 2**31 - 1")
+    if options.words is not None and options.padding == "none":
+        raise InputError("--words stand beside padding: leave it out, or choose --padding pre")
+    words = min(WORDS, T) if options.words is None else options.words
+    if not 1 <= words <= T:
+        raise InputError(f"--words {words}: a whole number from 1 to --steps, {T}")
     bias = options.forget_bias
     if bias is not None and (options.cell, options.init) != ("lstm", "keras"):
         raise InputError("--forget-bias is of --cell lstm --init keras: leave it out")
@@ -116,7 +122,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     kind, bias = getattr(torch.nn, options.cell.upper()), 1.0 if bias is None else bias
     module = make_layer(kind, D, H, options.init, longest=T, forget_bias=bias)
-    words = T if options.padding == "none" else min(options.words, T)
+    words = T if options.padding == "none" else words
     first = T - words if options.padding == "pre" else 0
     inputs = torch.zeros(1, T, D)
     inputs[:, first : first + words] = WORD_SCALE * torch.randn(words, D)

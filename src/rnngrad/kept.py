@@ -106,7 +106,7 @@ def _content(path: Path, pattern: str = "*") -> dict[str, str]:
     InputError where a file is missing that was sealed.
     """
     files = [file for file in path.rglob(pattern) if not file.is_dir()] if path.is_dir() else [path]
-    marks = [file for file in files if file.name == DIGEST]
+    marks = [file for file in files if file.name == DIGEST and file.is_file()]
     for mark in marks:
         names = SEALED.findall(mark.read_text(errors="replace"))
         files += map(mark.with_name, names)

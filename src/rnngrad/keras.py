@@ -63,13 +63,13 @@ def from_keras(layer_or_file: object, name: str | None = None) -> nn.RNN | nn.LS
         layers = _layers_of_file(path)
         name = chosen(name, layers, path)
         weights, settings = layers[name]
-        if path.endswith(".h5"):
+        if not path.endswith(".keras"):
             said = "weights alone hold no settings; Keras' defaults are assumed"
             warnings.warn(said, stacklevel=2)
         elif len(settings) != 1:
-            what = "differ among layers of that name" if settings else "are not in it"
-            cure = "pass the layer, or save it with Keras 3.6 or later"
-            raise InputError(f"{path}: the settings of {name} {what}: {cure}")
+            what = "are not in it: save it with Keras 3.6 or later, or"
+            what = "differ among layers of that name:" if settings else what
+            raise InputError(f"{path}: the settings of {name} {what} pass the layer")
         return _module(f"{path}: {name}", weights, *(settings or [("", {})])[0])
     layer: Any = layer_or_file
     if not (hasattr(layer, "get_weights") and hasattr(layer, "get_config")):
@@ -90,11 +90,13 @@ def _layers_of_file(path: str) -> dict[str, tuple[list[np.ndarray], list[Setting
     known, found, file = dict[str, list[Settings]](), dict[str, Any](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
-        config, own = part.get("config"), str(part.get("module")).split(".")[0] in PACKAGES
-        if own and isinstance(config, dict) and "name" in config and "class_name" in part:
+        config, module = part.get("config"), str(part.get("module"))
+        if isinstance(config, dict) and "name" in config and "class_name" in part:
+            own = module.split(".")[0] in PACKAGES
+            kind = part["class_name"] if own else f"{module}.{part['class_name']}"
             counting = {key: config[key] for key in (*NEEDED, "activation") if key in config}
-            settings, same = (part["class_name"], counting), known.setdefault(config["name"], [])
-            same += [] if settings in same else [settings]
+            same = known.setdefault(config["name"], [])
+            same += [(kind, counting)] if (kind, counting) not in same else []
         return part
 
     def look(at: str, group: Any) -> None:

@@ -399,7 +399,8 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     ax.locator_params(axis="x", integer=True)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)
-    names, look = len(ax.get_legend_handles_labels()[1]), {"frameon": False, "fontsize": "small"}
+    names = len(ax.get_legend_handles_labels()[1])
+    look = {"edgecolor": "none", "framealpha": 0.85, "fontsize": "small"}
     if names > MOST_INSIDE:
         if new:
             ax.figure.set_figheight(HEIGHT + NAME_HEIGHT * -(-names // 2))

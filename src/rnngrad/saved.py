@@ -93,7 +93,8 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # a file that somebody made may raise anything
         if isinstance(error, OSError) and error.filename:  # it cannot be opened
             raise
-        what = f"torch.load(weights_only=True) cannot read it: {CURE}, without pickle_protocol="
+        what = f"torch.load(weights_only=True) cannot read it: {CURE}, in torch's newer format and "
+        what += "without pickle_protocol="
         named = re.search(r"GLOBAL (\S+)", str(error))
         if name := named[1] if named else _other_name(path):
             what = f"it holds {name}, not known to be safe; nothing of it was run: {CURE}"

@@ -173,9 +173,9 @@ def gradient_reach(
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
     modes, weights and buffers, its lists and dicts, and all random states. Other objects,
     generators, and what lies in lists of more than 1,000 entries are not put back. Meanwhile memory
-    holds a copy of the weights. Without lengths, mask or a PackedSequence, every step of padded
-    inputs counts. Curves hold a layer's inputs fixed. What comes back through a decoder that reads
-    its own output is in the columns of the loss alone.
+    holds a copy of the weights, and torch's checkpoints save none. Without lengths, mask or a
+    PackedSequence, every step of padded inputs counts. Curves hold a layer's inputs fixed. What
+    comes back through a decoder that reads its own output is in the columns of the loss alone.
 
     The title names what was not asked: cells, quantised modules and those that did not run. It also
     names loops of more than 8 calls that change a state or weights between them. Of losses it names
@@ -239,7 +239,8 @@ def _doubt(layers: list[Layer], reaches: dict[str, LayerReach]) -> dict[Any, lis
     for layer in layers:
         if f"{layer.name.removesuffix('.backward')}.forward" not in own:  # that runs beside it
             before, own = before | own, {}
-        losses, doubted = reaches[layer.name].loss_gradients, before
+        # what sends nothing on, as a teacher does, casts no doubt on others
+        losses, doubted = reaches[layer.name].loss_gradients, before if layer.sends else {}
         if losses is not None:
             doubted, h, end = {}, losses.log10_h, _end(layer.sends)
             small = (h < end) & (h > -np.inf)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import rnngrad
 from rnngrad.errors import InputError
@@ -33,6 +34,10 @@ def refusal(step: Any, x: Tensor, state: Any) -> str:
         rnngrad.jacobian_curves_of_step(step, x, state)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+MASK = np.zeros((2, 40), dtype=bool)
+MASK[:, [2, 5, 9, 15, 30, 33]] = True
 
 
 # --- the order of the arguments
@@ -60,6 +65,9 @@ class Foreign(nn.Module):
         (Foreign, "x_t, hidden"),
         (lambda: torch.jit.script(Foreign()), "x_t, hidden"),
         (lambda: lambda x, h: x + h, "x, h"),
+        (lambda: lambda obs, h_tm1: obs + h_tm1, "obs, h_tm1"),
+        (lambda: lambda x_in, cx: x_in + cx, "x_in, cx"),
+        (lambda: AveragedModel(nn.GRUCell(4, 4).double()), "input, hx"),
     ],
 )
 def test_arguments_in_the_other_order(make: Callable[[], Any], names: str):
@@ -92,6 +100,40 @@ def warned(step: Step, x: Tensor, state: Any) -> str:
     assert len(said) <= 1
     assert all(w.filename == __file__ for w in said)
     return str(said[0].message) if said else ""
+
+
+@pytest.mark.parametrize("options", [{}, {"lengths": [5, 7]}, {"mask": MASK}])
+def test_steps_at_which_a_state_is_kept_are_not_looked_at(options: Any):
+    """The attention is cut off; it tells once the memory holds something, from step 2 on."""
+    torch.manual_seed(0)
+    U, x, slots = torch.randn(4, 4).double(), torch.randn(2, 40, 4).double(), torch.zeros(2, 5, 4)
+
+    def step(state: Any, x: Tensor) -> Any:
+        h, slots = state
+        read = torch.softmax((slots * (h @ U)[:, None]).sum(dim=2), dim=1).detach()
+        h = torch.tanh((read[..., None] * slots).sum(dim=1) + x)
+        return h, torch.cat((slots[:, 1:], h[:, None]), dim=1)
+
+    with pytest.warns(UserWarning, match=UNLIKE_RESULTS):
+        rnngrad.jacobian_curves_of_step(step, x, (x[:, 0] * 0, slots.double()), **options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cut_where_the_state_says_which_slot_is_written(seed: int):
+    torch.manual_seed(seed)
+    U, K = 0.6 * torch.randn(2, 4, 4).double()
+    start = torch.randn(1, 4), 0.1 * torch.randn(1, 16, 4), 0.1 * torch.randn(1, 16).abs()
+
+    def step(state: Any, x: Tensor) -> Any:
+        h, slots, used = state
+        read = torch.softmax((slots * (h @ K)[:, None]).sum(dim=2), dim=1)
+        h = torch.tanh(h @ U + (read[..., None] * slots).sum(dim=1) + x)
+        least = nn.functional.one_hot(used.argmin(dim=1), 16)
+        slots = torch.where(least[..., None] > 0, h.detach()[:, None], slots)
+        return h, slots, 0.95 * used + read + least
+
+    state = tuple(part.double() for part in start)
+    assert warned(step, torch.randn(1, 20, 4).double(), state).startswith(UNLIKE_RESULTS)
 
 
 UNLIKE_RESULTS = "the derivative of step is more than 1 % off a central difference"

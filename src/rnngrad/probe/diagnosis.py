@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnngrad.errors import InputError
+from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import DERIVATIVES, ColumnSums, Pictured, draw_diagnosis, span, text_table
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
@@ -145,6 +145,9 @@ def diagnose(
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
+    # measured: the curves, and a verdict of ten letters
+    size = 250 * math.prod(problem.counts.real.shape)
+    check_memory(size, "verdicts of all steps need", "pass fewer examples or steps")
     curves = jacobian_curves(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths, mask=mask,
         statistics=("frobenius", "column_sum"),

@@ -108,8 +108,8 @@ class _Sweep:
         self.cells = problem.cells[layer:]  # those that the gradient passes, the wanted one first
         self.found = np.full((len(problem.initial), problem.batch, problem.steps + 1), np.nan)
         # products with such a weight could underflow where nothing tells
-        weights = [w.numpy() for cell in self.cells for w in (cell.weight_hh, cell.weight_ih)]
-        self.tiny = any(((w != 0) & (np.abs(w) < TOO_SMALL)).any() for w in weights)
+        weights = [cell.weight_hh for cell in self.cells] + [c.weight_ih for c in self.cells[1:]]
+        self.tiny = any(((w != 0) & (w.abs() < TOO_SMALL)).any() for w in weights)
 
     def run(self, examples: Array) -> None:
         """Sweep some examples from their last steps to the first."""

@@ -66,9 +66,9 @@ def weight_gradient_parts(
         output_gradients: shaped like the module's output; the entry at step T is dL_T/dh_T of the
             last layer. Where steps do not count it may hold anything.
         reduce: "norm": the Frobenius norm of each part. "log10_norm": its log10, which does not
-            underflow. It is -inf where a part is zero, and where a unit alone has it that went 300
-            decades below others of the same loss. "none": the parts themselves. "curve": log10 of
-            the norm of what step t adds to sum_T L_T's gradient. It takes time steps, not time^2.
+            underflow. "none": the parts themselves. "curve": log10 of the norm of what step t adds
+            to sum_T L_T's gradient. It takes time steps, not time^2. Logarithms are -inf where a
+            part is zero, or lies in units alone that went 300 decades below others of its loss.
         final_state_gradient: as in `rnngrad.loss_gradient_curves`, of the loss at the last step.
 
     Returns:
