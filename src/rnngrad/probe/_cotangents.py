@@ -17,7 +17,9 @@ from rnngrad.probe._problem import Problem
 from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
 from rnngrad.probe.cells import Cell, StepMaps
 
-CHUNK_BYTES = 64 * 2**20  # for the trajectories that a thread holds
+CHUNK_BYTES = 2**28  # for the trajectories that a thread holds
+# Parts of the batch, for as many threads. With fewer gates at a step NumPy's calls take longest.
+PARTS, LEAST_GATES = 16, 2**14
 TOO_SMALL = 2.0**-500  # beside numbers of order 1: its square loses digits in a norm
 
 
@@ -29,6 +31,12 @@ def chunks(problem: Problem, layers: int, parts: int) -> list[Array]:
     order = np.argsort(-problem.lengths.numpy(), kind="stable")
     size = max(1, min(CHUNK_BYTES // bytes_each, -(-len(order) // parts)))
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def swept_together(problem: Problem) -> list[Array]:
+    """The examples in chunks that are worth a thread when all of a chunk are swept at once."""
+    gates = problem.batch * problem.cells[0].gate_count * problem.hidden
+    return chunks(problem, len(problem.cells), max(1, min(PARTS, gates // LEAST_GATES)))
 
 
 class Arriving(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rnngrad.plot import Pictured, draw_losses, long_form
-from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, chunks, scaled_back
+from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, scaled_back, swept_together
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import Array, ScaledRows, log10_of
 from rnngrad.probe._settings import in_threads, prepared
@@ -17,8 +17,6 @@ from rnngrad.probe.curves import ABSENT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PARTS = 16  # parts of the batch, where it has as many examples, for as many threads
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +74,7 @@ def loss_gradient_curves(
     decades. A step's factors are those of `jacobian_curves`. Computed on the CPU.
 
     Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
-    Memory: the float64 trajectory of a few examples (64 MiB per thread) and (batch, H) cotangents.
+    Memory: the float64 trajectory of a few examples (256 MiB per thread) and (batch, H) cotangents.
 
     Raises:
         InputError: a gradient that does not fit the output, and whatever `jacobian_curves` refuses.
@@ -92,7 +90,7 @@ def loss_gradient_curves(
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     arriving = Arriving.of(problem, output_gradient, "output_gradient", final_state_gradient)
     sweep = _Sweep(problem, arriving, problem.layer_index(layer))
-    in_threads(sweep.run, chunks(problem, len(problem.cells), PARTS), "loss gradients")
+    in_threads(sweep.run, swept_together(problem), "loss gradients")
     found = (problem.counts.over_time(each[:, 1:], each[:, 0]) for each in sweep.found)
     return LossGradientCurves(sweep.layer, *found)
 

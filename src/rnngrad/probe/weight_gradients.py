@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rnngrad.errors import InputError, check_memory
 from rnngrad.plot import Pictured, columns_of_parts, draw_parts
-from rnngrad.probe._cotangents import Arriving, Cotangents
+from rnngrad.probe._cotangents import Arriving, Cotangents, swept_together
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import Array, ScaledRows, log10_of, times_power
 from rnngrad.probe._settings import in_threads, prepared
@@ -98,28 +98,28 @@ def weight_gradient_parts(
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: use one of {', '.join(REDUCTIONS)}")
     arriving = Arriving.of(problem, output_gradients, "output_gradients", final_state_gradient)
+    if reduce == "curve":
+        return WeightGradientParts(_curves(problem, arriving), reduce)
     out = _empty(problem, reduce)
     fill = partial(_fill, out, problem, arriving, reduce)
-    in_threads(fill, _spans(problem, reduce), "weight gradients")
-    if reduce == "curve":
-        out = {name: problem.counts.ended(array[:, 0]) for name, array in out.items()}
+    in_threads(fill, _spans(problem), "weight gradients")
     return WeightGradientParts(out, reduce)
 
 
 def _empty(problem: Problem, reduce: str) -> dict[str, Array]:
     time = problem.counts.real.shape[1]
-    triangle = (problem.batch, 1 if reduce == "curve" else time, time)
+    triangle = (problem.batch, time, time)
     shapes = {n: shape if reduce == "none" else () for n, shape in problem.weight_shapes.items()}
     size = 8 * math.prod(triangle) * sum(map(math.prod, shapes.values()))
     mend = 'use reduce="norm"' if reduce == "none" else "pass fewer examples or steps at a time"
     check_memory(size, "the parts need", mend)
-    fill = -np.inf if reduce in ("log10_norm", "curve") else 0.0
+    fill = -np.inf if reduce == "log10_norm" else 0.0
     return {name: np.full((*triangle, *shape), fill) for name, shape in shapes.items()}
 
 
-def _spans(problem: Problem, reduce: str) -> list[Span]:
+def _spans(problem: Problem) -> list[Span]:
     """Cut the losses of every example into spans of about equal work."""
-    whole = reduce == "curve" or problem.steps * problem.hidden**2 < MIN_WORK
+    whole = problem.steps * problem.hidden**2 < MIN_WORK
     count = 1 if whole else -(-PARTS // problem.batch)
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
     lengths = problem.lengths.tolist()
@@ -130,23 +130,22 @@ def _spans(problem: Problem, reduce: str) -> list[Span]:
 def _fill(
     out: dict[str, Array], problem: Problem, arriving: Arriving, reduce: str, span: Span
 ) -> None:
-    """Write a part of one example: out[name][example] is (T_loss or 1, T_step, ...)."""
+    """Write a part of one example: out[name][example] is (T_loss, T_step, ...)."""
     example, earliest, end = span
     # the positions of the steps that count
     at = np.flatnonzero(problem.counts.real[example].numpy())[:end]
-    whole, rows = reduce == "none", at[:1] * 0 if reduce == "curve" else at
-    of_size = times_power if reduce in ("none", "norm") else log10_of
+    whole = reduce == "none"
+    of_size = log10_of if reduce == "log10_norm" else times_power
     runs = problem.whole([example])
-    cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(rows))
+    cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(at))
     # delta meets the layer's inputs on its input side, the states before the step on the other
     entering = [
         {"ih": _entering(x[0], whole), "hh": _entering(np.vstack((h_0, h[0, :-1])), whole)}
         for (h_0, *_), (x, h, _) in zip(problem.start([example], len(runs)), runs, strict=True)
     ]
     for t in reversed(range(len(at))):
-        # the losses at t and later; for "curve" all are swept as one
-        first = 0 if reduce == "curve" else max(t, earliest)
-        losses = slice(first, len(rows))
+        first = max(t, earliest)
+        losses = slice(first, len(at))  # those at t and later
         joins = slice(first, first + (t >= earliest))  # no loss joins before the part's first
         cotangents.add(arriving.at(t, np.array([example])), joins)
         for layer, _, _, sides in cotangents.back(t, losses):
@@ -159,7 +158,46 @@ def _fill(
                     if target is not None:  # a module without biases has no parts of theirs
                         outer = delta.mantissa[:, :, None] * factor.mantissa
                         part = of_size(outer, (delta.exponent + factor.exponent)[:, None, None])
-                        target[example, rows[losses], at[t]] = part.reshape(-1, *target.shape[3:])
+                        target[example, at[losses], at[t]] = part.reshape(-1, *target.shape[3:])
+
+
+def _curves(problem: Problem, arriving: Arriving) -> dict[str, Array]:
+    """By weight, log10 norms (batch, time). All losses of an example are swept as one."""
+    real = problem.counts.real.numpy()
+    needed = 16 * real.size * len(problem.weight_shapes)
+    check_memory(needed, "the curves need", "pass fewer examples or steps at a time")
+    found = {name: np.empty((problem.batch, problem.steps)) for name in problem.weight_shapes}
+
+    def run(examples: Array) -> None:
+        runs, everyone = problem.whole(examples), slice(0, len(examples))
+        cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(examples))
+        of_steps = len(runs), len(examples), runs[0][0].shape[1]
+        sizes = np.empty((len(cotangents.deltas), *of_steps))
+        exponents = np.empty(of_steps, dtype=np.int64)
+        for t in reversed(range(of_steps[2])):
+            cotangents.add(arriving.at(t, examples), everyone)
+            for layer, _, _, sides in cotangents.back(t, everyone):
+                exponents[layer, :, t] = cotangents.exponent[layer]
+                for size, delta in zip(sizes, sides, strict=True):
+                    size[layer, :, t] = _norms(delta)[:, 0]
+        starts = problem.start(examples, len(runs))
+        for layer, ((h_0, *_), (x, h, _)) in enumerate(zip(starts, runs, strict=True)):
+            before = np.concatenate((h_0[:, None], h[:, :-1]), axis=1)
+            for kind, enters in (("ih", x), ("hh", before)):
+                delta = log10_of(sizes[SIDES[kind], layer], exponents[layer])
+                met = _entering(enters, whole=False)
+                parts = {"weight": delta + log10_of(met.mantissa[..., 0], met.exponent)}
+                for name, values in (parts | {"bias": delta}).items():
+                    if f"{name}_{kind}_l{layer}" in found:
+                        found[f"{name}_{kind}_l{layer}"][examples, : of_steps[2]] = values
+
+    in_threads(run, swept_together(problem), "weight gradients")
+    counted = np.arange(problem.steps) < problem.lengths.numpy()[:, None]
+    spread = {name: np.full(real.shape, -np.inf) for name in found}
+    for name, values in spread.items():
+        values[real] = found[name][counted]
+        problem.counts.ended(values)
+    return spread
 
 
 def _norms(delta: Array) -> Array:
@@ -173,7 +211,7 @@ def _norms(delta: Array) -> Array:
 
 
 def _entering(x: Array, whole: bool) -> ScaledRows:
-    """The rows that enter at every step (t, d), or their norms (t, 1)."""
+    """The rows that enter at every step (..., t, d), or their norms (..., t, 1)."""
     rows = ScaledRows.of(x)
-    norms = np.linalg.norm(rows.mantissa, axis=1, keepdims=True)
+    norms = np.linalg.norm(rows.mantissa, axis=-1, keepdims=True)
     return rows if whole else ScaledRows(norms, rows.exponent)
