@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer, main_thread
 from typing import Any
 
 import numpy as np
@@ -220,3 +223,33 @@ def test_a_probe_leaves_parametrized_weights_of_other_threads_alone():
         seen.append(float(gru.weight_hh_l0.detach().sum()))
     assert len(seen) > 1
     assert len({*seen}) == len(seen)
+
+
+def weight_parts(module: nn.RNNBase, x: torch.Tensor) -> Any:
+    return rnngrad.weight_gradient_parts(module, x, gradients(module, x))
+
+
+LONG: dict[str, Callable[[], Any]] = {
+    "forward": lambda: rnngrad.jacobian_curves(*problem(nn.LSTM, 256, 2, 20_000)),
+    "orthonormal": lambda: rnngrad.lyapunov_exponents(*problem(nn.LSTM, 64, 2, 20_000)),
+    "backward": lambda: weight_parts(*problem(partial(nn.LSTM, bias=False), 256, 2, 1_500)),
+}
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("way", LONG)
+def test_ctrl_c_does_not_wait_for_the_examples_that_are_under_way(way: str):
+    main: Any = main_thread().ident
+    sent: list[float] = []
+
+    def interrupt() -> None:
+        sent.append(time.monotonic())
+        signal.pthread_kill(main, signal.SIGINT)
+
+    timer = Timer(1.5, interrupt)
+    with threads(2):
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            LONG[way]()
+        assert time.monotonic() - sent[0] < 3
+        assert torch.get_num_threads() == 2

@@ -15,6 +15,7 @@ from rnngrad.errors import InputError, check_memory
 from rnngrad.probe._batch import batch_first, check_shape, states_of
 from rnngrad.probe._problem import Problem
 from rnngrad.probe._scaled import ZERO, Array, ScaledRows, exponent_of, times_power
+from rnngrad.probe._settings import stop_if_ended
 from rnngrad.probe.cells import Cell, StepMaps
 
 CHUNK_BYTES = 2**28  # for the trajectories that a thread holds
@@ -136,6 +137,7 @@ class Cotangents:
         dL/dc_t is dL/dh_t. In delta the cotangents of the gates' hidden side come first.
         All hold until the next layer is asked for.
         """
+        stop_if_ended()
         for layer in reversed(range(len(self.cells))):
             mix, mix_input, keep, through = (v[:, t] for v in self.maps[layer])
             states, delta = self.by_layer[layer][:, losses], self.deltas[:, losses]

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ _controller = cache(ThreadpoolController)  # looking for the libraries takes a m
 _lock = threading.Lock()
 # One entry per call that runs now: the user's limits of BLAS, oneDNN switch and torch threads.
 _calls: list[tuple[Any, bool, int]] = []
+_of_thread = threading.local()  # of one that works for a call: has the call ended?
 
 
 @contextmanager
@@ -66,10 +67,25 @@ def exact_products() -> Iterator[int]:
 @contextmanager
 def threads() -> Iterator[ThreadPoolExecutor]:
     """Share exact products among threads."""
-    # threads inherit a flush of denormal numbers, which would change autograd's float32 results
-    unflushed = partial(ThreadPoolExecutor, initializer=torch.set_flush_denormal, initargs=(False,))
-    with exact_products() as count, unflushed(count) as pool:
-        yield pool
+    ended = threading.Event()
+
+    def begin() -> None:
+        # threads inherit a flush of denormal numbers, which would change autograd's float32 results
+        torch.set_flush_denormal(False)
+        _of_thread.ended = ended
+
+    with exact_products() as count, ThreadPoolExecutor(count, initializer=begin) as pool:
+        try:
+            yield pool
+        except BaseException:  # Ctrl-C should not wait for what the threads have begun
+            ended.set()
+            raise
+
+
+def stop_if_ended() -> None:
+    """Leave the work of a thread whose call has failed or was interrupted; loops ask often."""
+    if hasattr(_of_thread, "ended") and _of_thread.ended.is_set():
+        raise CancelledError
 
 
 def in_threads(

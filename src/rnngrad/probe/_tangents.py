@@ -24,7 +24,7 @@ from rnngrad.errors import check_memory
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import Problem, States
 from rnngrad.probe._scaled import LOG10_2, ZERO, Array, ScaledRows, log10_of, times_power
-from rnngrad.probe._settings import bar, threads
+from rnngrad.probe._settings import bar, stop_if_ended, threads
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import HIDDEN_PATH, log10_norm_estimate, spectral_norm
 from rnngrad.probe.cells import Cell, StepMaps
@@ -115,6 +115,7 @@ class _Sweep:
         for start, stop in pairwise(sorted(cuts)):
             for block in range(start, stop, self.block):
                 steps = slice(block, min(block + self.block, stop))
+                stop_if_ended()
                 *_, (*_, maps) = problem.run([example], steps, states)
                 out = {name: values[example, steps] for name, values in self.found.items()}
                 at = self.plan.spectral_at[steps]

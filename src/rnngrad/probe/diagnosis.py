@@ -15,7 +15,7 @@ from rnngrad.plot import DERIVATIVES, ColumnSums, Pictured, draw_diagnosis, span
 from rnngrad.probe._cotangents import Cotangents, chunks
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import Array
-from rnngrad.probe._settings import in_threads, prepared
+from rnngrad.probe._settings import bar, prepared, threads
 from rnngrad.probe._sharing import shared
 from rnngrad.probe._statistics import chosen_steps
 from rnngrad.probe._tangents import BLOCK_STEPS
@@ -260,8 +260,11 @@ class _Naive:
                 steps = slice(0, int(self.lengths[example]))
                 own = maps.each(itemgetter((slice(at, at + 1), steps)))
                 out[:, example, steps] = judge(example, own)
+                progress.update()
 
-        in_threads(run, self.parts, "autograd")
+        examples = bar(total=self.problem.batch, desc="autograd", unit="example")
+        with threads() as pool, examples as progress:
+            list(pool.map(run, self.parts))
         for values in out:
             self.sharing.fill(values)
         return out

@@ -1,7 +1,7 @@
 """Lyapunov exponents of a driven recurrent module."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -16,7 +16,7 @@ from rnngrad.plot import Exponents
 from rnngrad.probe import _compiled
 from rnngrad.probe._problem import problem_of
 from rnngrad.probe._scaled import Array
-from rnngrad.probe._settings import in_threads, prepared
+from rnngrad.probe._settings import bar, prepared, stop_if_ended, threads
 from rnngrad.probe._tangents import BLOCK_STEPS
 from rnngrad.probe.cells import Cell, StepMaps
 
@@ -88,10 +88,12 @@ def lyapunov_exponents(
             if start == warmup:
                 spectrum.growth = np.zeros(count)
             *_, (*_, maps) = problem.run([example], slice(start, stop), states)
-            spectrum.advance(maps.each(itemgetter(0)))
+            spectrum.advance(maps.each(itemgetter(0)), progress.update)
         return -np.sort(-spectrum.growth / (length - warmup))  # descending, NaN last
 
-    return np.stack(in_threads(run, range(problem.batch), "Lyapunov exponents")).view(Exponents)
+    steps = bar(total=int(problem.lengths.sum()), desc="Lyapunov exponents", unit="step")
+    with threads() as pool, steps as progress:
+        return np.stack(list(pool.map(run, range(problem.batch)))).view(Exponents)
 
 
 class _Spectrum:
@@ -101,18 +103,19 @@ class _Spectrum:
         self.cell, self.Q, self.growth = cell, directions, np.zeros(directions.shape[1])
         self.stride = 1  # steps between two orthonormalisations
 
-    def advance(self, maps: StepMaps) -> None:
-        """Take some steps, maps (t, ...)."""
+    def advance(self, maps: StepMaps, update: Callable[[int], Any]) -> None:
+        """Take some steps, maps (t, ...), and say how many are taken as they are."""
         t = 0
         while t < len(maps.keep):
+            stop_if_ended()
             some = maps.each(itemgetter(slice(t, t + self.stride)))
-            if self._quickly(some):
-                t += len(some.keep)
-            elif len(some.keep) > 1:
-                self.stride = len(some.keep) // 2
-            else:
+            if not self._quickly(some):
+                if len(some.keep) > 1:
+                    self.stride = len(some.keep) // 2
+                    continue
                 self._carefully(some.each(itemgetter(0)))
-                t += 1
+            t += len(some.keep)
+            update(len(some.keep))
 
     def _quickly(self, maps: StepMaps) -> bool:
         """Take all steps and one QR; return False, and do nothing, if digits would be lost."""
