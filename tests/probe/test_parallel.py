@@ -251,5 +251,5 @@ def test_ctrl_c_does_not_wait_for_the_examples_that_are_under_way(way: str):
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             LONG[way]()
-        assert time.monotonic() - sent[0] < 3
+        assert time.monotonic() - sent[0] < 15  # the calls take minutes
         assert torch.get_num_threads() == 2

@@ -55,9 +55,8 @@ def chosen_steps(steps: Any, time: int, name: str) -> Array:
 
 
 def wanted(
-    statistics: Any, method: str, spectral_steps: Any, directions: int, time: int,
-    paths: bool = False,
-) -> tuple[tuple[str, ...], Array, int]:  # fmt: skip
+    statistics: Any, method: str, spectral_steps: Any, directions: int, time: int, paths: bool
+) -> tuple[tuple[str, ...], Array, int]:
     """Check the options of a call; `paths`: has the Jacobian a hidden path of its own?
 
     Returns the statistics' names, the steps (time,) bool that take the spectral norm, and a count.

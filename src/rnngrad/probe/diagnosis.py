@@ -145,8 +145,7 @@ def diagnose(
     """
     problem = problem_of(module, inputs, initial_state, lengths, mask).on_cpu()
     naive = _Naive(problem, problem.layer_index(layer), state, dtype)
-    # measured: the curves, and a verdict of ten letters
-    size = 250 * math.prod(problem.counts.real.shape)
+    size = 250 * math.prod(problem.counts.real.shape)  # measured, mostly words
     check_memory(size, "verdicts of all steps need", "pass fewer examples or steps")
     curves = jacobian_curves(
         module, inputs, initial_state, state=state, layer=layer, lengths=lengths, mask=mask,

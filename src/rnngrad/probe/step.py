@@ -39,12 +39,9 @@ Step = Callable[[Any, Tensor], Any]
 WRAPPERS = torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, AveragedModel
 CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
 INPUT_NAME = re.compile(
-    r"xs?|x\d|x_?t|x_\w+|inp|inputs?\d?|inputs?_.*|.*_inputs?|u|u_?t|signal|batch|frame|current|"
-    r"(emb|tok|word|data|feat|obs).*"
+    r"x(s|t|\d|_\w+)?|u_?t?|.*_inputs?|(inp|emb|tok|word|data|feat|obs|signal|batch|frame|curr).*"
 )
-STATE_NAME = re.compile(
-    r"[hs]|hc|cx|h_?\w{1,3}|[hs]_?(t|0|prev.*)|prev.*|carry|.*(hidden|state|mem|hxs).*"
-)
+STATE_NAME = re.compile(r"[hs]|cx|h_?\w{1,3}|s_?[t0]|[hs]?_?prev.*|carry|.*(hidden|state|mem|hx).*")
 
 CURES = {  # by torch's message, which names one missing part of a custom function at a time
     r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
@@ -129,7 +126,7 @@ def jacobian_curves_of_step(
     with parametrize.cached(), torch.inference_mode(False), torch.no_grad():
         flat = _FlatStep(step, initial_state, inputs, lengths, mask)
         names, spectral_at, count = wanted(
-            statistics, method, spectral_steps, directions, flat.steps
+            statistics, method, spectral_steps, directions, flat.steps, paths=False
         )
         rows, of_state = flat.positions(state), "full" if state is None else str(state)
         # measured: of a GRUCell up to 37 matrices of the size of M V wait at a time
@@ -257,8 +254,8 @@ class _FlatStep:
                 for state in (new, pytree.tree_unflatten(own, self.spec))  # it may write to tree
             )
             raise InputError(f"{what}: {found}, not {wanted}")
-        for other in (leaf for leaf in leaves if not isinstance(leaf, Tensor)):
-            raise TypeError(f"step returns a {full_name(other)}: write it in torch, without NumPy")
+        if others := [full_name(leaf) for leaf in leaves if not isinstance(leaf, Tensor)]:
+            raise TypeError(f"step returns a {others[0]}: write it in torch, without NumPy")
         if (dtypes := [leaf.dtype for leaf in leaves]) != self.dtypes:
             found, wanted = (", ".join(map(str, each)) for each in (dtypes, self.dtypes))
             raise InputError(f"step returns a state of {found} for one of {wanted}")

@@ -144,9 +144,8 @@ def _fill(
         for (h_0, *_), (x, h, _) in zip(problem.start([example], len(runs)), runs, strict=True)
     ]
     for t in reversed(range(len(at))):
-        first = max(t, earliest)
-        losses = slice(first, len(at))  # those at t and later
-        joins = slice(first, first + (t >= earliest))  # no loss joins before the part's first
+        losses = slice(max(t, earliest), len(at))  # those at t and later
+        joins = slice(t, t + (t >= earliest))  # no loss joins before the part's first
         cotangents.add(arriving.at(t, np.array([example])), joins)
         for layer, _, _, sides in cotangents.back(t, losses):
             for kind, side in SIDES.items():
@@ -163,24 +162,25 @@ def _fill(
 
 def _curves(problem: Problem, arriving: Arriving) -> dict[str, Array]:
     """By weight, log10 norms (batch, time). All losses of an example are swept as one."""
-    real = problem.counts.real.numpy()
-    needed = 16 * real.size * len(problem.weight_shapes)
-    check_memory(needed, "the curves need", "pass fewer examples or steps at a time")
-    found = {name: np.empty((problem.batch, problem.steps)) for name in problem.weight_shapes}
+    real, lengths = problem.counts.real.numpy(), problem.lengths.numpy()
+    size = 8 * real.size * len(problem.weight_shapes)
+    check_memory(size, "the curves need", "pass fewer examples or steps at a time")
+    found = {name: np.full(real.shape, -np.inf) for name in problem.weight_shapes}
 
     def run(examples: Array) -> None:
-        runs, everyone = problem.whole(examples), slice(0, len(examples))
-        cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], len(examples))
-        of_steps = len(runs), len(examples), runs[0][0].shape[1]
-        sizes = np.empty((len(cotangents.deltas), *of_steps))
-        exponents = np.empty(of_steps, dtype=np.int64)
-        for t in reversed(range(of_steps[2])):
-            cotangents.add(arriving.at(t, examples), everyone)
-            for layer, _, _, sides in cotangents.back(t, everyone):
+        runs, count = problem.whole(examples), len(examples)
+        cotangents = Cotangents(problem.cells, [maps for *_, maps in runs], count)
+        steps = np.arange(lengths[examples].max())
+        sizes = np.empty((len(cotangents.deltas), len(runs), count, len(steps)))
+        exponents = np.empty(sizes.shape[1:], dtype=np.int64)
+        for t in reversed(steps.tolist()):
+            cotangents.add(arriving.at(t, examples), slice(0, count))
+            for layer, _, _, sides in cotangents.back(t, slice(0, count)):
                 exponents[layer, :, t] = cotangents.exponent[layer]
                 for size, delta in zip(sizes, sides, strict=True):
                     size[layer, :, t] = _norms(delta)[:, 0]
-        starts = problem.start(examples, len(runs))
+        starts, counted = problem.start(examples, len(runs)), steps < lengths[examples, None]
+        rows, at = real[examples].nonzero()
         for layer, ((h_0, *_), (x, h, _)) in enumerate(zip(starts, runs, strict=True)):
             before = np.concatenate((h_0[:, None], h[:, :-1]), axis=1)
             for kind, enters in (("ih", x), ("hh", before)):
@@ -188,16 +188,12 @@ def _curves(problem: Problem, arriving: Arriving) -> dict[str, Array]:
                 met = _entering(enters, whole=False)
                 parts = {"weight": delta + log10_of(met.mantissa[..., 0], met.exponent)}
                 for name, values in (parts | {"bias": delta}).items():
-                    if f"{name}_{kind}_l{layer}" in found:
-                        found[f"{name}_{kind}_l{layer}"][examples, : of_steps[2]] = values
+                    target = found.get(f"{name}_{kind}_l{layer}")
+                    if target is not None:
+                        target[examples[rows], at] = values[counted]
 
     in_threads(run, swept_together(problem), "weight gradients")
-    counted = np.arange(problem.steps) < problem.lengths.numpy()[:, None]
-    spread = {name: np.full(real.shape, -np.inf) for name in found}
-    for name, values in spread.items():
-        values[real] = found[name][counted]
-        problem.counts.ended(values)
-    return spread
+    return {name: problem.counts.ended(values) for name, values in found.items()}
 
 
 def _norms(delta: Array) -> Array:
