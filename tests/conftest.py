@@ -7,10 +7,15 @@ from contextlib import ExitStack, suppress
 from threading import Event, Thread
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from rnngrad.cli import main
+
+# the same examples in every run, and no limit of time: the machine may be busy
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -110,9 +110,7 @@ def test_a_reset_at_step_400(coupling: float):
     assert curve[0, 400] < {0.0: -40, 1e-12: -10, 1.0: -0.5}[coupling]
 
 
-@settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     resets=st.lists(st.tuples(st.integers(0, 159), st.floats(0.1, 1.5)), max_size=4),
     strength=st.sampled_from([8.0, 60.0, 300.0, 1000.0]),
@@ -129,7 +127,7 @@ def test_random_resets(
     compare(reset_network(strength, coupling), x, None, state, np.arange(0, 160, 10))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     cell=st.sampled_from(["rnn_tanh", "gru", "lstm"]),
     sizes=st.lists(st.integers(-120, 60), min_size=5, max_size=5),

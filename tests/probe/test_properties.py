@@ -10,7 +10,7 @@ from probe_problems import CELLS, Case, autograd_jacobians, log10_statistics, ma
 
 import rnngrad
 
-QUICK = settings(max_examples=15, deadline=None, derandomize=True)
+QUICK = settings(max_examples=15)
 NAMES = ("log10_frobenius", "log10_column_sum", "log10_spectral")
 
 cases = st.builds(

@@ -124,9 +124,7 @@ def prefix_trees(draw: st.DrawFn) -> tuple[Tensor, list[int], list[int]]:
     return x, lengths, states
 
 
-@settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tree=prefix_trees(),
     cell=st.sampled_from(list(CELLS)),
