@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,9 @@ from rnngrad.stage import DIGEST, run_stage
 # Of the largest number of a column, array or picture; of a number in a text, or of 1 if more.
 TOLERANCE = 0.01  # other processors round otherwise
 UNKNOWN = "other bytes, and the committed ones are not in DVC's cache"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# a number that is no part of a word, as of a picture's ids
+NUMBER = re.compile(r"(?<![\w#.-])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
+PICTURE = re.compile("(<svg.*?</svg>)", re.DOTALL)
 
 
 def main() -> None:
@@ -102,20 +105,28 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
 
         if path.suffix == ".csv" and not path.stat().st_size:
             return "", []
-        csv = partial(pd.read_csv, keep_default_na=False, na_values=[""])
+        csv = partial(pd.read_csv, keep_default_na=False, na_values=["", "nan"])
         table = pd.read_parquet(path) if path.suffix == ".parquet" else csv(path)
         found = {str(name): column.to_numpy() for name, column in table.items()}
     else:
         text = path.read_text(encoding="utf-8")
-        numbers, sizes = NUMBER.findall(text), dict[str, float]()
-        if path.suffix in (".svg", ".html"):
-            return NUMBER.sub("0", text), [np.array(numbers, dtype=float)]
-        if path.suffix == ".md":  # prose rounds: its last digit may be another one
-            decimals = {number: len(number.partition(".")[2]) for number in numbers}
-            sizes = {n: 2 * 10.0**-d / TOLERANCE for n, d in decimals.items() if d}
-        return NUMBER.sub("0", text), [np.array([float(n), sizes.get(n, 1.0)]) for n in numbers]
+        return NUMBER.sub("0", text), [*_numbers(text, rounded=path.suffix != ".json")]
     words = {name: v.tolist() for name, v in found.items() if v.dtype.kind not in "fiub"}
     return (list(found), words), [v.astype(float) for k, v in found.items() if k not in words]
+
+
+def _numbers(text: str, rounded: bool) -> Iterator[Any]:
+    """Yield a picture's numbers as one array, any other number beside what it is measured by."""
+    import numpy as np
+
+    for part in PICTURE.split(text):
+        numbers = NUMBER.findall(part)
+        if part.startswith("<svg"):
+            yield np.array(numbers, dtype=float)
+            continue
+        for number in numbers:  # prose rounds: its last digit may be another one
+            last = 1.01 * 10.0 ** -len(number.partition(".")[2]) / TOLERANCE
+            yield np.array([float(number), last if rounded and "." in number else 1.0])
 
 
 def _run(folder: str, *command: str) -> int:

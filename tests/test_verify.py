@@ -61,10 +61,14 @@ def test_a_number_is_not_measured_by_a_larger_one_beside_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "text", "other", "verdict"),
     [
-        ("a.md", "-1.2 decades of 1403", "-1.3 decades of 1403", "within 5e-03"),
-        ("a.md", "-1.2 decades of 1403", "-1.5 decades of 1403", "different"),
+        ("a.md", "-1.2 decades of 1403", "-1.3 decades of 1403", "within 1e-02"),
+        ("a.md", "-1.2 decades of 1403", "-1.4 decades of 1403", "different"),
         ("a.md", "2 of 11 claims", "3 of 11 claims", "different"),
-        ("a.svg", "M 100 0.5", "M 100 0.6", "within 1e-03"),
+        ("a.svg", "<svg>M 100 0.5</svg>", "<svg>M 100 0.6</svg>", "within 1e-03"),
+        ("a.html", "0.5 <svg>M 100 0.5</svg>", "0.5 <svg>M 100 0.6</svg>", "within 1e-03"),
+        ("a.html", "0.5 <svg>M 1 0.5</svg>", "7.5 <svg>M 1 0.5</svg>", "different"),
+        ("a.svg", "<svg>#m9e73 1 0.5</svg>", "<svg>#m9e73 1 0.7</svg>", "different"),
+        ("a.svg", "<svg>#m9e73 1</svg>", "<svg>#m9e74 1</svg>", "different"),
         ("a.csv", "", "", "the same numbers"),
         ("a.csv", "x\nNA\n", "x\nnull\n", "different"),
     ],

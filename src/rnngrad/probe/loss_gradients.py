@@ -12,7 +12,7 @@ from rnngrad.plot import Pictured, draw_losses, long_form
 from rnngrad.probe._cotangents import TOO_SMALL, Arriving, Cotangents, scaled_back, swept_together
 from rnngrad.probe._problem import Problem, problem_of
 from rnngrad.probe._scaled import Array, ScaledRows, log10_of
-from rnngrad.probe._settings import in_threads, prepared
+from rnngrad.probe._settings import in_threads, prepared, stop_if_ended
 from rnngrad.probe.curves import ABSENT
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def loss_gradient_curves(
     decades. A step's factors are those of `jacobian_curves`. Computed on the CPU.
 
     Source: the adjoint of the one-step maps in `rnngrad.probe.cells`.
-    Memory: the float64 trajectory of a few examples (256 MiB per thread) and (batch, H) cotangents.
+    Memory: float64 trajectories of a few examples (300 MiB per thread) and (batch, H) cotangents.
 
     Raises:
         InputError: a gradient that does not fit the output, and whatever `jacobian_curves` refuses.
@@ -134,6 +134,7 @@ class _Sweep:
         final = self.arriving.final[self.layer :, :, example, :, None]
         states = [[ScaledRows.of(part) for part in parts] for parts in final]
         for t in reversed(range(int(self.problem.lengths[example]))):
+            stop_if_ended()
             arriving, total = ScaledRows.of(self.arriving.output[example, t][:, None]), []
             for layer in reversed(range(len(states))):
                 (h, *c), maps = states[layer], every[layer].each(itemgetter(t))

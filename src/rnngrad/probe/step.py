@@ -38,10 +38,10 @@ Step = Callable[[Any, Tensor], Any]
 # their forward tells nothing of what their module takes
 WRAPPERS = torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, AveragedModel
 CLOSE = 0.01  # a derivative further off than this part of it is wrong, not just rounded
-INPUT_NAME = re.compile(
-    r"x(s|t|\d|_\w+)?|u_?t?|.*_inputs?|(inp|emb|tok|word|data|feat|obs|signal|batch|frame|curr).*"
+INPUT_NAME = re.compile(r"x(s|\d|_?t|_in)?|u_?t?|.*_inputs?|(inp|emb|tok|word|data|feat|obs).*")
+STATE_NAME = re.compile(
+    r"[hs]|[hc]x|h[sc\d]|[hs]_?(t|0|tm1|in|cur)|[hs]?_?prev.*|carry|.*(hidden|state|mem|_hx).*"
 )
-STATE_NAME = re.compile(r"[hs]|cx|h_?\w{1,3}|s_?[t0]|[hs]?_?prev.*|carry|.*(hidden|state|mem|hx).*")
 
 CURES = {  # by torch's message, which names one missing part of a custom function at a time
     r"autograd\.Function|vmap support": "an autograd.Function needs setup_context, "
