@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,19 +100,25 @@ def _content(path: Path) -> tuple[Any, list[Any]]:
         import torch
 
         found = {name: w.numpy() for name, w in torch.load(path, weights_only=True).items()}
-    elif path.suffix in (".parquet", ".csv"):
-        import pandas as pd
-
-        if path.suffix == ".csv" and not path.stat().st_size:
-            return "", []
-        csv = partial(pd.read_csv, keep_default_na=False, na_values=["", "nan"])
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else csv(path)
+    elif (table := _table(path)) is not None:
         found = {str(name): column.to_numpy() for name, column in table.items()}
     else:
         text = path.read_text(encoding="utf-8")
         return NUMBER.sub("0", text), [*_numbers(text, rounded=path.suffix != ".json")]
     words = {name: v.tolist() for name, v in found.items() if v.dtype.kind not in "fiub"}
     return (list(found), words), [v.astype(float) for k, v in found.items() if k not in words]
+
+
+def _table(path: Path) -> Any:
+    """Read a table; None where a file holds none, or one that is empty or cut: that is text."""
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    with suppress(ValueError):
+        if path.suffix == ".csv":
+            return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+    return None
 
 
 def _numbers(text: str, rounded: bool) -> Iterator[Any]:

@@ -193,7 +193,7 @@ def test_a_file_of_keras(run: Run, refusal: Refusal, tmp_path: Path):
 
 @pytest.fixture
 def refused(refusal: Callable[..., str], inputs: Path) -> Callable[[Path], str]:
-    """What is said of a file."""
+    """Give the line that refuses a file."""
 
     def call(path: Path) -> str:
         err = refusal("probe", path, "--inputs", inputs)

@@ -1,4 +1,4 @@
-"""What autograd does not see, or a model changes behind its back, is followed or named."""
+"""A model may hide things from autograd, or change them behind its back: follow or name them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -70,6 +70,7 @@ def test_a_number_is_not_measured_by_a_larger_one_beside_it(tmp_path: Path) -> N
         ("a.svg", "<svg>#m9e73 1 0.5</svg>", "<svg>#m9e73 1 0.7</svg>", "different"),
         ("a.svg", "<svg>#m9e73 1</svg>", "<svg>#m9e74 1</svg>", "different"),
         ("a.csv", "", "", "the same numbers"),
+        ("a.csv", "x\n1\n1,2,300\n", "x\n1\n1,2,400\n", "different"),
         ("a.csv", "x\nNA\n", "x\nnull\n", "different"),
     ],
 )
