@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -128,12 +129,42 @@ class WholeDictModel(Model):
         return (self(batch) - batch["labels"]).square().mean()
 
 
+@pytest.mark.parametrize("batch", [None, {"tokens": torch.zeros(2, STEPS).long()}])
 @pytest.mark.parametrize("kind", [DictModel, WholeDictModel])
-def test_of_a_dict_forward_gets_what_it_takes(kind: type[Model]):
+def test_of_a_dict_forward_gets_what_it_takes(kind: type[Model], batch: Any):
     rows: Any = [{"tokens": torch.arange(n, n + STEPS), "labels": 0.0} for n in range(8)]
-    callback = rnngrad.GradientReach(budget=ALWAYS)
+    callback = rnngrad.GradientReach(batch=batch, budget=ALWAYS)
     fit([callback], kind(), DataLoader(rows, 4), max_epochs=1)
     assert [*callback.curves["lstm.0"]] == [0, 1]
+
+
+@dataclass
+class Tokens:
+    tokens: Tensor
+
+
+class DataclassModel(Model):
+    """Its forward reads a batch that is a dataclass."""
+
+    def forward(self, batch: Tokens) -> Tensor:  # type: ignore[override]
+        return super().forward(batch.tokens)
+
+    def training_step(self, batch: Tokens, _: int) -> Tensor:  # type: ignore[override]
+        return self(batch).square().mean()
+
+
+def test_of_a_dataclass_four_examples_count():
+    rows: Any = [torch.arange(n, n + STEPS) for n in range(8)]
+    data = DataLoader(rows, 8, collate_fn=lambda own: Tokens(torch.stack(own)))
+    sizes: list[int] = []
+
+    def loss(output: Tensor) -> Tensor:
+        sizes.append(len(output))
+        return output.sum()
+
+    callback = rnngrad.GradientReach(loss=loss, budget=ALWAYS)
+    fit([callback], DataclassModel(), data, max_epochs=1)
+    assert sizes == [4, 4]
 
 
 def board(folder: str) -> list[tuple[str, int, Any]]:
@@ -275,7 +306,7 @@ class TimeFirst(Model):
 
 def test_a_batch_in_which_time_comes_first_is_told():
     batch, callback = torch.randint(20, (9, 8)), rnngrad.GradientReach(budget=ALWAYS)
-    with pytest.warns(UserWarning, match="layers read 4 steps only: where time comes first, pass"):
+    with pytest.warns(UserWarning, match="layers read 4 steps only: where time comes first, or"):
         fit([callback], TimeFirst(), DataLoader([(batch, torch.zeros(8))], None), max_epochs=1)
 
 
@@ -285,6 +316,17 @@ class Packed(Model):
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         return self(batch).square().mean()
+
+
+class Listed(Model):
+    def forward(self, tokens: list[Tensor]) -> Tensor:  # type: ignore[override]
+        return self.head(self.lstm(pack_sequence(tokens))[1][0][-1])[:, 0]
+
+
+def test_a_batch_that_is_a_list_of_sequences_is_told():
+    batch: Any = [torch.randn(9, 5) for _ in range(8)], torch.zeros(8)
+    with pytest.warns(UserWarning, match="or sequences are a list, pass batch="):
+        fit([rnngrad.GradientReach(budget=ALWAYS)], Listed(), DataLoader([batch], None))
 
 
 def test_a_packed_batch_is_taken_whole():

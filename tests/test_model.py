@@ -351,6 +351,14 @@ def test_what_was_not_asked_is_named():
     assert title == f"Sequence: 2 recurrent layer(s), 2 example(s); not asked: {others}"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_scripted_part_is_named():
+    model = Sequence()
+    model.idle = torch.jit.script(model.idle)
+    title = rnngrad.gradient_reach(model, torch.randn(2, 5, 4)).title
+    assert title.endswith("; .idle, a torch.jit._script.RecursiveScriptModule")
+
+
 def test_the_table_answers_both_questions():
     model, words = Reader(nn.LSTM(3, 4, 2, batch_first=True)).double(), torch.randint(20, (2, 400))
     reach = rnngrad.gradient_reach(model, words, loss=lambda output: output[0][:, -1].sum())

@@ -168,6 +168,12 @@ def test_weights_that_leave_no_room_for_copies_are_refused():
         rnngrad.gradient_reach(gru, torch.zeros(1, 1, 2))
 
 
+def test_steps_beyond_the_memory_are_refused_before_they_are_run():
+    x = torch.zeros(1, 1, 2).expand(10**5, 10**5, 2)
+    with pytest.raises(rnngrad.InputError, match=r"^gru: .*GB; (pass|use) fewer examples or steps"):
+        rnngrad.gradient_reach(nn.GRU(2, 3), x)
+
+
 @pytest.mark.parametrize(
     ("model", "loss", "message"),
     [

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
 from rnngrad._left_as_it_was import left_as_it_was
@@ -27,7 +28,7 @@ from rnngrad.saved import KINDS, module_of
 
 SHOWN = 4  # modules that a line names
 MANY = 8  # calls of one module, each a layer of its own
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 GENERATOR = "_checkpoint_without_reentrant_generator"
@@ -217,6 +218,7 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     modules = {n: part for n, part in own.items() if isinstance(part, tuple(KINDS.values()))}
     for name, part in own.items():
         known = isinstance(part, nn.RNNCellBase | nn.RNNBase)
+        known |= getattr(part, "original_name", "") in ("RNN", "LSTM", "GRU")  # scripted
         known |= type(part).__module__.startswith("torch.ao.nn.") and hasattr(part, "hidden_size")
         if known and name and name not in modules:
             found.not_asked.append(f".{name}, a {full_name(part)}")
@@ -246,13 +248,13 @@ def _recorded(
         if found.of_model and not torch.is_grad_enabled():  # a loss's target is no part of it
             return plain(module, input, hx)
         packed = isinstance(input, PackedSequence)
+        if not packed and input.dim() not in (2, 3):
+            return plain(module, input, hx)  # torch refuses it
         if packed and counting:
             raise InputError(f"{name} reads packed inputs: leave {' and '.join(counting)} out")
         flat = not packed and input.dim() == 2
         if not all(input.data.shape[:2]):
             raise InputError(f"{name} reads no example or no step: {tuple(input.data.shape)}")
-        with torch.no_grad():  # torch refuses what does not fit
-            _, end = plain(module, input, hx)
         time_first, steps = not (module.batch_first or flat or packed), counting
         if packed:
             x, lengths = pad_packed_sequence(input, batch_first=True)
@@ -275,6 +277,8 @@ def _recorded(
             )
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
+        with torch.no_grad():  # torch refuses what does not fit
+            _, end = plain(module, input, hx)
         run = None if steps else ended.pop(states_of_hx(hx), None)
         if not (run and _goes_on(run, module, states_of_hx(hx))):
             title = f"{name} (call {len(given) + 1})" if given else name

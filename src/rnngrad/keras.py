@@ -90,7 +90,7 @@ def _layers_of_file(path: str) -> dict[str, tuple[list[np.ndarray], list[Setting
     known, found, file = dict[str, list[Settings]](), dict[str, Any](), path
 
     def note(part: dict[str, Any]) -> dict[str, Any]:
-        config, module = part.get("config"), str(part.get("module"))
+        config, module = part.get("config"), str(part.get("module") or "custom")
         if isinstance(config, dict) and "name" in config and "class_name" in part:
             own = module.split(".")[0] in PACKAGES
             kind = part["class_name"] if own else f"{module}.{part['class_name']}"
@@ -135,8 +135,8 @@ def _gates(weights: list[np.ndarray]) -> int:
 def _module(where: str, weights: list[np.ndarray], kind: str, config: dict[str, Any]) -> Any:
     gates = _gates(weights)
     if not gates or (kind and kind != NAMES[gates]):
-        what = f"is a {kind}, no LSTM, GRU or SimpleRNN"
-        raise InputError(f"{where} {what}: of a model or wrapper pass the layer that is inside")
+        what = f"{where} is a {kind}, no LSTM, GRU or SimpleRNN: of a model or wrapper pass"
+        raise InputError(f"{what} the layer that is inside, of a cell a .weights.h5 file")
     activation = config.get("activation", "tanh")
     allowed = ("tanh", "relu") if gates == 1 else ("tanh",)
     needed = NEEDED | {"activation": (activation if activation in allowed else "tanh", OWN_STEP)}

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree as pytree
 
 from rnngrad._recording import takes
 from rnngrad.errors import InputError, check_memory, needs
@@ -20,6 +19,7 @@ from rnngrad.probe import LossGradientCurves
 from rnngrad.whole_model import gradient_reach
 
 with needs("lightning"):
+    from lightning_utilities.core.apply_func import apply_to_collection
     from pytorch_lightning import Callback, LightningModule, Trainer
     from torchmetrics import Metric
 
@@ -109,16 +109,10 @@ class GradientReach(Callback):
             first = batch
             if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence):
                 first = batch[0]
-            if isinstance(first, dict):  # it may hold labels
-                # a dict that forward takes as a whole stays a dict
+            if isinstance(first, Mapping):  # it may hold labels
                 taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
-                first = taken or (first,)
-            self._inputs = pytree.tree_map_only(
-                Tensor,
-                lambda x: x[:EXAMPLES].clone() if x.dim() else x,
-                first,
-                is_leaf=lambda x: isinstance(x, PackedSequence),
-            )
+                first = taken or first
+            self._inputs = apply_to_collection(first, (Tensor, PackedSequence), _first_examples)
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
@@ -174,8 +168,11 @@ class GradientReach(Callback):
         self.curves = {n: {e: np.array(c) for e, c in each.items()} for n, each in given.items()}
 
     def _probe(self, trainer: Trainer, model: LightningModule, epoch: int) -> None:
-        named = self._inputs if isinstance(self._inputs, dict) else {}
-        inputs = () if named else self._inputs if type(self._inputs) is tuple else (self._inputs,)
+        given, named = self._inputs, dict[str, Any]()
+        # a dict that forward takes as a whole stays a dict
+        if isinstance(given, Mapping) and any(takes(model.forward, name) for name in given):
+            named = {**given}
+        inputs = () if named else given if type(given) is tuple else (given,)
         try:
             with trainer.precision_plugin.forward_context():
                 reach = gradient_reach(model, *inputs, loss=self.loss, **named)
@@ -186,13 +183,9 @@ class GradientReach(Callback):
             cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
         read = {tuple(layer.inputs.shape[:2]) for layer in reach.layers.values()}
-        leaves = [v for v in pytree.tree_leaves(self._inputs) if isinstance(v, Tensor)]
-        turned = {
-            tuple(v.shape[1::-1]) for v in leaves if v.shape[:1] == (EXAMPLES,) != v.shape[1:2]
-        }
-        if self.batch is None and read == turned:
-            said = f"layers read {EXAMPLES} steps only: where time comes first, pass batch="
-            warnings.warn(said, stacklevel=2)
+        if self.batch is None and all(steps == EXAMPLES != examples for examples, steps in read):
+            said = f"layers read {EXAMPLES} steps only: where time comes first, or sequences are "
+            warnings.warn(f"{said}a list, pass batch=", stacklevel=2)
         metrics = {"reach/epochs_trained": float(epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
@@ -206,6 +199,10 @@ class GradientReach(Callback):
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+
+
+def _first_examples(x: Tensor | PackedSequence) -> Tensor | PackedSequence:
+    return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
 
 
 class LossGradientByDistance(Metric):

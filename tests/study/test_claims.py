@@ -511,6 +511,7 @@ UNJUDGED: list[Callable[[], Claim | None]] = [
     lambda: powers({}, measured=np.nan),
     lambda: claims.late_steps(make_shares(MUCH, MUCH).assign(steps=9)),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).query("lag < 20")),
+    lambda: claims.blocking(make_influences(1, 0.1, 0.3).query("perturbation == 1")),
     lambda: explodes(-np.inf, 0.1, 0.1),
     lambda: explodes(0.1, 0.1, 0.1, gradient_norm=0.0),
     lambda: claims.blocking(make_influences(1, 0.1, 0.3).assign(backward_difference=np.nan)),

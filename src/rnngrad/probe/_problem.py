@@ -98,8 +98,8 @@ class Problem:
     def layer_index(self, layer: int) -> int:
         """Count a layer from 0, which may be counted from the last."""
         count = len(self.cells)
-        if not -count <= layer < count:
-            raise InputError(f"layer={layer}: the module has {count} layer(s); use 0..{count - 1}")
+        if layer not in range(-count, count):
+            raise InputError(f"layer={layer!r}: the module has {count} layer(s), 0..{count - 1}")
         return layer % count
 
     def state_rows(self, state: str) -> slice:

@@ -207,7 +207,7 @@ def blocking(influences: pd.DataFrame) -> Claim | None:
     moves = lstm["perturbation"].agg(["min", "max"])
     small = lstm[lstm["perturbation"] == moves["min"]]
     at = small[small["lag"] == GATES_AT]
-    if at.empty:
+    if at.empty or moves["min"] == moves["max"]:  # it takes moves of both sizes
         return None
     means = lstm.pivot_table("backward_difference", ["weights", "lag"], "perturbation")
     apart = means.groupby("weights").max().set_axis(["small_moves", "large_moves"], axis=1)
