@@ -111,7 +111,7 @@ class LayerReach(Pictured):
             "horizon": shown(fate.horizon, ".0f"),
             "log10 |J| at end": shown(fate.log10_frobenius[end], "+.1f"),
             "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
-            "0 in float32 from": shown(first_zero, ".0f"),
+            "flushed to 0 from": shown(first_zero, ".0f"),
         }
         if self.loss_gradients is not None:
             first = self.loss_gradients.log10_h[:, 0]

@@ -198,8 +198,8 @@ def autograd_column_sums(
 ) -> ColumnSums:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
-    This is `autograd.grad(s_t.sum(), s_0)` followed by `.abs().mean()`: no scales, derivatives from
-    the outputs (1 - tanh^2, s (1 - s)), everything rounded to the dtype.
+    This is `autograd.grad(s_t.sum(), s_0)`: no scales, derivatives from the outputs (1 - tanh^2,
+    s (1 - s)), everything rounded to the dtype. Then `.double().abs().mean()` follows.
 
     Args:
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
