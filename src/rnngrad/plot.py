@@ -140,9 +140,11 @@ def span(values: np.ndarray, digits: str, form: str = "{}", absent: str = "") ->
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Set rows of text with their columns one below the other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    """Set rows of text with their columns one below the other; a cell may hold several lines."""
+    cells = (map(str.splitlines, row) for row in rows)
+    lines = [line for row in cells for line in itertools.zip_longest(*row, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def compare(results: Mapping[str, Pictured], ax: "Axes | None" = None) -> "Axes":

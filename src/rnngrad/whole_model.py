@@ -138,7 +138,8 @@ class ModelReach(Pictured):
     def __str__(self) -> str:
         rows = [layer.row() for layer in self.layers.values()]
         columns = max(rows, key=len)  # a layer may do without those about the loss
-        table = text_table([[*columns], *([row.get(name, "") for name in columns] for row in rows)])
+        head = [name.replace(" ", "\n", 1) for name in columns]  # narrow enough for a notebook
+        table = text_table([head, *([row.get(name, "") for name in columns] for row in rows)])
         return f"{self.title}\n\n{table}"
 
 
