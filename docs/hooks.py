@@ -1,5 +1,6 @@
 """The study's findings and the gallery stand elsewhere, and these pages show them from there."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     lines = (REPORTS / "answer.txt").read_text().splitlines()
     # links that work where the pages are read in the repository
     markdown = markdown.replace("../examples/gallery/", "gallery/").replace("../reports/", "")
-    return markdown.replace("[answer]", "\n".join(f"- {line}" for line in lines))
+    markdown = markdown.replace("[answer]", "\n".join(f"- {line}" for line in lines))
+    return re.sub(r"\b(2|10)\^([-−]?[\d.]*\d)", r"\1<sup>\2</sup>", markdown)
 
 
 def on_files(files: Files, config: Any) -> Files:
