@@ -299,7 +299,7 @@ def test_every_result_is_short_in_a_terminal_and_whole_in_a_notebook():
         assert len(repr(result)) < 500
         assert 5 < str(result).count("\n") < 20
         assert len(str(result)) < 1000
-        assert "<pre>" in result._repr_html_()
+        assert "<pre " in result._repr_html_()
     last = str(curves).splitlines()[-1].split()
     assert last == ["1000", f"{np.median(curves.log10_frobenius[:, -1]):+.2f}"]
     values = str(losses).splitlines()[-1].split()
@@ -332,12 +332,37 @@ def test_the_table_of_a_trajectory_tells_the_gates():
     assert [float(value) for value in last.split()[1:]] == pytest.approx(medians, abs=0.006)
 
 
+def test_pictures_fit_on_axes_of_ones_own():
+    figure, axes = plt.subplots(2, 4)
+    x, many = batch(), {f"layer {n}": nn.GRU(3, 4) for n in range(8)}
+    curves = {name: rnngrad.jacobian_curves(gru, x) for name, gru in many.items()}
+    for ax in axes.flat:
+        ax.set(xscale="log", yscale="symlog")
+    rnngrad.compare(curves, axes[0, 0])
+    rnngrad.diagnose(nn.LSTM(3, 4), x).plot(axes[0, 1])
+    parts = rnngrad.weight_gradient_parts(nn.GRU(3, 4), x, torch.ones(5, STEPS, 4))
+    parts.plot(axes[0, 2])
+    rnngrad.gradient_reach(nn.LSTM(3, 4), x, loss=lambda output: output[0].sum()).plot(axes[0, 3])
+    figure.canvas.draw()
+    legend = axes[0, 0].get_legend().get_window_extent()
+    assert legend.y1 > axes[0, 0].get_window_extent().y0  # not below the axes
+    assert "\n" not in axes[0, 3].get_ylabel()
+
+
+def test_long_names_are_cut_in_the_middle():
+    curves = rnngrad.jacobian_curves(nn.GRU(3, 4), batch())
+    long = {f"model.{'encoder.' * 9}{end}": curves for end in ("one", "two")}
+    names = [*lines(rnngrad.compare(long | {"": curves}))]
+    assert [len(name) for name in names] == [40, 40, 1]
+    assert [name[-3:] for name in names[:2]] == ["one", "two"]
+
+
 def test_curves_of_no_step_have_an_empty_picture():
     lstm, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
     nowhere = rnngrad.jacobian_curves(lstm, x, statistics="spectral", spectral_steps=[])
     assert not nowhere.plot().lines
     assert "log10_spectral=2x5" in str(nowhere)
-    assert "<pre>" in nowhere._repr_html_()
+    assert "<pre " in nowhere._repr_html_()
 
 
 @pytest.mark.parametrize("reduce", ["norm", "none"])

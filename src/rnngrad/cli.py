@@ -237,7 +237,7 @@ def _doctor(_: argparse.Namespace) -> int:
     bad = False
     for well, name, says in _checks():
         bad |= well is False
-        print(f"{'--' if well is None else 'ok' if well else 'BAD':5}{name:19}{says}", flush=True)
+        print(f"{'--' if well is None else 'ok' if well else 'BAD':5}{name:20}{says}", flush=True)
     return int(bad)
 
 

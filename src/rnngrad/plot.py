@@ -10,6 +10,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Style = tuple[str, Any]  # colour and dashes
 
-INK, GRID = "#24292f", "#d8dce0"
+NEUTRAL, GRID = "#808080", "#d8dce0"  # the first is seen on black as well
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
 STYLES: list[Style] = [(COLOURS[n % 6], DASHES[(n + n // 6) % 6]) for n in range(36)]
@@ -37,7 +38,8 @@ TABLE_ROWS = 8
 MOST_PANELS = 12  # layers of a heat map
 MOST_INSIDE = 6  # names of a legend; more would lie across the curves
 NAME_HEIGHT = 0.19  # inches of a row of names
-LETTER = 0.012  # its width, as a part of the picture's
+LETTER = 0.06  # inches, its width
+LONGEST = 40  # letters of a name in a legend
 DERIVATIVES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d state_t / d state_0"}
 
 
@@ -75,7 +77,8 @@ class Pictured:
             figure.savefig(png, format="png", dpi=100)
             plt.close(figure)
         picture = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
-        return f"<pre>{html.escape(str(self))}</pre>{picture}"
+        style = "font-family: monospace; white-space: pre"  # pages made of notebooks have others
+        return f'<pre style="{style}">{html.escape(str(self))}</pre>{picture}'
 
 
 class PicturedArray(np.ndarray):
@@ -98,7 +101,7 @@ class Exponents(PicturedArray):
         """Draw the exponents, medians and bands over examples, on axes that it returns."""
         axes = _axes(ax)
         _band(axes, np.atleast_2d(np.asarray(self)), "", STYLES[0])
-        axes.axhline(0, color=INK, lw=0.9)
+        axes.axhline(0, color=NEUTRAL, lw=0.9)
         axes.set(xlabel="exponent, from the largest", ylabel="nats per step")
         return axes
 
@@ -185,7 +188,7 @@ def draw_curves(curves: Any, ax: "Axes | None" = None) -> "Axes":
         "cell path: forget gates alone": curves.log10_cell_path,
         "hidden path: through h": curves.log10_hidden_path,
     }
-    styles = dict(zip(shown, [STYLES[0], (INK, ":"), STYLES[3]], strict=True))
+    styles = dict(zip(shown, [STYLES[0], (NEUTRAL, ":"), STYLES[3]], strict=True))
     return _draw(ax, shown, f"log10 of {_name(curves)}", styles)
 
 
@@ -201,9 +204,10 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
         names, counts = np.unique(column[column != ""], return_counts=True)
         commonest.append(str(names[counts.argmax()]) if len(names) else commonest[-1])
     starts = [t for t in range(1, len(commonest)) if commonest[t] != commonest[t - 1]]
+    letter = LETTER * len(commonest) * axes.figure.dpi / axes.bbox.width  # in steps
     for t, following in zip(starts, [*starts[1:], np.inf], strict=True):
         axes.axvline(t, color=GRID, lw=1.2)
-        if following - t >= LETTER * len(commonest[t]) * len(commonest):  # its name has room
+        if following - t >= letter * len(commonest[t]):  # its name has room
             place = axes.get_xaxis_transform()
             axes.text(t, 1.01, f" {commonest[t]}", fontsize="small", transform=place)
     return axes
@@ -246,7 +250,7 @@ def draw_parts(parts: Any, ax: "Axes | None" = None, weight: str = "weight_hh_l0
     look = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
     picture = axes.imshow(shown, vmin=FAINTEST, vmax=0, extent=(0.5, end, end, 0.5), **look)
     axes.set(xlabel=f"step t at which {weight} is used", ylabel="step T of the loss")
-    axes.locator_params(integer=True)
+    _whole_ticks(axes.xaxis, axes.yaxis)
     axes.figure.colorbar(picture, ax=axes, extend="min", label="log10, beside the row's largest")
     return axes
 
@@ -288,9 +292,10 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
             path = f"_{name}" if states else "dotted: forget gates alone"
             states[path], styles[path] = v.curves.log10_cell_path, (styles[name][0], ":")
     states |= {name: v.curves.log10_frobenius for name, v in layers.items()}
-    panels = [(states, f"log10 of\n{_name(*(v.curves for v in layers.values()))}")]
-    told = {name: v for name, v in layers.items() if v.loss_gradients is not None}
-    if ax is None and told:
+    told = {name: v for name, v in layers.items() if ax is None and v.loss_gradients is not None}
+    quantity = _name(*(v.curves for v in layers.values()))
+    panels = [(states, f"log10 of\n{quantity}" if told else f"log10 of {quantity}")]
+    if told:
         losses = {name: v.loss_gradients.log10_h for name, v in told.items()}
         weights = {name: v.learned_at for name, v in told.items()}
         panels += [(losses, "log10 of\n|dL/dh_t|")]
@@ -306,7 +311,9 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
         own.get_legend().remove()
         own.label_outer()
     place = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": "small"}
-    axes[0].figure.legend(shown.values(), shown.keys(), **place)
+    figure = axes[0].figure
+    figure.set_figheight(figure.get_figheight() + NAME_HEIGHT * (len(shown) // 2))
+    figure.legend(shown.values(), shown.keys(), **place)
     return axes
 
 
@@ -328,7 +335,7 @@ def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.
         edges = [epochs[0] - 0.5, *between, epochs[-1] + 0.5]
         picture = own.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
         own.set(title=name, ylabel="step t")
-        own.xaxis.get_major_locator().set_params(integer=True)
+        _whole_ticks(own.xaxis)
         own.figure.colorbar(picture, ax=own, label="log10 of |J_t|")
     axes[-1].set_xlabel("epochs trained")
     return axes
@@ -365,8 +372,8 @@ def _styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def _visible(name: str) -> str:
-    """A legend leaves names out that begin with _: put a blank in front."""
-    return f" {name}" if name.startswith("_") else name
+    """A legend leaves names out that are empty or begin with _: put a blank in front."""
+    return f" {name}" if name[:1] in ("", "_") else name
 
 
 def _name(*results: Any) -> str:
@@ -394,22 +401,27 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
     drawn = np.concatenate([[0.0], *(line.get_ydata() for line in ax.lines)])
     known = ax.get_legend_handles_labels()[1]
     if drawn[np.isfinite(drawn)].min() < FLOAT32_NORMAL + NEAR and END not in known:
-        ax.axhline(FLOAT32_NORMAL, color=INK, lw=0.9, ls=(0, (3, 3)), label=END)
+        ax.axhline(FLOAT32_NORMAL, color=NEUTRAL, lw=0.9, ls=(0, (3, 3)), label=END)
     if ax.lines and not np.isfinite(drawn[1:]).any():
         ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)), yticks=[])
     ax.set(xlabel="step t", ylabel=label)
-    ax.locator_params(axis="x", integer=True)
+    _whole_ticks(ax.xaxis)
     ax.grid(color=GRID, lw=0.5)
     ax.spines[["top", "right"]].set_visible(False)
     names = len(ax.get_legend_handles_labels()[1])
     look = {"edgecolor": "none", "framealpha": 0.85, "fontsize": "small"}
-    if names > MOST_INSIDE:
-        if new:
-            ax.figure.set_figheight(HEIGHT + NAME_HEIGHT * -(-names // 2))
+    if new and names > MOST_INSIDE:
+        ax.figure.set_figheight(HEIGHT + NAME_HEIGHT * -(-names // 2))
         look |= {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5, "ncols": 2}
     if names:
         ax.legend(**look)
     return ax
+
+
+def _whole_ticks(*axes: Any) -> None:
+    for axis in axes:
+        with suppress(TypeError):  # the locator of a log axis takes no such settings
+            axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def _median(rows: np.ndarray) -> np.ndarray:
@@ -429,6 +441,8 @@ def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     known = values[:, steps]
     middle = _median(known)
     low, high = np.nanquantile(known, BAND, axis=0, method="nearest")
+    if len(label) > LONGEST:
+        label = f"{label[: LONGEST // 2]}…{label[1 - LONGEST // 2 :]}"
     zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
     if zeros:
         label += f" (exactly 0 from step {steps[-zeros] + 1})"

@@ -107,7 +107,7 @@ class LayerReach(Pictured):
             "layer": self.name,
             "module": f"{type(self.module).__name__}({self.module.hidden_size})",
             "steps": shown(lengths, ".0f"),
-            "decades/step": shown(fate.decades_per_step, "+.3f"),
+            "decades/step": span(fate.decades_per_step, "+.3f"),
             "horizon": shown(fate.horizon, ".0f"),
             "log10 |J| at end": shown(fate.log10_frobenius[end], "+.1f"),
             "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),

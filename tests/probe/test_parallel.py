@@ -231,6 +231,7 @@ def weight_parts(module: nn.RNNBase, x: torch.Tensor) -> Any:
 
 LONG: dict[str, Callable[[], Any]] = {
     "forward": lambda: rnngrad.jacobian_curves(*problem(nn.LSTM, 256, 2, 20_000)),
+    "in the main thread": lambda: rnngrad.jacobian_curves(*problem(nn.LSTM, 100, 1, 300_000)),
     "orthonormal": lambda: rnngrad.lyapunov_exponents(*problem(nn.LSTM, 64, 2, 20_000)),
     "backward": lambda: weight_parts(*problem(partial(nn.LSTM, bias=False), 256, 2, 1_500)),
 }

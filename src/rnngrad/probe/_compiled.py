@@ -9,6 +9,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import wraps
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numba.core.caching import NullCache
 
 _cached: list[Any] = []
-_untold = threading.Lock()
+_untold = threading.Lock()  # all loops are kept in one folder: one message is enough
 _FASTMATH = {"reassoc", "contract"}  # sums may run in any order, so several terms are added at once
 
 
@@ -36,26 +37,25 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        if getattr(compiled, "signatures", True):  # NUMBA_DISABLE_JIT leaves plain functions
-            return compiled(*arguments)
-        timer = threading.Timer(1.0, _tell, [compiled.stats.cache_path])
-        timer.start()
         try:
-            return compiled(*arguments)
-        except OSError:  # the folder's disk is full
-            for each in _cached:
-                each._cache = NullCache()
-            return compiled(*arguments)
-        finally:
-            timer.cancel()
+            if getattr(compiled, "signatures", True):  # NUMBA_DISABLE_JIT leaves plain functions
+                return compiled(*arguments)
+        except SystemError as error:  # numba makes one of Ctrl-C
+            raise KeyboardInterrupt from error
+        with ThreadPoolExecutor(1) as thread:  # in the main thread Ctrl-C may crash numba
+            first = thread.submit(compiled, *arguments)
+            if not wait([first], 1.0).done and _untold.acquire(blocking=False):
+                often = "once" if compiled.stats.cache_path else "each time, for lack of a folder"
+                said = f"rnngrad: compiling the probe's loops ({often}), or loading them"
+                print(said, file=sys.stderr)
+            try:
+                return first.result()
+            except OSError:  # the folder's disk is full
+                for each in _cached:
+                    each._cache = NullCache()
+                return thread.submit(compiled, *arguments).result()
 
     return call
-
-
-def _tell(folder: str | None) -> None:
-    often = "once" if folder else "each time, for numba finds no folder to keep them in"
-    if _untold.acquire(blocking=False):  # all loops are kept in one folder: one message is enough
-        print(f"rnngrad: compiling the probe's loops ({often}), or loading them", file=sys.stderr)
 
 
 # Rows whose sizes differ by more than 2**400 leave the quick loop: their squares could underflow.

@@ -14,7 +14,7 @@ from rnngrad.plot import FLOAT32_NORMAL
 
 WIDTH = 9.0  # inches: the report's column at 96 dpi
 THIN = 4  # steps between the points that are drawn of a curve: a point per pixel
-INK, GRID = plot.INK, "#c9ced4"
+INK, GRID = "#24292f", "#c9ced4"
 COLOURS = {cell: plot.COLOURS[n] for cell, n in plot.CELLS.items()}
 DASHES = {"rnn": "-", "lstm": (0, (6, 1.5)), "gru": (0, (4, 1.5, 1, 1.5))}
 MARKERS = {"rnn": "o", "lstm": "s", "gru": "^"}
