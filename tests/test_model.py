@@ -353,7 +353,7 @@ def test_what_was_not_asked_is_named():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_a_scripted_part_is_named():
-    model = Sequence()
+    model: Any = Sequence()
     model.idle = torch.jit.script(model.idle)
     title = rnngrad.gradient_reach(model, torch.randn(2, 5, 4)).title
     assert title.endswith("; .idle, a torch.jit._script.RecursiveScriptModule")
