@@ -5,7 +5,6 @@ import socket
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -136,35 +135,6 @@ def test_of_a_dict_forward_gets_what_it_takes(kind: type[Model], batch: Any):
     callback = rnngrad.GradientReach(batch=batch, budget=ALWAYS)
     fit([callback], kind(), DataLoader(rows, 4), max_epochs=1)
     assert [*callback.curves["lstm.0"]] == [0, 1]
-
-
-@dataclass
-class Tokens:
-    tokens: Tensor
-
-
-class DataclassModel(Model):
-    """Its forward reads a batch that is a dataclass."""
-
-    def forward(self, batch: Tokens) -> Tensor:  # type: ignore[override]
-        return super().forward(batch.tokens)
-
-    def training_step(self, batch: Tokens, _: int) -> Tensor:  # type: ignore[override]
-        return self(batch).square().mean()
-
-
-def test_of_a_dataclass_four_examples_count():
-    rows: Any = [torch.arange(n, n + STEPS) for n in range(8)]
-    data = DataLoader(rows, 8, collate_fn=lambda own: Tokens(torch.stack(own)))
-    sizes: list[int] = []
-
-    def loss(output: Tensor) -> Tensor:
-        sizes.append(len(output))
-        return output.sum()
-
-    callback = rnngrad.GradientReach(loss=loss, budget=ALWAYS)
-    fit([callback], DataclassModel(), data, max_epochs=1)
-    assert sizes == [4, 4]
 
 
 def board(folder: str) -> list[tuple[str, int, Any]]:
@@ -308,6 +278,13 @@ def test_a_batch_in_which_time_comes_first_is_told():
     batch, callback = torch.randint(20, (9, 8)), rnngrad.GradientReach(budget=ALWAYS)
     with pytest.warns(UserWarning, match="layers read 4 steps only: where time comes first, or"):
         fit([callback], TimeFirst(), DataLoader([(batch, torch.zeros(8))], None), max_epochs=1)
+
+
+def test_a_batch_of_four_steps_that_is_not_cut_is_not_told():
+    data = DataLoader([(torch.randint(20, (3, 4)), torch.zeros(3))], None)
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback], data=data, max_epochs=1)
+    assert len(callback.curves["lstm.0"][1]) == 4
 
 
 class Packed(Model):

@@ -32,6 +32,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 States = tuple[Tensor, ...]  # h, and c of an LSTM
 OF_STEP = "rnngrad.jacobian_curves_of_step"
 GENERATOR = "_checkpoint_without_reentrant_generator"
+SCRIPTED = {f"{kind.__name__}{cell}" for kind in KINDS.values() for cell in ("", "Cell")}
 _one_at_a_time = threading.RLock()  # random states and thread counts are the process's
 
 
@@ -218,7 +219,7 @@ def _asked(model: nn.Module, found: Recording) -> dict[str, Any]:
     modules = {n: part for n, part in own.items() if isinstance(part, tuple(KINDS.values()))}
     for name, part in own.items():
         known = isinstance(part, nn.RNNCellBase | nn.RNNBase)
-        known |= getattr(part, "original_name", "") in ("RNN", "LSTM", "GRU")  # scripted
+        known |= getattr(part, "original_name", "") in SCRIPTED
         known |= type(part).__module__.startswith("torch.ao.nn.") and hasattr(part, "hidden_size")
         if known and name and name not in modules:
             found.not_asked.append(f".{name}, a {full_name(part)}")

@@ -136,7 +136,7 @@ def _module(where: str, weights: list[np.ndarray], kind: str, config: dict[str, 
     gates = _gates(weights)
     if not gates or (kind and kind != NAMES[gates]):
         what = f"{where} is a {kind}, no LSTM, GRU or SimpleRNN: of a model or wrapper pass"
-        raise InputError(f"{what} the layer that is inside, of a cell a .weights.h5 file")
+        raise InputError(f"{what} the layer that is inside; of a cell save a .weights.h5 file")
     activation = config.get("activation", "tanh")
     allowed = ("tanh", "relu") if gates == 1 else ("tanh",)
     needed = NEEDED | {"activation": (activation if activation in allowed else "tanh", OWN_STEP)}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from rnngrad._recording import takes
 from rnngrad.errors import InputError, check_memory, needs
@@ -19,7 +20,6 @@ from rnngrad.probe import LossGradientCurves
 from rnngrad.whole_model import gradient_reach
 
 with needs("lightning"):
-    from lightning_utilities.core.apply_func import apply_to_collection
     from pytorch_lightning import Callback, LightningModule, Trainer
     from torchmetrics import Metric
 
@@ -49,8 +49,8 @@ class GradientReach(Callback):
         every_n_epochs: how many epochs lie between two probes.
         batch: what the model's forward takes; a tuple holds several inputs, a dict named ones.
             None takes the first 4 examples, along the first axis, of training's first batch: x of
-            (x, y), or the entries of a dict that forward takes. Packed sequences stay whole. A
-            training that is resumed takes others.
+            (x, y), or the entries of a dict that forward takes. Packed sequences and dataclasses
+            stay whole. A training that is resumed takes others.
         loss: makes a scalar of what forward returns for this batch.
         budget: the part of training's time that probes may take. The untrained model is always
             probed; an epoch whose probe would exceed it is left out, which a warning says once.
@@ -107,12 +107,14 @@ class GradientReach(Callback):
             return
         if self.batch is None:
             first = batch
-            if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence):
+            if isinstance(batch, tuple | list) and not _packed(batch):
                 first = batch[0]
             if isinstance(first, Mapping):  # it may hold labels
                 taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
                 first = taken or first
-            self._inputs = apply_to_collection(first, (Tensor, PackedSequence), _first_examples)
+            self._inputs = pytree.tree_map_only(
+                Tensor, lambda x: x[:EXAMPLES].clone() if x.dim() else x, first, is_leaf=_packed
+            )
         else:
             moved = trainer.strategy.batch_to_device(self.batch)
             self._inputs = trainer.precision_plugin.convert_input(moved)
@@ -183,7 +185,11 @@ class GradientReach(Callback):
             cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
         read = {tuple(layer.inputs.shape[:2]) for layer in reach.layers.values()}
-        if self.batch is None and all(steps == EXAMPLES != examples for examples, steps in read):
+        leaves = pytree.tree_leaves(self._inputs, is_leaf=_packed)
+        cut = self.batch is None and any(
+            isinstance(v, Tensor) and v.shape[:1] == (EXAMPLES,) for v in leaves
+        )
+        if cut and all(steps == EXAMPLES != examples for examples, steps in read):
             said = f"layers read {EXAMPLES} steps only: where time comes first, or sequences are "
             warnings.warn(f"{said}a list, pass batch=", stacklevel=2)
         metrics = {"reach/epochs_trained": float(epoch)}
@@ -201,8 +207,8 @@ class GradientReach(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
-def _first_examples(x: Tensor | PackedSequence) -> Tensor | PackedSequence:
-    return x[:EXAMPLES].clone() if isinstance(x, Tensor) and x.dim() else x
+def _packed(x: object) -> bool:
+    return isinstance(x, PackedSequence)
 
 
 class LossGradientByDistance(Metric):

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import itertools
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,8 +39,8 @@ TABLE_ROWS = 8
 MOST_PANELS = 12  # layers of a heat map
 MOST_INSIDE = 6  # names of a legend; more would lie across the curves
 NAME_HEIGHT = 0.19  # inches of a row of names
-LETTER = 0.06  # inches, its width
-LONGEST = 40  # letters of a name in a legend
+LETTER = 0.08  # inches, its width
+LONGEST = 40  # letters of a line in a legend
 DERIVATIVES = {"h": "d h_t / d h_0", "c": "d c_t / d c_0", "full": "d state_t / d state_0"}
 
 
@@ -433,7 +434,7 @@ def _median(rows: np.ndarray) -> np.ndarray:
         return np.where(middle > -np.inf, middle, np.nanquantile(rows, 0.5, 0, method="higher"))
 
 
-def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
+def _band(ax: Any, values: np.ndarray, name: str, style: Style) -> None:
     """Draw the median over examples (b, T), and between which quantiles most of them are."""
     steps = np.flatnonzero(~np.isnan(values).all(axis=0))
     if not len(steps):
@@ -441,8 +442,7 @@ def _band(ax: Any, values: np.ndarray, label: str, style: Style) -> None:
     known = values[:, steps]
     middle = _median(known)
     low, high = np.nanquantile(known, BAND, axis=0, method="nearest")
-    if len(label) > LONGEST:
-        label = f"{label[: LONGEST // 2]}…{label[1 - LONGEST // 2 :]}"
+    label = textwrap.fill(name, LONGEST, drop_whitespace=False)
     zeros = (middle[::-1] == -np.inf).argmin() if np.isfinite(middle).any() else len(steps)
     if zeros:
         label += f" (exactly 0 from step {steps[-zeros] + 1})"

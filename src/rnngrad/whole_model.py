@@ -169,7 +169,7 @@ def gradient_reach(
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
         as "encoder.lstm.0.backward". A call that does not go on from the last one is "lstm (call
-        2)"; detach_() is seen given a loss alone. Under a mask, lengths or packing that is so for
+        2)"; only with a loss is detach_() seen. Under a mask, lengths or packing that is so for
         every further call.
 
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,

@@ -41,7 +41,10 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
             if getattr(compiled, "signatures", True):  # NUMBA_DISABLE_JIT leaves plain functions
                 return compiled(*arguments)
         except SystemError as error:  # numba makes one of Ctrl-C
-            raise KeyboardInterrupt from error
+            root: BaseException = error
+            while root.__cause__:
+                root = root.__cause__
+            raise type(root)(*root.args) from error
         with ThreadPoolExecutor(1) as thread:  # in the main thread Ctrl-C may crash numba
             first = thread.submit(compiled, *arguments)
             if not wait([first], 1.0).done and _untold.acquire(blocking=False):

@@ -198,8 +198,8 @@ def autograd_column_sums(
 ) -> ColumnSums:
     """The column sums mean_j |sum_i d s_t[i] / d s_0[j]| that autograd returns in a dtype.
 
-    This is `autograd.grad(s_t.sum(), s_0)`: no scales, derivatives from the outputs (1 - tanh^2,
-    s (1 - s)), everything rounded to the dtype. Then `.double().abs().mean()` follows.
+    This is `autograd.grad(s_t.sum(), s_0).double().abs().mean()`: no scales, all rounded to the
+    dtype before that, derivatives from the outputs (1 - tanh^2, s (1 - s)).
 
     Args:
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
@@ -240,10 +240,7 @@ class _Naive:
         self.lengths, self.parts = problem.lengths.numpy(), chunks(problem, layer + 1, PARTS)
 
     def run(self, judge: Callable[[int, StepMaps], tuple[Array, ...]], count: int) -> Array:
-        """Judge every example by its factors as autograd has them, (1, t, ...).
-
-        Returns (count, batch, time), NaN beyond an example's length.
-        """
+        """Give (count, batch, time) of what `judge` makes of autograd's factors (1, t, ...)."""
         out = np.full((count, self.problem.batch, self.problem.steps), np.nan)
 
         def run(examples: Array) -> None:

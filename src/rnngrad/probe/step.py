@@ -395,7 +395,7 @@ def _check_memory(found: Tensor, before: Tensor, t: int, part: float) -> None:
         raise InputError(
             "step has a memory of its own (a counter, a cache), or is random: called again with "
             f"the same state and input, it gives another state at step {t + 1}; call eval(), or "
-            "let what it remembers be part of the state, what it draws (dropout masks) of inputs"
+            "let the state hold what it remembers, the inputs what it draws (dropout masks)"
         )
 
 
