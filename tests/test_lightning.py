@@ -200,18 +200,6 @@ def test_the_heat_map_shows_steps_against_epochs():
     plt.close("all")
 
 
-@pytest.mark.filterwarnings("default:GradientReach leaves out")
-def test_epochs_are_left_out_where_the_budget_is_spent():
-    model, callback = Model(), rnngrad.GradientReach(budget=0.02)
-    with pytest.warns(UserWarning, match="probes take 2% of training's time"):
-        fit([callback], model, max_epochs=12)
-    assert [*callback.curves["lstm.0"]] == [0]  # one more would take more than that of them all
-    slow, callback = Model(), rnngrad.GradientReach(budget=3)
-    slow.seconds = 0.3
-    fit([callback], slow)
-    assert [*callback.curves["lstm.0"]] == [0, 1, 2, 3]
-
-
 class SlowToProbe(Model):
     """Takes half a second for each probe."""
 
@@ -220,12 +208,35 @@ class SlowToProbe(Model):
         return super().forward(tokens)
 
 
-@pytest.mark.filterwarnings("ignore:GradientReach leaves out")
-def test_the_probe_of_the_untrained_model_counts():
-    model, callback = SlowToProbe(), rnngrad.GradientReach(budget=1)
-    model.seconds = 0.2  # of three batches
-    fit([callback], model, max_epochs=1)
-    assert [*callback.curves["lstm.0"]] == [0]
+def test_epochs_are_left_out_where_there_is_no_time_for_them():
+    callback = rnngrad.GradientReach()
+    with pytest.warns(
+        UserWarning, match=r"takes some \d+\.\d+ s, and all may take 5% of training's time"
+    ):
+        fit([callback], SlowToProbe())
+    assert not callback.curves  # the first alone would take more
+
+
+def test_what_earlier_probes_took_counts():
+    model, callback = SlowToProbe(), rnngrad.GradientReach(budget=0.5)
+    model.seconds = 0.4  # of three batches in each of three epochs
+    with pytest.warns(UserWarning, match="GradientReach leaves out epochs"):
+        fit([callback], model)
+    epochs = [*callback.curves["lstm.0"]]
+    assert epochs[0] == 0
+    assert 1 not in epochs
+    assert epochs[-1] == EPOCHS
+
+
+def test_the_untrained_model_waits_as_it_was_until_there_is_time(tmp_path: Path):
+    tokens, logger = torch.arange(2 * STEPS).reshape(2, STEPS) % 20, CSVLogger(tmp_path)
+    model, callback = SlowToProbe(), rnngrad.GradientReach(5, batch=tokens, budget=1)
+    before = rnngrad.gradient_reach(model, tokens).layers["lstm.1"].curves.log10_frobenius
+    model.seconds = 0.3  # of a batch; a probe waits for two or more
+    fit([callback], model, logger=logger, max_epochs=2)
+    np.testing.assert_array_equal(callback.curves["lstm.1"][0], np.median(before, axis=0))
+    rows = pd.read_csv(Path(logger.log_dir) / "metrics.csv").dropna(subset="reach/epochs_trained")
+    assert rows[["reach/epochs_trained", "step"]].to_numpy().tolist() == [[0, 0]]
 
 
 @pytest.mark.filterwarnings("ignore:GradientReach leaves out")
@@ -256,6 +267,11 @@ def test_a_training_resumed_within_an_epoch_keeps_the_curve_of_its_beginning(tmp
     fit([second], fitting=resumed)
     assert [*second.curves["lstm.0"]] == [0, 1, 2, 3]
     np.testing.assert_array_equal(first.curves["lstm.0"][1], second.curves["lstm.0"][1])
+    checkpoint, third = torch.load(tmp_path / "step=5.ckpt"), rnngrad.GradientReach(budget=ALWAYS)
+    del checkpoint["callbacks"]
+    torch.save(checkpoint, tmp_path / "without.ckpt")
+    fit([third], fitting=resumed | {"ckpt_path": tmp_path / "without.ckpt"})
+    assert [*third.curves["lstm.0"]] == [2, 3]  # it was not there after 1 epoch
 
 
 def test_another_training_begins_anew():

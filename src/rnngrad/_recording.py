@@ -111,12 +111,15 @@ class Layer:
 class Recording:
     """One run of a model.
 
-    layers: in the order in which they ran. not_asked: recurrent modules of other kinds, and those
-    that did not run. needed: bytes of all that waits for the backward pass. of_model: how many of
-    the layers ran before the loss. time: the last one's steps. computed: weights that the model has
-    made of other tensors.
+    model: its class. taken: which of lengths and mask its forward takes. layers: in the order in
+    which they ran. not_asked: recurrent modules of other kinds, and those that did not run. needed:
+    bytes of all that waits for the backward pass. of_model: how many of the layers ran before the
+    loss. time: the last one's steps. computed: weights that the model has made of other tensors.
     """
 
+    model: str
+    with_loss: bool
+    taken: list[str] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     not_asked: list[str] = field(default_factory=list)
     needed: float = 0.0
@@ -138,7 +141,7 @@ def record(
         raise TypeError(f"model must be an nn.Module, got {what}{full_name(model)}{cure}")
     if not (loss is None or callable(loss)):
         raise TypeError("loss must be a function of the model's output, such as torch.mean")
-    device, found = None, Recording()
+    device, found = None, Recording(type(model).__name__, loss is not None)
     while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
         # the threads of several devices would mix their calls
         device = (getattr(model, "device_ids", None) or [device])[0]
@@ -167,6 +170,7 @@ def record(
         for name in [*counting]:
             if takes(model.forward, name):
                 options[name] = counting.pop(name)
+                found.taken.append(name)
         calls: dict[str, list[bool]] = {}
         notes: dict[int, Callable[..., Any]] = {}
         for name, module in modules.items():

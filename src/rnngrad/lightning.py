@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from rnngrad._recording import takes
+from rnngrad._recording import Recording, record, takes
 from rnngrad.errors import InputError, check_memory, needs
 from rnngrad.plot import MOST_PANELS, draw_distances, draw_epochs
 from rnngrad.probe import LossGradientCurves
-from rnngrad.whole_model import gradient_reach
+from rnngrad.whole_model import ModelReach, reach_of
 
 with needs("lightning"):
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -32,8 +33,8 @@ EXAMPLES = 4  # a probe's time grows with them
 STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)  # steps t whose norms are logged
 PICTURE = "gradient_reach.png"
 OVER_BUDGET = (
-    "GradientReach leaves out epochs, so that probes take {:.0%} of training's time: hand over "
-    "fewer examples or steps (batch=), or raise budget="
+    "GradientReach leaves out epochs: a probe takes some {:.2f} s, and all may take {:.0%} of "
+    "training's time; hand over fewer examples or steps (batch=), or raise budget="
 )
 
 
@@ -52,8 +53,9 @@ class GradientReach(Callback):
             (x, y), or the entries of a dict that forward takes. Packed sequences and dataclasses
             stay whole. A training that is resumed takes others.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take. The untrained model is always
-            probed; an epoch whose probe would exceed it is left out, which a warning says once.
+        budget: the part of training's time that probes may take. The untrained model is recorded
+            at once, which takes about as long as a batch or two, and probed when there was time. An
+            epoch whose probe would take more is left out, which a warning says.
 
     - plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
     - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
@@ -89,11 +91,12 @@ class GradientReach(Callback):
         self.budget: float = budget
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
-        # seconds: when training began, what all probes took, and the longest
+        self._untrained: _Recorded | None = None  # while it waits
+        # seconds: when training began, what all probes took, and what one takes
         self._begun = self._spent = self._longest = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._inputs = None
+        self._inputs = self._untrained = None
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
         if not trainer.global_step:
@@ -102,15 +105,40 @@ class GradientReach(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Probe the untrained model as soon as there is a batch."""
-        if self._inputs is not None or not trainer.is_global_zero:
+        """Record the untrained model as soon as there is a batch; probe it when there is time."""
+        if not trainer.is_global_zero:
             return
+        if self._inputs is None:
+            self._begin(trainer, pl_module, batch, batch_idx)
+        self._ask_untrained(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._ask_untrained(trainer)
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs:
+            return
+        if not self._may_probe():
+            warnings.warn(OVER_BUDGET.format(self._longest, self.budget), stacklevel=2)
+            return
+        try:
+            recorded = self._record(trainer, pl_module, epoch)
+        except InputError as error:
+            _warn(epoch, error)
+        else:
+            self._ask(trainer, recorded)
+
+    def _begin(
+        self, trainer: Trainer, model: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Choose the inputs and record the untrained model."""
         if self.batch is None:
             first = batch
             if isinstance(batch, tuple | list) and not _packed(batch):
                 first = batch[0]
             if isinstance(first, Mapping):  # it may hold labels
-                taken = {n: value for n, value in first.items() if takes(pl_module.forward, n)}
+                taken = {n: value for n, value in first.items() if takes(model.forward, n)}
                 first = taken or first
             self._inputs = pytree.tree_map_only(
                 Tensor, lambda x: x[:EXAMPLES].clone() if x.dim() else x, first, is_leaf=_packed
@@ -121,29 +149,24 @@ class GradientReach(Callback):
         import rnngrad.compiled_probe  # noqa: F401  else the first probe's time would hold that
 
         self._begun = time.perf_counter()
-        # training resumed within an epoch already has a curve for that number of epochs
-        if not any(trainer.current_epoch in by_epoch for by_epoch in self.curves.values()):
-            self._probe(trainer, pl_module, trainer.current_epoch)
+        recorded = self._record(trainer, model, trainer.current_epoch)
+        self._longest = self._longest or _estimate(recorded)
+        known = any(recorded.epoch in by_epoch for by_epoch in self.curves.values())
+        # resumed within an epoch, training has gone beyond that number of epochs
+        self._untrained = None if known or batch_idx else recorded
         self._spent = time.perf_counter() - self._begun
-        self._longest = max(self._longest, self._spent)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch, now = trainer.current_epoch + 1, time.perf_counter()
-        if not trainer.is_global_zero or epoch % self.every_n_epochs:
-            return
-        if self._spent + self._longest > self.budget * (now - self._begun - self._spent):
-            warnings.warn(OVER_BUDGET.format(self.budget), stacklevel=2)
-            return
-        try:
-            self._probe(trainer, pl_module, epoch)
-        except InputError as error:  # weights that are no longer finite, say, end no training
-            warnings.warn(f"after {epoch} epochs: {error}", stacklevel=2)
-        spent = time.perf_counter() - now
-        self._spent += spent
-        self._longest = max(self._longest, spent)
+    def _may_probe(self) -> bool:
+        trained = time.perf_counter() - self._begun - self._spent
+        return self._spent + self._longest <= self.budget * trained
+
+    def _ask_untrained(self, trainer: Trainer) -> None:
+        if self._untrained and self._may_probe():
+            recorded, self._untrained = self._untrained, None
+            self._ask(trainer, recorded)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.curves or not trainer.is_global_zero:
+        if not (self.curves and trainer.loggers and trainer.is_global_zero):
             return
         from matplotlib.figure import Figure
 
@@ -169,22 +192,24 @@ class GradientReach(Callback):
         given, self._longest = state_dict["curves"], state_dict["longest"]
         self.curves = {n: {e: np.array(c) for e, c in each.items()} for n, each in given.items()}
 
-    def _probe(self, trainer: Trainer, model: LightningModule, epoch: int) -> None:
+    def _record(self, trainer: Trainer, model: LightningModule, epoch: int) -> "_Recorded":
+        begun = time.perf_counter()
         given, named = self._inputs, dict[str, Any]()
         # a dict that forward takes as a whole stays a dict
         if isinstance(given, Mapping) and any(takes(model.forward, name) for name in given):
             named = {**given}
         inputs = () if named else given if type(given) is tuple else (given,)
+        steps = {name: named.pop(name) for name in ("lengths", "mask") if name in named}
         try:
             with trainer.precision_plugin.forward_context():
-                reach = gradient_reach(model, *inputs, loss=self.loss, **named)
+                run = record(model, inputs, named, self.loss, steps)
         except InputError:
             raise
         except Exception as error:  # whatever somebody else's forward raises
             cure = f"{type(model).__name__}.forward or loss fails, pass what they take as batch="
             cure += " (a whole batch where the model keeps a state)"
             raise InputError(f"{cure}: {error}") from error
-        read = {tuple(layer.inputs.shape[:2]) for layer in reach.layers.values()}
+        read = {(len(v.lengths), sum(x.shape[1] for x in v.read)) for v in run.layers}
         leaves = pytree.tree_leaves(self._inputs, is_leaf=_packed)
         cut = self.batch is None and any(
             isinstance(v, Tensor) and v.shape[:1] == (EXAMPLES,) for v in leaves
@@ -192,10 +217,28 @@ class GradientReach(Callback):
         if cut and all(steps == EXAMPLES != examples for examples, steps in read):
             said = f"layers read {EXAMPLES} steps only: where time comes first, or sequences are "
             warnings.warn(f"{said}a list, pass batch=", stacklevel=2)
-        metrics = {"reach/epochs_trained": float(epoch)}
+        seconds = time.perf_counter() - begun
+        self._spent += seconds
+        return _Recorded(run, epoch, trainer.global_step, seconds)
+
+    def _ask(self, trainer: Trainer, recorded: "_Recorded") -> None:
+        """Probe what was recorded."""
+        begun, measured = time.perf_counter(), bool(self.curves)
+        try:
+            self._tell(trainer, recorded, reach_of(recorded.run))
+        except InputError as error:
+            _warn(recorded.epoch, error)
+        seconds = time.perf_counter() - begun
+        self._spent += seconds
+        taken = recorded.seconds + seconds
+        self._longest = max(self._longest, taken) if measured else taken
+
+    def _tell(self, trainer: Trainer, recorded: "_Recorded", reach: ModelReach) -> None:
+        """Keep the curves and tell the loggers."""
+        metrics = {"reach/epochs_trained": float(recorded.epoch)}
         for name, layer in reach.layers.items():
             curve = np.nanmedian(layer.curves.log10_frobenius, axis=0)
-            self.curves.setdefault(name, {})[epoch] = curve
+            self.curves.setdefault(name, {})[recorded.epoch] = curve
             found = {f"log10_norm_step_{t}": curve[t - 1] for t in STEPS if t <= len(curve)}
             found["decades_per_step"] = np.median(layer.diagnosis.decades_per_step)
             # never is later than any step
@@ -204,7 +247,37 @@ class GradientReach(Callback):
                 found["learning_span"] = np.median(layer.learning_span)
             metrics |= {f"reach/{name}/{k}": float(v) for k, v in found.items() if np.isfinite(v)}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(metrics, step=recorded.step)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A model that was run after so many epochs and steps, and the seconds that this took."""
+
+    run: Recording
+    epoch: int
+    step: int
+    seconds: float
+
+
+def _estimate(recorded: _Recorded) -> float:
+    """Give the seconds that a probe may take: products of Jacobians take most of them."""
+    found = 2 * recorded.seconds
+    for layer in recorded.run.layers:
+        W = layer.module.weight_hh_l0.detach()
+        J = W[: W.shape[1], :64]
+        products = list[float]()
+        for _ in range(3):  # the first may wait for threads to start
+            begun = time.perf_counter()
+            W @ J
+            products.append(time.perf_counter() - begun)
+        found += min(products) * W.shape[1] / J.shape[1] * float(layer.lengths.sum())
+    return found
+
+
+def _warn(epoch: int, error: InputError) -> None:
+    """Tell what cannot be probed: weights that are no longer finite, say, end no training."""
+    warnings.warn(f"after {epoch} epochs: {error}", stacklevel=3)
 
 
 def _packed(x: object) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rnngrad import probe
-from rnngrad._recording import SHOWN, Layer, hx_of, record
+from rnngrad._recording import SHOWN, Layer, Recording, hx_of, record
 from rnngrad.errors import InputError
 from rnngrad.plot import Pictured, draw_layers, span, text_table
 
@@ -202,26 +202,29 @@ def gradient_reach(
     """
     steps = {"lengths": lengths, "mask": mask}
     counting = {name: value for name, value in steps.items() if value is not None}
-    run = record(model, inputs, kwargs, loss, counting)
+    return reach_of(record(model, inputs, kwargs, loss, counting))
+
+
+def reach_of(run: Recording) -> ModelReach:
+    """Ask the probe about a model that was run; that may change meanwhile."""
     progress = tqdm(run.layers, desc="layers", delay=3, disable=None, leave=False)
     with torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        unclear = {v.name: _unclear(v) if loss is not None else "" for v in run.layers}
-        reaches = {v.name: _reach(v, loss is not None and not unclear[v.name]) for v in progress}
+        unclear = {v.name: _unclear(v) if run.with_loss else "" for v in run.layers}
+        reaches = {v.name: _reach(v, run.with_loss and not unclear[v.name]) for v in progress}
     for dtype, names in _doubt(run.layers, reaches).items():
         cure = "hand over fewer steps" if dtype == torch.float64 else "try model.double()"
         named = ", ".join([*dict.fromkeys(names)][:SHOWN])
         warnings.warn(
             f"{named}: what arrives there, or goes on to earlier layers, is too small for {dtype}: "
             f"gradients may be larger than they seem, zeros are NaN; {cure}",
-            stacklevel=2,
+            stacklevel=3,
         )
-    title = f"{type(model).__name__}: {len(reaches)} recurrent layer(s), "
+    title = f"{run.model}: {len(reaches)} recurrent layer(s), "
     title += f"{len(run.layers[0].lengths)} example(s)"
-    taken = [name for name, value in steps.items() if value is not None and name not in counting]
-    if taken:
-        title += f"; {' and '.join(taken)}: given to forward, not to layers"
+    if run.taken:
+        title += f"; {' and '.join(run.taken)}: given to forward, not to layers"
     of_loss = [f"what the loss makes of .{name}{why}" for name, why in unclear.items() if why]
-    if loss:
+    if run.with_loss:
         of_loss += [f".{v.name}'s weight_hr" for v in run.layers if v.W_hr is not None]
     not_asked = run.not_asked + of_loss
     if not_asked:
