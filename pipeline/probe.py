@@ -38,7 +38,7 @@ def main(cell: str) -> None:
 
     start_workers("rnngrad.study.measures", "rnngrad.compiled_probe")
     params = read_params()
-    if cell not in params.cells:
+    if not params.has(cell):
         leave_out(BUILD / "probe" / cell)
         return
 

@@ -25,7 +25,7 @@ def main(cell: str) -> None:
 
     start_workers("rnngrad.models.training")
     params = read_params()
-    if cell not in params.cells:
+    if not params.has(cell):
         leave_out(BUILD / "train" / cell)
         return
     train = params.train_of(cell)

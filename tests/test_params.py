@@ -151,6 +151,10 @@ def test_a_cells_block_overrides_the_shared_settings(tmp_path: Path) -> None:
     params = read_params(path)
     assert params.train_of("lstm").hidden == 7
     assert params.train_of("rnn").hidden == 200
+    assert params.has("lstm")
+    assert not params.has("gru")
+    with pytest.raises(InputError, match="lsmt: no such cell; use one of rnn, lstm, gru"):
+        params.has("lsmt")
 
 
 def test_one_changed_setting_changes_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from rnngrad.errors import InputError, needs
 
@@ -234,6 +234,12 @@ class Params(_Section):
     cells: Annotated[dict[Cell, dict[str, Any]], Field(min_length=1)]
     probe: ProbeParams
     conditions: ConditionsParams
+
+    def has(self, cell: str) -> bool:
+        """Say whether models of ``cell`` are trained; InputError where there is no such cell."""
+        if cell not in get_args(Cell):
+            raise InputError(f"{cell}: no such cell; use one of {', '.join(get_args(Cell))}")
+        return cell in self.cells
 
     def train_of(self, cell: str) -> TrainParams:
         """Give the training settings of ``cell``: the shared ones with its own block on top."""
