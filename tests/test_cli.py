@@ -29,14 +29,14 @@ def test_the_question_is_answered(run: Run):
     assert 510 <= int(zero[1]) <= 560
     assert size
     assert -102 < float(size[1]) < -89  # the question's, over weight seeds
-    assert re.search(r"^underflow .* too small for float32", out, re.MULTILINE)
+    assert re.search(r"^underflow .* too small for autograd", out, re.MULTILINE)
     assert "─ smallest normal float32" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "d c_t / d c_0 of LSTM(8), 1 example(s), 50 steps, judged for float32"),
+        ((), "d c_t / d c_0 of LSTM(8), 1 example(s), 50 steps, judged for torch.float32"),
         (("--cell", "gru", "--dtype", "float64"), "d h_t / d h_0 of GRU(8), 1 example(s), 50"),
         (("--cell", "rnn", "--init", "identity", "--start", "zero"), "d h_t / d h_0 of RNN(8)"),
         (("--init", "chrono", "--state", "full"), "d state_t / d state_0 of LSTM(8)"),

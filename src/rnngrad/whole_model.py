@@ -100,8 +100,7 @@ class LayerReach(Pictured):
     def row(self) -> dict[str, str]:
         """Give its line of the table by the columns' names."""
         fate, lengths = self.diagnosis, self.lengths.numpy()
-        end, zero = (np.arange(len(lengths)), lengths - 1), self.diagnosis.naive_flushed == 0
-        first_zero = np.where(zero.any(axis=1), zero.argmax(axis=1) + 1, np.nan)
+        end = np.arange(len(lengths)), lengths - 1
         shown = partial(span, absent="never")
         row = {
             "layer": self.name,
@@ -111,7 +110,7 @@ class LayerReach(Pictured):
             "horizon": shown(fate.horizon, ".0f"),
             "log10 |J| at end": shown(fate.log10_frobenius[end], "+.1f"),
             "verdict there": ", ".join(dict.fromkeys(fate.verdict[end].tolist())),
-            "flushed to 0 from": shown(first_zero, ".0f"),
+            "flushed to 0 from": shown(fate.zero_from, ".0f"),
         }
         if self.loss_gradients is not None:
             first = self.loss_gradients.log10_h[:, 0]

@@ -21,4 +21,4 @@ def test_every_line_shown_is_printed(capsys: pytest.CaptureFixture[str]):
     assert [line for line in shown if line not in printed] == []
     # and what it only speaks of: every question, and the diagnosis of a layer
     assert {f"{q}? {a}" for q, a in question_answering.QUESTIONS.items()} <= {*printed}
-    assert any("judged for float32" in line for line in printed)
+    assert any("judged for torch.float32" in line for line in printed)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -208,18 +210,29 @@ def test_table_and_lengths():
     assert (found.verdict[1, 5:] == "").all()
     text = str(found)
     lines = text.splitlines()
-    assert lines[0] == ("d c_t / d c_0 of LSTM(12), 2 example(s), 500 steps, judged for float32")
-    order = [line.split()[0] for line in lines[3:6]]
+    assert lines[0] == (
+        "d c_t / d c_0 of LSTM(12), 2 example(s), 500 steps, judged for torch.float32"
+    )
+    order = [line.split()[0] for line in lines[4:7]]
     assert order == ["alive", "decayed", "underflow"]
-    assert f"{found.first_steps('underflow')[0]:.0f}" in lines[5]
+    assert f"{found.first_steps('underflow')[0]:.0f}" in lines[6]
     assert "decades per step" in text
     frame = found.to_frame()
     assert len(frame) == 505
     assert frame.query("example == 1").step.tolist() == [1, 2, 3, 4, 5]
     assert (frame.log10_frobenius.to_numpy() == found.log10_frobenius[found.verdict != ""]).all()
     assert "memory horizon" in text
-    assert max(map(len, lines)) <= 130
+    assert max(map(len, lines)) <= 100
     assert len(lines) <= 12
+
+
+def test_zero_for_good_is_not_the_first_zero():
+    lengths = [5, 5, 3, 3, 5]
+    found = rnngrad.diagnose(nn.GRU(3, 4), torch.zeros(5, 5, 3), lengths=lengths)
+    flushed = [[1, 0, 1, 0, 0], [1, 1, 0, 1, 1], [1, 0, 0, nan, nan], [1] * 5, [0] * 5]
+    found = replace(found, naive_flushed=np.array(flushed))
+    np.testing.assert_array_equal(found.zero_from, [4, nan, 2, nan, 1])
+    assert "0 from step 1 .. 4 (2 of 5: never 0)" in str(found)
 
 
 def test_another_layer_and_dtype():

@@ -35,10 +35,10 @@ PARTS = 4  # parts of the batch, where it has as many examples, for as many thre
 
 Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
 MEANINGS: dict[Verdict, str] = {
-    "structural": "exactly zero in float64, too: a dead relu, a gate at 0, or no way through W_hh",
-    "saturated": "gate derivatives round to exactly 0 in {dtype}",
-    "underflow": "autograd's sum too small for {dtype}: 0, or a plateau near {smallest:.1e}",
-    "decayed": "below 1e-7 of the start, still a normal number",
+    "structural": "exactly zero in float64, too (a dead relu, a gate at 0, W_hh)",
+    "saturated": "gate derivatives round to exactly 0",
+    "underflow": "too small for autograd: 0, or about {:.1e}",
+    "decayed": "below 1e-7 of the start, not yet too small",
     "exploding": "above 1e+7 of the start, or overflow",
     "alive": "within 1e-7 .. 1e+7 of the start",
 }
@@ -86,6 +86,13 @@ class Diagnosis(Pictured):
             raise InputError(f"verdict={verdict!r}: use one of {', '.join(MEANINGS)}")
         return _first_step(self.verdict == verdict)
 
+    @property
+    def zero_from(self) -> Array:
+        """(batch,) the step from which `naive_flushed` is zero for good; NaN if it never is."""
+        real = self.verdict != ""
+        backwards = ((self.naive_flushed != 0) & real)[:, ::-1]
+        return _first_step(real & ~np.logical_or.accumulate(backwards, axis=1)[:, ::-1])
+
     def to_frame(self) -> "pd.DataFrame":
         """Long form: example, step (from 1), verdict, and the arrays' values there."""
         import pandas as pd
@@ -96,8 +103,8 @@ class Diagnosis(Pictured):
         return pd.DataFrame({"example": b, "step": t + 1} | values)
 
     def __str__(self) -> str:
-        tables = text_table(_verdict_lines(self)), text_table(_summary_lines(self))
-        return "\n\n".join((self.title, *tables))
+        tables = _verdict_lines(self), _summary_lines(self)
+        return "\n\n".join((self.title, *map(text_table, tables)))
 
 
 @prepared()
@@ -130,9 +137,8 @@ def diagnose(
         module, inputs, initial_state, state, layer, lengths, mask: as in `rnngrad.jacobian_curves`.
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
-    Memory: as `jacobian_curves`, and (time, H) cotangents for a few examples. Cost: its own and two
-    sweeps of up to time^2 / 2 vector products. Steps whose norm is 10 decades below the smallest
-    subnormal number are judged by one in 16.
+    Beyond `jacobian_curves` it takes cotangents (time, H) of a few examples, and two sweeps of
+    up to time^2 / 2 vector products. Of steps 10 decades below the smallest number it takes a 16th.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
@@ -178,7 +184,7 @@ def diagnose(
         curves=curves,
         title=f"{DERIVATIVES[state]} of {type(problem.cells[0]).__name__}({problem.hidden}), "
         + (f"layer {naive.layer} of 0 to {last}, " if last else "")
-        + f"{problem.batch} example(s), {change.shape[1]} steps, judged for {_short(dtype)}",
+        + f"{problem.batch} example(s), {change.shape[1]} steps, judged for {dtype}",
     )
 
 
@@ -336,7 +342,6 @@ def _first_step(mask: Array) -> Array:
 def _verdict_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
     """The verdicts in the order in which they appear."""
     limits, rows = torch.finfo(diagnosis.dtype), []
-    words = {"dtype": _short(diagnosis.dtype), "smallest": limits.smallest_normal * limits.eps}
     for name, meaning in MEANINGS.items():
         here = diagnosis.verdict == name
         if here.any():
@@ -344,9 +349,9 @@ def _verdict_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
             there = diagnosis.log10_frobenius[np.arange(len(here)), here.argmax(axis=1)]
             sizes = span(there[here.any(axis=1)], "+.1f")
             share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
-            row = name, span(first, ".0f"), share, sizes, meaning.format(**words)
+            row = name, span(first, ".0f"), share, sizes, meaning.format(limits.tiny * limits.eps)
             rows.append((np.nanmin(first), *row))
-    header = "verdict", "first at step", "of all steps", "log10 norm there", "meaning"
+    header = "verdict", "first at\nstep", "of all\nsteps", "log10 norm\nthere", "meaning"
     return [header, *(row for _, *row in sorted(rows))]
 
 
@@ -354,16 +359,12 @@ def _summary_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
     real = diagnosis.verdict != ""
     at_end = np.arange(len(real)), real.sum(axis=1) - 1
     horizon = span(diagnosis.horizon, ".0f", "step {}", "never within these steps")
-    flushed = span(_first_step(diagnosis.naive_flushed == 0), ".0f", "0 from step {}", "never 0")
+    flushed = span(diagnosis.zero_from, ".0f", "0 from step {}", "never 0")
     gradual = span(diagnosis.naive[at_end], ".2g", absent="NaN")
     naive = f"flush-to-zero: {flushed}; without it {gradual} at the end"
     return [
         ("rate", f"{span(diagnosis.decades_per_step, '+.4f')} decades per step"),
         ("memory horizon", f"norm at 1/10 of its start: {horizon}"),
         ("at the end", f"true log10 |J| = {span(diagnosis.log10_frobenius[at_end], '+.1f')}"),
-        (f"naive {_short(diagnosis.dtype)}", naive),
+        ("autograd's sum", naive),
     ]
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

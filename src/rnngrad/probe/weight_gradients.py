@@ -122,8 +122,7 @@ def _spans(problem: Problem) -> list[Span]:
     whole = problem.steps * problem.hidden**2 < MIN_WORK
     count = 1 if whole else -(-PARTS // problem.batch)
     edges = np.sqrt(np.arange(count + 1) / count)  # a loss at T is swept back over T steps
-    lengths = problem.lengths.tolist()
-    cuts = [np.unique(np.rint(edges * length).astype(int)).tolist() for length in lengths]
+    cuts = [np.unique(np.rint(edges * n).astype(int)).tolist() for n in problem.lengths.tolist()]
     return [(example, *span) for example, own in enumerate(cuts) for span in pairwise(own)]
 
 
