@@ -12,9 +12,11 @@ REPORTS, GALLERY = Path("reports"), Path("examples") / "gallery"
 def on_page_markdown(markdown: str, **_: Any) -> str:
     lines = (REPORTS / "answer.txt").read_text().splitlines()
     # links that work where the pages are read in the repository
-    markdown = markdown.replace("../examples/gallery/", "gallery/").replace("../reports/", "")
+    markdown = markdown.replace("../reports/report.md", "report.html").replace("../reports/", "")
+    markdown = markdown.replace("../examples/gallery/", "gallery/")
     markdown = markdown.replace("[answer]", "\n".join(f"- {line}" for line in lines))
-    return re.sub(r"\b(2|10)\^([-−]?[\d.]*\d)", r"\1<sup>\2</sup>", markdown)
+    markdown = re.sub(r"\b(2|10)\^-", r"\1^−", markdown)
+    return re.sub(r"\b(2|10)\^(−?[\d.]*\d)", r"\1<sup>\2</sup>", markdown)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -22,6 +24,8 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"figures/{path.name}", content=path.read_bytes()))
     for path in sorted(GALLERY.glob("*")):
         files.append(File.generated(config, f"gallery/{path.name}", content=path.read_bytes()))
+    report = (REPORTS / "report.html").read_bytes()
+    files.append(File.generated(config, "report.html", content=report))
     code = GALLERY.with_suffix(".py").read_bytes()
     files.append(File.generated(config, "gallery.py", content=code))
     return files

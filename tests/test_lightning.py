@@ -355,8 +355,8 @@ def test_what_fails_at_once_is_said_in_a_line():
     assert "\n" not in str(raised.value)
     with pytest.raises(rnngrad.InputError, match="every_n_epochs=0"):
         rnngrad.GradientReach(every_n_epochs=0)
-    with pytest.raises(rnngrad.InputError, match="loss must be a function of the model's output"):
-        fit([rnngrad.GradientReach(loss=3)])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(rnngrad.InputError, match="loss=3: use a function of the model's output"):
+        rnngrad.GradientReach(loss=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(rnngrad.InputError, match="no curves yet"):
         rnngrad.GradientReach().plot()
     for budget in ("5%", float("nan"), -1, None):

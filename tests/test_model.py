@@ -140,15 +140,60 @@ class StepByStep(nn.Module):
         for x_t in x.split(1, dim=1):
             _, state = self.core(x_t, state)
             found.append(state[0][-1])
+            state = tuple(map(self.between, state))
         return torch.stack(found, dim=1)
 
+    def between(self, state: Tensor) -> Tensor:
+        return state
 
-def test_calls_that_go_on_from_one_another_are_one_sequence():
+
+class Squeezes(StepByStep):
+    """Hands a view of the states on, as decoders do that keep (batch, units)."""
+
+    def between(self, state: Tensor) -> Tensor:
+        return state.flatten(0, 1).contiguous().view(state.shape)
+
+
+class Turned(torch.autograd.Function):
+    """Gives a view, and turns what a loss sends there."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return -0.5 * gradient
+
+
+class Turns(StepByStep):
+    def between(self, state: Tensor) -> Tensor:
+        return cast("Any", Turned.apply(state)).squeeze(0).view(state.shape)
+
+
+class Hooks(StepByStep):
+    def between(self, state: Tensor) -> Tensor:
+        if state.requires_grad:
+            state.register_hook(lambda gradient: -0.5 * gradient)
+        return state
+
+
+@pytest.mark.parametrize("kind", [StepByStep, Squeezes])
+def test_calls_that_go_on_from_one_another_are_one_sequence(kind: type[StepByStep]):
     core, x = nn.LSTM(3, 4, num_layers=2, batch_first=True).double(), torch.randn(2, 6, 3).double()
-    stepwise = rnngrad.gradient_reach(StepByStep(core), x, loss=lambda h: h.square().sum())
+    stepwise = rnngrad.gradient_reach(kind(core), x, loss=lambda h: h.square().sum())
     whole = rnngrad.gradient_reach(core, x, loss=lambda output: output[0].square().sum())
     assert list(stepwise.layers) == ["core.0", "core.1"]
     close(stepwise, whole)
+    without = rnngrad.gradient_reach(kind(core), x)
+    assert list(without.layers) == ["core.0", "core.1"]
+
+
+@pytest.mark.parametrize("kind", [Turns, Hooks])
+def test_what_changes_gradients_between_two_calls_divides_them(kind: type[StepByStep]):
+    model, x = kind(nn.LSTM(3, 4, batch_first=True)), torch.randn(2, 3, 3)
+    reach = rnngrad.gradient_reach(model, x, loss=lambda h: h[:, -1].sum())
+    assert list(reach.layers) == ["core", "core (call 2)", "core (call 3)"]
 
 
 def test_of_a_loss_that_looks_at_c_between_two_calls_nothing_is_told():

@@ -13,6 +13,7 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import rnngrad
@@ -189,7 +190,8 @@ def test_steps_beyond_the_memory_are_refused_before_they_are_run():
             r"nn.GRU, but \.1, a torch.nn.modules.rnn.GRUCell: use rnngrad",
         ),
         (Elsewhere(3, 4), None, r"\.elsewhere, whose torch forward did not run; for a step"),
-        (nn.GRU(3, 4), lambda output: output[0], "loss must make a scalar"),
+        (nn.GRU(3, 4), lambda output: output[0], r"scalar .*, got one of \(2, 5, 4\)$"),
+        (nn.GRU(3, 4), lambda output: {}, r"scalar .*, got builtins\.dict$"),
         (nn.GRU(3, 4), lambda output: output[0].detach().sum(), "the loss does not depend"),
         (nn.GRU(3, 4), lambda output: torch.ones((), requires_grad=True), "does not depend"),
         (
@@ -198,7 +200,7 @@ def test_steps_beyond_the_memory_are_refused_before_they_are_run():
             "^gru: what the loss sends there is NaN or inf: look",
         ),
     ],
-    ids=["linear", "embedding", "cell", "own", "vector", "detached", "elsewhere", "explodes"],
+    ids=["linear", "embedding", "cell", "own", "vector", "dict", "detached", "other", "explodes"],
 )
 def test_one_line_for_what_does_not_work(model: nn.Module, loss: Any, message: str):
     x = (
@@ -238,8 +240,36 @@ def test_inputs_that_hold_no_numbers_and_what_is_no_model():
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.full((2, 5, 3), torch.nan), loss=everything)
     with pytest.raises(TypeError, match=r"an nn\.Module, got builtins\.function"):
         rnngrad.gradient_reach(everything, torch.zeros(2, 5, 3))  # type: ignore
+    with pytest.raises(rnngrad.InputError, match=r"gru must read a tensor .*, got numpy.ndarray"):
+        rnngrad.gradient_reach(nn.GRU(3, 4), np.zeros((2, 5, 3)))
+    with pytest.raises(rnngrad.InputError, match="on the meta device"):
+        rnngrad.gradient_reach(nn.GRU(3, 4, device="meta"), torch.zeros(2, 5, 3))
     with pytest.raises(TypeError, match="loss must be a function"):
         rnngrad.gradient_reach(nn.GRU(3, 4), torch.zeros(2, 5, 3), loss="mse")  # type: ignore
+
+
+@pytest.mark.parametrize(
+    "x", [torch.ones(3, 2, 5), torch.ones(3, 5), pack_sequence([torch.ones(3, 5)] * 2)]
+)
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_outputs_lie_in_memory_as_torchs_do(kind: Any, batch_first: bool, options: Any, x: Any):
+    found: list[Any] = []
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = kind(5, 4, batch_first=batch_first, **options)
+
+        def forward(self, x: Any) -> None:
+            results = pytree.tree_leaves([*self.rnn(x)])
+            found.append([(v.shape, v.stride()) for v in results if isinstance(v, Tensor)])
+
+    model = Model()
+    model(x)
+    rnngrad.gradient_reach(model, x)
+    assert found[0] == found[1]  # on which .view depends
 
 
 class Stepwise(nn.Module):

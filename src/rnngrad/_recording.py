@@ -16,6 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.optim.swa_utils import AveragedModel
@@ -253,6 +254,8 @@ def _recorded(
         if found.of_model and not torch.is_grad_enabled():  # a loss's target is no part of it
             return plain(module, input, hx)
         packed = isinstance(input, PackedSequence)
+        if not isinstance(input, PackedSequence | Tensor):
+            raise InputError(f"{name} must read a tensor or PackedSequence, got {full_name(input)}")
         if not packed and input.dim() not in (2, 3):
             return plain(module, input, hx)  # torch refuses it
         if packed and counting:
@@ -284,7 +287,9 @@ def _recorded(
             raise InputError(f"{name}: {error}") from error
         with torch.no_grad():  # torch refuses what does not fit
             _, end = plain(module, input, hx)
-        run = None if steps else ended.pop(states_of_hx(hx), None)
+        # a model may squeeze a state and unsqueeze it
+        bases = tuple(s if s is None or s._base is None else s._base for s in states_of_hx(hx))
+        run = None if steps else ended.pop(bases, None)
         if not (run and _goes_on(run, module, states_of_hx(hx))):
             title = f"{name} (call {len(given) + 1})" if given else name
             given.append(hx is not None)
@@ -308,7 +313,9 @@ def _recorded(
             order = slice(None) if input.sorted_indices is None else input.sorted_indices.cpu()
             data = pack_padded_sequence(x[order], counts.ends[order], batch_first=True).data
             return input._replace(data=data.to(**like)), hx_of(states)
-        x = x.transpose(0, 1) if time_first else x
+        # as torch lays it out: models call .view
+        x = x.transpose(0, 1).contiguous()
+        x = x if time_first else x.transpose(0, 1)
         output = (x[0] if flat else x).to(**like)
         if not module.bidirectional:
             ended[states] = run
@@ -335,15 +342,23 @@ def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
     The model may have written to either, also behind autograd's back.
     """
     followed = torch.is_grad_enabled()
-    if followed and not all(s.requires_grad and not s._version for s in states):
+    if followed and not all(map(_sends_back, states)):
         return False
-    ends = zip(*(layer.returned for layer in run), strict=True)
-    pairs = [
-        (s, torch.cat(end).reshape(s.shape).to(s)) for s, end in zip(states, ends, strict=True)
-    ]
+    ends = map(torch.cat, zip(*(layer.returned for layer in run), strict=True))
+    pairs = [(s.flatten(), end.flatten().to(s)) for s, end in zip(states, ends, strict=True)]
     for layer, weights in zip(run, _weights(module), strict=True):
         pairs += [(layer.weights[name], weight) for name, weight in weights.items()]
     return followed == run[0].followed and all(torch.equal(*pair) for pair in pairs)
+
+
+def _sends_back(state: Tensor) -> bool:
+    """Does a loss send to what a state is a view of the same as to the state?"""
+    if not state.requires_grad or state._version or state._backward_hooks:
+        return False
+    node, base = state.grad_fn, state if state._base is None else state._base
+    while node and node != base.grad_fn and not isinstance(node, BackwardCFunction):
+        node = node.next_functions[0][0]
+    return node == base.grad_fn  # a function of one's own, as those that turn a gradient, ends it
 
 
 def _weights(module: Any) -> list[dict[str, Tensor]]:
@@ -384,7 +399,8 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
 
 def _note_gradients(layers: list[Layer], loss: Any, computed: list[Tensor]) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
-        raise InputError("loss must make a scalar tensor of the model's output")
+        got = f"one of {tuple(loss.shape)}" if isinstance(loss, Tensor) else full_name(loss)
+        raise InputError(f"loss must make a scalar tensor of the model's output, got {got}")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
     made_of, waiting = set[Any](), [weight.grad_fn for weight in computed]
     while waiting:

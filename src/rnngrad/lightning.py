@@ -55,9 +55,9 @@ class GradientReach(Callback):
             (x, y), or the entries of a dict that forward takes. Packed sequences and dataclasses
             stay whole. A training that is resumed takes others.
         loss: makes a scalar of what forward returns for this batch.
-        budget: the part of training's time that probes may take. The untrained model is recorded
-            at once, which takes about as long as a batch or two, and probed when there was time. An
-            epoch whose probe would take more is left out, which a warning says.
+        budget: the part of training's time that probes may take (0.05: 5 %). The untrained model is
+            recorded at once, which takes about as long as a batch or two, and probed when there was
+            time. An epoch whose probe would take more is left out, which a warning says.
 
     - plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
     - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
@@ -87,6 +87,8 @@ class GradientReach(Callback):
             raise InputError(f"every_n_epochs={every_n_epochs!r}: use an integer from 1")
         if type(budget) not in (int, float) or not budget >= 0:
             raise InputError(f"budget={budget!r}: use a part of training's time, such as 0.05")
+        if not (loss is None or callable(loss)):
+            raise InputError(f"loss={loss!r}: use a function of the model's output")
         self.every_n_epochs: int = every_n_epochs
         self.batch: object = batch
         self.loss: Callable[..., Tensor] | None = loss

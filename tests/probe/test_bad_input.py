@@ -221,7 +221,7 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "another module": (
         lambda: rnngrad.jacobian_curves(nn.LSTMCell(3, 4), X),
-        "for any other step function use rnngrad.jacobian_curves_of_step",
+        "for a step function use rnngrad.jacobian_curves_of_step",
     ),
     "model with a module inside": (
         lambda: rnngrad.diagnose(nn.ModuleDict({"encoder": nn.ModuleDict({"lstm": lstm()})}), X),

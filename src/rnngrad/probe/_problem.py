@@ -205,7 +205,7 @@ def instead(module: object) -> str:
         if "quantiz" in type(part).__module__ or isinstance(part, torch.jit.ScriptModule):
             what = f".{name}, a {full_name(part)}," if name else "it"
             return f"pass the module that {what} was quantised or scripted from"
-    return f"for any other step function use {OF_STEP}"
+    return f"for a step function use {OF_STEP}, for files the command `rnngrad probe`"
 
 
 def _check_hooks(module: nn.Module, rnn: nn.RNNBase, x: Tensor, initial: list[Tensor]) -> None:

@@ -172,6 +172,8 @@ def _sizes(Y: Tensor) -> Tensor:
 
 def _check_order(step: Step) -> None:
     """Refuse (input, state), as cells have it: where both have one size, it would run as well."""
+    if isinstance(step, type) or not callable(step):
+        raise TypeError(f"step must be a function (state, x) -> state, got {step!r:.60}")
     step = getattr(step, "_orig_mod", step)  # torch.compile wraps a module
     step = step.func if isinstance(step, partial) and not step.args else step
     owner: Any = getattr(step, "__self__", None)
@@ -190,10 +192,8 @@ def _check_order(step: Step) -> None:
         raise InputError(f"step takes (state, x), this model {first} alone: {instead(step)}")
     known = INPUT_NAME.fullmatch(first) and not STATE_NAME.fullmatch(first)
     if known and STATE_NAME.fullmatch(second):
-        raise InputError(
-            f"step takes ({first}, {second}), and is called with (state, x): hand over "
-            "lambda state, x: cell(x, state), with cell for what you handed over"
-        )
+        given = f"step takes ({first}, {second}), not (state, x)"
+        raise InputError(f"{given}: hand over lambda state, x: step(x, state)")
 
 
 class _FlatStep:
