@@ -168,8 +168,8 @@ def lru(slowest: float = 0.99) -> Cell:
 def cornn(dt: float = 0.05, gamma: float = 2.0, epsilon: float = 1.0, scale: float = 1.0) -> Cell:
     """Damped, coupled oscillators: small steps of time keep the one-step Jacobians near identity.
 
-    At dt = 0.05 two hundred steps take less than a decade off the norm, at dt = 0.5 ten decades.
-    They are ten times as much time, of which each loses about a tenth of a decade.
+    At dt = 0.05 two hundred steps take less than a decade off the norm, at dt = 0.5 ten decades:
+    they span ten times the time, and a unit of time costs about a tenth of a decade.
     The state is (y, z = y'). Rusch and Mishra (2021).
     """
     W_x, W_y = weights(H, scale)

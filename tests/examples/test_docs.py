@@ -15,6 +15,11 @@ SHAPES = {"howto": (2, 9), "tour": (4, 600)}
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text())
 
 
+def without_numbers(text: str) -> str:
+    """Other processors round otherwise."""
+    return re.sub(r"[-+\d.% ]+", " ", text)
+
+
 @pytest.fixture(autouse=True)
 def closed_figures() -> Iterator[None]:
     yield
@@ -22,10 +27,15 @@ def closed_figures() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path) -> None:
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+def test_the_code_of_a_page_runs_from_top_to_bottom(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, names = page.read_text(), dict[str, Any]()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
+        printed = without_numbers(capsys.readouterr().out)
+        if shown := re.findall(rf"```python\n{re.escape(block)}```\n\n```text\n(.*?)```", text, re.S):
+            assert without_numbers(shown[0]) == printed
     assert names["curves"].log10_frobenius.shape == SHAPES[page.stem]
     if page.stem == "tour":
         assert list(names["reach"].layers)[-1] == "encoder.1.backward"
@@ -41,6 +51,13 @@ def test_every_cell_of_the_notebook_runs_and_shows_something() -> None:
             assert isinstance(last, ast.Expr)
             exec(compile(ast.Module(statements, []), "notebook", "exec"), names)
             shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for cell, result in zip(cells, shown, strict=True):
+        (stored,) = cell["outputs"]
+        if "text/html" in stored["data"]:  # else it is a picture
+            tables = "".join(stored["data"]["text/html"]), result._repr_html_()
+            old, new = (without_numbers(table.partition("<img")[0]) for table in tables)
+            assert old == new
     first, picture, reach = shown
     assert "underflow" in first._repr_html_()
     assert [line.get_label() for line in picture.lines][:3] == [

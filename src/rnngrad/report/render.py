@@ -19,6 +19,7 @@ from rnngrad.study.claims import Claim
 from rnngrad.study.results import Results
 
 FEW_STEPS = 100  # the page to play with shows all points of such a curve
+NUMBER = re.compile(r"([−+]?\d[\d,. ]*%?( \(.*\)| to .*)?|exactly 0|never|)")  # or nothing
 BEYOND_MARKDOWN = {  # additions to Markdown's HTML
     # the emphasised paragraph below an image is its caption
     r'(?s)<p>(<div role="img".*?</div>)</p>\s*<p><em>(.*?)</em></p>': (
@@ -28,7 +29,7 @@ BEYOND_MARKDOWN = {  # additions to Markdown's HTML
     "</table>": "</table></div>",
     r"<p><em>Table: (.*?)</em></p>\s*(<div.*?><table>)": r"\2<caption><span>\1</span></caption>",
     # a cell that names a column or a row is its header
-    "<th>": '<th scope="col">',
+    "<th( style=.*?)?>": r'<th scope="col"\1>',
     r"<tr>\n<td>(.+?)</td>": r'<tr>\n<th scope="row">\1</th>',
     # sentences are broken into lines, numbers are not
     r"<td>(?=(<code>)?[^<]{32})": '<td class="long">',
@@ -77,7 +78,18 @@ def render_markdown(
     page = re.sub(r"[ \t]+$", "", page, flags=re.MULTILINE)
     headings = [h for h in re.findall(r"^## (.+)$", page, re.MULTILINE) if h != "Contents"]
     links = "\n".join(f"- [{heading}](#{anchor(heading)})" for heading in headings)
+    page = re.sub(r"(?m)^\|.*\n(\| --- )+\|\n(\|.*\n)+", _numbers_flush_right, page)
     return re.sub(r"\n{3,}", "\n\n", page.replace("[contents]", links, 1))
+
+
+def _numbers_flush_right(table: re.Match[str]) -> str:
+    lines = table[0].splitlines(keepends=True)
+    rows = [map(str.strip, re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines[2:]]
+    numbers = (
+        all(map(NUMBER.fullmatch, column)) and any(column) for column in zip(*rows, strict=True)
+    )
+    lines[1] = "".join("| ---: " if number else "| --- " for number in numbers) + "|\n"
+    return "".join(lines)
 
 
 def anchor(heading: str) -> str:
