@@ -34,8 +34,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
         printed = without_numbers(capsys.readouterr().out)
-        if shown := re.findall(rf"```python\n{re.escape(block)}```\n\n```text\n(.*?)```", text, re.S):
-            assert without_numbers(shown[0]) == printed
+        output = rf"```python\n{re.escape(block)}```\n\n```text\n(.*?)```"
+        for shown in re.findall(output, text, re.DOTALL):
+            assert without_numbers(shown) == printed
     assert names["curves"].log10_frobenius.shape == SHAPES[page.stem]
     if page.stem == "tour":
         assert list(names["reach"].layers)[-1] == "encoder.1.backward"
