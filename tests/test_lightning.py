@@ -1,6 +1,8 @@
 """The callback leaves training as it is, tells every logger, and keeps within its budget."""
 
+import copy
 import os
+import pickle
 import socket
 import sys
 import time
@@ -215,6 +217,64 @@ def test_epochs_are_left_out_where_there_is_no_time_for_them():
     ):
         fit([callback], SlowToProbe())
     assert not callback.curves  # the first alone would take more
+
+
+def test_a_short_training_without_any_probe_is_told():
+    callback = rnngrad.GradientReach(every_n_epochs=9, loss=last_loss)
+    with pytest.warns(UserWarning, match="GradientReach leaves out epochs"):
+        fit([callback, Copies()], SlowToProbe())
+    assert not callback.curves
+
+
+class Copies(pl.Callback):
+    """Copies all callbacks, as those do that begin a training again."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        (copied,) = pickle.loads(pickle.dumps(copy.deepcopy(trainer.callbacks[:1])))
+        assert isinstance(copied, rnngrad.GradientReach)
+
+
+class TwoOptimizers(Model):
+    """Steps by hand, once with each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        loss = super().training_step(batch, index)
+        self.manual_backward(loss)
+        for optimizer in cast("Any", self.optimizers()):
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        parts = self.lstm, self.head
+        return [torch.optim.SGD(part.parameters(), 0.01) for part in parts]
+
+
+def test_curves_lie_where_lightning_logs(tmp_path: Path):
+    logger = CSVLogger(tmp_path)
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback], TwoOptimizers(), logger=logger, log_every_n_steps=1)
+    frame = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
+    assert frame.dropna(subset="reach/epochs_trained").step.tolist() == [0, 3, 6, 9]
+    assert frame.dropna(subset="loss").step.tolist() == [*range(9)]
+
+
+class Lazy(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.LazyLinear(1)  # type: ignore[assignment]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.filterwarnings("ignore:.*initialized parameter")
+def test_a_model_that_learns_its_shapes_from_the_first_batch_is_probed_by_epoch():
+    callback = rnngrad.GradientReach(budget=ALWAYS)
+    fit([callback], Lazy(), max_epochs=2)
+    assert [*callback.curves["lstm.0"]] == [1, 2]
 
 
 def test_what_earlier_probes_took_counts():
