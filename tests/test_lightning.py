@@ -241,8 +241,8 @@ class TwoOptimizers(Model):
         super().__init__()
         self.automatic_optimization = False
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        loss = super().training_step(batch, index)
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        loss = super().training_step(batch, _)
         self.manual_backward(loss)
         for optimizer in cast("Any", self.optimizers()):
             optimizer.step()

@@ -196,7 +196,9 @@ class GradientReach(Callback):
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 figure.savefig(Path(folder) / PICTURE)
 
-    def on_exception(self, *_: object) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self._inputs = self._untrained = None
 
     def __getstate__(self) -> dict[str, Any]:
