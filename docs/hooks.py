@@ -24,8 +24,9 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"figures/{path.name}", content=path.read_bytes()))
     for path in sorted(GALLERY.glob("*")):
         files.append(File.generated(config, f"gallery/{path.name}", content=path.read_bytes()))
-    report = (REPORTS / "report.html").read_bytes()
-    files.append(File.generated(config, "report.html", content=report))
+    for name in ("report.html", "real/report.html"):
+        page = (REPORTS / name).read_text().replace('href="explore.html"', "")  # not in git
+        files.append(File.generated(config, name, content=page))
     code = GALLERY.with_suffix(".py").read_bytes()
     files.append(File.generated(config, "gallery.py", content=code))
     return files

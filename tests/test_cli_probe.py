@@ -306,7 +306,7 @@ def test_arrays_that_hold_no_inputs(run: Run, refusal: Refusal, saved: Save, tmp
     path, x = saved(nn.LSTM(5, 4)), tmp_path / "x.npy"
     for array, says in (
         (np.ones((2, 3), int), "embed or convert it first"),
-        (np.array([{}]), "it holds objects: pad, and pass --lengths"),
+        (np.array([{}]), "it holds objects: pad sequences"),
         (np.array(["a"]), "holds no single array of numbers"),
         (np.ones((2, 3)), "inputs have 3 features, the module expects 5"),
     ):

@@ -173,12 +173,31 @@ class Turns(StepByStep):
 
 class Hooks(StepByStep):
     def between(self, state: Tensor) -> Tensor:
+        state = state.squeeze(0)
         if state.requires_grad:
-            state.register_hook(lambda gradient: -0.5 * gradient)
+            state.register_hook(lambda gradient: gradient.clamp(-100, 100))
+        return state[None]
+
+
+class Looks(StepByStep):
+    """Has hooks that change nothing."""
+
+    def between(self, state: Tensor) -> Tensor:
+        if state.requires_grad:
+            state.register_hook(lambda gradient: None)
         return state
 
 
-@pytest.mark.parametrize("kind", [StepByStep, Squeezes])
+class Cuts(StepByStep):
+    """Cuts the way of gradients, and says that the state needs one."""
+
+    def between(self, state: Tensor) -> Tensor:
+        with torch.no_grad():
+            state = state.squeeze(0)
+        return state.requires_grad_(torch.is_grad_enabled())[None]
+
+
+@pytest.mark.parametrize("kind", [StepByStep, Squeezes, Looks])
 def test_calls_that_go_on_from_one_another_are_one_sequence(kind: type[StepByStep]):
     core, x = nn.LSTM(3, 4, num_layers=2, batch_first=True).double(), torch.randn(2, 6, 3).double()
     stepwise = rnngrad.gradient_reach(kind(core), x, loss=lambda h: h.square().sum())
@@ -189,7 +208,7 @@ def test_calls_that_go_on_from_one_another_are_one_sequence(kind: type[StepBySte
     assert list(without.layers) == ["core.0", "core.1"]
 
 
-@pytest.mark.parametrize("kind", [Turns, Hooks])
+@pytest.mark.parametrize("kind", [Turns, Hooks, Cuts])
 def test_what_changes_gradients_between_two_calls_divides_them(kind: type[StepByStep]):
     model, x = kind(nn.LSTM(3, 4, batch_first=True)), torch.randn(2, 3, 3)
     reach = rnngrad.gradient_reach(model, x, loss=lambda h: h[:, -1].sum())

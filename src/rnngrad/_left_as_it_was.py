@@ -22,10 +22,8 @@ LARGEST = 1000  # entries of a list that are looked into; one that is longer hol
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Set eval mode; put attributes, modes, tensors and random states back."""
     tensors = [*model.parameters(), *model.buffers()]
-    if any(is_lazy(t) or t.is_meta for t in tensors):
-        raise InputError(
-            "the model is lazy or on the meta device: run it once, or load its weights"
-        )
+    if any(map(is_lazy, tensors)):
+        raise InputError("the model has lazy modules: run it once before")
     # copies of all, the float64 ones of recurrent weights, and what comparing the largest takes
     kept = sum(t.numel() * t.element_size() for t in tensors if t.device.type == "cpu")
     wide = sum(

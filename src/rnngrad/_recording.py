@@ -204,7 +204,11 @@ def record(
             if sum(given) > MANY
         ]
         found.not_asked += idle + loops
-        return replace(found, layers=layers[: found.of_model] + of_loss)
+        layers = layers[: found.of_model] + of_loss
+        for layer in layers:  # with them the model's graph would stay
+            for name in ("start", "end", "returned", "outputs", "cells"):
+                setattr(layer, name, tuple(s.detach() for s in getattr(layer, name)))
+        return replace(found, layers=layers, computed=[])
 
 
 def _run(function: Callable[..., Any], _: bool, *args: Any) -> Any:
@@ -251,6 +255,8 @@ def _recorded(
     def forward(input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's names
         if module.training and module.dropout:
             raise InputError(f"{name} drops out in eval mode, too: set its dropout to 0")
+        if module.weight_hh_l0.is_meta:
+            raise InputError(f"{name} is on the meta device: load its weights")
         if found.of_model and not torch.is_grad_enabled():  # a loss's target is no part of it
             return plain(module, input, hx)
         packed = isinstance(input, PackedSequence)
@@ -353,12 +359,17 @@ def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
 
 def _sends_back(state: Tensor) -> bool:
     """Does a loss send to what a state is a view of the same as to the state?"""
-    if not state.requires_grad or state._version or state._backward_hooks:
-        return False
     node, base = state.grad_fn, state if state._base is None else state._base
-    while node and node != base.grad_fn and not isinstance(node, BackwardCFunction):
+    if not (state.requires_grad and base.requires_grad) or state._version:
+        return False
+    while node != base.grad_fn:
+        if isinstance(node, BackwardCFunction) or not (node and node.next_functions):
+            return False  # a function of one's own may do anything
         node = node.next_functions[0][0]
-    return node == base.grad_fn  # a function of one's own, as those that turn a gradient, ends it
+    # a hook may turn or clip gradients
+    sent = torch.logspace(-3, 3, state.numel()).to(state).reshape(state.shape)
+    (back,) = torch.autograd.grad(state, base, sent, retain_graph=True)
+    return torch.equal(back.flatten(), sent.flatten())
 
 
 def _weights(module: Any) -> list[dict[str, Tensor]]:
@@ -399,7 +410,11 @@ def _layers(run: str, module: Any, start: Iterable[Tensor]) -> list[Layer]:
 
 def _note_gradients(layers: list[Layer], loss: Any, computed: list[Tensor]) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
-        got = f"one of {tuple(loss.shape)}" if isinstance(loss, Tensor) else full_name(loss)
+        got = (
+            f"{loss.dtype} of shape {tuple(loss.shape)}"
+            if isinstance(loss, Tensor)
+            else full_name(loss)
+        )
         raise InputError(f"loss must make a scalar tensor of the model's output, got {got}")
     nodes = [x for layer in layers for x in (*layer.outputs, *layer.cells)]
     made_of, waiting = set[Any](), [weight.grad_fn for weight in computed]

@@ -185,9 +185,7 @@ def _array(path: str, kinds: str = "fiu") -> Any:
         try:
             array = np.lib.format.read_array(file)
         except Exception as error:  # a damaged file may raise anything
-            reason = (
-                "it holds objects: pad, and pass --lengths" if "pickle" in f"{error}" else error
-            )
+            reason = "it holds objects: pad sequences" if "pickle" in f"{error}" else error
             raise InputError(f"{path}: no array of numbers by numpy.save: {reason}") from None
     if array.dtype.kind not in kinds:
         what = "numbers" if "f" in kinds else "bool"

@@ -111,13 +111,13 @@ class GradientReach(Callback):
         if not trainer.is_global_zero:
             return
         if self._inputs is None:
-            if any(map(is_lazy, pl_module.parameters())):
+            if any(map(is_lazy, [*pl_module.parameters(), *pl_module.buffers()])):
                 return  # the batch gives them their shapes
             self._begin(trainer, pl_module, batch, batch_idx)
         self._ask_untrained(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self._inputs is None:
             return
         self._ask_untrained(trainer)
         epoch = trainer.current_epoch + 1
@@ -153,11 +153,13 @@ class GradientReach(Callback):
         import rnngrad.compiled_probe  # noqa: F401  else the first probe's time would hold that
 
         self._begun = time.perf_counter()
-        recorded = self._record(trainer, model, trainer.current_epoch)
-        self._longest = self._longest or _estimate(recorded)
-        known = any(recorded.epoch in by_epoch for by_epoch in self.curves.values())
+        epoch = trainer.current_epoch
         # resumed within an epoch, training has gone beyond that number of epochs
-        self._untrained = None if known or batch_idx else recorded
+        lacks = not batch_idx and not any(epoch in by_epoch for by_epoch in self.curves.values())
+        if lacks or not self._longest:
+            recorded = self._record(trainer, model, epoch)
+            self._untrained = recorded if lacks else None
+            self._longest = self._longest or _estimate(recorded)
         self._spent = time.perf_counter() - self._begun
 
     def _may_probe(self) -> bool:
@@ -200,10 +202,6 @@ class GradientReach(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._inputs = self._untrained = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what cannot be copied: a copy begins with the next batch."""
-        return vars(self) | {"_inputs": None, "_untrained": None}
 
     def state_dict(self) -> dict[str, object]:
         """Give the curves as lists: a checkpoint is read without running code."""
@@ -283,20 +281,20 @@ class _Recorded:
 
 
 def _step(trainer: Trainer) -> int:
-    """Give the step at which Lightning logs; global_step counts each of several optimizers."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
+    """Count batches that stepped, as Lightning's loggers do; global_step counts by optimizer."""
+    return getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
 
 
 def _estimate(recorded: _Recorded) -> float:
-    """Give the seconds that a probe takes: measured, they are within a factor of two."""
+    """Give about the seconds that a probe takes; the parts are measured on one machine."""
     found, count = recorded.seconds, torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine threads wait for each other: seconds for 0.1 ms
     for layer in recorded.run.layers:
         W = layer.module.state_dict()["weight_hh_l0"]
         columns = W[: W.shape[1], :64]
         product = min(repeat(partial(torch.matmul, W, columns), repeat=3, number=1))
-        per_step = 250e-6 + product * len(columns) / columns.shape[1] / 3
-        found += per_step * float(layer.lengths.sum())
+        per_step = 1e-4 + product * len(columns) / columns.shape[1] / 3
+        found += 0.03 + per_step * float(layer.lengths.sum())
     torch.set_num_threads(count)
     return found
 

@@ -324,7 +324,9 @@ def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.
 
     curves = dict(itertools.islice(callback.curves.items(), MOST_PANELS))
     if not curves:
-        raise InputError("the callback has no curves yet: hand it to a Trainer and call fit")
+        raise InputError(
+            "the callback has no curves yet: hand it to a Trainer, call fit, or raise budget="
+        )
     axes = np.ravel(np.array(_axes(ax, len(curves)), dtype=object))
     if len(axes) != len(curves):
         raise InputError(f"ax holds {len(axes)} axes for {len(curves)} layer(s)")

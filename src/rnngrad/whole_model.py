@@ -168,8 +168,8 @@ def gradient_reach(
     Returns:
         `.layers` holds a layer as "encoder.lstm", one of several as "encoder.lstm.0", one direction
         as "encoder.lstm.0.backward". A call that does not go on from the last one is "lstm (call
-        2)"; only with a loss is detach_() seen. Under a mask, lengths or packing that is so for
-        every further call.
+        2)"; only with a loss are detach_(), and hooks that change gradients, seen. Under a mask,
+        lengths or packing that is so for every further call.
 
     The model runs once, in eval mode. It stays as it was, also when it fails: its gradients, hooks,
     modes, weights and buffers, its lists and dicts, and all random states. Other objects,
@@ -312,7 +312,7 @@ def _sent(layer: Layer) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
 def _reach(layer: Layer, with_loss: bool) -> LayerReach:
     """Ask the probe about one direction of a layer."""
     asked: Any = {"module": layer.module, "inputs": torch.cat(layer.read, dim=1)}
-    asked["initial_state"] = hx_of(tuple(s.detach() for s in layer.start))
+    asked["initial_state"] = hx_of(layer.start)
     asked["lengths"] = layer.lengths
     losses, parts, sent, final = None, {}, None, None
     try:  # inputs that hold NaN are told before what comes of them

@@ -35,7 +35,7 @@ PARTS = 4  # parts of the batch, where it has as many examples, for as many thre
 
 Verdict = Literal["structural", "saturated", "underflow", "decayed", "exploding", "alive"]
 MEANINGS: dict[Verdict, str] = {
-    "structural": "exactly zero in float64, too (a dead relu, a gate at 0, W_hh)",
+    "structural": "exactly zero in float64, too: no way leads there",
     "saturated": "gate derivatives round to exactly 0",
     "underflow": "too small for autograd: 0, or about {:.1e}",
     "decayed": "below 1e-7 of the start, not yet too small",
@@ -138,7 +138,7 @@ def diagnose(
         dtype: the arithmetic to judge, torch.float32 or torch.float64.
 
     Beyond `jacobian_curves` it takes cotangents (time, H) of a few examples, and two sweeps of
-    up to time^2 / 2 vector products. Of steps 10 decades below the smallest number it takes a 16th.
+    up to time^2 / 2 vector products. Of steps far below the smallest number it looks at a 16th.
 
     Raises:
         InputError: another dtype, and whatever `jacobian_curves` refuses.
