@@ -43,13 +43,11 @@ class Model(pl.LightningModule):
         super().__init__()
         self.embedding, self.head = nn.Embedding(20, 5), nn.Linear(6, 1)
         self.lstm = nn.LSTM(5, 6, num_layers=2, dropout=0.3, batch_first=True)
-        self.seconds = 0.0
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.lstm(self.embedding(tokens))[0][:, -1])[:, 0]
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        time.sleep(self.seconds)
         tokens, labels = batch
         loss = nn.functional.binary_cross_entropy_with_logits(self(tokens), labels)
         self.log("loss", loss)
@@ -200,27 +198,45 @@ def test_the_heat_map_shows_steps_against_epochs():
     plt.close("all")
 
 
+class Clock:
+    """Stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(time, "perf_counter", found)
+    return found
+
+
 class SlowToProbe(Model):
-    """Takes half a second for each probe."""
+    """Takes half a second for each recording, and some for a batch."""
+
+    def __init__(self, clock: Clock, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
 
     def forward(self, tokens: Tensor) -> Tensor:
-        time.sleep(0.0 if self.training else 0.5)
+        self.clock.now += self.seconds if self.training else 0.5
         return super().forward(tokens)
 
 
-def test_epochs_are_left_out_where_there_is_no_time_for_them():
+def test_epochs_are_left_out_where_there_is_no_time_for_them(clock: Clock):
     callback = rnngrad.GradientReach()
-    with pytest.warns(
-        UserWarning, match=r"takes some \d+\.\d+ s, and all may take 5% of training's time"
-    ):
-        fit([callback], SlowToProbe())
+    with pytest.warns(UserWarning, match=r"takes some 0\.\d+ s, .* 5% of training's time"):
+        fit([callback], SlowToProbe(clock))
     assert not callback.curves  # the first alone would take more
 
 
-def test_a_short_training_without_any_probe_is_told():
+def test_a_short_training_without_any_probe_is_told(clock: Clock):
     callback = rnngrad.GradientReach(every_n_epochs=9)
     with pytest.warns(UserWarning, match="GradientReach leaves out epochs"):
-        fit([callback], SlowToProbe())
+        fit([callback], SlowToProbe(clock))
     assert not callback.curves
 
 
@@ -269,22 +285,17 @@ def test_a_model_that_learns_its_shapes_from_the_first_batch_is_probed_by_epoch(
     assert [*callback.curves["lstm.0"]] == [1, 2]
 
 
-def test_what_earlier_probes_took_counts():
-    model, callback = SlowToProbe(), rnngrad.GradientReach(budget=0.5)
-    model.seconds = 0.4  # of three batches in each of three epochs
+def test_what_earlier_probes_took_counts(clock: Clock):
+    callback = rnngrad.GradientReach(budget=0.4)
     with pytest.warns(UserWarning, match="GradientReach leaves out epochs"):
-        fit([callback], model)
-    epochs = [*callback.curves["lstm.0"]]
-    assert epochs[0] == 0
-    assert 1 not in epochs
-    assert epochs[-1] == EPOCHS
+        fit([callback], SlowToProbe(clock, 0.4))  # each of three batches: 0.48 s for probes
+    assert [*callback.curves["lstm.0"]] == [0, 3]
 
 
-def test_the_untrained_model_waits_as_it_was_until_there_is_time(tmp_path: Path):
+def test_the_untrained_model_waits_as_it_was_until_there_is_time(tmp_path: Path, clock: Clock):
     tokens, logger = torch.arange(2 * STEPS).reshape(2, STEPS) % 20, CSVLogger(tmp_path)
-    model, callback = SlowToProbe(), rnngrad.GradientReach(5, batch=tokens, budget=1)
+    model, callback = SlowToProbe(clock, 0.3), rnngrad.GradientReach(5, batch=tokens, budget=1)
     before = rnngrad.gradient_reach(model, tokens).layers["lstm.1"].curves.log10_frobenius
-    model.seconds = 0.3  # of a batch; a probe waits for two or more
     fit([callback], model, logger=logger, max_epochs=2)
     np.testing.assert_array_equal(callback.curves["lstm.1"][0], np.median(before, axis=0))
     rows = pd.read_csv(Path(logger.log_dir) / "metrics.csv").dropna(subset="reach/epochs_trained")
@@ -292,8 +303,11 @@ def test_the_untrained_model_waits_as_it_was_until_there_is_time(tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore:GradientReach leaves out")
-def test_a_resumed_training_knows_what_a_probe_takes(tmp_path: Path):
-    model, callbacks = SlowToProbe(), [rnngrad.GradientReach(budget=b) for b in (ALWAYS, 1)]
+def test_a_resumed_training_knows_what_a_probe_takes(tmp_path: Path, clock: Clock):
+    model, callbacks = (
+        SlowToProbe(clock, 0.1),
+        [rnngrad.GradientReach(budget=b) for b in (ALWAYS, 1)],
+    )
     trainer, _ = fit(callbacks[:1], model, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "first.ckpt")
     asked = {"ckpt_path": tmp_path / "first.ckpt", "weights_only": True}
