@@ -59,7 +59,7 @@ class GradientReach(Callback):
 
     - plot: draws heat maps of the first 12 layers; `ax` takes one axes for each.
     - curves: by layer and number of epochs trained, the median over examples of log10 |J_t|, (T,).
-        Another training begins anew; one that is resumed goes on.
+        Another training begins anew; one that is resumed goes on, without what still waited.
 
     Weights are identical with and without the callback, of which a Trainer takes one. In ddp the
     first process alone probes.
@@ -94,15 +94,15 @@ class GradientReach(Callback):
         self.curves: dict[str, dict[int, np.ndarray]] = {}
         self._inputs: Any = None
         self._untrained: _Recorded | None = None  # while it waits
-        # seconds: when training began, what all probes took, and what one takes
-        self._begun = self._spent = self._longest = 0.0
+        # seconds: when training began, what all probes took, and the latest
+        self._begun = self._spent = self._latest = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._inputs = self._untrained = None
         if trainer.world_size > 1 and not isinstance(trainer.model, DistributedDataParallel):
             raise InputError("GradientReach needs the whole model in each process: use ddp")
         if not _step(trainer):
-            self.curves, self._longest = {}, 0.0
+            self.curves, self._latest = {}, 0.0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -155,19 +155,20 @@ class GradientReach(Callback):
         self._begun = time.perf_counter()
         epoch = trainer.current_epoch
         # resumed within an epoch, training has gone beyond that number of epochs
-        lacks = not batch_idx and not any(epoch in by_epoch for by_epoch in self.curves.values())
-        if lacks or not self._longest:
+        wanted = not (batch_idx or epoch % self.every_n_epochs)
+        lacks = wanted and not any(epoch in by_epoch for by_epoch in self.curves.values())
+        if lacks or not self._latest:
             recorded = self._record(trainer, model, epoch)
             self._untrained = recorded if lacks else None
-            self._longest = self._longest or _estimate(recorded)
+            self._latest = self._latest or _estimate(recorded)
         self._spent = time.perf_counter() - self._begun
 
     def _may_probe(self) -> bool:
         trained = time.perf_counter() - self._begun - self._spent
-        return self._spent + self._longest <= self.budget * trained
+        return self._spent + self._latest <= self.budget * trained
 
     def _leave_out(self) -> None:
-        said = f"a probe takes some {self._longest:.2f} s, and all may take {100 * self.budget:g}%"
+        said = f"a probe takes some {self._latest:.2f} s, and all may take {100 * self.budget:g}%"
         cure = "hand over fewer examples or steps (batch=), or raise budget="
         said = f"GradientReach leaves out epochs: {said} of training's time; {cure}"
         warnings.warn(said, stacklevel=1)
@@ -206,10 +207,10 @@ class GradientReach(Callback):
     def state_dict(self) -> dict[str, object]:
         """Give the curves as lists: a checkpoint is read without running code."""
         curves = {n: {e: c.tolist() for e, c in each.items()} for n, each in self.curves.items()}
-        return {"curves": curves, "longest": self._longest}
+        return {"curves": curves, "latest": self._latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        given, self._longest = state_dict["curves"], state_dict["longest"]
+        given, self._latest = state_dict["curves"], state_dict["latest"]
         self.curves = {n: {e: np.array(c) for e, c in each.items()} for n, each in given.items()}
 
     def _record(self, trainer: Trainer, model: LightningModule, epoch: int) -> "_Recorded":
@@ -243,15 +244,14 @@ class GradientReach(Callback):
 
     def _ask(self, trainer: Trainer, recorded: "_Recorded") -> None:
         """Probe what was recorded."""
-        begun, measured = time.perf_counter(), bool(self.curves)
+        begun = time.perf_counter()
         try:
             self._tell(trainer, recorded, reach_of(recorded.run))
         except InputError as error:
             _warn(recorded.epoch, error)
         seconds = time.perf_counter() - begun
         self._spent += seconds
-        taken = recorded.seconds + seconds
-        self._longest = max(self._longest, taken) if measured else taken
+        self._latest = recorded.seconds + seconds
 
     def _tell(self, trainer: Trainer, recorded: "_Recorded", reach: ModelReach) -> None:
         """Keep the curves and tell the loggers."""
@@ -286,15 +286,15 @@ def _step(trainer: Trainer) -> int:
 
 
 def _estimate(recorded: _Recorded) -> float:
-    """Give about the seconds that a probe takes; the parts are measured on one machine."""
+    """Give the most seconds that a probe takes: twice what was measured on one machine."""
     found, count = recorded.seconds, torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine threads wait for each other: seconds for 0.1 ms
     for layer in recorded.run.layers:
         W = layer.module.state_dict()["weight_hh_l0"]
         columns = W[: W.shape[1], :64]
         product = min(repeat(partial(torch.matmul, W, columns), repeat=3, number=1))
-        per_step = 1e-4 + product * len(columns) / columns.shape[1] / 3
-        found += 0.03 + per_step * float(layer.lengths.sum())
+        per_step = 2e-4 + product * len(columns) / columns.shape[1] / 1.5
+        found += 0.06 + per_step * float(layer.lengths.sum())
     torch.set_num_threads(count)
     return found
 

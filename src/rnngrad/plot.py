@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Style = tuple[str, Any]  # colour and dashes
 
-NEUTRAL, GRID = "#808080", "#d8dce0"  # the first is seen on black as well
+NEUTRAL = "#808080"  # is seen on black as well
+FAINT: dict[str, Any] = {"color": NEUTRAL, "alpha": 0.3}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)))
 STYLES: list[Style] = [(COLOURS[n % 6], DASHES[(n + n // 6) % 6]) for n in range(36)]
@@ -104,6 +105,7 @@ class Exponents(PicturedArray):
         _band(axes, np.atleast_2d(np.asarray(self)), "", STYLES[0])
         axes.axhline(0, color=NEUTRAL, lw=0.9)
         axes.set(xlabel="exponent, from the largest", ylabel="nats per step")
+        _grid(axes)
         return axes
 
 
@@ -207,7 +209,7 @@ def draw_diagnosis(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     starts = [t for t in range(1, len(commonest)) if commonest[t] != commonest[t - 1]]
     letter = LETTER * len(commonest) * axes.figure.dpi / axes.bbox.width  # in steps
     for t, following in zip(starts, [*starts[1:], np.inf], strict=True):
-        axes.axvline(t, color=GRID, lw=1.2)
+        axes.axvline(t, lw=1.2, **FAINT)
         if following - t >= letter * len(commonest[t]):  # its name has room
             place = axes.get_xaxis_transform()
             axes.text(t, 1.01, f" {commonest[t]}", fontsize="small", transform=place)
@@ -319,7 +321,10 @@ def draw_layers(reach: Any, ax: "Axes | None" = None) -> "Axes | np.ndarray":
 
 
 def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.ndarray:
-    """Draw heat maps, step against epoch, of the first 12 layers; give the axes, one for each."""
+    """Draw heat maps, step against epoch, of the first 12 layers; give the axes, one for each.
+
+    Epochs that were left out are blank.
+    """
     import pandas as pd
 
     curves = dict(itertools.islice(callback.curves.items(), MOST_PANELS))
@@ -333,9 +338,9 @@ def draw_epochs(callback: Any, ax: "Axes | Sequence[Axes] | None" = None) -> np.
     for own, (name, by_epoch) in zip(axes, curves.items(), strict=True):
         table = pd.DataFrame({epoch: pd.Series(curve) for epoch, curve in by_epoch.items()})
         shown = table.where(np.isfinite(table)).to_numpy()
-        epochs = np.array([*by_epoch])
-        between = (epochs[1:] + epochs[:-1]) / 2
-        edges = [epochs[0] - 0.5, *between, epochs[-1] + 0.5]
+        shown = np.insert(shown, range(1, len(by_epoch)), np.nan, axis=1)
+        half = min(np.diff([*by_epoch]), default=1) / 2
+        edges = [edge for epoch in by_epoch for edge in (epoch - half, epoch + half)]
         picture = own.pcolormesh(edges, np.arange(len(table) + 1) + 0.5, shown, cmap="cividis")
         own.set(title=name, ylabel="step t")
         _whole_ticks(own.xaxis)
@@ -354,7 +359,7 @@ def draw_distances(results: Sequence[Mapping[str, Any]], ax: "Axes | None" = Non
             beside.plot(found["zero"].cpu(), color=colour, ls="--", lw=0.9)
             beside.set(ylabel="share that is exactly 0 (dashed)", ylim=(0, 1.05))
     axes.set(xlabel="steps before the last", ylabel="mean log10 of |dL/dh|")
-    axes.grid(color=GRID, lw=0.5)
+    axes.grid(lw=0.5, **FAINT)
     return axes
 
 
@@ -409,8 +414,7 @@ def _draw(ax: Any, curves: Mapping[str, Any], label: str, styles: Any = None) ->
         ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)), yticks=[])
     ax.set(xlabel="step t", ylabel=label)
     _whole_ticks(ax.xaxis)
-    ax.grid(color=GRID, lw=0.5)
-    ax.spines[["top", "right"]].set_visible(False)
+    _grid(ax)
     names = len(ax.get_legend_handles_labels()[1])
     look = {"edgecolor": "none", "framealpha": 0.85, "fontsize": "small"}
     if new and names > MOST_INSIDE:
@@ -434,6 +438,11 @@ def _median(rows: np.ndarray) -> np.ndarray:
         # nanmedian averages the middle two; where one is -inf, the larger is taken
         middle = np.nanmedian(rows, axis=0)
         return np.where(middle > -np.inf, middle, np.nanquantile(rows, 0.5, 0, method="higher"))
+
+
+def _grid(ax: Any) -> None:
+    ax.grid(lw=0.5, **FAINT)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _band(ax: Any, values: np.ndarray, name: str, style: Style) -> None:

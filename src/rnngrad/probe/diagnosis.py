@@ -346,10 +346,10 @@ def _verdict_lines(diagnosis: Diagnosis) -> list[Sequence[str]]:
         here = diagnosis.verdict == name
         if here.any():
             first = diagnosis.first_steps(name)
-            there = diagnosis.log10_frobenius[np.arange(len(here)), here.argmax(axis=1)]
-            sizes = span(there[here.any(axis=1)], "+.1f")
-            share = f"{here.sum() / (diagnosis.verdict != '').sum():.0%}"
-            row = name, span(first, ".0f"), share, sizes, meaning.format(limits.tiny * limits.eps)
+            sizes = span(diagnosis.log10_frobenius[here & (here.cumsum(axis=1) == 1)], "+.1f")
+            share = f"{here.sum() / (diagnosis.verdict != '').sum():.1%}"
+            said = meaning.format(limits.tiny * limits.eps)
+            row = name, span(first, ".0f", absent="never"), share, sizes, said
             rows.append((np.nanmin(first), *row))
     header = "verdict", "first at\nstep", "of all\nsteps", "log10 norm\nthere", "meaning"
     return [header, *(row for _, *row in sorted(rows))]
