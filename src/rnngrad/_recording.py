@@ -358,7 +358,7 @@ def _goes_on(run: list[Layer], module: Any, states: States) -> bool:
 
 
 def _sends_back(state: Tensor) -> bool:
-    """Does a loss send to what a state is a view of the same as to the state?"""
+    """Does what a loss sends to a state arrive unchanged at the tensor that it is a view of?"""
     node, base = state.grad_fn, state if state._base is None else state._base
     if not (state.requires_grad and base.requires_grad) or state._version:
         return False

@@ -286,7 +286,7 @@ def _step(trainer: Trainer) -> int:
 
 
 def _estimate(recorded: _Recorded) -> float:
-    """Give the most seconds that a probe takes: twice what was measured on one machine."""
+    """Guess the seconds that a probe takes: twice what was measured on one machine."""
     found, count = recorded.seconds, torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine threads wait for each other: seconds for 0.1 ms
     for layer in recorded.run.layers:
